@@ -1,0 +1,2504 @@
+"""brubeck_lite: a web microframework in one file.
+
+Plain functions on routes return strings; a pipeline of coroutines runs them; Mongrel2 (over ZeroMQ) or any WSGI server
+stands in front:
+
+    from brubeck_lite import Brubeck, Mongrel2Connection
+
+    app = Brubeck()
+
+    @app.route("/")
+    def index(request):
+        return "Take five!"
+
+    @app.route("/hello/<name>")
+    def hello(request, name):
+        return f"Take five, {name}!"
+
+    if __name__ == "__main__":
+        app.run(Mongrel2Connection("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"))
+
+`app` is a WSGI application too: `gunicorn hello:app`.
+
+The rooms of this file stand in the order in which a message walks through them:
+
+    Request     what a client asked: parsed when first looked at
+    Response    what a handler returns, made into status, header fields and a body
+    Mongrel2    bytes -> Request, Response -> bytes; netstrings, tnetstrings, replies
+    WSGI        environ -> Request, Response -> start_response and an iterable
+    Routes      rules and regular expressions -> a route and its arguments
+    Handlers    classes that are called: MessageHandler, WebMessageHandler
+    Brubeck     the application: `handle(request) -> response`, with no input or output of its own
+    Client      a test client that needs no server
+    Pipeline    route_message -> request_handler -> result_handler, and the coroutines they run in
+    Servers     Mongrel2Connection, signals, the access log
+    Command     the command line
+
+Everything above the pipeline is plain Python: zmq and eventlet are imported when a server starts, so that
+`import brubeck_lite` patches nothing, warns of nothing and costs little more than its router.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import io
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Union, cast, overload
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode, urlsplit
+
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
+from werkzeug.routing.converters import DEFAULT_CONVERTERS
+
+if TYPE_CHECKING:
+    import zmq
+    from greenlet import greenlet
+
+__version__ = "0.1.0"
+
+logger = logging.getLogger("brubeck_lite")
+
+T = TypeVar("T")
+
+
+class HTTPError(Exception):
+    """An answer that is not the one hoped for: raise it anywhere in a handler (or call `abort`).
+
+    `status` is the HTTP status; `message` a sentence for the client; `headers` go into the answer, like `Allow` in a 405.
+    """
+
+    def __init__(self, status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+        self.headers: Mapping[str, str] = headers or {}
+
+
+class ProtocolError(ValueError):
+    """Bytes that are no message of the protocol they came by. `status` is what a client would be told."""
+
+    status = 400
+
+
+def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> NoReturn:
+    """End the request here with this status, a sentence for the client and header fields: raises HTTPError."""
+    raise HTTPError(status, message, headers)
+
+
+# ---- Request ---------------------------------------------------------------------------------------------------------
+# In: what a door knows of a request. Out: attributes that handlers read, each worked out when first asked for.
+# Nothing here touches a socket; a body is read through the stream that the door supplies.
+
+
+class lazy(Generic[T]):
+    """An attribute that is worked out when first read and then kept. (functools' cached_property takes a lock until
+    Python 3.12, and an attribute of a request belongs to one thread.)"""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self.compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> lazy[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object | None, owner: type) -> T | lazy[T]:
+        if instance is None:
+            return self
+        value = self.compute(instance)
+        instance.__dict__[self.name] = value
+        return value
+
+
+class Headers(Mapping[str, str]):
+    """The header fields of a request by name, in any case. A field that came more than once is joined with ", "."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        """`fields`: names in lower case."""
+        self._fields = fields
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return f"Headers({self._fields!r})"
+
+
+class MultiDict(Mapping[str, str]):
+    """Names and values where a name may come more than once: `[name]` is the first value, `getall(name)` the list."""
+
+    __slots__ = ("_lists",)
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self._lists: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self._lists.setdefault(name, []).append(value)
+
+    def __getitem__(self, name: str) -> str:
+        return self._lists[name][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lists)
+
+    def __len__(self) -> int:
+        return len(self._lists)
+
+    def getall(self, name: str) -> list[str]:
+        """Every value of the name, in order; an empty list where there is none."""
+        return list(self._lists.get(name, ()))
+
+    def __repr__(self) -> str:
+        return f"MultiDict({self._lists!r})"
+
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_COOKIE_ESCAPE = re.compile(rb"\\([0-3][0-7][0-7]|.)", re.DOTALL)
+
+
+def _unescape_cookie(match: re.Match[bytes]) -> bytes:
+    escaped = match[1]
+    return bytes([int(escaped, 8)]) if len(escaped) == 3 else escaped
+
+
+def parse_cookies(header: str) -> MultiDict:
+    """A Cookie header -> its cookies, in linear time. What has no name or holds control characters is left out, and the
+    others stay (RFC 6265, 5.4; quoted values as Python's http.cookies and werkzeug write them, UTF-8 inside)."""
+    cookies = []
+    for pair in header.split(";"):
+        name, equals, value = pair.partition("=")
+        name, value = name.strip(" \t"), value.strip(" \t")
+        if not name or not equals or CONTROLS.search(pair):
+            continue
+        octets = value.encode("latin-1", "replace")
+        if len(octets) > 1 and octets[:1] == octets[-1:] == b'"':
+            octets = _COOKIE_ESCAPE.sub(_unescape_cookie, octets[1:-1])
+        cookies.append((name, octets.decode("utf-8", "replace")))
+    return MultiDict(cookies)
+
+
+class _Body(io.RawIOBase):
+    """The body of a request as it comes out of a door, with its bounds.
+
+    `length` is what the client declared, None where the body ends by itself. Reading raises HTTPError: 413 beyond
+    `limit`, 400 where the client stopped early.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], length: int | None, limit: int) -> None:
+        super().__init__()
+        self._read, self._left, self._limit = read, length, limit
+        self._seen = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = len(buffer) if self._left is None else min(len(buffer), self._left)
+        piece = self._read(wanted) if wanted else b""
+        if wanted and not piece and self._left:
+            abort(400, "the body ended before its Content-Length")
+        if self._left is not None:
+            self._left -= len(piece)
+        self._seen += len(piece)
+        if self._seen > self._limit:
+            raise body_too_large(self._limit)
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def body_too_large(limit: int) -> HTTPError:
+    """The 413 that names the limit."""
+    return HTTPError(413, f"the body is over the limit of {limit} bytes")
+
+
+def parse_content_length(text: str) -> int:
+    """Digits and nothing else (RFC 9110, 8.6) -> the number; HTTPError 400 for anything else."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        abort(400, "Content-Length is not a number")
+    return int(text)
+
+
+def decode_path(octets: bytes) -> str:
+    """The octets of a path, percent-decoded already, as strict UTF-8 without NUL; HTTPError 400 for anything else."""
+    try:
+        path = octets.decode()
+    except UnicodeDecodeError:
+        raise HTTPError(400, "the path is not UTF-8") from None
+    if "\0" in path:
+        abort(400, "the path has a NUL in it")
+    return path
+
+
+def _latin1_as_utf8(text: str) -> str:
+    """Text that a door decoded as Latin-1, read as the UTF-8 that browsers send."""
+    return text if text.isascii() else text.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+class Request:
+    """What a client asked. A door fills in the first group; the application the second; the rest follows from them.
+
+    `method`, `path` (decoded, whole), `version` ("HTTP/1.1"), `query_string`, `headers`, `scheme`, `remote_addr`, `stream`
+    `app`, `route` (None where none matched), `arguments` (of the path, by name)
+    `query`, `cookies`, `host` (with port), `url`, `body`, `json`, `state` (free attributes)
+    `environ` (WSGI), `sender` and `conn_id` (Mongrel2): None where the door has none.
+    """
+
+    app: Brubeck
+    method: str
+    path: str
+    version: str | lazy[str] = "HTTP/1.1"
+    query_string: str | lazy[str] = ""
+    scheme: str | lazy[str] = "http"
+    remote_addr: str | lazy[str] = ""
+    route: Route | None = None
+    arguments: dict[str, Any]
+    environ: dict[str, Any] | None = None
+    sender: str | None = None
+    conn_id: str | None = None
+    connected = True  # False once the door knows that the client has left
+
+    # For the rooms below.
+    prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
+    positional: Sequence[str | None] = ()  # the groups of an expression without names
+    content_length = 0  # as declared; 0 where it is not known
+    keep_alive = True  # whether the client's connection outlives the answer
+    is_message = False  # a message socket's, not HTTP
+    refused: Exception | None = None  # what the door or the router found wrong
+    error: BaseException | None = None  # the exception that made it a 500
+
+    @lazy
+    def headers(self) -> Headers:
+        """The header fields, as Latin-1."""
+        return Headers({})
+
+    @lazy
+    def stream(self) -> io.BufferedReader | io.BytesIO:
+        """The body as a file object, bounded by `max_body`: reading on raises HTTPError 413."""
+        return io.BytesIO()
+
+    @property
+    def max_body(self) -> int:
+        """How many bytes the body may have: as its route says, else the application."""
+        limit = self.route.max_body if self.route is not None else None
+        return self.app.max_body if limit is None else limit
+
+    @lazy
+    def body(self) -> bytes:
+        """The body, or what was not yet read of `stream`."""
+        return self.stream.read()
+
+    @lazy
+    def json(self) -> Any:
+        """The body as JSON. HTTPError 415 unless the Content-Type says so, 400 for what is malformed."""
+        content_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", content_type):
+            abort(415, "the Content-Type must be application/json")
+        try:
+            return json.loads(self.body.decode(), parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deep" if isinstance(error, RecursionError) else "malformed"
+            raise HTTPError(400, f"the JSON is {reason}") from error
+
+    @lazy
+    def query(self) -> MultiDict:
+        """The arguments after the `?`, as UTF-8; at most 1,000 of them, else HTTPError 400."""
+        try:
+            text = _latin1_as_utf8(self.query_string)
+            return MultiDict(parse_qsl(text, keep_blank_values=True, max_num_fields=1000))
+        except ValueError as error:
+            raise HTTPError(400, "the query has too many fields") from error
+
+    @lazy
+    def cookies(self) -> MultiDict:
+        """The cookies by name; of two with one name the first, which is the more specific (RFC 6265, 5.4)."""
+        return parse_cookies(self.headers.get("cookie", ""))
+
+    @lazy
+    def host(self) -> str:
+        """The host that the client asked for, with its port where it named one; HTTPError 400 if it is no host."""
+        host = self.headers.get("host", "")
+        if host and not _HOST.fullmatch(host):
+            abort(400, "the Host is not a host")
+        return host
+
+    @lazy
+    def url(self) -> str:
+        """The whole address that was asked for, percent-encoded."""
+        query = "?" + quote(_latin1_as_utf8(self.query_string), safe=_IN_QUERY) if self.query_string else ""
+        return f"{self.scheme}://{self.host}{quote(self.path, safe=_IN_PATH)}{query}"
+
+    @lazy
+    def state(self) -> SimpleNamespace:
+        """An object for the program's own attributes, from middleware to handlers."""
+        return SimpleNamespace()
+
+    def get_argument(self, name: str, default: Any = None, type: Callable[[Any], Any] = str) -> Any:
+        """The argument of this name: of the path, else the first of the query, as `type`; `default` where there is none.
+        HTTPError 400, naming the argument, where `type` refuses it."""
+        for source in (self.arguments, self.query):
+            if name in source:
+                try:
+                    return type(source[name])
+                except (ValueError, TypeError, ArithmeticError) as error:
+                    kind = getattr(type, "__name__", "value")
+                    raise HTTPError(400, f"the argument {name!r} is not a valid {kind}") from error
+        return default
+
+    def get_arguments(self, name: str) -> list[str]:
+        """Every argument of this name: of the path, then of the query."""
+        return [str(self.arguments[name])] * (name in self.arguments) + self.query.getall(name)
+
+    def url_for(self, name: str, **values: Any) -> str:
+        """The path of the named route, as the client must write it: with the prefix under which the application stands."""
+        return quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.path!r}>"
+
+
+_IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
+_IN_QUERY = _IN_PATH + "?%"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# ---- Response --------------------------------------------------------------------------------------------------------
+# In: what a handler returned. Out: a Response; and of a Response, the header fields and the body for a door to send.
+# Whatever could break the wire raises an error where it is set.
+
+HTML = "text/html; charset=utf-8"
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+_BODILESS = frozenset([204, 304])
+STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+# The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids them to applications).
+_HOP_BY_HOP = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization te trailer trailers transfer-encoding upgrade".split()
+)
+HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
+
+
+class ResponseHeaders(MutableMapping[str, str]):
+    """The header fields of an answer: names in any case, sent as they were written; `add` repeats one.
+
+    Setting raises ValueError for a name that is no token, a value with CR, LF, NUL or anything that is not Latin-1
+    (RFC 9110, 5.5), and for the fields of the connection itself, such as Transfer-Encoding.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: HeaderFields = ()) -> None:
+        self._fields: dict[str, list[tuple[str, str]]] = {}
+        for name, value in fields.items() if isinstance(fields, Mapping) else fields:
+            self.add(name, value)
+
+    @staticmethod
+    def _checked(name: str, value: str | int) -> tuple[str, str]:
+        text = str(value)
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"not a header name: {name!r}")
+        if _NO_FIELD_VALUE.search(text):
+            raise ValueError(f"the value of the header {name} has a character that HTTP does not allow: {text!r}")
+        if name.lower() in _HOP_BY_HOP:
+            raise ValueError(f"the header {name} is the server's to send")
+        return name, text
+
+    def __setitem__(self, name: str, value: str | int) -> None:
+        self._fields[name.lower()] = [self._checked(name, value)]
+
+    def add(self, name: str, value: str | int) -> None:
+        """Send one more field of this name."""
+        self._fields.setdefault(name.lower(), []).append(self._checked(name, value))
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(value for _, value in self._fields[name.lower()])
+
+    def __delitem__(self, name: str) -> None:
+        del self._fields[name.lower()]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return (fields[0][0] for fields in self._fields.values())
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def merge(self, fields: HeaderFields) -> None:
+        """Take over these fields, repeated ones too, in place of what has their names."""
+        self._fields.update(ResponseHeaders(fields)._fields)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every field as (name, value), repeated ones too."""
+        return [pair for fields in self._fields.values() for pair in fields]
+
+    def __repr__(self) -> str:
+        return f"ResponseHeaders({self.pairs()!r})"
+
+
+class Pieces:
+    """A streamed body: the pieces of an iterator as bytes, empty ones left out.
+
+    The first piece is made at once, so that an iterator that fails before it has given anything is an ordinary error.
+    """
+
+    def __init__(self, iterator: Iterator[str | bytes]) -> None:
+        self._iterator = iterator
+        self._first: bytes | None = self._next()
+
+    def _next(self) -> bytes | None:
+        for piece in self._iterator:
+            if not isinstance(piece, (str, bytes)):
+                raise TypeError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}")
+            if piece:
+                return piece.encode() if isinstance(piece, str) else piece
+        return None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        piece, self._first = self._first, None
+        if piece is None:
+            piece = self._next()
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """End the iterator, whether or not it was read to its end."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
+
+
+_COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
+
+
+def _quote_cookie(value: str) -> str:
+    """A cookie's value as it is where RFC 6265 allows it, else quoted with octal escapes, as http.cookies does."""
+    if _COOKIE_OCTETS.fullmatch(value):
+        return value
+    if CONTROLS.search(value):
+        raise ValueError("a cookie's value has a control character in it")
+    escaped = (
+        f"\\{octet:03o}" if octet > 126 or octet in b',;"\\' else chr(octet) for octet in value.encode()
+    )
+    return f'"{"".join(escaped)}"'
+
+
+def _cookie_attribute(name: str, value: str) -> str:
+    if not value.isascii() or CONTROLS.search(value) or ";" in value:
+        raise ValueError(f"not a {name} for a cookie: {value!r}")
+    return f"; {name}={value}"
+
+
+class Response:
+    """An answer: `body` (bytes, str as UTF-8, or an iterator of either, which is streamed), `status`, `headers`.
+
+    `headers` is a mapping or pairs; `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or ValueError
+    for a body, a status or a header that cannot be sent. Content-Length, and Date and Server where the door has none of
+    its own, are added when it is sent; an answer to HEAD, a 204 and a 304 go without their body.
+    """
+
+    __slots__ = ("_cookies", "_headers", "body", "status")
+
+    def __init__(
+        self,
+        body: bytes | str | Iterator[str | bytes] = b"",
+        status: int = 200,
+        headers: HeaderFields | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        if type(body) is str:
+            body = body.encode()
+        elif type(body) is not bytes and not hasattr(body, "__next__"):
+            raise TypeError(f"a body is str, bytes or an iterator of them, not {type(body).__name__}")
+        if status != 200 and not (isinstance(status, int) and 200 <= status <= 599):
+            raise ValueError(f"not the status of an answer: {status!r}")
+        self.body = body
+        self.status = status
+        self._headers: ResponseHeaders | None = None
+        self._cookies: dict[tuple[str, str, str | None], tuple[str, bool | None]] | None = None
+        if headers is not None:
+            self.headers.merge(headers)
+        if content_type is not None:
+            self.headers["Content-Type"] = content_type
+
+    @property
+    def headers(self) -> ResponseHeaders:
+        """The header fields; may be changed."""
+        if self._headers is None:
+            self._headers = ResponseHeaders([("Content-Type", HTML)])
+        return self._headers
+
+    def set_cookie(
+        self,
+        name: str,
+        value: str,
+        *,
+        max_age: int | None = None,
+        path: str = "/",
+        domain: str | None = None,
+        secure: bool | None = None,
+        httponly: bool = True,
+        samesite: str | None = "Lax",
+    ) -> None:
+        """Have the client keep a cookie (RFC 6265): for `max_age` seconds, or until the browser closes.
+
+        `secure=None` means: only over https if the request came by https. `samesite` is "Lax", "Strict", "None" or None.
+        ValueError for what cannot stand in a cookie.
+        """
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"not the name of a cookie: {name!r}")
+        if samesite not in ("Lax", "Strict", "None", None):
+            raise ValueError(f'samesite is "Lax", "Strict", "None" or None, not {samesite!r}')
+        text = f"{name}={_quote_cookie(value)}"
+        if max_age is not None:
+            text += f"; Max-Age={int(max_age)}"
+            text += "; Expires=Thu, 01 Jan 1970 00:00:00 GMT" if max_age <= 0 else ""
+        text += _cookie_attribute("Domain", domain) if domain else ""
+        text += _cookie_attribute("Path", path)
+        text += "; HttpOnly" if httponly else ""
+        text += f"; SameSite={samesite}" if samesite else ""
+        if self._cookies is None:
+            self._cookies = {}
+        self._cookies[name, path, domain] = text, secure
+
+    def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
+        """Have the client forget a cookie that was set with this path and domain."""
+        self.set_cookie(name, "", max_age=0, path=path, domain=domain)
+
+    def add_cookies(self, other: Response) -> None:
+        """Set the cookies of another answer as well."""
+        if other._cookies:
+            self._cookies = {**(self._cookies or {}), **other._cookies}
+
+    def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
+        """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
+        body = self.body
+        if isinstance(body, str):
+            body = body.encode()
+        elif type(body) is not bytes and not isinstance(body, Pieces):
+            body = Pieces(cast("Iterator[str | bytes]", body))
+        bodiless = request.method == "HEAD" or self.status in _BODILESS
+        if self._headers is None and self._cookies is None and type(body) is bytes and not bodiless:
+            return [("Content-Type", HTML), ("Content-Length", str(len(body)))], body
+        fields = self._fields(request, body)
+        if not bodiless:
+            return fields, body
+        if isinstance(body, Pieces):
+            body.close()
+        return fields, b""
+
+    def _fields(self, request: Request, body: bytes | Pieces) -> list[tuple[str, str]]:
+        fields = self.headers.pairs()
+        if self.status in _BODILESS:
+            fields = [field for field in fields if field[0].lower() not in ("content-type", "content-length")]
+        elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
+            fields = [field for field in fields if field[0].lower() != "content-length"]
+            fields.append(("Content-Length", str(len(body))))
+        for text, always in (self._cookies or {}).values():
+            secure = request.scheme == "https" if always is None else always
+            fields.append(("Set-Cookie", text + "; Secure" if secure else text))
+        return fields
+
+
+def redirect(target: str, status: int = 303) -> Response:
+    """Send the client to `target`: any address the program wrote (for what users sent, see `safe_target`).
+    ValueError for control characters; what is not ASCII is percent-encoded (RFC 3987, 3.1)."""
+    if CONTROLS.search(target):
+        raise ValueError(f"a redirect to an address with control characters: {target!r}")
+    return Response(b"", status, {"Location": quote(target, safe="%/:=&?~#+!$,;'@()*[]")})
+
+
+def safe_target(request: Request, url: str) -> bool:
+    """Whether an address that a user sent stays on this site: a path that begins with one `/`, or an address with the
+    scheme and host of the request. Browsers take `\\` for `/` and skip control characters, so neither may be in it."""
+    if not url or "\\" in url or url != url.strip() or CONTROLS.search(url):
+        return False
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if parts.scheme or parts.netloc:
+        return (parts.scheme, parts.netloc.lower()) == (request.scheme, request.host.lower())
+    return url.startswith("/") and not url.startswith("//")
+
+
+def dump_json(value: Any) -> str:
+    """A dict or a list that a handler returned, as JSON. ValueError for NaN and the infinities, which JSON has not."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
+    """What a handler returned -> a Response; TypeError for what no answer can be made of.
+
+    str, bytes: text/html. dict, list: JSON. An iterator: streamed. None: empty. A Response: itself.
+    (body, status) and (body, status, headers): any of these, with the status and header fields added.
+    """
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return Response(value)
+    if isinstance(value, Response):
+        if type(value.body) is not bytes:
+            value.body = Pieces(cast("Iterator[str | bytes]", value.body))
+        return value
+    if value is None:
+        return Response()
+    if isinstance(value, (dict, list)):
+        return Response(json_dumps(value), content_type=JSON)
+    if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
+        response = to_response(value[0], json_dumps)
+        response.status = Response(status=value[1]).status
+        if len(value) == 3:
+            response.headers.merge(value[2] or ())
+        return response
+    if hasattr(value, "__next__"):
+        return Response(Pieces(value))
+    if isinstance(value, (str, bytes)):
+        return Response(value[:])
+    raise TypeError(f"cannot make an answer of {kind.__name__}")
+
+
+# ---- Mongrel2 --------------------------------------------------------------------------------------------------------
+# In: one message as bytes. Out: a Request or ProtocolError; and of an answer, the messages to send. Pure functions.
+# Mongrel2 manual, chapter 5: SENDER CONN_ID PATH HEADERS_NETSTRING BODY_NETSTRING, and SENDER LEN:ID ID ID, PAYLOAD.
+
+MAX_TARGETS = 128  # ids in one reply: Mongrel2's limits.handler_targets
+_MAX_DEPTH = 50
+_LENGTH = re.compile(rb"(0|[1-9][0-9]{0,8}):")
+_INTEGER = re.compile(rb"-?[0-9]{1,1000}")
+_FLOAT = re.compile(rb"-?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?(?:e[+-]?[0-9]{1,3})?|inf|nan)")
+
+
+def _split_netstring(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """`len:bytes` and the character that ends it -> bytes, that character, the rest."""
+    length = _LENGTH.match(data)
+    if length is None:
+        raise ProtocolError("a netstring begins with its length")
+    start = length.end()
+    end = start + int(length[1])
+    if len(data) <= end:
+        raise ProtocolError("a netstring is longer than its message")
+    return data[start:end], data[end : end + 1], data[end + 1 :]
+
+
+def parse_netstring(data: bytes) -> tuple[bytes, bytes]:
+    """`len:bytes,` and more -> (bytes, what follows); ProtocolError if there is no netstring at the beginning."""
+    value, end, rest = _split_netstring(data)
+    if end != b",":
+        raise ProtocolError("a netstring ends with a comma")
+    return value, rest
+
+
+def format_netstring(value: bytes) -> bytes:
+    """bytes -> `len:bytes,`"""
+    return b"%d:%b," % (len(value), value)
+
+
+def parse_tnetstring(data: bytes) -> tuple[Any, bytes]:
+    """A tnetstring and more -> (value, what follows); ProtocolError for anything else.
+
+    `,` bytes, `#` int, `^` float, `!` bool, `~` None, `]` list, `}` dict with bytes for keys, nested at most 50 deep.
+    """
+    value, end, rest = _split_netstring(data)
+    return _tnetstring_value(value, end, 0), rest
+
+
+def _tnetstring_value(value: bytes, end: bytes, depth: int) -> Any:
+    if end == b",":
+        return value
+    if end == b"#" and _INTEGER.fullmatch(value):
+        return int(value)
+    if end == b"^" and _FLOAT.fullmatch(value):
+        return float(value)
+    if end == b"!" and value in (b"true", b"false"):
+        return value == b"true"
+    if end == b"~" and not value:
+        return None
+    if end in (b"]", b"}") and depth < _MAX_DEPTH:
+        items = []
+        offset = 0
+        while offset < len(value):
+            item_value, item_end, offset = _next_item(value, offset)
+            items.append(_tnetstring_value(item_value, item_end, depth + 1))
+        if end == b"]":
+            return items
+        if len(items) % 2 == 0 and all(isinstance(key, bytes) for key in items[::2]):
+            return dict(zip(items[::2], items[1::2]))
+    raise ProtocolError("not a tnetstring")
+
+
+def _next_item(data: bytes, offset: int) -> tuple[bytes, bytes, int]:
+    """The netstring at `offset` -> its bytes, the character that ends it, the offset behind it."""
+    length = _LENGTH.match(data, offset)
+    if length is None:
+        raise ProtocolError("a tnetstring's item begins with its length")
+    end = length.end() + int(length[1])
+    if len(data) <= end:
+        raise ProtocolError("a tnetstring's item is longer than what holds it")
+    return data[length.end() : end], data[end : end + 1], end + 1
+
+
+def format_tnetstring(value: Any) -> bytes:
+    """None, bool, int, float, bytes, str (as UTF-8), lists and dicts of them -> a tnetstring; TypeError for the rest."""
+    if value is None:
+        return b"0:~"
+    if isinstance(value, bool):
+        return b"4:true!" if value else b"5:false!"
+    if isinstance(value, (str, bytes)):
+        return format_netstring(value.encode() if isinstance(value, str) else value)
+    if isinstance(value, (int, float)):
+        text, end = repr(value).encode(), b"#" if isinstance(value, int) else b"^"
+    elif isinstance(value, (list, tuple)):
+        text, end = b"".join(map(format_tnetstring, value)), b"]"
+    elif isinstance(value, dict):
+        text, end = b"".join(format_tnetstring(part) for item in value.items() for part in item), b"}"
+    else:
+        raise TypeError(f"a tnetstring cannot hold {type(value).__name__}")
+    return b"%d:%b%b" % (len(text), text, end)
+
+
+# Raw bytes stay raw in Mongrel2's JSON: Latin-1 is what header fields are, and control characters pass unless "strict".
+_decode_json = json.JSONDecoder(strict=False).decode
+
+
+def _mongrel2_fields(data: bytes, end: bytes) -> dict[str, Any]:
+    """The headers of a message, JSON or the inside of a tnetstring dictionary -> by name a str, or a list of them."""
+    if end == b"}":
+        latin1 = _as_latin1(_tnetstring_value(data, end, 0))
+    else:
+        try:
+            latin1 = _decode_json(data.decode("latin-1"))
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError("the headers are not JSON") from error
+    if end not in (b"}", b",") or not isinstance(latin1, dict):
+        raise ProtocolError("the headers are no dictionary")
+    if not set(map(type, latin1.values())) <= {str, list}:
+        raise ProtocolError("a header is no string")
+    return latin1
+
+
+def _as_latin1(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, list):
+        return [_as_latin1(item) for item in value]
+    if isinstance(value, dict):
+        return {key.decode("latin-1"): _as_latin1(item) for key, item in value.items()}
+    return value
+
+
+class Mongrel2Request(Request):
+    """A request that came as a message of Mongrel2, or a message about a connection (`is_message`)."""
+
+    life: _Life | None = None  # the pair of sockets it came from, where a connection received it
+
+    def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
+        self.sender = sender
+        self.conn_id = conn_id
+        self.content_length = len(body)
+        self._fields = fields
+        self._octets = body
+        self.method = self._text("METHOD")
+        if "VERSION" in fields:
+            self.version = self._text("VERSION")
+            self.keep_alive = self.version != "HTTP/1.0" and (
+                "connection" not in fields or "close" not in self._text("connection").lower()
+            )
+        else:
+            # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
+            self.is_message = self.method in ("JSON", "XML")
+        try:
+            self.path = decode_path(unquote_to_bytes(path) if b"%" in path else path)
+        except HTTPError as error:
+            self.path, self.refused = path.decode("latin-1"), error
+        if not self.path.startswith("/") and not self.is_message and self.refused is None:
+            self.refused = HTTPError(400, "the path must begin with /")
+        if any(name.startswith("x-mongrel2-upload-") for name in fields):
+            self.refused = HTTPError(413, "the body is over the limit for this server")
+            self.keep_alive = False  # which also ends an upload that is on its way (Mongrel2 manual, 5.5)
+
+    def _text(self, name: str) -> str:
+        value = self._fields.get(name, "")
+        return value if isinstance(value, str) else ", ".join(map(str, value))
+
+    @lazy
+    def headers(self) -> Headers:
+        """The client's header fields, lower case; Mongrel2's own, upper case, are not among them."""
+        names = [name for name in self._fields if not name.isupper() and "_" not in name]
+        return Headers({name.lower(): self._joined(name) for name in names})
+
+    def _joined(self, name: str) -> str:
+        value = self._fields[name]
+        if isinstance(value, str):
+            return value
+        return ("; " if name == "cookie" else ", ").join(map(str, value))
+
+    @lazy
+    def query_string(self) -> str:
+        """What follows the `?`, as it came."""
+        return self._text("QUERY")
+
+    @lazy
+    def scheme(self) -> str:
+        """"http" or "https"."""
+        return self._text("URL_SCHEME") or "http"
+
+    @lazy
+    def remote_addr(self) -> str:
+        """The address of the client."""
+        return self._text("REMOTE_ADDR") or self._text("x-forwarded-for")
+
+    @lazy
+    def stream(self) -> io.BytesIO:
+        """The body, which came whole, as a file object."""
+        return io.BytesIO(self._octets)
+
+
+def parse_mongrel2(message: bytes) -> Mongrel2Request:
+    """One message of Mongrel2, with headers in JSON or tnetstring -> a Request; ProtocolError for anything else.
+
+    A request whose path or headers a client got wrong is still a Request, for it must be answered: `refused` says why.
+    """
+    parts = message.split(b" ", 3)
+    if len(parts) != 4:
+        raise ProtocolError("a message is SENDER CONN_ID PATH HEADERS BODY")
+    sender, conn_id, path, rest = parts
+    if not sender or not sender.isascii() or not conn_id.isdigit() or not path:
+        raise ProtocolError("a message begins with a sender, a connection's number and a path")
+    headers, end, rest = _split_netstring(rest)
+    body, rest = parse_netstring(rest)
+    if rest:
+        raise ProtocolError("a message ends with its body")
+    return Mongrel2Request(sender.decode(), conn_id.decode(), path, _mongrel2_fields(headers, end), body)
+
+
+def format_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], payload: bytes) -> list[bytes]:
+    """The messages that take `payload` to these connections of `sender`, at most 128 in each. An empty payload closes."""
+    return [
+        b"%b %d:%b, %b" % (_octets(sender), len(ids), ids, payload) for ids in _joined_ids(conn_ids)
+    ]
+
+
+def format_extended_reply(
+    sender: str | bytes, conn_ids: Iterable[str | bytes | int], name: str, arguments: Any
+) -> list[bytes]:
+    """The messages that make an extended request of these connections: `ctl` with keep-alive, credits or cancel, or a
+    filter's name (Mongrel2 manual, 5.6)."""
+    payload = format_tnetstring([name, arguments])
+    return [
+        b"%b %d:X %b, %b" % (_octets(sender), len(ids) + 2, ids, payload) for ids in _joined_ids(conn_ids)
+    ]
+
+
+def _octets(text: str | bytes | int) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode("ascii")
+
+
+def _joined_ids(conn_ids: Iterable[str | bytes | int]) -> list[bytes]:
+    ids = [_octets(conn_id) for conn_id in conn_ids]
+    return [b" ".join(ids[start : start + MAX_TARGETS]) for start in range(0, len(ids), MAX_TARGETS)]
+
+
+_WEEKDAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+
+@functools.lru_cache(maxsize=4)
+def http_date(second: int) -> str:
+    """Seconds since 1970 -> `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7), whatever the locale."""
+    t = time.gmtime(second)
+    weekday, month = _WEEKDAYS[t.tm_wday], _MONTHS[t.tm_mon - 1]
+    return f"{weekday}, {t.tm_mday:02} {month} {t.tm_year} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT"
+
+
+def format_head(request: Request, status: int, fields: list[tuple[str, str]], date: str) -> bytes:
+    """The status line and the header fields of an HTTP/1.1 answer, with Date and Server where they are not given."""
+    line = STATUS_LINES.get(status) or f"{status} Status"
+    text = f"HTTP/1.1 {line}\r\n" + "".join([f"{name}: {value}\r\n" for name, value in fields])
+    given = {name.lower() for name, _ in fields}
+    if "date" not in given:
+        text += f"Date: {date}\r\n"
+    if "server" not in given:
+        text += "Server: brubeck_lite\r\n"
+    if not request.keep_alive:
+        text += "Connection: close\r\n"
+    return (text + "\r\n").encode("latin-1")
+
+
+# ---- WSGI ------------------------------------------------------------------------------------------------------------
+# In: an environ (PEP 3333). Out: a Request; and of a Response, the call of start_response and the iterable.
+
+StartResponse = Callable[..., Any]
+
+
+class WSGIRequest(Request):
+    """A request that came through a WSGI server."""
+
+    environ: dict[str, Any]
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self.environ = environ
+        self.method = environ["REQUEST_METHOD"]
+        path = environ.get("PATH_INFO", "")
+        prefix = environ.get("SCRIPT_NAME", "")
+        if prefix or not path or not path.isascii() or "\0" in path:
+            path = self._decode(prefix, path)
+        self.path = path
+        length = environ.get("CONTENT_LENGTH")
+        if length:
+            self._declare(length)
+
+    def _decode(self, prefix: str, path: str) -> str:
+        """PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path."""
+        try:
+            self.prefix = decode_path(prefix.encode("latin-1"))
+            return self.prefix + decode_path(path.encode("latin-1")) or "/"
+        except HTTPError as error:
+            self.prefix, self.refused = "", error
+            return "/"
+
+    def _declare(self, length: str) -> None:
+        try:
+            self.content_length = parse_content_length(length)
+        except HTTPError as error:
+            self.refused = error
+
+    @lazy
+    def headers(self) -> Headers:
+        """The header fields, from HTTP_* and the two that CGI names otherwise."""
+        fields = {
+            name[5:].replace("_", "-").lower(): value
+            for name, value in self.environ.items()
+            if name.startswith("HTTP_")
+        }
+        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            if self.environ.get(name):
+                fields[name.replace("_", "-").lower()] = self.environ[name]
+        return Headers(fields)
+
+    @lazy
+    def version(self) -> str:
+        """"HTTP/1.1" or what else the server speaks with the client."""
+        return str(self.environ.get("SERVER_PROTOCOL", "HTTP/1.1"))
+
+    @lazy
+    def query_string(self) -> str:
+        """What follows the `?`, as it came."""
+        return str(self.environ.get("QUERY_STRING", ""))
+
+    @lazy
+    def scheme(self) -> str:
+        """"http" or "https"."""
+        return str(self.environ.get("wsgi.url_scheme", "http"))
+
+    @lazy
+    def remote_addr(self) -> str:
+        """The address of the client."""
+        return str(self.environ.get("REMOTE_ADDR", ""))
+
+    @lazy
+    def host(self) -> str:
+        """The host that the client asked for, with its port where it named one; else the server's own."""
+        asked = super().host
+        return asked or f"{self.environ.get('SERVER_NAME', '')}:{self.environ.get('SERVER_PORT', '')}"
+
+    @lazy
+    def stream(self) -> io.BufferedReader:
+        """The body as a file object, bounded by `max_body`: reading on raises HTTPError 413. Without a Content-Length it
+        is read to its end where the server says that it ends by itself; else a chunked body is refused with 411."""
+        environ = self.environ
+        length: int | None = self.content_length
+        if not environ.get("CONTENT_LENGTH"):
+            length = None if environ.get("wsgi.input_terminated") else 0
+            if length == 0 and environ.get("HTTP_TRANSFER_ENCODING"):
+                abort(411, "this server needs a Content-Length")
+        return io.BufferedReader(_Body(environ["wsgi.input"].read, length, self.max_body))
+
+
+def start_wsgi(request: Request, response: Response, start_response: StartResponse) -> Iterable[bytes]:
+    """Send an answer through a WSGI server: status and fields by `start_response`, the body as what is returned."""
+    fields, body = response.finish(request)
+    start_response(STATUS_LINES.get(response.status) or f"{response.status} Status", fields)
+    if type(body) is bytes:
+        return [body]
+    return body  # type: ignore[return-value]
+
+
+# ---- Routes ----------------------------------------------------------------------------------------------------------
+# In: a method and a path. Out: a route and its arguments, or HTTPError 404, 405 or 308. Everything about a route is
+# worked out when it is registered; werkzeug matches rules, and what it found is remembered.
+
+Handler = Callable[..., Any]
+Found = tuple["Route", Sequence[Union[str, None]], dict[str, Any]]
+
+_UNSUPPORTED = " UNSUPPORTED"  # no client can name it: a class's route takes it, to answer for what it does not take
+_NO_METHOD = " NONE"  # no route takes it
+_UNLIMITED = 1 << 62
+_REMEMBERED = 4096
+_BASE = "http://routes"
+
+
+def format_allow(methods: Iterable[str]) -> str:
+    """The value of an Allow field (RFC 9110, 10.2.1) for routes that take these methods."""
+    return ", ".join(sorted({"OPTIONS", *methods} - {_UNSUPPORTED}))
+
+
+class Route:
+    """One route: `rule` (a str, or a compiled expression), `methods` (None: all), `name`, `handler`, `max_body`."""
+
+    __slots__ = ("accepts", "call", "handler", "max_body", "methods", "name", "rememberable", "rule")
+
+    def __init__(
+        self,
+        rule: str | re.Pattern[str],
+        handler: Handler,
+        methods: frozenset[str] | None,
+        name: str | None,
+        call: Handler,
+        max_body: int | None,
+    ) -> None:
+        self.rule, self.handler, self.methods, self.name, self.max_body = rule, handler, methods, name, max_body
+        self.call = call  # call(request, *positional, **named)
+        self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
+        self.accepts = methods  # what is matched: HEAD follows GET, and a class also answers for what it does not take
+        if methods is not None:
+            self.accepts = methods | ({"HEAD"} if "GET" in methods else set())
+            if hasattr(handler, "unsupported"):
+                self.accepts |= {_UNSUPPORTED}
+
+    def overlaps(self, other: Route) -> bool:
+        """Whether both have the same rule, whatever they call its arguments, and declare a method in common."""
+        if isinstance(self.rule, re.Pattern) or isinstance(other.rule, re.Pattern):
+            return False
+        if re.sub(r"\w+>", ">", self.rule) != re.sub(r"\w+>", ">", other.rule):
+            return False
+        return self.methods is None or other.methods is None or bool(self.methods & other.methods)
+
+    def __repr__(self) -> str:
+        rule = self.rule if isinstance(self.rule, str) else self.rule.pattern
+        return f"<Route {rule!r} {self.name}>"
+
+
+class Routes:
+    """The table of routes: rules first, in werkzeug's order, then expressions in theirs; message sockets apart."""
+
+    def __init__(self) -> None:
+        self.map = Map()
+        self.all: list[Route] = []
+        self._adapter = self.map.bind("routes", url_scheme="http")
+        self._expressions: list[Route] = []
+        self._sockets: dict[str, Route] = {}
+        self._named: dict[str | None, list[Route]] = {}
+        self._found: dict[tuple[str, str], Found] = {}
+
+    def add(self, route: Route) -> None:
+        """Register a route; ValueError for what conflicts with another or cannot be understood."""
+        for other in self.all:
+            if route.overlaps(other):
+                raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
+        if isinstance(route.rule, re.Pattern):
+            self._expressions.append(route)
+        elif route.rule[:1] in ("@", "<"):
+            self._sockets[route.rule] = route
+        else:
+            self._add_rule(route.rule, route)
+        self.all.append(route)
+        self._found = {}
+
+    def _add_rule(self, rule: str, route: Route) -> None:
+        named = self._named.get(route.name, [])
+        if any(other.handler is not route.handler for other in named):
+            raise ValueError(f"there is a route named {route.name!r} already, {named[0]!r}: give name=")
+        try:
+            self.map.add(Rule(rule, endpoint=route, methods=route.accepts))
+            names = re.findall(r"<(\w+)[:(]", rule)
+            route.rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
+        except (LookupError, ValueError, TypeError, re.error) as error:
+            raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
+        if route.name is not None:
+            self._named[route.name] = [*named, route]
+
+    def find(self, method: str, path: str) -> Found:
+        """The route that takes this method of this path, and its arguments; HTTPError if there is none."""
+        found = self._found.get((method, path))
+        if found is None:
+            found = self._match(method, path) or self._refuse(method, path)
+            if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
+                if len(self._found) >= _REMEMBERED:
+                    self._found = {}
+                self._found[method, path] = found
+        return found
+
+    def find_socket(self, path: str) -> Found:
+        """The route of a message socket; HTTPError 404 if there is none."""
+        route = self._sockets.get(path)
+        if route is None:
+            raise HTTPError(404)
+        return route, (), {}
+
+    def _match(self, method: str, path: str) -> Found | None:
+        if not path.startswith("/"):
+            return None
+        try:
+            # werkzeug would take "get" for GET; methods are case-sensitive (RFC 9110, 9.1).
+            route, arguments = self._adapter.match(path, method if method.isupper() else _NO_METHOD)
+            return route, (), arguments  # type: ignore[return-value]
+        except (NotFound, MethodNotAllowed):
+            pass
+        except RequestRedirect as error:
+            raise HTTPError(308, headers={"Location": "/" + error.new_url[len(_BASE) :].lstrip("/")}) from None
+        for route in self._expressions:
+            if route.accepts is None or method in route.accepts:
+                match = route.rule.match(path)  # type: ignore[union-attr]
+                if match is not None:
+                    named = match.groupdict()
+                    return route, () if named else match.groups(), named
+        return None
+
+    def _refuse(self, method: str, path: str) -> Found:
+        """For a method that no route takes: OPTIONS is answered; a class has its own say; else HTTPError 404 or 405."""
+        allowed = self.allowed(path)
+        if not allowed:
+            raise HTTPError(404)
+        headers = {"Allow": format_allow(allowed)}
+        if method == "OPTIONS":
+            return Route(path, Response, None, None, lambda request: Response(headers=headers), _UNLIMITED), (), {}
+        found = self._match(_UNSUPPORTED, path)
+        if found is None:
+            raise HTTPError(405, headers=headers)
+        return found
+
+    def allowed(self, path: str) -> set[str]:
+        """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
+        allowed: set[str] = set()
+        try:
+            self._adapter.match(path, _NO_METHOD)
+        except MethodNotAllowed as error:
+            allowed.update(error.valid_methods or ())
+        except (NotFound, RequestRedirect):
+            pass
+        for route in self._expressions:
+            if route.accepts is not None and route.rule.match(path):  # type: ignore[union-attr]
+                allowed.update(route.accepts)
+        return allowed
+
+    def build(self, name: str, values: Mapping[str, Any]) -> str:
+        """The path of the named route with these values; ValueError if there is none."""
+        for route in self._named.get(name, ()):
+            try:
+                return self._adapter.build(cast(Any, route), values, append_unknown=False)
+            except BuildError:
+                continue
+        raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
+
+
+# ---- Handlers --------------------------------------------------------------------------------------------------------
+# Classes whose instances are called: `cls(app, request)` for each message, then the instance with the path's arguments.
+
+HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class MessageHandler:
+    """A handler with a method for each method it takes: `get`, `post`, `put`, `patch`, `delete`, `head`, `options`; others
+    only where `methods = ("REPORT",)` lists them. `message()` takes what comes through a message socket.
+
+    What they return is the body of a plain answer to HTTP, and the bare payload to a message socket.
+    """
+
+    methods: Sequence[str] = ()
+
+    def __init__(self, app: Brubeck, request: Request) -> None:
+        self.app = app
+        self.request = request
+
+    @classmethod
+    def taken_methods(cls) -> frozenset[str]:
+        """The methods that this class takes."""
+        listed = [*HTTP_METHODS, *(method.upper() for method in cls.methods)]
+        return frozenset(method for method in listed if hasattr(cls, method.lower()))
+
+    def prepare(self) -> Any:
+        """Comes before the method. What it returns, unless None, is the answer and the method is not called."""
+
+    def on_finish(self) -> None:
+        """Comes after the method, also when that raised."""
+
+    def unsupported(self) -> Any:
+        """Answers a method that the class does not take: 405, with Allow."""
+        request = self.request
+        allowed = self.app.routes.allowed(request.path[len(request.prefix) :]) or self.taken_methods()
+        abort(405, headers={"Allow": format_allow(allowed)})
+
+    def _method(self) -> Callable[..., Any] | None:
+        if self.request.is_message:
+            return getattr(self, "message", None)
+        name = self.request.method
+        taken = self.taken_methods()
+        if name == "HEAD" and "HEAD" not in taken:
+            name = "GET"
+        return getattr(self, name.lower()) if name in taken else None
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            answer = self.prepare()
+            if answer is not None:
+                return answer
+            method = self._method()
+            return self.unsupported() if method is None else method(*arguments, **named)
+        finally:
+            self.on_finish()
+
+
+class WebMessageHandler(MessageHandler):
+    """A MessageHandler for the web: `set_status`, `headers` and `set_cookie` apply to what its method returns."""
+
+    def __init__(self, app: Brubeck, request: Request) -> None:
+        super().__init__(app, request)
+        self._response = Response()
+        self._status: int | None = None
+        self.headers = ResponseHeaders()
+
+    def set_status(self, code: int) -> None:
+        """Answer with this status."""
+        self._status = code
+
+    def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
+        """Set a cookie, with the attributes of `Response.set_cookie`."""
+        self._response.set_cookie(name, value, **attributes)
+
+    def redirect(self, target: str, status: int = 303) -> Response:
+        """The answer that sends the client to `target`: return it."""
+        self._status = None
+        return redirect(target, status)
+
+    def render_error(self, status: int, message: str | None = None) -> NoReturn:
+        """End here, with the application's page for this status."""
+        abort(status, message)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Response:
+        response = to_response(super().__call__(*arguments, **named), self.app.json_dumps)
+        if self._status is not None:
+            response.status = Response(status=self._status).status
+        if self.headers:
+            response.headers.merge(self.headers.pairs())
+        response.add_cookies(self._response)
+        return response
+
+
+# ---- Brubeck ---------------------------------------------------------------------------------------------------------
+# The application: routes in, `handle(request) -> response` out. It opens no socket and knows no door but WSGI's call.
+
+Respond = Callable[[Request], Response]
+Middleware = Callable[[Respond], Respond]
+
+
+class Brubeck:
+    """An application: routes, and what is common to them.
+
+    `msg_conn`: the connection (or a list of them) that `run()` serves. `handler_tuples`: (pattern, handler) or (pattern,
+    handler, methods), with expressions for patterns. `pool_size`: how many requests are handled at once; `max_waiting`: how
+    many more may wait for that, before 503 is the answer. `max_body`: bytes in a request's body, unless its route says
+    otherwise. `debug=True` shows tracebacks in pages. ValueError for a route that cannot be.
+    """
+
+    def __init__(
+        self,
+        msg_conn: Mongrel2Connection | Sequence[Mongrel2Connection] | None = None,
+        handler_tuples: Iterable[tuple[Any, ...]] = (),
+        *,
+        pool_size: int = 10_000,
+        max_waiting: int = 10_000,
+        max_body: int = 1 << 20,
+        debug: bool = False,
+    ) -> None:
+        if pool_size < 1 or max_waiting < 0 or max_body < 0:
+            raise ValueError("pool_size is at least 1, max_waiting and max_body at least 0")
+        self.msg_conn = msg_conn
+        self.pool_size, self.max_waiting, self.max_body, self.debug = pool_size, max_waiting, max_body, debug
+        self.json_dumps: Callable[[Any], str | bytes] = dump_json
+        self.routes = Routes()
+        self._error_handlers: dict[int | type[BaseException], Handler] = {}
+        self._middleware: list[Middleware] = []
+        self._respond: Respond | None = None
+        self._mounted: list[Brubeck] = []
+        self._on_start: list[Callable[[], Any]] = []
+        self._on_stop: list[Callable[[], Any]] = []
+        self._started = False
+        self._starting = threading.Lock()
+        for pattern, handler, *methods in handler_tuples:
+            self._add_expression(pattern, handler, *methods)
+
+    # -- what a program says before it runs
+
+    @property
+    def converters(self) -> dict[str, type[BaseConverter]]:
+        """The converters of rules by name (werkzeug.routing.BaseConverter); add to it, or set it, before the routes."""
+        return self.routes.map.converters
+
+    @converters.setter
+    def converters(self, converters: Mapping[str, type[BaseConverter]]) -> None:
+        self.routes.map.converters.update(converters)
+
+    def route(
+        self,
+        rule: str | re.Pattern[str],
+        methods: Iterable[str] | None = None,
+        name: str | None = None,
+        *,
+        max_body: int | None = None,
+    ) -> Callable[[T], T]:
+        """Decorator: the function or class answers requests for this rule.
+
+        `rule`: `/hello/<name>` (werkzeug's, converters as in `<int:id>`), `@chat` or `<chat` for a message socket, or a
+        compiled expression. `methods`: by default GET for a function, what it defines for a class. `name`: for `url_for`,
+        by default the handler's. `max_body`: bytes, instead of the application's. ValueError for what cannot be.
+        """
+
+        def register(handler: T) -> T:
+            self._add(rule, cast(Handler, handler), methods, name, max_body)
+            return handler
+
+        return register
+
+    def get(self, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
+        """`route` for GET (and HEAD)."""
+        return self.route(rule, ["GET"], name, **options)
+
+    def post(self, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
+        """`route` for POST."""
+        return self.route(rule, ["POST"], name, **options)
+
+    def put(self, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
+        """`route` for PUT."""
+        return self.route(rule, ["PUT"], name, **options)
+
+    def patch(self, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
+        """`route` for PATCH."""
+        return self.route(rule, ["PATCH"], name, **options)
+
+    def delete(self, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
+        """`route` for DELETE."""
+        return self.route(rule, ["DELETE"], name, **options)
+
+    def _add(
+        self,
+        rule: str | re.Pattern[str],
+        handler: Handler,
+        methods: Iterable[str] | None,
+        name: str | None,
+        max_body: int | None,
+    ) -> None:
+        if not callable(handler) or (isinstance(handler, type) and not hasattr(handler, "__call__")):
+            raise ValueError(f"the handler of {rule!r} cannot be called")
+        if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
+            raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
+        if isinstance(methods, str):
+            raise ValueError(f"methods is a list: [{methods!r}]")
+        if methods is None and isinstance(handler, type) and issubclass(handler, MessageHandler):
+            taken: frozenset[str] | None = handler.taken_methods()
+        else:
+            taken = frozenset(["GET"] if methods is None else [method.upper() for method in methods])
+        if name is None:
+            name = getattr(handler, "__name__", type(handler).__name__)
+        name = None if name == "<lambda>" or not isinstance(rule, str) else name
+        self.routes.add(Route(rule, handler, taken, name, self._callable(handler), max_body))
+
+    def _callable(self, handler: Handler) -> Handler:
+        """What is called with the request and the arguments of the path."""
+        if not isinstance(handler, type):
+            return handler
+        return lambda request, *arguments, **named: handler(self, request)(*arguments, **named)
+
+    def _add_expression(self, pattern: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None = None) -> None:
+        """One of `handler_tuples`, whose functions take every method unless told otherwise."""
+        rule: str | re.Pattern[str] = pattern
+        if isinstance(pattern, str) and pattern[:1] not in ("@", "<"):
+            try:
+                rule = re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}") from error
+        self._add(rule, handler, methods, None, None)
+        if methods is None and not (isinstance(handler, type) and issubclass(handler, MessageHandler)):
+            self.routes.all[-1].methods = self.routes.all[-1].accepts = None
+
+    def mount(self, prefix: str, other: Brubeck) -> None:
+        """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own errors
+        and middleware. ValueError unless the prefix is like "/admin"."""
+        if not re.fullmatch(r"(?:/[^/]+)+", prefix):
+            raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
+
+        def mounted(request: Request) -> Response:
+            outer = request.app, request.route, request.arguments, request.positional, request.prefix
+            request.prefix += prefix
+            try:
+                return other.handle(request)
+            finally:
+                request.app, request.route, request.arguments, request.positional, request.prefix = outer
+
+        rule = re.compile(re.escape(prefix) + r"(?![^/])")
+        self.routes.add(Route(rule, mounted, None, None, mounted, _UNLIMITED))
+        self._mounted.append(other)
+
+    def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
+        """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class (the nearest class
+        wins). Its answer keeps the error's status unless it gives one. 500 gets every exception that nothing else takes."""
+
+        def register(handler: T) -> T:
+            self._error_handlers[what] = cast(Handler, handler)
+            return handler
+
+        return register
+
+    def wrap(self, middleware: Middleware) -> Middleware:
+        """Put `middleware(respond) -> respond` around every answer, where `respond(request) -> Response`. The first one is
+        the outermost. Routing is done (`request.route` is None where nothing matched), and errors are Responses already."""
+        self._middleware.append(middleware)
+        self._respond = None
+        return middleware
+
+    def on_start(self, function: Callable[[], T]) -> Callable[[], T]:
+        """Call `function()` in each process before its first request."""
+        self._on_start.append(function)
+        return function
+
+    def on_stop(self, function: Callable[[], T]) -> Callable[[], T]:
+        """Call `function()` in each process after its last request."""
+        self._on_stop.append(function)
+        return function
+
+    def url_for(self, name: str, **values: Any) -> str:
+        """The path of the route of this name, with these arguments; ValueError if there is none."""
+        return self.routes.build(name, values)
+
+    # -- the life of a request
+
+    def handle(self, request: Request) -> Response:
+        """Answer a request: find its route, call its handler inside the middleware, make a Response of what came back.
+        It always returns a Response, whatever was raised on the way."""
+        request.app = self
+        try:
+            route, request.positional, arguments = self._find(request)
+            request.route, request.arguments = route, arguments.copy() if arguments else {}
+        except Exception as error:
+            request.route, request.arguments = None, {}
+            request.refused = self._with_query(request, error)
+        try:
+            return (self._respond or self._wrapped())(request)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # middleware's own
+            return self.answer_error(request, error)
+
+    def _find(self, request: Request) -> Found:
+        """The route and its arguments; an HTTPError where there is none, or where the door refused already."""
+        if request.refused is not None:
+            raise request.refused
+        if request.is_message:
+            return self.routes.find_socket(request.path)
+        path = request.path
+        if request.prefix:
+            path = path[len(request.prefix) :]
+            if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
+                raise HTTPError(308, headers={"Location": "/"})
+        return self.routes.find(request.method, path)
+
+    def _call_handler(self, request: Request) -> Response:
+        """The innermost step: what the handler returned, or the answer to what it raised, as a Response."""
+        route = request.route
+        try:
+            if route is None:
+                raise cast(Exception, request.refused)
+            if request.content_length and request.content_length > request.max_body:
+                raise body_too_large(request.max_body)
+            if request.arguments or request.positional:
+                value = route.call(request, *request.positional, **request.arguments)
+            else:
+                value = route.call(request)
+            return Response(value) if type(value) is str else to_response(value, self.json_dumps)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # eventlet's Timeout and GreenletExit are no Exceptions
+            return self.answer_error(request, error)
+
+    def _wrapped(self) -> Respond:
+        respond: Respond = self._call_handler
+        for middleware in reversed(self._middleware):
+            respond = middleware(respond)
+        self._respond = respond
+        return respond
+
+    @staticmethod
+    def _with_query(request: Request, error: Exception) -> Exception:
+        """The router's redirect with the prefix and the query of the request; other errors as they are."""
+        if not isinstance(error, HTTPError) or error.status != 308:
+            return error
+        query = "?" + quote(_latin1_as_utf8(request.query_string), safe=_IN_QUERY) if request.query_string else ""
+        location = quote(request.prefix, safe=_IN_PATH) + error.headers["Location"] + query
+        return HTTPError(308, headers={"Location": location})
+
+    def answer_error(self, request: Request, error: BaseException) -> Response:
+        """The answer to an exception: by its error handler, else plain; logged unless it was meant for the client."""
+        status = error.status if isinstance(error, HTTPError) else 500
+        if not isinstance(error, HTTPError):
+            request.error = error
+            name = getattr(request.route and request.route.handler, "__qualname__", "no handler")
+            logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
+        handler = self._error_handler(error, status)
+        if handler is None:
+            return self._plain_error(error, status)
+        try:
+            value = handler(request, error)
+            response = to_response(value, self.json_dumps)
+            if not isinstance(value, (Response, tuple)):
+                response.status = status
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as failure:
+            request.error = failure
+            logger.error("the error handler for %s failed on %r", status, request.path, exc_info=failure)
+            return self._plain_error(failure, 500)
+        for name, text in getattr(error, "headers", {}).items():
+            response.headers.setdefault(name, text)
+        return response
+
+    def _error_handler(self, error: BaseException, status: int) -> Handler | None:
+        """The handler for this status of an HTTPError, else for the nearest class of the exception, else for its 500."""
+        handlers = self._error_handlers
+        kinds: list[Any] = [status] if isinstance(error, HTTPError) else []
+        kinds += [*type(error).__mro__, status]
+        return next((handlers[kind] for kind in kinds if kind in handlers), None)
+
+    def _plain_error(self, error: BaseException, status: int) -> Response:
+        """Status and message as plain text; for what was not meant for the client nothing else, unless `debug`."""
+        line = STATUS_LINES.get(status) or f"{status} Status"
+        if isinstance(error, HTTPError) and status == error.status:
+            message, headers = error.message, error.headers
+        else:
+            message, headers = None, {}
+            if self.debug:
+                message = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        try:
+            return Response(f"{line}\n{message}\n" if message else f"{line}\n", status, headers, TEXT)
+        except (TypeError, ValueError) as failure:
+            logger.error("HTTPError %r cannot be sent", error, exc_info=failure)
+            return Response("500 Internal Server Error\n", 500, None, TEXT)
+
+    # -- the doors that need no server of ours
+
+    def start(self) -> None:
+        """Call the functions of `on_start`, once in a process: `run()` and the first WSGI request do."""
+        with self._starting:
+            if not self._started:
+                for function in self._on_start:
+                    function()
+                for app in self._mounted:
+                    app.start()
+                self._started = True
+
+    def stop(self) -> None:
+        """Call the functions of `on_stop`, if those of `on_start` were; what they raise is logged."""
+        with self._starting:
+            started, self._started = self._started, False
+        for app in self._mounted if started else ():
+            app.stop()
+        for function in self._on_stop if started else ():
+            try:
+                function()
+            except Exception:
+                logger.exception("on_stop failed")
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """The application by WSGI (PEP 3333)."""
+        if not self._started:
+            self.start()
+            atexit.register(self.stop)
+        request = WSGIRequest(environ)
+        response = self.handle(request)
+        try:
+            return start_wsgi(request, response, start_response)
+        except Exception as error:  # middleware left something in it that cannot be sent
+            return start_wsgi(request, self.answer_error(request, error), start_response)
+
+    def test(self, raise_errors: bool = False) -> Client:
+        """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test."""
+        return Client(self, raise_errors)
+
+    def run(
+        self, connection: Mongrel2Connection | Sequence[Mongrel2Connection] | None = None, *, patch: bool = True
+    ) -> None:
+        """Serve until SIGINT or SIGTERM, which let requests finish for up to 10 seconds (a second one does not).
+
+        `connection`: one or several, by default `msg_conn`. `patch=True` has eventlet replace the blocking parts of the
+        standard library, so that a handler that waits holds up no other. What imported names from them before (`from socket
+        import socket`, a driver, a thread that is running) keeps the blocking ones: the command line patches before it
+        imports the program, so prefer it. SystemExit 2, after one line on stderr, where it cannot start.
+        """
+        serve(self, connection or self.msg_conn, patch=patch)
+
+
+# ---- Client ----------------------------------------------------------------------------------------------------------
+# Tests without a server: a request becomes an environ, and what comes back is read as a client would.
+
+
+class Answer:
+    """What a test client got: `status`, `headers`, `body` (bytes), `text`, `json`."""
+
+    def __init__(self, status: int, fields: list[tuple[str, str]], body: bytes) -> None:
+        self.status = status
+        self.headers = ResponseHeaders(fields)
+        self.body = body
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8."""
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON; ValueError if it is none."""
+        return json.loads(self.body)
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status}, {len(self.body)} bytes>"
+
+
+class Client:
+    """Asks an application in process: `client.get("/path")`, `client.post("/path", json={...})`. `cookies` are kept."""
+
+    def __init__(self, app: Brubeck, raise_errors: bool = False) -> None:
+        self.app = app
+        self.raise_errors = raise_errors
+        self.cookies: dict[str, str] = {}
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: HeaderFields = (),
+        *,
+        data: bytes | str | Mapping[str, str] = b"",
+        json: Any = None,
+        raise_errors: bool | None = None,
+    ) -> Answer:
+        """Send one request. `path` may have a query; `data` is the body, or the fields of a form; `json` a value to send as
+        JSON. `raise_errors=True`: the exception behind a 500 is raised here."""
+        fields = ResponseHeaders(headers)
+        if isinstance(data, Mapping):
+            fields.setdefault("Content-Type", "application/x-www-form-urlencoded")
+            data = urlencode(data)
+        if json is not None:
+            fields.setdefault("Content-Type", JSON)
+            data = dump_json(json)
+        body = data.encode() if isinstance(data, str) else data
+        if self.cookies:
+            fields.setdefault("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
+        request = WSGIRequest(self._environ(method, path, fields, body))
+        self.app.start()
+        answer = self._read(request, self.app.handle(request))
+        if request.error is not None and (self.raise_errors if raise_errors is None else raise_errors):
+            raise request.error
+        return answer
+
+    @staticmethod
+    def _environ(method: str, target: str, fields: ResponseHeaders, body: bytes) -> dict[str, Any]:
+        path, _, query = target.partition("?")
+        environ = {
+            "REQUEST_METHOD": method.upper(),
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "QUERY_STRING": query,
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": "127.0.0.1",
+            "CONTENT_LENGTH": str(len(body)) if body else "",
+            "HTTP_HOST": "localhost",
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(body),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": False,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+        }
+        for name, value in fields.items():
+            key = name.upper().replace("-", "_")
+            environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
+        return environ
+
+    def _read(self, request: Request, response: Response) -> Answer:
+        sent: list[Any] = []
+        pieces = start_wsgi(request, response, lambda status, fields: sent.extend((status, fields)))
+        try:
+            body = b"".join(pieces)
+        finally:
+            if isinstance(pieces, Pieces):
+                pieces.close()
+        status, fields = sent
+        for name, value in fields:
+            if name == "Set-Cookie":
+                self._keep_cookie(value)
+        return Answer(int(status[:3]), fields, body)
+
+    def _keep_cookie(self, text: str) -> None:
+        name, _, value = text.partition(";")[0].partition("=")
+        if "; Max-Age=0" in text:
+            self.cookies.pop(name, None)
+        else:
+            self.cookies[name] = value
+
+    def get(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
+        """`request` by GET."""
+        return self.request("GET", path, headers, **options)
+
+    def head(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
+        """`request` by HEAD."""
+        return self.request("HEAD", path, headers, **options)
+
+    def post(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
+        """`request` by POST."""
+        return self.request("POST", path, headers, **options)
+
+    def put(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
+        """`request` by PUT."""
+        return self.request("PUT", path, headers, **options)
+
+    def patch(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
+        """`request` by PATCH."""
+        return self.request("PATCH", path, headers, **options)
+
+    def delete(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
+        """`request` by DELETE."""
+        return self.request("DELETE", path, headers, **options)
+
+    def options(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
+        """`request` by OPTIONS."""
+        return self.request("OPTIONS", path, headers, **options)
+
+
+# ---- Pipeline --------------------------------------------------------------------------------------------------------
+# The three steps of every message, whichever connection it came through, and the coroutines that they run in.
+# A connection has `recv()`, which waits for a request, and `answer(request, response)`, which sends the one answer.
+
+
+def route_message(app: Brubeck, connection: Mongrel2Connection, request: Request) -> None:
+    """Find out what answers this message, and hand it on."""
+    request_handler(app, connection, request, app.handle)
+
+
+def request_handler(app: Brubeck, connection: Mongrel2Connection, request: Request, respond: Respond) -> None:
+    """Have it answered."""
+    try:
+        response = respond(request)
+    except (KeyboardInterrupt, SystemExit) as error:  # a handler that calls exit() must not end the server
+        response = app.answer_error(request, error)
+    result_handler(app, connection, request, response)
+
+
+def result_handler(app: Brubeck, connection: Mongrel2Connection, request: Request, response: Response) -> None:
+    """Send the answer; where that cannot be put on the wire, a 500 in its place."""
+    try:
+        connection.answer(request, response)
+    except Exception as error:
+        connection.answer(request, app.answer_error(request, error))
+
+
+class Load:
+    """How much of the pool is in use: shared by all connections of a process, so that the bounds hold for them together."""
+
+    def __init__(self, app: Brubeck) -> None:
+        self.app = app
+        self.busy = 0
+        self.waiting: deque[tuple[Mongrel2Connection, Request]] = deque()
+
+    def take(self, connection: Mongrel2Connection, request: Request) -> None:
+        """Handle the request in this coroutine."""
+        self.busy += 1
+        try:
+            route_message(self.app, connection, request)
+        except Exception:
+            logger.exception("no answer could be sent to %r", request)
+        finally:
+            self.busy -= 1
+
+    def take_waiting(self) -> None:
+        """Handle, in this coroutine, what had to wait for room in the pool."""
+        while self.waiting and self.busy < self.app.pool_size:
+            self.take(*self.waiting.popleft())
+
+    def postpone(self, connection: Mongrel2Connection, request: Request) -> None:
+        """The pool is full: have the request wait, or answer 503 where too many do."""
+        if len(self.waiting) < self.app.max_waiting:
+            self.waiting.append((connection, request))
+        else:
+            headers = {"Retry-After": "1"}
+            result_handler(self.app, connection, request, Response("503 Service Unavailable\n", 503, headers, TEXT))
+
+
+class Receivers:
+    """The coroutines that take turns at receiving from one connection.
+
+    The one that receives a message handles it itself, for making a coroutine costs more than most handlers do. Before it
+    starts, a zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and
+    nothing was spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with its
+    own message and parked, else a new one. So each message that waits has a coroutine, and receiving never stops.
+    """
+
+    MAX_PARKED = 500
+    TURN = 0.005  # seconds that a coroutine goes on without letting the hub run
+
+    def __init__(self, connection: Mongrel2Connection, load: Load) -> None:
+        from eventlet import hubs
+        from greenlet import getcurrent, greenlet
+
+        self._connection, self._load = connection, load
+        self._hub, self._current, self._greenlet = hubs.get_hub(), getcurrent, greenlet
+        self._receiver: greenlet | None = None
+        self._parked: list[greenlet] = []
+        self._handling = False  # the receiver is inside a handler, not waiting for a message
+        self._timer_since: float | None = None  # when the pending timer was set
+        self.ended = False  # the connection gives no more
+
+    def start(self) -> None:
+        """Let the first coroutine receive."""
+        self._handling = True
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer_since is None:
+            self._timer_since = time.monotonic()
+            self._hub.schedule_call_global(0, self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Runs in the hub: whoever was receiving waits for something. If it waits inside a handler, another receives."""
+        self._timer_since = None
+        if self._handling:
+            self._handling = False
+            self._receiver = self._parked.pop() if self._parked else self._greenlet(self._run, self._hub.greenlet)
+            self._receiver.switch()
+
+    def _run(self) -> None:
+        """The life of a coroutine: receive and handle, until another receives; then park, and receive again."""
+        current = self._current()
+        while self._receive():
+            if self._receiver is not current:
+                self._load.take_waiting()
+                if len(self._parked) >= self.MAX_PARKED:
+                    return
+                self._parked.append(current)
+                self._hub.switch()
+
+    def _receive(self) -> bool:
+        """One message. False once the connection gives no more."""
+        if self._timer_since is not None and time.monotonic() - self._timer_since > self.TURN:
+            self._sleep(0)
+        try:
+            request = self._connection.recv()
+        except EOFError:
+            self.ended = True
+            return False
+        except Exception:
+            logger.exception("receiving failed; trying again")
+            self._sleep(0.1)
+            return True
+        if request.path == "@*" and request.is_message:
+            return True
+        if self._load.busy >= self._load.app.pool_size:
+            self._load.postpone(self._connection, request)
+            return True
+        current = self._current()
+        self._handling = True
+        self._set_timer()
+        self._load.take(self._connection, request)
+        if self._receiver is current:
+            self._handling = False
+        return True
+
+    @staticmethod
+    def _sleep(seconds: float) -> None:
+        import eventlet
+
+        eventlet.sleep(seconds)
+
+
+# ---- Servers ---------------------------------------------------------------------------------------------------------
+# The sockets: Mongrel2's, the signals that end a server, the access log.
+
+_ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/]+):[0-9]{1,5}|ipc://\S.*|inproc://\S+")
+
+
+def _is_readable(socket: zmq.Socket[Any]) -> bool:
+    import zmq
+
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
+class _Life:
+    """One pair of sockets, from the subscription of a Mongrel2 until either end is gone.
+
+    It never reconnects: connection ids begin again at 1 in a new Mongrel2, and what one life still holds must not reach the
+    clients of the next.
+    """
+
+    SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
+    CHECK = 0.1  # seconds between looks at whether it is still there
+
+    def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
+        import zmq
+
+        self._pull_address = pull
+        self.prefixes: set[bytes] = set()
+        self.checked_senders: set[str] = set()
+        self.requests: dict[str, Mongrel2Request] = {}  # by connection id: those that have no answer yet
+        self.next_check = 0.0
+        self.alive = True
+        self.pub = context.socket(zmq.XPUB)
+        self.pull = context.socket(zmq.PULL)
+        self.pub.setsockopt(zmq.IMMEDIATE, 1)  # so that the subscription is taken back when Mongrel2 goes
+        self.pub.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self.pub.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is EAGAIN instead of a lost reply
+        for socket in (self.pub, self.pull):
+            socket.setsockopt(zmq.RECONNECT_IVL, -1)
+            socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.IPV6, 1)
+            if identity is not None:
+                socket.setsockopt_string(zmq.IDENTITY, identity)
+        ended = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
+        self._monitor = self.pull.get_monitor_socket(ended)
+        try:
+            self.pub.connect(pub)
+        except zmq.ZMQError as error:
+            self.close(0)
+            raise ValueError(f"cannot connect to {pub!r}: {error}") from error
+
+    def begin(self) -> bool:
+        """Connect the PULL once Mongrel2 has subscribed, so that no reply can be faster than the subscription. False if it
+        has not."""
+        self._read_subscriptions()
+        if not self.prefixes:
+            return False
+        self.pull.connect(self._pull_address)
+        return True
+
+    def _read_subscriptions(self) -> None:
+        while _is_readable(self.pub):
+            notice = self.pub.recv()
+            if notice[:1] == b"\x01":
+                self.prefixes.add(notice[1:])
+            else:
+                self.prefixes.discard(notice[1:])
+
+    def has_ended(self) -> bool:
+        """Whether Mongrel2 took its subscription back or left the PULL."""
+        self._read_subscriptions()
+        return not self.prefixes or _is_readable(self._monitor)
+
+    def covers(self, sender: str) -> bool:
+        """Whether Mongrel2 is subscribed to replies for this sender."""
+        return any(sender.encode().startswith(prefix) for prefix in self.prefixes)
+
+    def close(self, linger: int) -> None:
+        """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
+        self.alive = False
+        for request in self.requests.values():
+            request.connected = False
+        self.requests.clear()
+        self.pull.disable_monitor()
+        self._monitor.close(0)
+        self.pull.close(0)
+        self.pub.close(linger)
+
+
+class Mongrel2Connection:
+    """A Mongrel2 server, whose `send_spec` is `pull` and whose `recv_spec` is `pub` (addresses like tcp://127.0.0.1:9999).
+
+    Mongrel2 may start later, end, and come back. By itself `recv()` blocks as pyzmq does; inside `run()` only the coroutine
+    waits. Not for several threads. `identity` sets the sockets' ZeroMQ identity. ValueError for an address that is none.
+    """
+
+    MAX_JOINED = 64 << 20  # bytes of an iterator's pieces, which go as one reply
+
+    def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
+        for address in (pull, pub):
+            if not _ADDRESS.fullmatch(address):
+                raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests)")
+        self.pull, self.pub, self.identity = pull, pub, identity
+        self.dropped = 0  # replies to clients of a Mongrel2 that is gone
+        self.access_log: AccessLog | None = None
+        self._context: zmq.Context[Any] | None = None
+        self._life: _Life | None = None
+        self._silent_since: float | None = None
+        self._last_turn: float | None = None  # when to stop receiving
+        self._wait: Callable[[Any, float], None] = _block_until_readable
+        self._sleep: Callable[[float], None] = time.sleep
+
+    # -- receiving
+
+    def recv(self) -> Mongrel2Request:
+        """The next request, or message about a connection (path "@*", in a plain script of interest too). What is not
+        Mongrel2's protocol is logged and left out. EOFError once the connection was closed."""
+        import zmq
+
+        while True:
+            if self._last_turn is not None and time.monotonic() >= self._last_turn:
+                raise EOFError("the connection is closed")
+            life = self._life or self._begin_life()
+            try:
+                message = life.pull.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                self._idle(life)
+                continue
+            try:
+                request = parse_mongrel2(message)
+            except ProtocolError as error:
+                logger.warning("%s sent what is no request (%s): %.100r", self.pull, error, message)
+                continue
+            request.life = life
+            if request.sender not in life.checked_senders:
+                self._check_sender(life, request.sender or "")
+            if not request.is_message:
+                life.requests[request.conn_id or ""] = request
+            elif request.path == "@*":
+                self._note_disconnect(life, request)
+            return request
+
+    def _begin_life(self) -> _Life:
+        """A new pair of sockets, as soon as there is a Mongrel2 for it."""
+        import zmq
+
+        self._context = self._context or zmq.Context()
+        while True:
+            life = _Life(self._context, self.pull, self.pub, self.identity)
+            self._wait(life.pub, life.SUBSCRIPTION)
+            if self._last_turn is not None:
+                life.close(0)
+                raise EOFError("the connection is closed")
+            if life.begin():
+                self._life = life
+                self._silent_since = None
+                logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
+                return life
+            life.close(0)
+            if self._silent_since is None:
+                self._silent_since = time.monotonic()
+                logger.info("waiting for Mongrel2 at %s and %s", self.pull, self.pub)
+
+    def _idle(self, life: _Life) -> None:
+        """No message is there: see whether there can be more, and wait for it."""
+        now = time.monotonic()
+        if now >= life.next_check:
+            life.next_check = now + life.CHECK
+            if life.has_ended():
+                logger.warning("Mongrel2 at %s is gone", self.pull)
+                self._life = None
+                life.close(0)
+                return
+        self._wait(life.pull, life.CHECK)
+        if self._last_turn is not None and not _is_readable(life.pull):
+            self._last_turn = 0.0
+
+    def _check_sender(self, life: _Life, sender: str) -> None:
+        if not life.covers(sender):
+            heard = ", ".join(repr(prefix.decode("latin-1")) for prefix in sorted(life.prefixes))
+            logger.error(
+                "no reply will arrive: Mongrel2 sends requests as %r but listens at %s for replies to %s only; "
+                "set recv_ident='' in its Handler",
+                sender, self.pub, heard,
+            )  # fmt: skip
+        if len(life.checked_senders) < 1000:
+            life.checked_senders.add(sender)
+
+    @staticmethod
+    def _note_disconnect(life: _Life, request: Mongrel2Request) -> None:
+        left = life.requests.get(request.conn_id or "")
+        if left is not None and request._octets == b'{"type":"disconnect"}':
+            left.connected = False
+            del life.requests[request.conn_id or ""]
+
+    # -- replying
+
+    def reply(self, request: Mongrel2Request, payload: bytes) -> None:
+        """Send `payload` as it is to the client of this request. It goes by the sockets the request came from: if that
+        Mongrel2 is gone, so is the client, and the reply is dropped and counted. An empty payload closes."""
+        self.deliver([request], payload)
+
+    def deliver(self, requests: Iterable[Mongrel2Request], payload: bytes) -> None:
+        """Send `payload` to the clients of all these requests, 128 in one message."""
+        together: dict[tuple[_Life | None, str], list[str]] = {}
+        for request in requests:
+            together.setdefault((request.life or self._life, request.sender or ""), []).append(request.conn_id or "")
+        for (life, sender), conn_ids in together.items():
+            for message in format_reply(sender, conn_ids, payload):
+                self._send(life, message)
+
+    def close_client(self, request: Mongrel2Request) -> None:
+        """Have Mongrel2 close the connection of this client, once it has sent what it holds for it."""
+        self.reply(request, b"")
+
+    def _send(self, life: _Life | None, message: bytes) -> None:
+        import zmq
+
+        while life is not None and life.alive:
+            try:
+                life.pub.send(message, zmq.NOBLOCK)
+                return
+            except zmq.Again:
+                self._sleep(0.005)  # the queue is full: Mongrel2 is behind
+                if life.has_ended():
+                    break
+        self.dropped += 1
+
+    def answer(self, request: Request, response: Response) -> None:
+        """Send the answer to a request: over HTTP with its head, to a message socket the bare body, where it has one.
+        Raises before anything is sent, or not at all."""
+        request = cast(Mongrel2Request, request)
+        fields, body = response.finish(request)
+        if isinstance(body, Pieces):
+            body = self._joined(body)
+            if request.method != "HEAD":
+                fields = [field for field in fields if field[0].lower() != "content-length"]
+                fields.append(("Content-Length", str(len(body))))
+        life = request.life
+        if life is not None and life.requests.get(request.conn_id or "") is request:
+            del life.requests[request.conn_id or ""]
+        if request.is_message:
+            if body:
+                self.reply(request, body)
+            return
+        self.reply(request, format_head(request, response.status, fields, http_date(int(time.time()))) + body)
+        if not request.keep_alive:
+            self.close_client(request)
+        if self.access_log is not None:
+            self.access_log.add(request, response.status, len(body))
+
+    def _joined(self, pieces: Pieces) -> bytes:
+        """The pieces of a streamed body as one; ValueError beyond MAX_JOINED, for an answer is never cut."""
+        joined = bytearray()
+        try:
+            for piece in pieces:
+                joined += piece
+                if len(joined) > self.MAX_JOINED:
+                    raise ValueError(f"the pieces of the body are over {self.MAX_JOINED} bytes together")
+        finally:
+            pieces.close()
+        return bytes(joined)
+
+    # -- ending
+
+    def use_coroutines(self) -> None:
+        """From here on only the coroutine that calls waits, not the process: `run()` says so."""
+        import eventlet
+
+        self._wait, self._sleep = _wait_until_readable, eventlet.sleep
+
+    def finish_receiving(self, seconds: float) -> None:
+        """Give out what is on its way, until a moment of silence or for `seconds`; then `recv()` raises EOFError."""
+        self._last_turn = time.monotonic() + seconds
+
+    def close(self) -> None:
+        """Let go of Mongrel2, after a second at most for replies that are still to be sent."""
+        self._last_turn = 0.0
+        if self._life is not None:
+            self._life.close(1000)
+            self._life = None
+        if self._context is not None:
+            self._context.term()
+            self._context = None
+
+    def __repr__(self) -> str:
+        return f"Mongrel2Connection({self.pull!r}, {self.pub!r})"
+
+
+def _block_until_readable(socket: zmq.Socket[Any], seconds: float) -> None:
+    socket.poll(int(seconds * 1000))
+
+
+def _wait_until_readable(socket: zmq.Socket[Any], seconds: float) -> None:
+    """Wait in this coroutine. A ZeroMQ socket's descriptor tells of news once, so its events are asked for first."""
+    import eventlet
+    import zmq
+    from eventlet.hubs import trampoline
+
+    if _is_readable(socket):
+        return
+    try:
+        trampoline(socket.getsockopt(zmq.FD), read=True, timeout=seconds)
+    except eventlet.Timeout:
+        pass
+
+
+class AccessLog:
+    """A line for each answer in the combined format, on standard output. `add` only takes note; `write` does the work."""
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[float, Request, int, int]] = []
+
+    def add(self, request: Request, status: int, size: int) -> None:
+        """Note an answer with `size` bytes of body."""
+        self._noted.append((time.time(), request, status, size))
+
+    def write(self) -> None:
+        """Write a line for each answer since the last time."""
+        noted, self._noted = self._noted, []
+        if noted:
+            sys.stdout.write("".join(format_access_line(*note) for note in noted))
+            sys.stdout.flush()
+
+
+def _escape_for_log(text: str) -> str:
+    """Text of a client's as printable ASCII without quotes or backslashes of its own, so that it cannot pass for more."""
+    return re.sub(r'[^ !#-\[\]-~]', lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def format_access_line(when: float, request: Request, status: int, size: int) -> str:
+    """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
+    t = time.gmtime(when)
+    date = f"{t.tm_mday:02}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year}:{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000"
+    target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
+    asked = _escape_for_log(f"{request.method} {target} {request.version}")
+    referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
+    return f'{_escape_for_log(request.remote_addr)} - - [{date}] "{asked}" {status} {size} "{referer}" "{agent}"\n'
+
+
+def patch_standard_library() -> None:
+    """Have eventlet replace what blocks in the standard library, once. Its warning that it is in maintenance, and no other,
+    is kept from users, who cannot do anything about it."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated", category=DeprecationWarning)
+        import eventlet
+        from eventlet import patcher
+
+    if not patcher.is_monkey_patched("socket"):
+        eventlet.monkey_patch()
+
+
+class Server:
+    """Runs an application on its connections until a signal ends it."""
+
+    DRAIN = 1.0  # seconds for what Mongrel2 has sent already
+    DEADLINE = 10.0  # seconds for requests to finish
+
+    def __init__(self, app: Brubeck, connections: Sequence[Mongrel2Connection]) -> None:
+        self._app, self._connections = app, connections
+        self._load = Load(app)
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve, and return after SIGINT or SIGTERM."""
+        import signal
+
+        import eventlet
+
+        self._app.start()
+        receivers = [Receivers(connection, self._load) for connection in self._connections]
+        for connection, receiver in zip(self._connections, receivers):
+            connection.use_coroutines()
+            receiver.start()
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while not self._stopping:
+                eventlet.sleep(0.1)
+                self._write_access_log()
+            self._finish(receivers)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            for connection in self._connections:
+                connection.close()
+            self._app.stop()
+            self._write_access_log()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._stopping:
+            os._exit(0)
+        self._stopping = True
+
+    def _finish(self, receivers: Sequence[Receivers]) -> None:
+        """Take no more, and let what is there come to its end."""
+        import eventlet
+
+        logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
+        for connection in self._connections:
+            connection.finish_receiving(self.DRAIN)
+        deadline = time.monotonic() + self.DEADLINE
+        while time.monotonic() < deadline:
+            if all(receiver.ended for receiver in receivers) and not self._load.busy and not self._load.waiting:
+                return
+            eventlet.sleep(0.02)
+        logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
+
+    def _write_access_log(self) -> None:
+        for connection in self._connections:
+            if connection.access_log is not None:
+                connection.access_log.write()
+
+
+def serve(
+    app: Brubeck, connection: Mongrel2Connection | Sequence[Mongrel2Connection] | None, *, patch: bool = True
+) -> None:
+    """Serve an application on one connection or several: what `Brubeck.run` does."""
+    if connection is None:
+        fail("there is no connection to serve: give run() a Mongrel2Connection, or the command line --mongrel2 PULL PUB")
+    patch_standard_library() if patch else None
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    Server(app, [connection] if isinstance(connection, Mongrel2Connection) else connection).run()
+
+
+def fail(message: str) -> NoReturn:
+    """End a program that cannot start: one line that says what to do, exit status 2."""
+    print(f"brubeck_lite: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+# ---- Command ---------------------------------------------------------------------------------------------------------
+# brubeck_lite MODULE:APP [options]
+
+MONGREL2_CONFIG = """\
+# Mongrel2 in front of brubeck_lite. In a folder with run/, logs/ and tmp/ (Mongrel2 stays in it):
+#     m2sh load -config mongrel2.conf -db config.sqlite && m2sh start -db config.sqlite -every
+
+web = Handler(
+    send_spec='{pull}',
+    send_ident='34f9ceee-cd52-4b7f-b197-88bf2f0ec378',
+    recv_spec='{pub}',
+    recv_ident='')
+
+main = Server(
+    uuid='f400bf85-4538-4f7a-8908-67e313d515c2',
+    name='main',
+    port=6767,
+    chroot='./',
+    access_log='/logs/access.log',
+    error_log='/logs/error.log',
+    pid_file='/run/mongrel2.pid',
+    default_host='localhost',
+    hosts=[Host(name='localhost', routes={{{routes}}})])
+
+settings = {{
+    'zeromq.threads': 1,
+    'download.flow_control': 1,
+    'limits.content_length': {max_body},
+    'upload.temp_store': '/tmp/upload.XXXXXX'}}
+
+servers = [main]
+"""
+
+
+def mongrel2_config(app: Brubeck, pull: str, pub: str) -> str:
+    """A configuration for Mongrel2 that fits this application: its message sockets, and bodies up to `max_body`."""
+    sockets = sorted(str(route.rule) for route in app.routes.all if str(route.rule)[:1] in ("@", "<"))
+    routes = ", ".join(f"'{rule}': web" for rule in ["/", *sockets])
+    return MONGREL2_CONFIG.format(pull=pull, pub=pub, routes=routes, max_body=app.max_body)
+
+
+def load_program(name: str) -> Brubeck:
+    """"module:attribute" (the attribute is "app" unless named) -> the application; SystemExit 2 if there is none."""
+    import importlib
+
+    module_name, _, attribute = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        fail(f"there is no module {module_name!r} here: name it as in an import, like hello:app")
+    except (TypeError, ValueError):
+        fail(f"{name!r} is no MODULE:APP, like hello:app")
+    app = getattr(module, attribute or "app", None)
+    if not isinstance(app, Brubeck):
+        what = "is no Brubeck" if app is not None else "is not there"
+        fail(f"{attribute or 'app'!r} {what} in the module {module_name!r}: name the application, like hello:app")
+    return app
+
+
+def _bytes_or_count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command `brubeck_lite`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="brubeck_lite", description="Serve an application behind Mongrel2.")
+    parser.add_argument("app", metavar="MODULE:APP", nargs="?", help="where the application is, like hello:app")
+    parser.add_argument(
+        "--mongrel2", nargs=2, action="append", metavar=("PULL", "PUB"),
+        help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated",
+    )  # fmt: skip
+    number = _bytes_or_count
+    parser.add_argument("--pool-size", type=number, metavar="N", help="requests handled at once (10000)")
+    parser.add_argument("--max-body", type=number, metavar="BYTES", help="largest body of a request (1048576)")
+    parser.add_argument("--access-log", action="store_true", help="a line for each answer on standard output")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks in pages")
+    parser.add_argument("--quiet", action="store_true", help="log warnings and errors only")
+    parser.add_argument("--print-mongrel2-config", action="store_true", help="print a configuration that fits, and end")
+    parser.add_argument("--version", action="version", version=f"brubeck_lite {__version__}")
+    options = parser.parse_args(arguments)
+    if options.app is None:
+        fail("name the application, like hello:app (--help tells more)")
+    patch_standard_library()
+    app = load_program(options.app)
+    if options.pool_size is not None:
+        app.pool_size = max(1, options.pool_size)
+    if options.max_body is not None:
+        app.max_body = options.max_body
+    app.debug = app.debug or options.debug
+    if options.print_mongrel2_config:
+        pull, pub = (options.mongrel2 or [["tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"]])[0]
+        print(mongrel2_config(app, pull, pub), end="")
+        return
+    level = logging.WARNING if options.quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        connections = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2 or ()]
+    except ValueError as error:
+        fail(str(error))
+    app.run(connections or app.msg_conn)
+
+
+if __name__ == "__main__":
+    # `python -m brubeck_lite` must not make a second copy of this module: programs import it by its name.
+    import brubeck_lite
+
+    brubeck_lite.main()
