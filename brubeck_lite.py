@@ -263,7 +263,7 @@ class Request:
     """What a client asked. A door fills in the first group; the application the second; the rest follows from them.
 
     `method`, `path` (decoded, whole), `version` ("HTTP/1.1"), `query_string`, `headers`, `scheme`, `remote_addr`, `stream`
-    `app`, `route` (None where none matched), `arguments` (of the path, by name)
+    `app`, `found`: `route` (None where none matched) and `arguments` (of the path, by name)
     `query`, `cookies`, `host` (with port), `url`, `body`, `json`, `state` (free attributes)
     `environ` (WSGI), `sender` and `conn_id` (Mongrel2): None where the door has none.
     """
@@ -275,8 +275,7 @@ class Request:
     query_string: str | lazy[str] = ""
     scheme: str | lazy[str] = "http"
     remote_addr: str | lazy[str] = ""
-    route: Route | None = None
-    arguments: dict[str, Any]
+    found: Found | None = None
     environ: dict[str, Any] | None = None
     sender: str | None = None
     conn_id: str | None = None
@@ -284,7 +283,6 @@ class Request:
 
     # For the rooms below.
     prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
-    positional: Sequence[str | None] = ()  # the groups of an expression without names
     content_length = 0  # as declared; 0 where it is not known
     keep_alive = True  # whether the client's connection outlives the answer
     is_message = False  # a message socket's, not HTTP
@@ -300,6 +298,16 @@ class Request:
     def stream(self) -> io.BufferedReader | io.BytesIO:
         """The body as a file object, bounded by `max_body`: reading on raises HTTPError 413."""
         return io.BytesIO()
+
+    @property
+    def route(self) -> Route | None:
+        """The route that takes this request; None where there is none."""
+        return None if self.found is None else self.found[0]
+
+    @lazy
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the path, by name."""
+        return {} if self.found is None else self.found[2].copy()
 
     @property
     def max_body(self) -> int:
@@ -540,7 +548,7 @@ class Response:
         headers: HeaderFields | None = None,
         content_type: str | None = None,
     ) -> None:
-        if type(body) is str:
+        if isinstance(body, str):
             body = body.encode()
         elif type(body) is not bytes and not hasattr(body, "__next__"):
             raise TypeError(f"a body is str, bytes or an iterator of them, not {type(body).__name__}")
@@ -687,7 +695,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
     if hasattr(value, "__next__"):
         return Response(Pieces(value))
     if isinstance(value, (str, bytes)):
-        return Response(value[:])
+        return Response(value)
     raise TypeError(f"cannot make an answer of {kind.__name__}")
 
 
@@ -1461,12 +1469,14 @@ class Brubeck:
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
         def mounted(request: Request) -> Response:
-            outer = request.app, request.route, request.arguments, request.positional, request.prefix
+            outer = request.app, request.found, request.prefix
             request.prefix += prefix
+            request.__dict__.pop("arguments", None)
             try:
                 return other.handle(request)
             finally:
-                request.app, request.route, request.arguments, request.positional, request.prefix = outer
+                request.app, request.found, request.prefix = outer
+                request.__dict__.pop("arguments", None)
 
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
         self.routes.add(Route(rule, mounted, None, None, mounted, _UNLIMITED))
@@ -1510,10 +1520,9 @@ class Brubeck:
         It always returns a Response, whatever was raised on the way."""
         request.app = self
         try:
-            route, request.positional, arguments = self._find(request)
-            request.route, request.arguments = route, arguments.copy() if arguments else {}
+            request.found = self._find(request)
         except Exception as error:
-            request.route, request.arguments = None, {}
+            request.found = None
             request.refused = self._with_query(request, error)
         try:
             return (self._respond or self._wrapped())(request)
@@ -1537,16 +1546,16 @@ class Brubeck:
 
     def _call_handler(self, request: Request) -> Response:
         """The innermost step: what the handler returned, or the answer to what it raised, as a Response."""
-        route = request.route
         try:
-            if route is None:
+            if request.found is None:
                 raise cast(Exception, request.refused)
+            route, positional, named = request.found
             if request.content_length and request.content_length > request.max_body:
                 raise body_too_large(request.max_body)
-            if request.arguments or request.positional:
-                value = route.call(request, *request.positional, **request.arguments)
+            if positional:
+                value = route.call(request, *positional)
             else:
-                value = route.call(request)
+                value = route.call(request, **named) if named else route.call(request)
             return Response(value) if type(value) is str else to_response(value, self.json_dumps)
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -2300,7 +2309,7 @@ def patch_standard_library() -> None:
     import warnings
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated", category=Warning)
         import eventlet
         from eventlet import patcher
 

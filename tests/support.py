@@ -1,0 +1,157 @@
+"""Real parts for the tests: Mongrel2, WSGI servers and our own command line as processes, each on free ports of the
+loopback, each ended by its id when its `with` block ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SENDER = "34f9ceee-cd52-4b7f-b197-88bf2f0ec378"
+
+CONFIG = """\
+web = Handler(send_spec='{pull}', send_ident='{sender}', recv_spec='{pub}', recv_ident='{recv_ident}',
+              protocol='{protocol}')
+main = Server(uuid='f400bf85-4538-4f7a-8908-67e313d515c2', access_log='/logs/access.log', error_log='/logs/error.log',
+              chroot='./', default_host='localhost', name='main', pid_file='/run/mongrel2.pid', port={port},
+              bind_addr='127.0.0.1', hosts=[Host(name='localhost', routes={{'/': web, '@chat': web, '<feed': web}})])
+settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': 1048576,
+            'upload.temp_store': '/tmp/upload.XXXXXX'}}
+servers = [main]
+"""
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10.0, what: str = "") -> None:
+    """Wait until the condition holds; AssertionError when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what or condition}"
+        time.sleep(0.02)
+
+
+def listens(port: int) -> bool:
+    """Whether someone accepts connections on this port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def environment() -> dict[str, str]:
+    """The environment of a child that finds brubeck_lite and the tests' programs."""
+    paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "examples")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+@contextlib.contextmanager
+def process(command: list[str], **options: object) -> Iterator[subprocess.Popen[str]]:
+    """A child process with its output in the file `.log_file`; ended with its block: SIGTERM first, for coverage."""
+    with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
+        settings: dict[str, object] = {"env": environment(), "stdout": log, "stderr": subprocess.STDOUT, **options}
+        child = subprocess.Popen(command, text=True, **settings)  # type: ignore[call-overload]
+        child.log_file = log.name
+        try:
+            yield child
+        finally:
+            if child.poll() is None:
+                child.send_signal(signal.SIGCONT)
+                child.terminate()
+                try:
+                    child.wait(15)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+
+
+def output(child: subprocess.Popen[str]) -> str:
+    """What the child has written so far."""
+    return Path(child.log_file).read_text(errors="replace")  # type: ignore[attr-defined]
+
+
+class Mongrel2:
+    """A real Mongrel2 in a folder of its own. `pull` and `pub` are the addresses for a handler, `port` that for clients."""
+
+    def __init__(self, protocol: str = "json", recv_ident: str = "") -> None:
+        self.port, pull, pub = free_port(), free_port(), free_port()
+        self.pull, self.pub = f"tcp://127.0.0.1:{pull}", f"tcp://127.0.0.1:{pub}"
+        self.folder = Path(tempfile.mkdtemp(prefix="mongrel2-"))
+        for name in ("run", "logs", "tmp"):
+            (self.folder / name).mkdir()
+        config = CONFIG.format(
+            pull=self.pull, pub=self.pub, port=self.port, protocol=protocol, recv_ident=recv_ident, sender=SENDER
+        )
+        (self.folder / "mongrel2.conf").write_text(config)
+        m2sh = ["m2sh", "load", "-config", "mongrel2.conf", "-db", "config.sqlite"]
+        subprocess.run(m2sh, cwd=self.folder, check=True, capture_output=True)
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until clients can connect."""
+        (self.folder / "run" / "mongrel2.pid").unlink(missing_ok=True)
+        self.child = subprocess.Popen(
+            ["mongrel2", "config.sqlite", "f400bf85-4538-4f7a-8908-67e313d515c2"],
+            cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_for(lambda: listens(self.port), what="Mongrel2's port")
+
+    def kill(self) -> None:
+        """End it at once, as `kill -9` does."""
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+            self.child = None
+
+    def __enter__(self) -> Mongrel2:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def behind_mongrel2(
+    program: str, mongrel2: Mongrel2, *options: str, ready: bool = True
+) -> Iterator[subprocess.Popen[str]]:
+    """Our command line with this program ("module:app"), behind this Mongrel2."""
+    command = [sys.executable, "-m", "brubeck_lite", program, "--mongrel2", mongrel2.pull, mongrel2.pub, *options]
+    with process(command) as child:
+        if ready:
+            wait_for(lambda: "connected to Mongrel2" in output(child) or child.poll() is not None, what="the handler")
+        yield child
+
+
+def wsgi_command(server: str, program: str, port: int) -> list[str]:
+    """The command that serves `program` on a port with this WSGI server: gunicorn (gthread), waitress or wsgiref."""
+    if server == "gunicorn":
+        options = ["--worker-class", "gthread", "--threads", "4", "--graceful-timeout", "2"]
+        return [sys.executable, "-m", "gunicorn", *options, "--bind", f"127.0.0.1:{port}", program]
+    if server == "waitress":
+        return [sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", program]
+    return [sys.executable, str(ROOT / "tests" / "serve_wsgiref.py"), program, str(port)]
+
+
+@contextlib.contextmanager
+def behind_wsgi(server: str, program: str) -> Iterator[int]:
+    """This program behind a WSGI server: the port it listens on."""
+    port = free_port()
+    with process(wsgi_command(server, program, port)) as child:
+        wait_for(lambda: listens(port) or child.poll() is not None, what=f"{server}: {output(child)}")
+        assert child.poll() is None, output(child)
+        yield port
