@@ -64,6 +64,7 @@ from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
 if TYPE_CHECKING:
     import zmq
+    from eventlet.event import Event
     from greenlet import greenlet
 
 __version__ = "0.1.0"
@@ -381,7 +382,7 @@ class Request:
         """Every argument of this name: of the path, then of the query."""
         return [str(self.arguments[name])] * (name in self.arguments) + self.query.getall(name)
 
-    def url_for(self, name: str, **values: Any) -> str:
+    def url_for(self, name: str, /, **values: Any) -> str:
         """The path of the named route, as the client must write it: with the prefix under which the application stands."""
         return quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
 
@@ -831,19 +832,21 @@ def _as_latin1(value: Any) -> Any:
 class Mongrel2Request(Request):
     """A request that came as a message of Mongrel2, or a message about a connection (`is_message`)."""
 
+    sender: str
+    conn_id: str
     life: _Life | None = None  # the pair of sockets it came from, where a connection received it
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender = sender
         self.conn_id = conn_id
         self.content_length = len(body)
-        self._fields = fields
+        self.fields = fields
         self._octets = body
-        self.method = self._text("METHOD")
+        self.method = self.text("METHOD")
         if "VERSION" in fields:
-            self.version = self._text("VERSION")
+            self.version = self.text("VERSION")
             self.keep_alive = self.version != "HTTP/1.0" and (
-                "connection" not in fields or "close" not in self._text("connection").lower()
+                "connection" not in fields or "close" not in self.text("connection").lower()
             )
         else:
             # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
@@ -858,18 +861,19 @@ class Mongrel2Request(Request):
             self.refused = HTTPError(413, "the body is over the limit for this server")
             self.keep_alive = False  # which also ends an upload that is on its way (Mongrel2 manual, 5.5)
 
-    def _text(self, name: str) -> str:
-        value = self._fields.get(name, "")
+    def text(self, name: str) -> str:
+        """The header of this name, Mongrel2's own too, as one text; empty where there is none."""
+        value = self.fields.get(name, "")
         return value if isinstance(value, str) else ", ".join(map(str, value))
 
     @lazy
     def headers(self) -> Headers:
         """The client's header fields, lower case; Mongrel2's own, upper case, are not among them."""
-        names = [name for name in self._fields if not name.isupper() and "_" not in name]
+        names = [name for name in self.fields if not name.isupper() and "_" not in name]
         return Headers({name.lower(): self._joined(name) for name in names})
 
     def _joined(self, name: str) -> str:
-        value = self._fields[name]
+        value = self.fields[name]
         if isinstance(value, str):
             return value
         return ("; " if name == "cookie" else ", ").join(map(str, value))
@@ -877,17 +881,17 @@ class Mongrel2Request(Request):
     @lazy
     def query_string(self) -> str:
         """What follows the `?`, as it came."""
-        return self._text("QUERY")
+        return self.text("QUERY")
 
     @lazy
     def scheme(self) -> str:
         """"http" or "https"."""
-        return self._text("URL_SCHEME") or "http"
+        return self.text("URL_SCHEME") or "http"
 
     @lazy
     def remote_addr(self) -> str:
         """The address of the client."""
-        return self._text("REMOTE_ADDR") or self._text("x-forwarded-for")
+        return self.text("REMOTE_ADDR") or self.text("x-forwarded-for")
 
     @lazy
     def stream(self) -> io.BytesIO:
@@ -1509,7 +1513,7 @@ class Brubeck:
         self._on_stop.append(function)
         return function
 
-    def url_for(self, name: str, **values: Any) -> str:
+    def url_for(self, name: str, /, **values: Any) -> str:
         """The path of the route of this name, with these arguments; ValueError if there is none."""
         return self.routes.build(name, values)
 
@@ -1992,6 +1996,8 @@ class _Life:
         self.prefixes: set[bytes] = set()
         self.checked_senders: set[str] = set()
         self.requests: dict[str, Mongrel2Request] = {}  # by connection id: those that have no answer yet
+        self.credits: dict[str, int] = {}  # by connection id: bytes it has room for, with download.flow_control
+        self.waiting: dict[str, Event] = {}  # by connection id: a coroutine that waits for room
         self.next_check = 0.0
         self.alive = True
         self.pub = context.socket(zmq.XPUB)
@@ -2036,6 +2042,24 @@ class _Life:
         self._read_subscriptions()
         return not self.prefixes or _is_readable(self._monitor)
 
+    def give(self, conn_id: str, credits: str) -> None:
+        """Note that a connection has room for so many bytes more, and tell who waits for it."""
+        self.credits[conn_id] = self.credits.get(conn_id, 0) + int(credits if credits.isdigit() else 0)
+        self._wake(conn_id)
+
+    def forget(self, conn_id: str) -> None:
+        """Note that a connection is no more."""
+        self.credits.pop(conn_id, None)
+        request = self.requests.pop(conn_id, None)
+        if request is not None:
+            request.connected = False
+        self._wake(conn_id)
+
+    def _wake(self, conn_id: str) -> None:
+        event = self.waiting.pop(conn_id, None)
+        if event is not None:
+            event.send()
+
     def covers(self, sender: str) -> bool:
         """Whether Mongrel2 is subscribed to replies for this sender."""
         return any(sender.encode().startswith(prefix) for prefix in self.prefixes)
@@ -2043,9 +2067,8 @@ class _Life:
     def close(self, linger: int) -> None:
         """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
         self.alive = False
-        for request in self.requests.values():
-            request.connected = False
-        self.requests.clear()
+        for conn_id in [*self.requests, *self.credits]:
+            self.forget(conn_id)
         self.pull.disable_monitor()
         self._monitor.close(0)
         self.pull.close(0)
@@ -2059,7 +2082,8 @@ class Mongrel2Connection:
     waits. Not for several threads. `identity` sets the sockets' ZeroMQ identity. ValueError for an address that is none.
     """
 
-    MAX_JOINED = 64 << 20  # bytes of an iterator's pieces, which go as one reply
+    MAX_JOINED = 64 << 20  # bytes of an iterator's pieces, which go as one answer
+    PATIENCE = 30.0  # seconds for a client to make room for more of its answer
 
     def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
         for address in (pull, pub):
@@ -2098,11 +2122,13 @@ class Mongrel2Connection:
                 continue
             request.life = life
             if request.sender not in life.checked_senders:
-                self._check_sender(life, request.sender or "")
-            if not request.is_message:
-                life.requests[request.conn_id or ""] = request
-            elif request.path == "@*":
-                self._note_disconnect(life, request)
+                self._check_sender(life, request.sender)
+            if request.is_message and request.path == "@*":
+                self._note(life, request)
+            else:
+                life.requests[request.conn_id] = request
+                if "DOWNLOAD_CREDITS" in request.fields:
+                    life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
             return request
 
     def _begin_life(self) -> _Life:
@@ -2112,11 +2138,13 @@ class Mongrel2Connection:
         self._context = self._context or zmq.Context()
         while True:
             life = _Life(self._context, self.pull, self.pub, self.identity)
-            self._wait(life.pub, life.SUBSCRIPTION)
+            deadline = time.monotonic() + life.SUBSCRIPTION
+            while not (begun := life.begin()) and time.monotonic() < deadline:
+                self._wait(life.pub, deadline - time.monotonic())
             if self._last_turn is not None:
                 life.close(0)
                 raise EOFError("the connection is closed")
-            if life.begin():
+            if begun:
                 self._life = life
                 self._silent_since = None
                 logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
@@ -2152,11 +2180,13 @@ class Mongrel2Connection:
             life.checked_senders.add(sender)
 
     @staticmethod
-    def _note_disconnect(life: _Life, request: Mongrel2Request) -> None:
-        left = life.requests.get(request.conn_id or "")
-        if left is not None and request._octets == b'{"type":"disconnect"}':
-            left.connected = False
-            del life.requests[request.conn_id or ""]
+    def _note(life: _Life, notice: Mongrel2Request) -> None:
+        """Take note of what Mongrel2 says about a connection: it has room again, or is no more."""
+        if "DOWNLOAD_CREDITS" in notice.fields:
+            if notice.conn_id in life.credits:
+                life.give(notice.conn_id, notice.text("DOWNLOAD_CREDITS"))
+        elif b'"disconnect"' in notice.body:
+            life.forget(notice.conn_id)
 
     # -- replying
 
@@ -2169,7 +2199,7 @@ class Mongrel2Connection:
         """Send `payload` to the clients of all these requests, 128 in one message."""
         together: dict[tuple[_Life | None, str], list[str]] = {}
         for request in requests:
-            together.setdefault((request.life or self._life, request.sender or ""), []).append(request.conn_id or "")
+            together.setdefault((request.life or self._life, request.sender), []).append(request.conn_id)
         for (life, sender), conn_ids in together.items():
             for message in format_reply(sender, conn_ids, payload):
                 self._send(life, message)
@@ -2202,17 +2232,46 @@ class Mongrel2Connection:
                 fields = [field for field in fields if field[0].lower() != "content-length"]
                 fields.append(("Content-Length", str(len(body))))
         life = request.life
-        if life is not None and life.requests.get(request.conn_id or "") is request:
-            del life.requests[request.conn_id or ""]
+        if life is not None and life.requests.get(request.conn_id) is request:
+            del life.requests[request.conn_id]
         if request.is_message:
             if body:
                 self.reply(request, body)
             return
-        self.reply(request, format_head(request, response.status, fields, http_date(int(time.time()))) + body)
+        head = format_head(request, response.status, fields, http_date(int(time.time())))
+        self._reply_in_credits(request, head + body)
         if not request.keep_alive:
             self.close_client(request)
         if self.access_log is not None:
             self.access_log.add(request, response.status, len(body))
+
+    def _reply_in_credits(self, request: Mongrel2Request, payload: bytes) -> None:
+        """Send an answer in as many messages as the client has room for: with download.flow_control Mongrel2 ends a
+        connection for which more than its credits would wait. A client that makes no room for 30 seconds is closed."""
+        life, conn_id = request.life, request.conn_id
+        room = None if life is None else life.credits.get(conn_id)
+        while life is not None and room is not None and room < len(payload):
+            if room > 0:
+                self.reply(request, payload[:room])
+                payload = payload[room:]
+                life.credits[conn_id] -= room
+            elif not self._wait_for_room(life, conn_id):
+                logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
+                self.close_client(request)
+                return
+            if conn_id not in life.credits:
+                return  # the client has left
+            room = life.credits[conn_id]
+        if life is not None and room is not None:
+            life.credits[conn_id] -= len(payload)
+        self.reply(request, payload)
+
+    def _wait_for_room(self, life: _Life, conn_id: str) -> bool:
+        from eventlet.event import Event
+
+        event = life.waiting.setdefault(conn_id, Event())
+        event.wait(self.PATIENCE)
+        return event.ready() or life.credits.get(conn_id, 1) > 0
 
     def _joined(self, pieces: Pieces) -> bytes:
         """The pieces of a streamed body as one; ValueError beyond MAX_JOINED, for an answer is never cut."""

@@ -52,6 +52,14 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process with this id runs, and is not merely waiting to be forgotten."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def environment() -> dict[str, str]:
     """The environment of a child that finds brubeck_lite and the tests' programs."""
     paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "examples")]
@@ -98,23 +106,21 @@ class Mongrel2:
         (self.folder / "mongrel2.conf").write_text(config)
         m2sh = ["m2sh", "load", "-config", "mongrel2.conf", "-db", "config.sqlite"]
         subprocess.run(m2sh, cwd=self.folder, check=True, capture_output=True)
-        self.child: subprocess.Popen[bytes] | None = None
+        self.pid_file = self.folder / "run" / "mongrel2.pid"
 
     def start(self) -> None:
-        """Start it and wait until clients can connect."""
-        (self.folder / "run" / "mongrel2.pid").unlink(missing_ok=True)
-        self.child = subprocess.Popen(
-            ["mongrel2", "config.sqlite", "f400bf85-4538-4f7a-8908-67e313d515c2"],
-            cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_for(lambda: listens(self.port), what="Mongrel2's port")
+        """Start it, as a daemon, which is its way, and wait until clients can connect."""
+        command = ["mongrel2", "config.sqlite", "f400bf85-4538-4f7a-8908-67e313d515c2"]
+        subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: self.pid_file.exists() and self.pid_file.read_text().strip() and listens(self.port), what="Mongrel2")
 
     def kill(self) -> None:
-        """End it at once, as `kill -9` does."""
-        if self.child is not None:
-            self.child.kill()
-            self.child.wait()
-            self.child = None
+        """End it at once, as `kill -9` does, by the id that it wrote down."""
+        if self.pid_file.exists():
+            pid = int(self.pid_file.read_text())
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: not is_running(pid), what="the end of Mongrel2")
+            self.pid_file.unlink()
 
     def __enter__(self) -> Mongrel2:
         self.start()

@@ -1,0 +1,27 @@
+"""Fixtures: one of each door for the whole run, all serving `program:app`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "examples")]
+
+from support import Mongrel2, behind_mongrel2, behind_wsgi
+
+DOORS = ("mongrel2-json", "mongrel2-tnetstring", "gunicorn", "waitress", "wsgiref")
+
+
+@pytest.fixture(scope="session", params=DOORS)
+def door(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
+    """The name of a door and the port behind which `program:app` answers through it."""
+    name = request.param
+    if name.startswith("mongrel2"):
+        with Mongrel2(name.partition("-")[2]) as mongrel2, behind_mongrel2("program:app", mongrel2):
+            yield name, mongrel2.port
+    else:
+        with behind_wsgi(name, "program:app") as port:
+            yield name, port

@@ -1,0 +1,429 @@
+"""Every request gets the same answer through every door: a real Mongrel2 in JSON and tnetstring, and WSGI servers."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import re
+import socket
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+Door = tuple[str, int]
+
+
+def ask(
+    door: Door, method: str, target: str, body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()
+) -> http.client.HTTPResponse:
+    """Send one request on a connection of its own: the response, with its body in `.content`."""
+    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=10)
+    try:
+        connection.putrequest(method, target, skip_accept_encoding=True)
+        for name, value in headers:
+            connection.putheader(name, value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        response.content = response.read()  # type: ignore[attr-defined]
+        return response
+    finally:
+        connection.close()
+
+
+def get(door: Door, target: str, headers: Iterable[tuple[str, str]] = ()) -> Any:
+    return ask(door, "GET", target, headers=headers)
+
+
+def post(door: Door, target: str, body: bytes, content_type: str = "application/octet-stream") -> Any:
+    return ask(door, "POST", target, body, [("Content-Type", content_type)])
+
+
+def raw(door: Door, sent: bytes, seconds: float = 5.0) -> bytes:
+    """Everything that comes back for these bytes until the server closes."""
+    with socket.create_connection(("127.0.0.1", door[1]), timeout=seconds) as connection:
+        connection.sendall(sent)
+        received = b""
+        try:
+            while piece := connection.recv(65536):
+                received += piece
+        except ConnectionResetError:
+            pass
+        return received
+
+
+def is_mongrel2(door: Door) -> bool:
+    return door[0].startswith("mongrel2")
+
+
+# What handlers see
+
+
+def test_a_plain_page(door: Door) -> None:
+    response = get(door, "/")
+    assert (response.status, response.content) == (200, b"Take five!")
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert response.headers["Content-Length"] == "10"
+    assert response.headers.get_all("Date") and len(response.headers.get_all("Date")) == 1
+    assert response.headers.get_all("Server") and len(response.headers.get_all("Server")) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        ("/text/bob", "Take five, bob!"),
+        ("/text/%C3%A9", "Take five, é!"),
+        ("/text/a%20b", "Take five, a b!"),
+        ("/text/50%25", "Take five, 50%!"),
+        ("/text/%253C", "Take five, %3C!"),
+        ("/number/42", '{"number":42}'),
+        ("/expression/7/abc-and-more", "7-abc"),
+        ("/path/a/b", '{"path":"a/b"}'),
+        ("/path/a%2Fb", '{"path":"a/b"}'),
+        ("/plain-class/x", '{"name":"x"}'),
+        ("/inner/page/n", "/inner/page/n n"),
+        ("/inner/", "/inner/page/x"),
+    ],
+)
+def test_arguments_of_the_path(door: Door, target: str, body: str) -> None:
+    response = get(door, target)
+    assert (response.status, response.content.decode()) == (200, body)
+
+
+def test_a_request_looks_the_same_by_every_door(door: Door) -> None:
+    headers = [
+        ("X-Text", "a  b\u00e9"),
+        ("X-Twice", "1"),
+        ("X-Twice", "2"),
+        ("X_Dropped", "x"),
+        ("Cookie", 'a=1; bad; q="x\\073y"; a=2'),
+        ("Content-Type", "text/x"),
+        ("METHOD", "JSON"),
+        ("PATTERN", "1.2.3.4"),
+    ]
+    response = ask(door, "POST", "/echo?a=1&b=%C3%A9;c&a=+2&empty=", b"\x00\xffbody", headers)
+    assert response.status == 200
+    seen = json.loads(response.content)
+    if door[0] == "wsgiref":  # cannot tell X_Dropped from X-Dropped, as other servers can
+        del seen["headers"]["x-dropped"]
+    twice = seen["headers"].pop("x-twice")
+    assert re.fullmatch("1, ?2", twice)  # some WSGI servers leave the space out
+    assert seen == {
+        "method": "POST",
+        "path": "/echo",
+        "query": {"a": ["1", " 2"], "b": ["é;c"], "empty": [""]},
+        "headers": {
+            "x-text": "a  bé",
+            "cookie": 'a=1; bad; q="x\\073y"; a=2',
+            "content-type": "text/x",
+            "method": "JSON",
+            "pattern": "1.2.3.4",
+        },
+        "cookies": {"a": ["1", "2"], "q": ["x;y"]},
+        "body": "\x00\xffbody",
+        "host": "127.0.0.1",
+        "scheme": "http",
+        "version": "HTTP/1.1",
+        "remote_addr": "127.0.0.1",
+        "connected": True,
+        "url": "http://HOST/echo?a=1&b=%C3%A9;c&a=+2&empty=",
+    }
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+def test_methods(door: Door, method: str) -> None:
+    assert json.loads(ask(door, method, "/echo").content)["method"] == method
+
+
+def test_json_bodies(door: Door) -> None:
+    answer = post(door, "/json", b'{"a": [1, null, "\xc3\xa9"]}', "application/json; charset=utf-8")
+    assert json.loads(answer.content) == {"json": {"a": [1, None, "é"]}}
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status"),
+    [
+        ("text/plain", b"{}", 415),
+        ("text/plain;application/json", b"{}", 415),
+        ("application/json", b"{", 400),
+        ("application/json", b"", 400),
+        ("application/json", b"\xff", 400),
+        ("application/json", b"[" * 100_000, 400),
+        ("application/json", b"NaN", 400),
+        ("application/problem+json", b"{}", 200),
+    ],
+)
+def test_json_that_is_none(door: Door, content_type: str, body: bytes, status: int) -> None:
+    assert post(door, "/json", body, content_type).status == status
+
+
+def test_a_body_read_in_pieces(door: Door) -> None:
+    assert json.loads(post(door, "/stream", b"x" * 2500).content) == [1000, 1000, 500]
+
+
+def test_bodies_up_to_the_limit_arrive(door: Door) -> None:
+    body = bytes(range(256)) * (1 << 12)
+    answer = post(door, "/length", body)
+    assert answer.content.decode() == f"{1 << 20} {hashlib.sha256(body).hexdigest()}"
+
+
+def refused_upload(door: Door, target: str, size: int) -> bytes:
+    """The answer to a body that is over a limit: a client may be told before it has sent all."""
+    head = "POST {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n".format(target, size)
+    with socket.create_connection(("127.0.0.1", door[1]), timeout=10) as connection:
+        received = b""
+        try:
+            connection.sendall(head.encode() + b"x" * size)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        try:
+            while piece := connection.recv(65536):
+                received += piece
+        except ConnectionResetError:
+            pass
+        return received
+
+
+@pytest.mark.parametrize("target", ["/echo", "/json", "/unread", "/stream"])
+def test_a_body_over_the_limit_is_413(door: Door, target: str) -> None:
+    answer = refused_upload(door, target, (1 << 20) + 1)
+    assert answer.split(b" ")[1] == b"413"
+    if not is_mongrel2(door):
+        assert b"1048576" in answer
+
+
+def test_uploads_of_mongrel2_are_believed_from_nobody(door: Door) -> None:
+    headers = [("x-mongrel2-upload-start", "/etc/hostname"), ("x-mongrel2-upload-done", "/etc/hostname")]
+    answer = ask(door, "POST", "/echo", b"", headers)
+    assert answer.status == 413 if is_mongrel2(door) else json.loads(answer.content)["body"] == ""
+
+
+# What clients get
+
+
+@pytest.mark.parametrize("size", [10, 1000, 100_000, 3_000_000])
+def test_a_body_arrives_whole(door: Door, size: int) -> None:
+    response = get(door, f"/large/{size}")
+    assert response.content == b"0123456789" * (size // 10)
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+def test_a_large_body_arrives_whole_before_the_connection_closes(door: Door, version: str) -> None:
+    answer = raw(door, f"GET /large/3000000 {version}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert answer.partition(b"\r\n\r\n")[2] == b"0123456789" * 300_000
+
+
+def test_pieces_of_an_iterator(door: Door) -> None:
+    response = get(door, "/pieces")
+    assert (response.status, response.content) == (200, b"one two three")
+
+
+def test_an_iterator_of_nothing(door: Door) -> None:
+    response = get(door, "/pieces-of-nothing")
+    assert (response.status, response.content) == (200, b"")
+
+
+def test_an_iterator_that_fails_at_once_is_a_500(door: Door) -> None:
+    response = get(door, "/pieces-that-fail")
+    assert (response.status, response.content) == (500, b"500 Internal Server Error\n")
+
+
+def test_nothing_returned_is_an_empty_200(door: Door) -> None:
+    response = get(door, "/none")
+    assert (response.status, response.content, response.headers["Content-Length"]) == (200, b"", "0")
+
+
+@pytest.mark.parametrize("status", [200, 204, 304, 400, 404, 599])
+def test_statuses(door: Door, status: int) -> None:
+    response = get(door, f"/status/{status}")
+    assert (response.status, response.content) == (status, b"" if status in (204, 304) else b"a body")
+    assert ("Content-Length" in response.headers) is (status not in (204, 304))
+
+
+@pytest.mark.parametrize("target", ["/", "/pieces", "/status/204", "/missing", "/boom"])
+def test_head_has_no_body(door: Door, target: str) -> None:
+    close = "\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer, head = (raw(door, f"{method} {target} HTTP/1.1{close}".encode()) for method in ("GET", "HEAD"))
+    assert head.endswith(b"\r\n\r\n")
+    assert head.split()[1] == answer.split()[1]
+    if target == "/":
+        assert b"content-length: 10" in head.lower()
+
+
+def test_headers_and_cookies(door: Door) -> None:
+    response = get(door, "/headers")
+    assert (response.status, response.content) == (201, b"\x00\xff")
+    assert response.headers["X-One"] == "1"
+    assert response.headers.get_all("Link") == ["<a>", "<b>"]
+    assert response.headers["Content-Type"] == "application/octet-stream"
+    assert response.headers.get_all("Set-Cookie") == [
+        "plain=value; Path=/; HttpOnly; SameSite=Lax",
+        'odd="a\\073 b \\042c\\042 \\303\\251"; Max-Age=60; Path=/; HttpOnly; SameSite=Strict',
+    ]
+
+
+def test_a_length_of_the_handlers_own_never_breaks_the_framing(door: Door) -> None:
+    response = get(door, "/own-length")
+    assert (response.headers.get_all("Content-Length"), response.content) == (["5"], b"five!")
+
+
+@pytest.mark.parametrize("value", ["%0d%0aX-Evil:%201", "a%00b", "%0a", "%e2%82%ac"])
+def test_nothing_of_a_header_with_control_characters_reaches_the_wire(door: Door, value: str) -> None:
+    response = get(door, f"/bad-header?value={value}")
+    assert response.status == 500
+    assert "X-Evil" not in response.headers and "X-Bad" not in response.headers
+
+
+@pytest.mark.parametrize("to", ["/x%0d%0aX-Evil:%201", "/%00"])
+def test_nothing_of_a_redirect_with_control_characters_reaches_the_wire(door: Door, to: str) -> None:
+    response = get(door, f"/redirect?to={to}")
+    assert response.status == 500
+    assert "X-Evil" not in response.headers
+
+
+def test_a_redirect(door: Door) -> None:
+    response = get(door, "/redirect?to=/text/%C3%A9?a=b%2520c")
+    assert (response.status, response.headers["Location"]) == (303, "/text/%C3%A9?a=b%20c")
+
+
+def test_a_missing_final_slash_is_redirected_with_the_query(door: Door) -> None:
+    response = get(door, "/folder?a=1&b=%2F")
+    assert (response.status, response.headers["Location"]) == (308, "/folder/?a=1&b=%2F")
+
+
+@pytest.mark.parametrize("target", ["//evil.example/folder", "//folder", "/%5Cevil/..//folder"])
+def test_no_redirect_leaves_the_site(door: Door, target: str) -> None:
+    location = get(door, target).headers.get("Location", "/")
+    assert re.match(r"/(?![/\\])", location)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "body"),
+    [
+        ("/missing", 404, b"404 Not Found\n"),
+        ("/boom", 500, b"500 Internal Server Error\n"),
+        ("/odd", 500, b"500 Internal Server Error\n"),
+        ("/surrogate", 500, b"500 Internal Server Error\n"),
+        ("/exit", 500, b"500 Internal Server Error\n"),
+        ("/spent-timeout", 500, b"500 Internal Server Error\n"),
+        ("/abort/418", 418, b"short and stout"),
+        ("/divide", 422, b"divided"),
+        ("/inner/missing", 404, b"not in here"),
+        ("/number/x", 404, b"404 Not Found\n"),
+    ],
+)
+def test_errors(door: Door, target: str, status: int, body: bytes) -> None:
+    response = get(door, target)
+    assert (response.status, response.content) == (status, body)
+    assert get(door, "/").status == 200
+
+
+def test_abort_says_what_it_was_told(door: Door) -> None:
+    response = get(door, "/abort/409")
+    assert (response.status, response.content) == (409, b"409 Conflict\nas you wished\n")
+    assert response.headers["X-Abort"] == "yes"
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "REPORT"])
+def test_a_method_that_is_not_taken_is_405_with_allow(door: Door, method: str) -> None:
+    response = ask(door, method, "/", b"")
+    assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize("method", ["PREPARE", "RENDER", "__INIT__", "ON_FINISH", "MESSAGE"])
+def test_no_request_names_an_attribute_of_a_class(door: Door, method: str) -> None:
+    answer = raw(door, f"{method} /class HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode())
+    assert answer[:12] in (b"HTTP/1.1 405", b"HTTP/1.1 400", b"HTTP/1.0 405") or (is_mongrel2(door) and answer == b"")
+    assert b"not for clients" not in answer
+
+
+def test_options_are_answered(door: Door) -> None:
+    response = ask(door, "OPTIONS", "/class")
+    assert (response.status, response.headers["Allow"]) == (200, "GET, HEAD, OPTIONS, POST")
+
+
+def test_classes(door: Door) -> None:
+    response = ask(door, "POST", "/class", b"")
+    assert (response.status, response.content, response.headers["X-Prepared"]) == (201, b"posted", "yes")
+    assert response.headers["Set-Cookie"].startswith("made=yes; ")
+    assert get(door, "/class").content == b"got"
+    assert {"GET", "POST"} <= set(json.loads(get(door, "/finished").content))
+
+
+def test_middleware_sees_the_route(door: Door) -> None:
+    assert get(door, "/").headers["X-Wrapped"] == "index"
+    assert get(door, "/missing").headers["X-Wrapped"] == "no route"
+
+
+# Hostile input
+
+
+@pytest.mark.parametrize("target", ["/text/%ff", "/%ff", "/%zz", "/text/a%00b", "/%00", "/text/%ed%a0%80"])
+def test_paths_that_are_none(door: Door, target: str) -> None:
+    assert get(door, target).status in (400, 404)
+    assert get(door, "/text/bob").content == b"Take five, bob!"
+
+
+@pytest.mark.parametrize("value", [b"caf\xe9", b"a\tb", b'"\\"', b"\\u0041", b"\xff" * 100])
+def test_header_values_that_are_odd_but_legal(door: Door, value: bytes) -> None:
+    answer = raw(door, b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Odd: " + value + b"\r\n\r\n")
+    seen = json.loads(answer.partition(b"\r\n\r\n")[2].strip().split(b"\r\n")[-1] or b"{}")
+    assert seen["headers"]["x-odd"] == value.decode("latin-1")
+
+
+def test_a_cookie_header_of_backslashes(door: Door) -> None:
+    size = 3000 if is_mongrel2(door) else 7000  # Mongrel2 takes heads of 4 KiB
+    answer = get(door, "/echo", [("Cookie", 'a=1; b="' + "\\" * size + '"; =__Host-a=b; c=3')])
+    cookies = json.loads(answer.content)["cookies"]
+    assert (cookies["a"], cookies["c"]) == (["1"], ["3"])
+    assert not any("Host" in name for name in cookies)
+
+
+def test_a_query_of_two_thousand_fields_is_refused(door: Door) -> None:
+    assert get(door, "/echo?" + "a&" * 2000).status == 400
+
+
+def test_http_1_0_and_connection_close_are_closed(door: Door) -> None:
+    started = time.monotonic()
+    assert b"Take five!" in raw(door, b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+    assert b"Take five!" in raw(door, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert time.monotonic() - started < 4
+
+
+def test_a_connection_serves_one_request_after_another(door: Door) -> None:
+    if door[0] == "wsgiref":
+        pytest.skip("wsgiref speaks HTTP/1.0")
+    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=10)
+    for target, body in [("/", b"Take five!"), ("/missing", b"404 Not Found\n"), ("/pieces", b"one two three")] * 3:
+        connection.request("GET", target)
+        assert connection.getresponse().read() == body
+    connection.close()
+
+
+# Many at once
+
+
+def test_waiting_requests_wait_side_by_side(door: Door) -> None:
+    at_once = 4 if door[0] in ("gunicorn", "waitress") else 30  # their threads
+    started = time.monotonic()
+    with ThreadPoolExecutor(at_once) as pool:
+        answers = list(pool.map(lambda _: get(door, "/wait/0.5").content, range(at_once)))
+    assert answers == [b"waited 0.5"] * at_once
+    assert time.monotonic() - started < 0.5 * at_once - 0.4
+
+
+def test_everyone_gets_their_own_answer(door: Door) -> None:
+    def several(worker: int) -> list[bool]:
+        return [get(door, f"/text/{worker}-{i}").content == f"Take five, {worker}-{i}!".encode() for i in range(25)]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(all(own) for own in pool.map(several, range(8)))
