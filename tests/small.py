@@ -1,0 +1,20 @@
+"""A program with room for two requests at once, and for three more that wait."""
+
+from __future__ import annotations
+
+import time
+
+from brubeck_lite import Brubeck, Request
+
+app = Brubeck(pool_size=2, max_waiting=3)
+
+
+@app.route("/wait")
+def wait(request: Request) -> str:
+    time.sleep(0.3)
+    return "waited"
+
+
+@app.route("/")
+def index(request: Request) -> str:
+    return "small"

@@ -1,0 +1,400 @@
+"""Mongrel2Connection and run(), with a real Mongrel2: it may come late, go and come back; nobody gets another's answer."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import zmq
+from support import SENDER, Mongrel2, behind_mongrel2, environment, free_port, output, process, wait_for
+
+import brubeck_lite
+from brubeck_lite import Mongrel2Connection, format_reply, parse_mongrel2
+
+
+def get(port: int, target: str, seconds: float = 10.0) -> bytes:
+    """The body of the answer; ConnectionError or OSError where there is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+    try:
+        connection.request("GET", target)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def mongrel2() -> Iterator[Mongrel2]:
+    with Mongrel2() as server:
+        yield server
+
+
+# The road to the first answer
+
+
+def test_the_first_request_is_answered_though_it_was_sent_before_the_handler_started(mongrel2: Mongrel2) -> None:
+    for _ in range(4):
+        with ThreadPoolExecutor(1) as pool:
+            early = pool.submit(get, mongrel2.port, "/")
+            time.sleep(0.2)
+            with behind_mongrel2("program:app", mongrel2):
+                assert early.result() == b"Take five!"
+
+
+def test_mongrel2_may_start_after_the_handler() -> None:
+    mongrel2 = Mongrel2()
+    with behind_mongrel2("program:app", mongrel2, ready=False) as child:
+        wait_for(lambda: "waiting for Mongrel2" in output(child))
+        time.sleep(0.8)
+        with mongrel2:
+            assert get(mongrel2.port, "/") == b"Take five!"
+            assert output(child).count("waiting for Mongrel2") == 1
+
+
+@pytest.mark.parametrize("times", [3])
+def test_mongrel2_restarts_under_load_and_nobody_gets_the_answer_of_another(mongrel2: Mongrel2, times: int) -> None:
+    wrong: list[bytes] = []
+    right = 0
+    done = threading.Event()
+
+    def client() -> None:
+        nonlocal right
+        while not done.is_set():
+            token = uuid.uuid4().hex
+            try:
+                body = get(mongrel2.port, f"/slow/{token}", 3)
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.02)
+                continue
+            if body == token.encode():
+                right += 1
+            else:
+                wrong.append(body)
+
+    with behind_mongrel2("slow:app", mongrel2) as child:
+        clients = [threading.Thread(target=client) for _ in range(16)]
+        for thread in clients:
+            thread.start()
+        try:
+            for life in range(times):
+                wait_for(lambda: right > 20 * (life + 1), what="answers")  # noqa: B023
+                mongrel2.kill()
+                mongrel2.start()
+                before = right
+                wait_for(lambda: right > before, 5, "service after the restart")  # noqa: B023
+        finally:
+            done.set()
+            for thread in clients:
+                thread.join()
+        assert child.poll() is None
+        assert output(child).count("is gone") == times
+        assert "Traceback" not in output(child)
+    assert wrong == []
+    assert right > 20 * times
+
+
+def test_several_connections_serve_several_mongrel2s(mongrel2: Mongrel2) -> None:
+    with Mongrel2("tnetstring") as other:
+        options = ("--mongrel2", other.pull, other.pub)
+        with behind_mongrel2("program:app", mongrel2, *options) as child:
+            wait_for(lambda: output(child).count("connected to Mongrel2") == 2)
+            for _ in range(5):
+                assert get(mongrel2.port, "/text/a") == b"Take five, a!"
+                assert get(other.port, "/text/b") == b"Take five, b!"
+
+
+def test_a_prefix_that_swallows_every_reply_is_reported() -> None:
+    with Mongrel2(recv_ident="somebody-else") as mongrel2, behind_mongrel2("program:app", mongrel2) as child:
+        with pytest.raises(TimeoutError):
+            get(mongrel2.port, "/", 1)
+        report = re.search(r"ERROR no reply will arrive: .*", output(child))
+        assert report and SENDER in report[0] and "'somebody-else'" in report[0]
+
+
+# Alone in a plain script
+
+
+def test_in_a_plain_script_recv_blocks_as_pyzmq_does(mongrel2: Mongrel2) -> None:
+    connection = Mongrel2Connection(mongrel2.pull, mongrel2.pub)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            client = pool.submit(get, mongrel2.port, "/any?x=1")
+            request = connection.recv()
+            assert (request.method, request.path, request.query["x"]) == ("GET", "/any", "1")
+            connection.reply(request, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain")
+            assert client.result() == b"plain"
+            client = pool.submit(get, mongrel2.port, "/none")
+            while (request := connection.recv()).path == "@*":
+                pass
+            connection.close_client(request)
+            with pytest.raises(ConnectionError):
+                client.result()
+    finally:
+        connection.close()
+    with pytest.raises(EOFError):
+        connection.recv()
+
+
+def test_deliver_reaches_many_clients_with_one_payload(mongrel2: Mongrel2) -> None:
+    connection = Mongrel2Connection(mongrel2.pull, mongrel2.pub)
+    try:
+        with ThreadPoolExecutor(10) as pool:
+            clients = [pool.submit(get, mongrel2.port, "/") for _ in range(10)]
+            requests = []
+            while len(requests) < 10:
+                request = connection.recv()
+                if request.path != "@*":
+                    requests.append(request)
+            connection.deliver(requests, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nall")
+            assert [client.result() for client in clients] == [b"all"] * 10
+    finally:
+        connection.close()
+
+
+def test_a_plain_script_does_not_answer_the_clients_of_a_former_life(mongrel2: Mongrel2) -> None:
+    connection = Mongrel2Connection(mongrel2.pull, mongrel2.pub)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(get, mongrel2.port, "/first", 3)
+            old = connection.recv()
+            mongrel2.kill()
+            mongrel2.start()
+            second = pool.submit(get, mongrel2.port, "/second", 5)
+            new = connection.recv()
+            while new.path == "@*":
+                new = connection.recv()
+            assert (old.conn_id, old.connected, new.path) == (new.conn_id, False, "/second")
+            connection.reply(old, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold")
+            connection.reply(new, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew")
+            assert second.result() == b"new"
+            assert connection.dropped == 1
+            with pytest.raises(OSError):
+                first.result()
+    finally:
+        connection.close()
+
+
+def test_constructors_open_nothing_and_refuse_what_is_no_address() -> None:
+    Mongrel2Connection("tcp://127.0.0.1:1", "ipc:///nowhere/at/all")
+    for address in ("", "127.0.0.1:9999", "tcp://127.0.0.1", "tcp://*", "http://127.0.0.1:80", "tcp://a b:1"):
+        with pytest.raises(ValueError, match="not an address"):
+            Mongrel2Connection("tcp://127.0.0.1:9999", address)
+
+
+# Against a PUSH and a SUB of our own, where the real server could not be made to do it
+
+
+class Peer:
+    """The sockets of a Mongrel2, for messages that the real one would not send."""
+
+    def __init__(self) -> None:
+        self.context = zmq.Context()
+        self.push, self.sub = self.context.socket(zmq.PUSH), self.context.socket(zmq.SUB)
+        self.pull, self.pub = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+        self.push.bind(self.pull)
+        self.sub.bind(self.pub)
+        self.sub.setsockopt(zmq.SUBSCRIBE, b"")
+
+    def wait(self) -> None:
+        """Wait for a handler. A SUB subscribes while its thread is in one of its calls."""
+        wait_for(lambda: self.sub.poll(20) or self.push.poll(20, zmq.POLLOUT), what="a handler")
+
+    def send(self, conn_id: int, path: str) -> None:
+        headers = f'{{"PATH":"{path}","METHOD":"GET","VERSION":"HTTP/1.1","URI":"{path}"}}'
+        self.push.send(f"{SENDER} {conn_id} {path} {len(headers)}:{headers},0:,".encode())
+
+    def receive(self, seconds: float = 5.0) -> bytes:
+        assert self.sub.poll(int(seconds * 1000)), "no reply"
+        return bytes(self.sub.recv())
+
+    def close(self) -> None:
+        self.push.close(0)
+        self.sub.close(0)
+        self.context.term()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+@contextlib.contextmanager
+def behind_peer(peer: Peer, program: str = "program:app") -> Iterator[subprocess.Popen[str]]:
+    with process([sys.executable, "-m", "brubeck_lite", program, "--mongrel2", peer.pull, peer.pub]) as child:
+        peer.wait()
+        yield child
+
+
+def test_what_is_no_request_is_dropped_with_one_line_and_service_goes_on(peer: Peer) -> None:
+    with behind_peer(peer) as child:
+        for message in (b"", b"garbage", b"a 1 / 5:abc", b"\xff\xfe\r\n 1 / 2:{},0:,", b"x" * 1_000_000):
+            peer.push.send(message)
+        peer.send(7, "/")
+        assert b"Take five!" in peer.receive()
+        assert output(child).count("sent what is no request") == 5
+        assert max(map(len, output(child).splitlines())) < 500
+        assert "Traceback" not in output(child)
+
+
+def test_nothing_is_lost_at_a_full_queue(peer: Peer) -> None:
+    """The SUB's side reads nothing until thousands of replies are due: more than any queue holds."""
+    peer.sub.setsockopt(zmq.RCVHWM, 10)
+    with behind_peer(peer):
+        sent = 4000
+        for number in range(sent):
+            peer.send(number, "/large/5000")
+        time.sleep(1)
+        replies = {peer.receive(10).split(b" ")[1] + b" " + peer_id(number) for number in range(sent)}
+        assert len(replies) == sent
+
+
+def peer_id(number: int) -> bytes:
+    return str(number).encode()
+
+
+def test_waiting_requests_beyond_the_pool_wait_and_beyond_that_get_503(peer: Peer) -> None:
+    with behind_peer(peer, program="small:app"):
+        for number in range(10):
+            peer.send(number, "/wait")
+        answers = [peer.receive() for _ in range(10)]
+        assert sum(b" 503 " in answer and b"Retry-After: 1" in answer for answer in answers) == 10 - 2 - 3
+        assert sum(b"waited" in answer for answer in answers) == 2 + 3
+        assert [answer for answer in answers[:5] if b"waited" in answer] == []
+        peer.send(11, "/")
+        assert b"small" in peer.receive()
+
+
+def test_a_message_socket_gets_the_bare_payload(peer: Peer) -> None:
+    with behind_peer(peer):
+        headers = '{"PATH":"@chat","METHOD":"JSON"}'
+        peer.push.send(f'{SENDER} 5 @chat {len(headers)}:{headers},10:{{"a": "b"}},'.encode())
+        assert peer.receive() == f'{SENDER} 1:5, heard {{"a": "b"}}'.encode()
+        peer.push.send(f"{SENDER} 5 @other {len(headers)}:{headers},0:,".encode())
+        assert b"404" in peer.receive()
+
+
+def test_a_message_socket_of_the_real_mongrel2(mongrel2: Mongrel2) -> None:
+    import base64
+
+    with behind_mongrel2("program:app", mongrel2), socket.create_connection(("127.0.0.1", mongrel2.port), 5) as client:
+        client.sendall(b'@chat {"a": 1}\x00')
+        received = b""
+        while not received.endswith(b"\x00"):
+            received += client.recv(1000)
+        assert base64.b64decode(received.rstrip(b"\x00")).rstrip(b"\x00") == b'heard @chat {"a": 1}'
+
+
+def test_a_client_that_left_is_known_to_have_left(mongrel2: Mongrel2) -> None:
+    with behind_mongrel2("slow:app", mongrel2) as child:
+        with socket.create_connection(("127.0.0.1", mongrel2.port), 5) as client:
+            client.sendall(b"GET /notice HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.3)
+        wait_for(lambda: "connected: False" in output(child), 5, "the notice")
+
+
+def test_a_client_that_reads_slowly_gets_a_large_answer_whole(mongrel2: Mongrel2) -> None:
+    with behind_mongrel2("program:app", mongrel2), socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", mongrel2.port))
+        client.settimeout(5)
+        client.sendall(b"GET /large/2000000 HTTP/1.0\r\nHost: x\r\n\r\n")
+        received = 0
+        while piece := client.recv(20000):
+            received += len(piece)
+            time.sleep(0.005)
+            if received % 7 == 0:
+                assert get(mongrel2.port, "/") == b"Take five!"
+        assert received > 2_000_000
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_requests_finish_and_ends_with_0(mongrel2: Mongrel2, number: int) -> None:
+    with behind_mongrel2("program:app", mongrel2) as child, ThreadPoolExecutor(5) as pool:
+        answers = [pool.submit(get, mongrel2.port, "/wait/1.0") for _ in range(5)]
+        time.sleep(0.4)
+        child.send_signal(number)
+        assert [answer.result() for answer in answers] == [b"waited 1.0"] * 5
+        assert child.wait(5) == 0
+        assert "stopping: 5 requests" in output(child)
+
+
+def test_a_second_signal_ends_at_once(mongrel2: Mongrel2) -> None:
+    with behind_mongrel2("program:app", mongrel2) as child, ThreadPoolExecutor(1) as pool:
+        pool.submit(get, mongrel2.port, "/wait/9.0", 1)
+        time.sleep(0.3)
+        child.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(2) == 0
+
+
+def test_on_start_and_on_stop_are_called_once(mongrel2: Mongrel2) -> None:
+    with behind_mongrel2("slow:app", mongrel2) as child:
+        get(mongrel2.port, "/slow/x")
+        child.terminate()
+        child.wait(5)
+        assert (output(child).count("started"), output(child).count("stopped")) == (1, 1)
+
+
+def test_run_in_a_program_patches_and_serves(mongrel2: Mongrel2, tmp_path: object) -> None:
+    text = (
+        "from brubeck_lite import Brubeck, Mongrel2Connection\nimport time\n"
+        "def wait(request):\n    time.sleep(0.5)\n    return 'ran'\n"
+        f"Brubeck(Mongrel2Connection({mongrel2.pull!r}, {mongrel2.pub!r}), [(r'^/', wait)]).run()\n"
+    )
+    with process([sys.executable, "-c", text]) as child:
+        wait_for(lambda: "connected to Mongrel2" in output(child))
+        started = time.monotonic()
+        with ThreadPoolExecutor(10) as pool:
+            assert list(pool.map(lambda _: get(mongrel2.port, "/"), range(10))) == [b"ran"] * 10
+        assert time.monotonic() - started < 3
+        child.terminate()
+        assert child.wait(5) == 0
+        assert "Warning" not in output(child)
+
+
+def test_run_without_a_connection_says_so_in_one_line() -> None:
+    command = [sys.executable, "-c", "from brubeck_lite import Brubeck; Brubeck().run()"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=10)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "Mongrel2Connection" in done.stderr
+
+
+def test_importing_it_imports_neither_zmq_nor_eventlet() -> None:
+    text = "import sys, brubeck_lite; print([n for n in ('zmq', 'eventlet', 'greenlet', 'argparse') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", text], env=environment(), capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_the_module_names_a_version() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", brubeck_lite.__version__)
+
+
+def test_a_request_made_by_hand_is_answered_on_the_present_life(peer: Peer) -> None:
+    connection = Mongrel2Connection(peer.pull, peer.pub)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(connection.recv)
+            peer.wait()
+            peer.send(3, "/")
+            assert first.result().conn_id == "3"
+        by_hand = parse_mongrel2(f"{SENDER} 9 / 2:{{}},0:,".encode())
+        connection.reply(by_hand, b"hello")
+        assert peer.receive() == format_reply(SENDER, [9], b"hello")[0]
+    finally:
+        connection.close()
