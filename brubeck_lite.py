@@ -520,9 +520,7 @@ def _quote_cookie(value: str) -> str:
         return value
     if CONTROLS.search(value):
         raise ValueError("a cookie's value has a control character in it")
-    escaped = (
-        f"\\{octet:03o}" if octet > 126 or octet in b',;"\\' else chr(octet) for octet in value.encode()
-    )
+    escaped = (f"\\{octet:03o}" if octet > 126 or octet in b',;"\\' else chr(octet) for octet in value.encode())
     return f'"{"".join(escaped)}"'
 
 
@@ -885,7 +883,7 @@ class Mongrel2Request(Request):
 
     @lazy
     def scheme(self) -> str:
-        """"http" or "https"."""
+        """ "http" or "https"."""
         return self.text("URL_SCHEME") or "http"
 
     @lazy
@@ -919,9 +917,7 @@ def parse_mongrel2(message: bytes) -> Mongrel2Request:
 
 def format_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], payload: bytes) -> list[bytes]:
     """The messages that take `payload` to these connections of `sender`, at most 128 in each. An empty payload closes."""
-    return [
-        b"%b %d:%b, %b" % (_octets(sender), len(ids), ids, payload) for ids in _joined_ids(conn_ids)
-    ]
+    return [b"%b %d:%b, %b" % (_octets(sender), len(ids), ids, payload) for ids in _joined_ids(conn_ids)]
 
 
 def format_extended_reply(
@@ -930,9 +926,7 @@ def format_extended_reply(
     """The messages that make an extended request of these connections: `ctl` with keep-alive, credits or cancel, or a
     filter's name (Mongrel2 manual, 5.6)."""
     payload = format_tnetstring([name, arguments])
-    return [
-        b"%b %d:X %b, %b" % (_octets(sender), len(ids) + 2, ids, payload) for ids in _joined_ids(conn_ids)
-    ]
+    return [b"%b %d:X %b, %b" % (_octets(sender), len(ids) + 2, ids, payload) for ids in _joined_ids(conn_ids)]
 
 
 def _octets(text: str | bytes | int) -> bytes:
@@ -1023,7 +1017,7 @@ class WSGIRequest(Request):
 
     @lazy
     def version(self) -> str:
-        """"HTTP/1.1" or what else the server speaks with the client."""
+        """ "HTTP/1.1" or what else the server speaks with the client."""
         return str(self.environ.get("SERVER_PROTOCOL", "HTTP/1.1"))
 
     @lazy
@@ -1033,7 +1027,7 @@ class WSGIRequest(Request):
 
     @lazy
     def scheme(self) -> str:
-        """"http" or "https"."""
+        """ "http" or "https"."""
         return str(self.environ.get("wsgi.url_scheme", "http"))
 
     @lazy
@@ -1454,7 +1448,9 @@ class Brubeck:
             return handler
         return lambda request, *arguments, **named: handler(self, request)(*arguments, **named)
 
-    def _add_expression(self, pattern: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None = None) -> None:
+    def _add_expression(
+        self, pattern: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None = None
+    ) -> None:
         """One of `handler_tuples`, whose functions take every method unless told otherwise."""
         rule: str | re.Pattern[str] = pattern
         if isinstance(pattern, str) and pattern[:1] not in ("@", "<"):
@@ -2349,7 +2345,7 @@ class AccessLog:
 
 def _escape_for_log(text: str) -> str:
     """Text of a client's as printable ASCII without quotes or backslashes of its own, so that it cannot pass for more."""
-    return re.sub(r'[^ !#-\[\]-~]', lambda match: f"\\x{ord(match[0]):02x}", text)
+    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def format_access_line(when: float, request: Request, status: int, size: int) -> str:
@@ -2442,7 +2438,9 @@ def serve(
 ) -> None:
     """Serve an application on one connection or several: what `Brubeck.run` does."""
     if connection is None:
-        fail("there is no connection to serve: give run() a Mongrel2Connection, or the command line --mongrel2 PULL PUB")
+        fail(
+            "there is no connection to serve: give run() a Mongrel2Connection, or the command line --mongrel2 PULL PUB"
+        )
     patch_standard_library() if patch else None
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -2497,7 +2495,7 @@ def mongrel2_config(app: Brubeck, pull: str, pub: str) -> str:
 
 
 def load_program(name: str) -> Brubeck:
-    """"module:attribute" (the attribute is "app" unless named) -> the application; SystemExit 2 if there is none."""
+    """ "module:attribute" (the attribute is "app" unless named) -> the application; SystemExit 2 if there is none."""
     import importlib
 
     module_name, _, attribute = name.partition(":")

@@ -1,0 +1,451 @@
+"""Room Response: what handlers return, what it becomes, and what is refused where it is set."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+from collections.abc import Callable
+from http import HTTPStatus
+from itertools import islice
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brubeck_lite import Brubeck, HTTPError, Request, Response, WebMessageHandler, abort, redirect
+
+Handler = Callable[[Request], Any]
+HTML, JSON = "text/html; charset=utf-8", "application/json"
+
+
+def serving(handler: Handler, **options: Any) -> Brubeck:
+    """An application with this one handler, at "/"."""
+    app = Brubeck(**options)
+    app.route("/")(handler)
+    return app
+
+
+def get(handler: Handler, method: str = "GET", **options: Any) -> Any:
+    """The answer to a request for the handler."""
+    return serving(handler, **options).test().request(method, "/")
+
+
+def by_wsgi(app: Brubeck, **environ: Any) -> tuple[str, dict[str, str], Any]:
+    """Status, header fields and the iterable, as a WSGI server gets them, where `__` in a name stands for a dot."""
+    asked = {name.replace("__", "."): value for name, value in environ.items()}
+    setup_testing_defaults(asked)
+    started: list[Any] = []
+    pieces = app(asked, lambda status, fields: started.extend((status, dict(fields))))
+    return started[0], started[1], iter(pieces)
+
+
+def with_cookie(*arguments: Any, **options: Any) -> Handler:
+    """A handler that sets such a cookie."""
+
+    def handler(request: Request) -> Response:
+        response = Response()
+        response.set_cookie(*arguments, **options)
+        return response
+
+    return handler
+
+
+def failing(error: BaseException) -> Handler:
+    """A handler that raises this."""
+
+    def fail(request: Request) -> None:
+        raise error
+
+    return fail
+
+
+# What handlers return
+
+Words, Octets, Record = type("Words", (str,), {}), type("Octets", (bytes,), {}), type("Record", (dict,), {})
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "body", "content_type"),
+    [
+        ("é", 200, "é", HTML), (b"\x00", 200, "\x00", HTML), (Words("a"), 200, "a", HTML),
+        (Octets(b"a"), 200, "a", HTML), ({"a": [1, None]}, 200, '{"a":[1,null]}', JSON), ([], 200, "[]", JSON),
+        (Record(a="é"), 200, '{"a":"\\u00e9"}', JSON), (None, 200, "", HTML),
+        (iter(["a", b"b", "", "é"]), 200, "abé", HTML), (Response("a", 201), 201, "a", HTML),
+        (Response(iter("ab"), content_type="text/x"), 200, "ab", "text/x"), (("a", 201), 201, "a", HTML),
+        ((b"a", HTTPStatus.CREATED), 201, "a", HTML), (({"a": 1}, 201), 201, '{"a":1}', JSON),
+        ((None, 202), 202, "", HTML), ((iter(["a"]), 201), 201, "a", HTML),
+        (("a", 200, {"Content-Type": "text/x"}), 200, "a", "text/x"),
+        (("a", 200, [("content-type", "text/x")]), 200, "a", "text/x"), ((Response("a", 201), 202), 202, "a", HTML),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_handler_returns_is_an_answer(value: Any, status: int, body: str, content_type: str) -> None:
+    got = get(lambda request: value)
+    assert (got.status, got.text, got.headers["Content-Type"]) == (status, body, content_type)
+
+
+@pytest.mark.parametrize("value", [object(), 5, 1.5, True, {1, 2}, bytearray(b"a"), ("a", "201"), ("a", 200, {}, 1)])
+def test_anything_else_is_a_500_whose_log_names_the_handler_and_the_type(value: Any, caplog: Any) -> None:
+    def curious(request: Request) -> Any:
+        return value
+
+    assert get(curious).status == 500
+    assert "curious" in caplog.text and type(value).__name__ in caplog.text
+
+
+@pytest.mark.parametrize("value", [{"a": float("nan")}, [float("inf")], [-float("inf")], {"a": object()}, [b"a"]])
+def test_what_json_cannot_hold_is_a_500(value: Any) -> None:
+    assert get(lambda request: value).status == 500
+
+
+@pytest.mark.parametrize("dumps", [json.dumps, lambda value: json.dumps(value).encode()])
+def test_json_dumps_may_be_set(dumps: Any) -> None:
+    app = serving(lambda request: {"a": 1})
+    app.json_dumps = dumps
+    assert (app.test().get("/").text, app.test().get("/").headers["Content-Type"]) == ('{"a": 1}', JSON)
+
+
+# Response
+
+
+@pytest.mark.parametrize("body", [None, 5, ["a"], {"a": 1}, bytearray(b"a"), object()])
+def test_a_body_that_is_no_body_is_a_type_error(body: Any) -> None:
+    with pytest.raises(TypeError):
+        Response(body)
+
+
+@pytest.mark.parametrize("status", [0, 100, 600, "200", "200 OK\r\nX: y", None, 200.5])
+def test_a_status_that_is_no_status_is_a_value_error(status: Any) -> None:
+    with pytest.raises(ValueError):
+        Response("", status)
+
+
+def changed(name: str, value: Any) -> Handler:
+    """A handler that sets an attribute of its Response."""
+
+    def handler(request: Request) -> Response:
+        response = Response("body")
+        setattr(response, name, value)
+        return response
+
+    return handler
+
+
+@pytest.mark.parametrize("body", ["two", b"two", iter(["t", "wo"])])
+def test_a_body_may_be_set_later(body: Any) -> None:
+    assert b"".join(islice(by_wsgi(serving(changed("body", body)))[2], 100)) == b"two"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("body", value) for value in [None, 5, ["a", "b"], object()]),
+        *(("status", value) for value in ["200 OK\r\nX-Evil: 1", "200 \x00", 1000, None]),
+    ],
+)
+def test_what_was_set_later_and_cannot_be_sent_is_a_500(name: str, value: Any) -> None:
+    status, _, pieces = by_wsgi(serving(changed(name, value)))
+    assert (status, list(islice(pieces, 9))) == ("500 Internal Server Error", [b"500 Internal Server Error\n"])
+
+
+# Header fields
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, "a") for name in ["", "X Y", "X:", "X\r\nY", "X\x00", "X\t", "é", "X(", 'X"', "X\n"]),
+        *(("X", value) for value in ["a\r\nX: 1", "a\rb", "a\nb", "\n", "a\x00b", "\x7f", "\x1b[0m", "€", "a\ud800"]),
+        *((name, "a") for name in ["Connection", "transfer-encoding", "Keep-Alive", "Upgrade", "TE", "Trailer"]),
+    ],
+)
+def test_a_field_that_http_does_not_allow_is_an_error_where_it_is_set(name: str, value: str) -> None:
+    for way in ("add", "__setitem__", "setdefault"):
+        with pytest.raises(ValueError, match="header"):
+            getattr(Response().headers, way)(name, value)
+    with pytest.raises(ValueError, match="header"):
+        Response(headers={name: value})
+    assert get(lambda request: abort(400, None, {name: value})).status == 500
+
+
+def test_a_field_that_was_refused_leaves_nothing_behind() -> None:
+    headers = Response().headers
+    with pytest.raises(ValueError):
+        headers.add("X", "\n")
+    assert dict(headers) == {"Content-Type": HTML}
+
+
+def test_headers_are_found_in_any_case_replaced_added_and_deleted() -> None:
+    headers = Response(headers={"X-Two": "1"}).headers
+    headers["x-tWO"] = "2"
+    headers.add("X-TWO", "3")
+    assert (headers["X-TWO"], "x-two" in headers, headers.get("x-one"), 5 in headers) == ("2, 3", True, None, False)
+    del headers["X-two"]
+    assert "x-two" not in headers
+
+
+# Cookies
+
+
+@pytest.mark.parametrize(
+    ("options", "attributes"),
+    [
+        ({}, "Path=/; HttpOnly; SameSite=Lax"), ({"httponly": False}, "Path=/; SameSite=Lax"),
+        ({"samesite": None}, "Path=/; HttpOnly"),
+        ({"samesite": "None", "secure": True}, "Path=/; HttpOnly; SameSite=None; Secure"),
+        ({"domain": "x.org", "path": "/a"}, "Domain=x.org; Path=/a; HttpOnly; SameSite=Lax"),
+        ({"max_age": 60}, "Max-Age=60; Path=/; HttpOnly; SameSite=Lax"),
+        ({"max_age": 0}, "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Path=/; HttpOnly; SameSite=Lax"),
+    ],
+)  # fmt: skip
+def test_a_cookie_has_attributes(options: dict[str, Any], attributes: str) -> None:
+    assert get(with_cookie("a", "b", **options)).headers["Set-Cookie"] == f"a=b; {attributes}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "options"),
+    [
+        *((name, "b", {}) for name in ["", "a b", "a=", "a;", "a,", "a\r\n", "a\x00", "é", '"a"']),
+        *(("a", value, {}) for value in ["\r\n", "a\x00", "\n", "\x7f", "\t", "\ud800"]),
+        *(("a", "b", {"path": path}) for path in ["/;", "/\r\n", "/\x00", "/é", "/; Domain=evil"]),
+        *(("a", "b", {"domain": domain}) for domain in ["a;", "a\n", "a\x00", "é", "a; Path=/"]),
+        *(("a", "b", {"samesite": samesite}) for samesite in ["lax", "", "Lax; Secure", "\n"]),
+    ],
+)
+def test_what_cannot_stand_in_a_cookie_is_an_error_where_it_is_set(name: str, value: str, options: Any) -> None:
+    with pytest.raises(ValueError):
+        Response().set_cookie(name, value, **options)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "secure", "seen"), [("https", None, True), ("http", None, False), ("https", False, False),
+    ("http", True, True)]
+)
+def test_a_cookie_is_secure_as_its_request_was_unless_told(scheme: str, secure: bool | None, seen: bool) -> None:
+    fields = by_wsgi(serving(with_cookie("a", "b", secure=secure)), wsgi__url_scheme=scheme)[1]
+    assert fields["Set-Cookie"].endswith("; Secure") is seen
+
+
+def test_of_two_cookies_with_one_name_and_path_the_last_is_sent_and_delete_cookie_makes_them_expire() -> None:
+    def handler(request: Request) -> Response:
+        response = Response()
+        response.set_cookie("a", "1")
+        response.set_cookie("a", "2", path="/p", httponly=False, samesite=None)
+        response.delete_cookie("a")
+        return response
+
+    gone = "a=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Path=/; HttpOnly; SameSite=Lax"
+    assert get(handler).headers["Set-Cookie"] == f"{gone}, a=2; Path=/p"
+
+
+# Bodies that are not sent, and lengths
+
+
+@pytest.mark.parametrize("value", ["four", {"a": 1}, None, ("", 200, {"ETag": '"x"'})])
+def test_head_has_the_fields_of_get_and_no_body(value: Any) -> None:
+    whole, head = get(lambda request: value), get(lambda request: value, "HEAD")
+    assert (head.status, head.body, head.headers.pairs()) == (200, b"", whole.headers.pairs())
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("value", ["body", iter(["body"]), None])
+def test_204_and_304_have_neither_body_nor_length(status: int, value: Any) -> None:
+    got = get(lambda request: (value, status, {"Content-Length": "4", "ETag": '"x"'}))
+    assert (got.status, got.body, got.headers.pairs()) == (status, b"", [("ETag", '"x"')])
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])) | st.binary(), st.sampled_from(["3", "500", "nonsense"]))
+def test_content_length_counts_bytes_whatever_the_program_says(body: str | bytes, length: str) -> None:
+    got = get(lambda request: (body, 200, {"content-length": length}))
+    assert got.headers["Content-Length"] == str(len(got.body))
+
+
+# Iterators
+
+
+class Noting:
+    """An iterator that notes what was asked of it, and raises what is an exception among its pieces."""
+
+    def __init__(self, *pieces: Any) -> None:
+        self.pieces, self.given, self.closed = iter(pieces), 0, False
+
+    def __iter__(self) -> Noting:
+        return self
+
+    def __next__(self) -> Any:
+        piece = next(self.pieces)
+        self.given += 1
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_pieces_are_made_as_they_are_sent() -> None:
+    pieces = Noting("a", "", "b", "c")
+    sent = by_wsgi(serving(lambda request: pieces))[2]
+    assert (next(sent), pieces.given, next(sent), pieces.given) == (b"a", 1, b"b", 3)
+
+
+def test_an_iterator_is_closed_though_the_client_left() -> None:
+    pieces = Noting("a", "b", "c")
+    sent = by_wsgi(serving(lambda request: pieces))[2]
+    next(sent)
+    sent.close()
+    assert (pieces.closed, pieces.given) == (True, 1)
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_an_iterator_whose_pieces_are_not_sent_is_closed(method: str, status: int) -> None:
+    pieces = Noting("a", "b")
+    assert (get(lambda request: (pieces, status), method).body, pieces.closed) == (b"", True)
+
+
+@pytest.mark.parametrize("first", [ValueError("a secret"), 5, None, ["a"], "\ud800"])
+def test_an_iterator_that_fails_before_its_first_piece_is_a_500_and_closed(first: Any) -> None:
+    pieces = Noting("", first, "b")
+    got = get(lambda request: pieces)
+    assert (got.status, got.text, pieces.closed) == (500, "500 Internal Server Error\n", True)
+
+
+@pytest.mark.parametrize("later", [ValueError("a secret"), 5, None])
+def test_an_iterator_that_fails_later_is_not_taken_for_whole(later: Any) -> None:
+    status, _, sent = by_wsgi(serving(lambda request: Noting("a", later, "b")))
+    assert (status, next(sent)) == ("200 OK", b"a")
+    with pytest.raises((ValueError, TypeError)):
+        next(sent)
+
+
+# Redirects
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [("https://evil.example/a?b=c&d#e", "https://evil.example/a?b=c&d#e"), ("/é ü", "/%C3%A9%20%C3%BC"),
+     ("/%C3%A9", "/%C3%A9"), ('/"<>\\^`{|}', "/%22%3C%3E%5C%5E%60%7B%7C%7D"), ("http://[::1]:80/", "http://[::1]:80/")],
+)  # fmt: skip
+def test_a_redirect_goes_anywhere_and_is_percent_encoded(target: str, location: str) -> None:
+    got, permanent = get(lambda request: redirect(target)), get(lambda request: redirect(target, 301))
+    assert (got.status, permanent.status, got.headers["Location"]) == (303, 301, location)
+
+
+@pytest.mark.parametrize("target", ["/\r\nX: 1", "/\n", "/\r", "/\x00", "\t/", "/\x7f", "/\ud800"])
+def test_a_redirect_with_a_control_character_is_an_error_where_it_is_made(target: str) -> None:
+    with pytest.raises(ValueError):
+        redirect(target)
+
+
+# Errors
+
+
+CANNOT = [HTTPError(99), HTTPError(1000), HTTPError("404 x"), HTTPError(409, None, {"X": "a\r\nb"})]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", CANNOT, ids=repr)
+@pytest.mark.parametrize("handled", [False, True])
+@pytest.mark.parametrize("where", ["handler", "middleware"])
+def test_an_error_that_cannot_be_sent_is_a_500(error: HTTPError, handled: bool, where: str) -> None:
+    app = serving(failing(error) if where == "handler" else lambda request: "fine")
+    if handled:
+        app.error(HTTPError)(lambda request, error: "handled")
+    if where == "middleware":
+        app.wrap(lambda respond: failing(error))
+    assert by_wsgi(app)[0] == "500 Internal Server Error"
+
+
+def test_an_exception_is_a_500_that_tells_nothing_and_a_traceback_in_the_log(caplog: Any) -> None:
+    assert get(failing(ValueError("a secret"))).text == "500 Internal Server Error\n"
+    assert "Traceback" in caplog.text and "a secret" in caplog.text
+
+
+def test_with_debug_the_page_has_the_traceback_as_plain_text() -> None:
+    got = get(failing(ValueError("<b>")), debug=True)
+    assert (got.status, got.headers["Content-Type"]) == (500, "text/plain; charset=utf-8")
+    assert "Traceback" in got.text and "ValueError: <b>" in got.text
+
+
+class Narrow(ZeroDivisionError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [(HTTPError(404), (404, "by 404")), (HTTPError(405), (405, "by HTTPError")), (HTTPError(500), (500, "by 500")),
+     (ZeroDivisionError(), (500, "by ArithmeticError")), (Narrow(), (500, "by Narrow")), (ValueError(),
+     (500, "by 500"))],
+    ids=repr,
+)  # fmt: skip
+def test_the_nearest_error_handler_answers_and_the_status_is_kept(error: Exception, answer: tuple[int, str]) -> None:
+    app = serving(failing(error))
+    known: dict[str, Any] = {"ArithmeticError": ArithmeticError, "Narrow": Narrow, "HTTPError": HTTPError, "404": 404}
+    for name, what in {**known, "500": 500}.items():
+        app.error(what)(lambda request, error, name=name: f"by {name}")
+    got = app.test().get("/")
+    assert (got.status, got.text) == answer
+
+
+@pytest.mark.parametrize(
+    ("value", "status"), [("a", 404), ({}, 404), (None, 404), (("a", 410), 410), (Response("a"), 200),
+    (Response("a", 410), 410)]
+)
+def test_an_error_handler_may_give_a_status_of_its_own(value: Any, status: int) -> None:
+    app = Brubeck()
+    app.error(404)(lambda request, error: value)
+    assert app.test().get("/missing").status == status
+
+
+def test_the_handler_of_500_gets_the_exception_itself() -> None:
+    original, seen = ValueError("a secret"), []
+    app = serving(failing(original))
+    app.error(500)(lambda request, error: seen.append(error))
+    assert (app.test().get("/").status, seen) == (500, [original])
+
+
+def test_the_fields_of_an_error_are_in_the_answer_of_its_handler() -> None:
+    app = serving(lambda request: "a")
+    app.error(405)(lambda request, error: ("no", 405, {"X-A": "1"}))
+    got = app.test().delete("/")
+    assert (got.text, got.headers["Allow"], got.headers["X-A"]) == ("no", "GET, HEAD, OPTIONS", "1")
+
+
+def test_the_headers_of_an_exception_that_is_no_http_error_stay_with_it() -> None:
+    upstream: Any = {"Set-Cookie": "a=b"}
+    app = serving(failing(urllib.error.HTTPError("http://upstream", 502, "Bad", upstream, None)))
+    app.error(500)(lambda request, error: "sorry")
+    assert (app.test().get("/").text, "Set-Cookie" in app.test().get("/").headers) == ("sorry", False)
+
+
+@pytest.mark.parametrize("value", [LookupError(), HTTPError(404), object(), ("a", 99), ("a", 200, {"X": "\n"})])
+def test_an_error_handler_that_fails_is_the_plain_500(value: Any) -> None:
+    app = serving(failing(ValueError("a secret")))
+    app.error(ValueError)(lambda request, error: failing(value)(request) if isinstance(value, Exception) else value)
+    app.error(500)(lambda request, error: "never")
+    assert app.test().get("/").text == "500 Internal Server Error\n"
+
+
+# WebMessageHandler
+
+
+def page(look: Callable[[WebMessageHandler], Any]) -> Any:
+    app = Brubeck()
+    app.route("/")(type("Page", (WebMessageHandler,), {"get": look}))
+    return app.test().get("/")
+
+
+def test_a_page_redirects_with_the_cookies_it_has_set() -> None:
+    def look(self: WebMessageHandler) -> Response:
+        self.set_cookie("c", "v")
+        return self.redirect("/next")
+
+    got = page(look)
+    assert (got.status, got.headers["Location"], "Set-Cookie" in got.headers) == (303, "/next", True)
+
+
+@pytest.mark.parametrize("status", [99, 600, "200"])
+def test_a_page_with_a_status_that_is_none_is_a_500(status: Any) -> None:
+    assert page(lambda self: self.set_status(status)).status == 500

@@ -1,0 +1,574 @@
+"""Rooms Routes, Handlers, Brubeck and Client: which handler gets a request, inside what, and how programs test it."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+from support import environment
+from werkzeug.routing import BaseConverter
+
+from brubeck_lite import Brubeck, HTTPError, MessageHandler, Request, Response, WebMessageHandler, parse_mongrel2
+
+Respond = Callable[[Request], Response]
+
+
+def says(text: str) -> Callable[..., Any]:
+    """A handler of this name that answers with its name and whatever arguments it got."""
+
+    def say(request: Request, *groups: Any, **named: Any) -> str:
+        return " ".join([text, *map(repr, groups), *(f"{name}={value!r}" for name, value in named.items())])
+
+    say.__name__ = text
+    return say
+
+
+def routed(*rules: str) -> Brubeck:
+    """An application whose rules answer with themselves, and are named so."""
+    app = Brubeck()
+    for rule in rules:
+        app.route(rule, name=rule)(says(rule))
+    return app
+
+
+def by_wsgi(app: Callable[..., Any], **environ: Any) -> tuple[str, dict[str, str], bytes]:
+    """Status, fields and body as a WSGI server gets them, where `__` in a name stands for a dot."""
+    asked: dict[str, Any] = {"SCRIPT_NAME": "", "PATH_INFO": "/"}
+    asked.update((name.replace("__", "."), value) for name, value in environ.items())
+    setup_testing_defaults(asked)
+    started: list[Any] = []
+    pieces = app(asked, lambda status, fields, error=None: started.extend((status, dict(fields))))
+    try:
+        return started[0], started[1], b"".join(pieces)
+    finally:
+        getattr(pieces, "close", lambda: None)()
+
+
+# Rules and expressions
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "arguments"),
+    [("/a/<x>", "/a/é ü", " x='é ü'"), ("/a/<x>", "/a/b/c", None), ("/a/<x>", "/a/", None),
+     ("/<int:n>", "/42", " n=42"), ("/<int:n>", "/-42", None), ("/<int(signed=True):n>", "/-42", " n=-42"),
+     ("/<int(max=9):n>", "/9", " n=9"), ("/<int(max=9):n>", "/10", None), ("/<path:p>", "/a/b%2Fc", " p='a/b/c'"),
+     ("/<any(a,b):x>", "/b", " x='b'"), ("/<any(a,b):x>", "/c", None), ("/<x>.<y>", "/a.b", " x='a' y='b'"),
+     ("/A", "/a", None), ("/a", "/a/", None)],
+)  # fmt: skip
+def test_a_rule_takes_paths_and_gives_their_arguments(rule: str, path: str, arguments: str | None) -> None:
+    got = routed(rule).test().get(path)
+    assert (got.status, got.text) == ((404, "404 Not Found\n") if arguments is None else (200, rule + arguments))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "arguments"),
+    [(r"^/url/path", "/url/pathfoo", ""), (r"/a", "/b/a", None), (r"/(\d+)/(\w+)", "/7/x", " '7' 'x'"),
+     (r"/(\d+)?x", "/x", " None"), (r"/(?P<n>\d+)/(\w+)", "/7/x", " n='7'"), (r"^/é$", "/é", ""),
+     (re.compile("/A", re.IGNORECASE), "/a", "")],
+)  # fmt: skip
+def test_an_expression_is_matched_at_the_beginning_and_gives_groups(pattern: Any, path: str, arguments: Any) -> None:
+    got = Brubeck(handler_tuples=[(pattern, says("e"))]).test().get(path)
+    assert (got.status, got.text) == ((404, "404 Not Found\n") if arguments is None else (200, f"e{arguments}"))
+
+
+def test_expressions_come_after_rules_and_in_their_order() -> None:
+    app = Brubeck(handler_tuples=[("/a", says("first")), ("/", says("second"))])
+    app.route("/a")(says("rule"))
+    assert [app.test().get(path).text for path in ("/a", "/ab", "/b")] == ["rule", "first", "second"]
+
+
+def test_a_path_whose_first_route_does_not_take_the_method_goes_on_to_the_next() -> None:
+    app = Brubeck(handler_tuples=[("/a", says("put"), ["PUT"]), ("/a", says("patch"), ["PATCH"])])
+    app.get("/a")(says("get"))
+    app.post("/<x>")(says("post"))
+    client = app.test()
+    assert [client.request(m, "/a").text[:3] for m in ("GET", "POST", "PUT", "PATCH")] == ["get", "pos", "put", "pat"]
+    assert client.delete("/a").headers["Allow"] == "GET, HEAD, OPTIONS, PATCH, POST, PUT"
+
+
+def test_a_function_in_handler_tuples_takes_every_method_unless_told_and_a_class_what_it_defines() -> None:
+    client = Brubeck(handler_tuples=[("/a", says("all")), ("/b", says("put"), ["PUT"]), (r"/(c)", Page)]).test()
+    asked = [("REPORT", "/a"), ("OPTIONS", "/a"), ("PUT", "/b"), ("GET", "/b"), ("GET", "/c"), ("DELETE", "/c")]
+    assert [client.request(*pair).status for pair in asked] == [200, 200, 200, 405, 200, 405]
+
+
+class Words(BaseConverter):
+    """`a+b` -> a list, which a handler can change."""
+
+    regex = "[a-z+]+"
+
+    def to_python(self, value: str) -> list[str]:
+        return value.split("+")
+
+    def to_url(self, value: list[str]) -> str:
+        return "+".join(value)
+
+
+def test_a_programs_own_converters_stand_beside_those_that_are_there() -> None:
+    app = Brubeck()
+    app.converters = {"words": Words}
+    app.route("/<words:w>/<int:n>", name="words")(says("words"))
+    assert app.test().get("/a+b/1").text == "words w=['a', 'b'] n=1"
+    assert app.url_for("words", w=["c", "d"], n=2) == "/c+d/2"
+
+
+@pytest.mark.parametrize(("converter", "rule"), [("w", "/<w:x>"), ("w", "/<w():x>"), ("default", "/<x>")])
+def test_a_handler_that_changes_its_arguments_does_not_change_the_next_requests(converter: str, rule: str) -> None:
+    app = Brubeck()
+    app.converters[converter] = Words
+
+    @app.route(rule)
+    def spoil(request: Request, x: list[str]) -> int:
+        x.append("spoilt")
+        request.arguments.clear()
+        return Response(str(len(x)))
+
+    assert [app.test().get("/a+b").text for _ in range(3)] == ["3"] * 3
+
+
+@pytest.mark.parametrize(("length", "count"), [(230, 20_000), (100_000, 300)])
+def test_no_number_of_paths_and_no_long_ones_fill_the_memory(length: int, count: int) -> None:
+    app = routed("/<x>")
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            by_wsgi(app, PATH_INFO=f"/{number}-{'x' * length}")
+        assert tracemalloc.get_traced_memory()[0] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_one_handler_may_have_several_rules_and_stays_what_it_was_also_after_requests_were_answered() -> None:
+    app, handler = routed("/<y>"), says("both")
+    assert app.test().get("/a").text == "/<y> y='a'"
+    assert app.route("/a", name="h")(app.route("/b/<x>", name="h")(handler)) is handler
+    assert [app.test().get(path).text for path in ("/a", "/b/1")] == ["both", "both x='1'"]
+    assert [app.url_for("h"), app.url_for("h", x=1)] == ["/a", "/b/1"]
+
+
+# Methods and redirects
+
+
+@pytest.mark.parametrize("method", ["GETS", "PREPARE", "__INIT__", "get", "Get", "G ET", "", " NONE", "\xe9"])
+def test_a_method_that_no_route_takes_is_405_with_allow(method: str) -> None:
+    status, fields, _ = by_wsgi(routed("/"), REQUEST_METHOD=method)
+    assert (status, fields["Allow"]) == ("405 Method Not Allowed", "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+def test_each_method_has_its_decorator(method: str) -> None:
+    app = Brubeck()
+    getattr(app, method.lower())("/", name="it", max_body=5)(says(method))
+    assert (app.test().request(method, "/").text, app.url_for("it")) == (method, "/")
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [("/folder?a=1&b=%2F", "/folder/?a=1&b=%2F"), ("/folder?//evil", "/folder/?//evil"),
+     ('/folder?a="\\', "/folder/?a=%22%5C"), ("//folder", "/folder/"), ("/é x", "/%C3%A9%20x/"),
+     ("///evil.example", "/evil.example/"), ("/\\evil", "/%5Cevil/"), ("/inner", "/inner/"),
+     ("/inner?a=1", "/inner/?a=1"), ("/inner/folder", "/inner/folder/")],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_missing_final_slash_is_308_with_a_path_and_the_query(method: str, target: str, location: str) -> None:
+    app = routed("/folder/", "/<x>/")
+    app = Brubeck() if target.startswith("/inner") else app
+    app.mount("/inner", routed("/", "/folder/"))
+    got = app.test().request(method, target)
+    assert (got.status, got.headers.get("Location")) == (308, location)
+
+
+# What cannot be registered
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(("/a", None, "x"), ("/a", ["POST", "GET"], "y")), (("/<a>", None, "x"), ("/<b>", None, "y")), (("@a", None, "x"),
+     ("@a", None, "y")), (("/<int:a>", None, "x"), ("/<int:b>", None, "y")), (("/a", None, "x"), ("/b", None, "x"))],
+)  # fmt: skip
+def test_two_routes_that_conflict_are_refused_in_words_that_name_one(first: Any, second: Any) -> None:
+    app = Brubeck()
+    app.route(*first)(says("a"))
+    with pytest.raises(ValueError, match=re.escape(f"<Route {first[0]!r}")):
+        app.route(*second)(says("a"))
+
+
+def test_two_classes_for_one_message_socket_conflict() -> None:
+    app = Brubeck()
+    app.route("@chat")(type("First", (Chat,), {}))
+    with pytest.raises(ValueError, match="@chat"):
+        app.route("@chat")(type("Second", (Chat,), {}))
+
+
+class Uncallable:
+    def __init__(self, app: Brubeck, request: Request) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("rule", "handler", "named"),
+    [("a", says("a"), '"/"'), ("", says("a"), '"/"'), ("/<unknown:x>", says("a"), "unknown"), ("/<x", says("a"), "/<x"),
+     ("/<x>/<x>", says("a"), "/<x>/<x>"), ("/<int(y=1):x>", says("a"), "y"), ("/<any(:x>", says("a"), "any"),
+     ("/a", None, "/a"), ("/a", "a function", "/a"), ("/a", Uncallable, "/a")],
+)  # fmt: skip
+def test_a_route_that_cannot_be_is_refused_by_name_and_leaves_the_others(rule: str, handler: Any, named: str) -> None:
+    app = routed("/fine")
+    with pytest.raises(ValueError, match=re.escape(named)):
+        app.route(rule)(handler)
+    assert [app.test().get(path).status for path in ("/fine", "/a")] == [200, 404]
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"), [(("(", says("a")), "'('"), (("/b", None), "'/b'"), (("/", says("a"), "GET"), "GET")]
+)
+def test_a_handler_tuple_that_cannot_be_is_refused_by_name(entry: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(named)):
+        Brubeck(handler_tuples=[entry])
+
+
+# Classes
+
+
+class Page(WebMessageHandler):
+    methods = ("REPORT",)
+
+    def get(self, *names: str) -> str:
+        return " ".join(["got", *names])
+
+    def post(self) -> str:
+        return "posted"
+
+    def report(self) -> str:
+        return "reported"
+
+    def secret(self) -> str:
+        return "a secret"
+
+
+class Chat(MessageHandler):
+    def message(self) -> dict[str, Any]:
+        return {"heard": self.request.body.decode()}
+
+
+def classed(handler: type, **options: Any) -> Brubeck:
+    app = Brubeck()
+    app.route("/", **options)(handler)
+    return app
+
+
+ATTRIBUTES = "PREPARE RENDER __INIT__ ON_FINISH MESSAGE UNSUPPORTED SECRET METHODS __CALL__ SET_STATUS REDIRECT PUT get"
+
+
+@pytest.mark.parametrize("method", ["", " UNSUPPORTED", *ATTRIBUTES.split()])
+def test_no_method_names_another_attribute_of_a_class(method: str) -> None:
+    status, fields, body = by_wsgi(classed(Page), REQUEST_METHOD=method)
+    assert (status, body) == ("405 Method Not Allowed", b"405 Method Not Allowed\n")
+    assert fields["Allow"] == "GET, HEAD, OPTIONS, POST, REPORT"
+
+
+def test_a_class_takes_only_the_methods_that_its_route_names() -> None:
+    got = classed(Page, methods=["GET"]).test().post("/")
+    assert (got.status, got.headers.get("Allow")) == (405, "GET, HEAD, OPTIONS")
+
+
+def test_unsupported_answers_what_a_class_does_not_take() -> None:
+    client = classed(type("Own", (Page,), {"unsupported": lambda self: f"not {self.request.method}"})).test()
+    assert [client.request(method, "/").text for method in ("SECRET", "GET")] == ["not SECRET", "got"]
+
+
+@pytest.mark.parametrize(
+    ("raising", "calls", "status"),
+    [("", "prepare get on_finish", 200), ("get", "prepare get on_finish", 500), ("prepare", "prepare on_finish", 500)],
+)
+def test_prepare_comes_before_the_method_and_on_finish_after_it_always(raising: str, calls: str, status: int) -> None:
+    seen: list[str] = []
+
+    def noting(name: str) -> Callable[..., None]:
+        return lambda self: 1 / 0 if seen.append(name) or name == raising else None  # type: ignore[func-returns-value]
+
+    handler = type("Noting", (MessageHandler,), {name: noting(name) for name in ("prepare", "get", "on_finish")})
+    assert (classed(handler).test().get("/").status, seen) == (status, calls.split())
+
+
+def test_a_class_of_another_kind_is_made_for_each_message_and_takes_what_a_function_would() -> None:
+    class Greeting:
+        calls = 0
+
+        def __init__(self, app: Brubeck, request: Request) -> None:
+            self.app, self.request = app, request
+
+        def __call__(self, name: str = "you") -> str:
+            self.calls += 1
+            return f"{self.request.method} {name} {self.calls} {self.app is app}"
+
+    app = classed(Greeting)
+    app.route("/<name>", name="named")(Greeting)
+    assert [app.test().get(path).text for path in ("/", "/me", "/me")] == ["GET you 1 True", *["GET me 1 True"] * 2]
+    assert app.test().post("/").status == 405
+
+
+# Message sockets
+
+
+def test_a_message_socket_is_routed_by_an_exact_table_and_gets_a_bare_payload() -> None:
+    app = Brubeck(handler_tuples=[("@chat", Chat), ("", says("expression"))])
+    app.route("<feed")(says("heard"))
+    app.route("/<path:p>")(says("rule"))
+
+    def answer(path: str) -> tuple[int, Any]:
+        response = app.handle(parse_mongrel2(b's 1 %b 17:{"METHOD":"JSON"},2:hi,' % path.encode()))
+        return response.status, response.body
+
+    assert [answer("@chat"), answer("<feed")] == [(200, b'{"heard":"hi"}'), (200, b"heard")]
+    assert [answer(path)[0] for path in ("@chatter", "@", "@*", "/chat")] == [404] * 4
+
+
+# Mounted applications and middleware
+
+
+def marking(name: str) -> Any:
+    """Middleware that leaves its name in a header, after those that were there."""
+
+    def middleware(respond: Respond) -> Respond:
+        def marked(request: Request) -> Response:
+            response = respond(request)
+            response.headers["X-Wraps"] = f"{response.headers.get('X-Wraps', '')}{name} "
+            return response
+
+        return marked
+
+    return middleware
+
+
+def mounted() -> tuple[Brubeck, Brubeck]:
+    """An application below /inner of another; both have a page, an error handler and a wrap."""
+    outer, inner = Brubeck(max_body=1000), Brubeck(max_body=2000)
+    for name, app in (("outer", outer), ("inner", inner)):
+        app.route("/", name="root")(lambda request, name=name: f"{name} {request.path} {request.url_for('root')}")
+        app.post("/body", name="body")(lambda request: str(len(request.body)))
+        app.error(404)(lambda request, error, name=name: f"not in {name}")
+        app.wrap(marking(name))
+    outer.mount("/inner", inner)
+    return outer, inner
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text", "wraps"),
+    [("/", 200, "outer / /", "outer "), ("/inner/", 200, "inner /inner/ /inner/", "inner outer "),
+     ("/missing", 404, "not in outer", "outer "), ("/inner/missing", 404, "not in inner", "inner outer "),
+     ("/innermost", 404, "not in outer", "outer ")],
+)  # fmt: skip
+def test_a_mounted_application_has_its_prefix_errors_and_wraps(path: str, status: int, text: str, wraps: str) -> None:
+    got = mounted()[0].test().get(path)
+    assert (got.status, got.text, got.headers["X-Wraps"]) == (status, text, wraps)
+
+
+def test_applications_may_be_mounted_in_mounted_ones_in_several_places_and_below_script_name() -> None:
+    outer, inner = mounted()
+    top = Brubeck()
+    top.mount("/a/b", outer)
+    top.mount("/c", inner)
+    seen = [by_wsgi(top, SCRIPT_NAME="/s", PATH_INFO=path)[2].decode() for path in ("/a/b/inner/", "/c/", "/a/b/")]
+    assert seen == ["inner /s/a/b/inner/ /s/a/b/inner/", "inner /s/c/ /s/c/", "outer /s/a/b/ /s/a/b/"]
+
+
+def test_a_mounted_stream_has_its_own_application_while_it_is_sent() -> None:
+    outer, inner = mounted()
+
+    @inner.route("/stream")
+    def stream(request: Request) -> Iterator[str]:
+        yield "first "
+        yield request.url_for("stream")
+
+    assert outer.test().get("/inner/stream").text == "first /inner/stream"
+
+
+def test_a_mounted_applications_own_max_body_counts() -> None:
+    assert [mounted()[0].test().post("/inner/body", data="x" * size).status for size in (1500, 2500)] == [200, 413]
+
+
+def test_a_body_that_middleware_reads_is_bounded_where_an_application_is_mounted_too() -> None:
+    outer, _ = mounted()
+    outer.wrap(lambda respond: lambda request: respond(request) if request.body else Response("empty"))
+    chunked = {"wsgi__input": io.BytesIO(b"x" * 100_000), "wsgi__input_terminated": True}
+    assert by_wsgi(outer, REQUEST_METHOD="POST", PATH_INFO="/inner/body", **chunked)[0][:3] == "413"
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "inner", "/inner/", "//inner"])
+def test_a_prefix_that_is_none_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="prefix"):
+        Brubeck().mount(prefix, Brubeck())
+
+
+def test_the_first_wrapped_is_the_outermost() -> None:
+    app = routed("/")
+    for name in ("first", "second", "third"):
+        app.wrap(marking(name))
+    assert app.test().get("/").headers["X-Wraps"] == "third second first "
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError(), 500), (HTTPError(403), 403)])
+def test_what_middleware_raises_is_answered(error: Exception, status: int) -> None:
+    def fail(request: Request) -> Response:
+        raise error
+
+    app = routed("/")
+    app.wrap(lambda respond: fail)
+    app.error(status)(lambda request, error: "handled")
+    assert (app.test().get("/").status, app.test().get("/").text) == (status, "handled")
+
+
+@pytest.mark.parametrize("value", [None, "text", ("a", 200)])
+def test_middleware_that_gives_no_response_is_a_500_for_clients_and_for_the_test_client(value: Any) -> None:
+    app = routed("/")
+    app.wrap(lambda respond: lambda request: value)
+    assert by_wsgi(app)[0] == "500 Internal Server Error"
+    assert app.test().get("/").status == 500
+
+
+# Starting and stopping, addresses
+
+
+def test_on_start_is_called_before_the_first_request_and_on_stop_once() -> None:
+    (outer, inner), seen = mounted(), []
+    for name, app in (("outer", outer), ("inner", inner)):
+        app.on_start(lambda name=name: seen.append(f"{name} starts"))
+        app.on_stop(lambda name=name: seen.append(f"{name} stops"))
+    outer.get("/note")(lambda request: seen.append("request"))
+    for _ in range(2):
+        outer.test().get("/note")
+    outer.stop()
+    outer.stop()
+    assert seen == ["outer starts", "inner starts", "request", "request", "inner stops", "outer stops"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "path"),
+    [("/", {}, "/"), ("/a/<x>", {"x": "b é?#"}, "/a/b%20%C3%A9%3F%23"), ("/a/<int:n>", {"n": 5}, "/a/5"),
+     ("/<path:p>", {"p": "a/b"}, "/a/b"), ("/<path:p>", {"p": "/evil.example"}, "/evil.example")],
+)  # fmt: skip
+def test_url_for_is_the_path_of_a_named_route(rule: str, values: dict[str, Any], path: str) -> None:
+    app = routed(rule)
+    assert (app.url_for(rule, **values), app.test().get(path).text[: len(rule)]) == (path, rule)
+
+
+@pytest.mark.parametrize(("name", "values"), [("missing", {}), ("/<x>", {}), ("/<x>", {"y": 1})])
+def test_url_for_what_is_not_there_is_a_value_error_that_names_it(name: str, values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"'{name}'"):
+        routed("/<x>").url_for(name, **values)
+
+
+# The test client
+
+
+def test_the_client_keeps_cookies_and_forgets_those_that_expire() -> None:
+    app = Brubeck()
+
+    @app.get("/set/<value>/<int(signed=True):age>")
+    def put(request: Request, value: str, age: int) -> Response:
+        response = Response()
+        response.set_cookie("c", value, max_age=age)
+        return response
+
+    app.get("/")(lambda request: dict(request.cookies))
+    client, seen = app.test(), []
+    for path in ("/set/one two/60", "/set/three/60", "/set/x/0", "/set/four/60", "/set/x/-5"):
+        client.get(path)
+        seen.append(client.get("/").json)
+    assert seen == [{"c": "one two"}, {"c": "three"}, {}, {"c": "four"}, {}]
+    assert app.test().get("/").json == {}
+
+
+def test_raise_errors_brings_what_a_handler_raised_to_the_test_and_nothing_else() -> None:
+    app = Brubeck()
+    app.get("/")(lambda request: 1 / 0)
+    app.error(500)(lambda request, error: "sorry")
+    with pytest.raises(ZeroDivisionError):
+        app.test(raise_errors=True).get("/")
+    with pytest.raises(ZeroDivisionError):
+        app.test().get("/", raise_errors=True)
+    assert (app.test().get("/").text, app.test(raise_errors=True).get("/missing").status) == ("sorry", 404)
+
+
+def echoing() -> Any:
+    def look(request: Request, **_: str) -> list[Any]:
+        return [request.headers.get("content-type"), request.body.decode(), request.query.get("q"), request.path]
+
+    app = Brubeck()
+    app.route("/", ["GET", "POST"], "root")(look)
+    app.get("/<x>")(look)
+    return app.test()
+
+
+@pytest.mark.parametrize(
+    ("options", "content_type", "body"),
+    [({"json": {"a": "é"}}, "application/json", '{"a":"\\u00e9"}'), ({"json": []}, "application/json", "[]"),
+     ({"data": "é"}, None, "é"),
+     ({"data": {"a": "é b", "c": "&"}}, "application/x-www-form-urlencoded", "a=%C3%A9+b&c=%26"),
+     ({"data": b"a"}, None, "a"),
+     ({"data": "{}", "headers": {"Content-Type": "text/x"}}, "text/x", "{}")],
+)  # fmt: skip
+def test_the_client_sends_json_forms_and_bytes(options: dict[str, Any], content_type: str | None, body: str) -> None:
+    assert echoing().post("/", **options).json == [content_type, body, None, "/"]
+
+
+@pytest.mark.parametrize(("target", "query", "path"), [("/?q=%20", " ", "/"), ("/?q=é", "é", "/"), ("/é", None, "/é")])
+def test_the_client_takes_targets_as_people_write_them(target: str, query: str | None, path: str) -> None:
+    assert echoing().get(target).json == [None, "", query, path]
+
+
+# WSGI
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "DELETE"])
+@pytest.mark.parametrize("path", ["/", "/json", "/pieces", "/nothing", "/boom", "/missing", "/folder"])
+def test_the_application_does_what_pep_3333_says(method: str, path: str) -> None:
+    app = Brubeck()
+    for rule, value in [("/", "a"), ("/json", {}), ("/none", None), ("/nothing", ("", 204)), ("/folder/", "")]:
+        app.route(rule, ["GET", "POST"], rule)(lambda request, value=value: value if request.body == b"" else "unread")
+    app.get("/pieces")(lambda request: iter(["a", "b"]))
+    app.get("/boom")(lambda request: 1 / 0)
+    status, _, _ = by_wsgi(validator(app), REQUEST_METHOD=method, PATH_INFO=path, QUERY_STRING="", CONTENT_LENGTH="0")
+    assert status[:3].isdigit()
+
+
+PROGRAM = """
+import sys, brubeck_lite
+app = brubeck_lite.Brubeck()
+app.on_start(lambda: print("started"))
+app.on_stop(lambda: print("stopped"))
+app.get("/")(lambda request: f"{request.path} {request.query['a']} {len(request.cookies)}")
+environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": "a=1", "wsgi.url_scheme": "http"}
+for _ in range(2):
+    print(b"".join(app(environ, lambda status, fields: print(status))).decode())
+print([name for name in ("eventlet", "zmq", "greenlet") if name in sys.modules])
+"""
+
+
+def test_a_wsgi_request_needs_neither_eventlet_nor_zmq_and_warns_of_nothing() -> None:
+    command = [sys.executable, "-W", "error", "-c", PROGRAM]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == ("started\n" + "200 OK\n/ 1 0\n" * 2 + "[]\nstopped\n", "")
+
+
+def test_many_threads_get_their_own_answers() -> None:
+    app, started = routed("/<x>/<int:n>"), []
+    app.wrap(marking("w"))
+    app.on_start(lambda: started.append(1))
+
+    def several(thread: int) -> Iterator[bool]:
+        for number in [*range(50)] * 6:
+            yield by_wsgi(app, PATH_INFO=f"/{thread}/{number}")[2].decode() == f"/<x>/<int:n> x='{thread}' n={number}"
+            yield by_wsgi(app, PATH_INFO=f"/missing{thread}")[0] == "404 Not Found"
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(lambda thread: all(several(thread)), range(16)))
+    assert started == [1]
