@@ -1789,33 +1789,13 @@ class Client:
         else:
             self.cookies[name] = value
 
-    def get(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
-        """`request` by GET."""
-        return self.request("GET", path, headers, **options)
-
-    def head(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
-        """`request` by HEAD."""
-        return self.request("HEAD", path, headers, **options)
-
-    def post(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
-        """`request` by POST."""
-        return self.request("POST", path, headers, **options)
-
-    def put(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
-        """`request` by PUT."""
-        return self.request("PUT", path, headers, **options)
-
-    def patch(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
-        """`request` by PATCH."""
-        return self.request("PATCH", path, headers, **options)
-
-    def delete(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
-        """`request` by DELETE."""
-        return self.request("DELETE", path, headers, **options)
-
-    def options(self, path: str, headers: HeaderFields = (), **options: Any) -> Answer:
-        """`request` by OPTIONS."""
-        return self.request("OPTIONS", path, headers, **options)
+    get = functools.partialmethod(request, "GET")
+    head = functools.partialmethod(request, "HEAD")
+    post = functools.partialmethod(request, "POST")
+    put = functools.partialmethod(request, "PUT")
+    patch = functools.partialmethod(request, "PATCH")
+    delete = functools.partialmethod(request, "DELETE")
+    options = functools.partialmethod(request, "OPTIONS")
 
 
 # ---- Pipeline --------------------------------------------------------------------------------------------------------
@@ -2083,7 +2063,7 @@ class Mongrel2Connection:
 
     def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
         for address in (pull, pub):
-            if not _ADDRESS.fullmatch(address):
+            if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2][:6] if address[:3] == "tcp" else 0) > 65535:
                 raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests)")
         self.pull, self.pub, self.identity = pull, pub, identity
         self.dropped = 0  # replies to clients of a Mongrel2 that is gone
@@ -2434,17 +2414,23 @@ class Server:
 
 
 def serve(
-    app: Brubeck, connection: Mongrel2Connection | Sequence[Mongrel2Connection] | None, *, patch: bool = True
+    app: Brubeck,
+    connection: Mongrel2Connection | Sequence[Mongrel2Connection] | None,
+    *,
+    patch: bool = True,
+    access_log: bool = False,
 ) -> None:
-    """Serve an application on one connection or several: what `Brubeck.run` does."""
-    if connection is None:
-        fail(
-            "there is no connection to serve: give run() a Mongrel2Connection, or the command line --mongrel2 PULL PUB"
-        )
-    patch_standard_library() if patch else None
+    """Serve an application on one connection or several: what `Brubeck.run` and the command line do."""
+    if not connection:
+        fail("there is no connection to serve: give run() a Mongrel2Connection, or the command line --mongrel2 PULL PUB")
+    if patch:
+        patch_standard_library()
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    Server(app, [connection] if isinstance(connection, Mongrel2Connection) else connection).run()
+    connections = [connection] if isinstance(connection, Mongrel2Connection) else connection
+    for each in connections if access_log else ():
+        each.access_log = AccessLog()
+    Server(app, connections).run()
 
 
 def fail(message: str) -> NoReturn:
@@ -2560,7 +2546,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         connections = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2 or ()]
     except ValueError as error:
         fail(str(error))
-    app.run(connections or app.msg_conn)
+    serve(app, connections or app.msg_conn, access_log=options.access_log)
 
 
 if __name__ == "__main__":

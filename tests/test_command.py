@@ -52,14 +52,15 @@ def mongrel2() -> Iterator[Mongrel2]:
         ([], "name the application, like hello:app"),
         (["nowhere:app"], "there is no module 'nowhere' here"),
         (["nowhere.at.all:app"], "there is no module 'nowhere.at.all' here"),
-        (["program:nothing"], "'nothing' is not there in the module 'program'"),
+        (["program:absent"], "'absent' is not there in the module 'program'"),
         (["program:inner_root"], "'inner_root' is no Brubeck in the module 'program'"),
         ([":app"], "':app' is no MODULE:APP"),
         (["..program:app"], "'..program:app' is no MODULE:APP"),
         (["program:app"], "there is no connection to serve"),
         (["program:app", "--mongrel2", "9999", "tcp://127.0.0.1:9998"], "not an address: '9999'"),
         (["program:app", "--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:x"], "not an address"),
-        (["program:app", "--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:99999"], "cannot connect to"),
+        (["program:app", "--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:99999"], "not an address"),
+        (["program:app", "--mongrel2", "tcp://*:9999", "tcp://*:9998"], "cannot connect to"),
     ],
 )  # fmt: skip
 def test_what_cannot_start_is_told_in_one_line(arguments: list[str], expected: str) -> None:

@@ -1,0 +1,101 @@
+"""Plays Mongrel2 to a handler: pushes messages as fast as they are taken, and counts the replies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import zmq
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+
+from support import SENDER, free_port, process  # noqa: E402
+
+FIELDS = (
+    '{"PATH":"%s","x-forwarded-for":"127.0.0.1","user-agent":"replay/1.0","accept":"*/*","host":"127.0.0.1:6767",'
+    '"METHOD":"GET","VERSION":"HTTP/1.1","URI":"%s","PATTERN":"/","URL_SCHEME":"http","REMOTE_ADDR":"127.0.0.1"}'
+)
+
+
+def message(conn_id: int, path: str) -> bytes:
+    """A GET of this path, as Mongrel2 sends it."""
+    fields = FIELDS % (path, path)
+    return f"{SENDER} {conn_id} {path} {len(fields)}:{fields},0:,".encode()
+
+
+@contextlib.contextmanager
+def handler(which: str, pull: str, pub: str, mode: str = "never") -> Iterator[subprocess.Popen[str]]:
+    """One of programs.py as a process, without the coverage that tests may be measured with."""
+    paths = os.pathsep.join([str(HERE.parent.parent), str(HERE.parent)])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    command = [sys.executable, str(HERE / "programs.py"), which, pull, pub, mode]
+    with process(command, env={**kept, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}) as child:
+        yield child
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the main thread of a process has used."""
+    fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has in use."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Peer:
+    """The sockets of a Mongrel2, bound to free ports."""
+
+    def __init__(self) -> None:
+        self.pull, self.pub = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+        self._context = zmq.Context()
+        self.requests, self.replies = self._context.socket(zmq.PUSH), self._context.socket(zmq.SUB)
+        for own in (self.requests, self.replies):
+            own.set_hwm(0)
+            own.linger = 0
+        self.replies.subscribe(b"")
+        self.requests.bind(self.pull)
+        self.replies.bind(self.pub)
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._context.destroy(0)
+
+    def ask(self, path: str, seconds: float = 10.0) -> bytes:
+        """The next reply after this one request; AssertionError where there is none."""
+        self.requests.send(message(1, path))
+        assert self.replies.poll(int(seconds * 1000)), f"no reply to {path}"
+        return bytes(self.replies.recv())
+
+    def await_handler(self) -> None:
+        """Ask until a handler answers (some lose their first reply), and forget what else they say."""
+        for _ in range(100):
+            self.requests.send(message(1, "/"))
+            if self.replies.poll(200):
+                break
+        while self.replies.poll(300):
+            self.replies.recv()
+
+    def replay(self, count: int, make: Callable[[int], bytes], outstanding: int) -> float:
+        """Send `count` messages, at most so many without their reply: the seconds until the last reply."""
+        began, sent, answered = time.perf_counter(), 0, 0
+        messages = [make(number) for number in range(1, 1001)]
+        while answered < count:
+            while sent < count and sent - answered < outstanding:
+                self.requests.send(messages[sent % 1000], copy=True)
+                sent += 1
+            assert self.replies.poll(30_000), f"{count - answered} replies are missing"
+            with contextlib.suppress(zmq.Again):
+                while answered < sent:
+                    self.replies.recv(zmq.NOBLOCK)
+                    answered += 1
+        return time.perf_counter() - began
