@@ -41,6 +41,7 @@ Everything above the pipeline is plain Python: zmq and eventlet are imported whe
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import io
 import json
@@ -200,6 +201,11 @@ def parse_cookies(header: str) -> MultiDict:
     return MultiDict(cookies)
 
 
+def body_too_large(limit: int) -> HTTPError:
+    """The 413 that names the limit."""
+    return HTTPError(413, f"the body is over the limit of {limit} bytes")
+
+
 class _Body(io.RawIOBase):
     """The body of a request as it comes out of a door, with its bounds.
 
@@ -229,11 +235,6 @@ class _Body(io.RawIOBase):
         return len(piece)
 
 
-def body_too_large(limit: int) -> HTTPError:
-    """The 413 that names the limit."""
-    return HTTPError(413, f"the body is over the limit of {limit} bytes")
-
-
 def parse_content_length(text: str) -> int:
     """Digits and nothing else (RFC 9110, 8.6) -> the number; HTTPError 400 for anything else."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
@@ -257,7 +258,14 @@ def _latin1_as_utf8(text: str) -> str:
     return text if text.isascii() else text.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
+_IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
+_IN_QUERY = _IN_PATH + "?%"
+_UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 class Request:
@@ -314,7 +322,7 @@ class Request:
     def max_body(self) -> int:
         """How many bytes the body may have: as its route says, else the application."""
         limit = self.route.max_body if self.route is not None else None
-        return self.app.max_body if limit is None else limit
+        return self.app.max_body if limit is None or limit == _UNLIMITED else limit
 
     @lazy
     def body(self) -> bytes:
@@ -380,22 +388,21 @@ class Request:
 
     def get_arguments(self, name: str) -> list[str]:
         """Every argument of this name: of the path, then of the query."""
-        return [str(self.arguments[name])] * (name in self.arguments) + self.query.getall(name)
+        return ([str(self.arguments[name])] if name in self.arguments else []) + self.query.getall(name)
 
     def url_for(self, name: str, /, **values: Any) -> str:
         """The path of the named route, as the client must write it: with the prefix under which the application stands."""
         return quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
 
+    def enter(self, place: Place) -> Place:
+        """Stand in another application, with the route it found and its prefix: returns where the request stood before."""
+        before = self.app, self.found, self.prefix
+        self.app, self.found, self.prefix = place
+        self.__dict__.pop("arguments", None)
+        return before
+
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
-
-
-_IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
-_IN_QUERY = _IN_PATH + "?%"
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 # ---- Response --------------------------------------------------------------------------------------------------------
@@ -411,7 +418,17 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 # The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids them to applications).
 _HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization te trailer trailers transfer-encoding upgrade".split()
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    )
 )
 HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
 
@@ -446,7 +463,8 @@ class ResponseHeaders(MutableMapping[str, str]):
 
     def add(self, name: str, value: str | int) -> None:
         """Send one more field of this name."""
-        self._fields.setdefault(name.lower(), []).append(self._checked(name, value))
+        field = self._checked(name, value)
+        self._fields.setdefault(name.lower(), []).append(field)
 
     def __getitem__(self, name: str) -> str:
         return ", ".join(value for _, value in self._fields[name.lower()])
@@ -483,7 +501,11 @@ class Pieces:
 
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
         self._iterator = iterator
-        self._first: bytes | None = self._next()
+        try:
+            self._first: bytes | None = self._next()
+        except BaseException:
+            self.close()
+            raise
 
     def _next(self) -> bytes | None:
         for piece in self._iterator:
@@ -538,7 +560,7 @@ class Response:
     its own, are added when it is sent; an answer to HEAD, a 204 and a 304 go without their body.
     """
 
-    __slots__ = ("_cookies", "_headers", "body", "status")
+    __slots__ = ("_body", "_cookies", "_headers", "_status")
 
     def __init__(
         self,
@@ -547,12 +569,6 @@ class Response:
         headers: HeaderFields | None = None,
         content_type: str | None = None,
     ) -> None:
-        if isinstance(body, str):
-            body = body.encode()
-        elif type(body) is not bytes and not hasattr(body, "__next__"):
-            raise TypeError(f"a body is str, bytes or an iterator of them, not {type(body).__name__}")
-        if status != 200 and not (isinstance(status, int) and 200 <= status <= 599):
-            raise ValueError(f"not the status of an answer: {status!r}")
         self.body = body
         self.status = status
         self._headers: ResponseHeaders | None = None
@@ -561,6 +577,32 @@ class Response:
             self.headers.merge(headers)
         if content_type is not None:
             self.headers["Content-Type"] = content_type
+
+    @property
+    def body(self) -> bytes | Iterator[str | bytes]:
+        """bytes (str may be assigned, and becomes UTF-8), or the iterator that is streamed."""
+        return self._body
+
+    @body.setter
+    def body(self, body: bytes | str | Iterator[str | bytes]) -> None:
+        if isinstance(body, str):
+            body = body.encode()
+        elif isinstance(body, bytes):
+            body = bytes(body)
+        elif not hasattr(body, "__next__"):
+            raise TypeError(f"a body is str, bytes or an iterator of them, not {type(body).__name__}")
+        self._body: bytes | Iterator[str | bytes] = body
+
+    @property
+    def status(self) -> int:
+        """The status, from 200 to 599."""
+        return self._status
+
+    @status.setter
+    def status(self, status: int) -> None:
+        if status != 200 and not (isinstance(status, int) and 200 <= status <= 599):
+            raise ValueError(f"not the status of an answer: {status!r}")
+        self._status = status
 
     @property
     def headers(self) -> ResponseHeaders:
@@ -613,12 +655,10 @@ class Response:
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
-        body = self.body
-        if isinstance(body, str):
-            body = body.encode()
-        elif type(body) is not bytes and not isinstance(body, Pieces):
-            body = Pieces(cast("Iterator[str | bytes]", body))
-        bodiless = request.method == "HEAD" or self.status in _BODILESS
+        body = self._body
+        if not isinstance(body, (bytes, Pieces)):
+            body = Pieces(body)
+        bodiless = request.method == "HEAD" or self._status in _BODILESS
         if self._headers is None and self._cookies is None and type(body) is bytes and not bodiless:
             return [("Content-Type", HTML), ("Content-Length", str(len(body)))], body
         fields = self._fields(request, body)
@@ -659,7 +699,7 @@ def safe_target(request: Request, url: str) -> bool:
     except ValueError:
         return False
     if parts.scheme or parts.netloc:
-        return (parts.scheme, parts.netloc.lower()) == (request.scheme, request.host.lower())
+        return bool(parts.netloc) and (parts.scheme, parts.netloc.lower()) == (request.scheme, request.host.lower())
     return url.startswith("/") and not url.startswith("//")
 
 
@@ -678,8 +718,8 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
     if kind is str or kind is bytes:
         return Response(value)
     if isinstance(value, Response):
-        if type(value.body) is not bytes:
-            value.body = Pieces(cast("Iterator[str | bytes]", value.body))
+        if not isinstance(value.body, (bytes, Pieces)):
+            value.body = Pieces(value.body)
         return value
     if value is None:
         return Response()
@@ -687,7 +727,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
         return Response(json_dumps(value), content_type=JSON)
     if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
         response = to_response(value[0], json_dumps)
-        response.status = Response(status=value[1]).status
+        response.status = value[1]
         if len(value) == 3:
             response.headers.merge(value[2] or ())
         return response
@@ -763,7 +803,7 @@ def _tnetstring_value(value: bytes, end: bytes, depth: int) -> Any:
         if end == b"]":
             return items
         if len(items) % 2 == 0 and all(isinstance(key, bytes) for key in items[::2]):
-            return dict(zip(items[::2], items[1::2]))
+            return dict(zip(items[::2], items[1::2], strict=True))
     raise ProtocolError("not a tnetstring")
 
 
@@ -938,8 +978,8 @@ def _joined_ids(conn_ids: Iterable[str | bytes | int]) -> list[bytes]:
     return [b" ".join(ids[start : start + MAX_TARGETS]) for start in range(0, len(ids), MAX_TARGETS)]
 
 
-_WEEKDAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @functools.lru_cache(maxsize=4)
@@ -1069,10 +1109,10 @@ def start_wsgi(request: Request, response: Response, start_response: StartRespon
 
 Handler = Callable[..., Any]
 Found = tuple["Route", Sequence[Union[str, None]], dict[str, Any]]
+Place = tuple["Brubeck", Union[Found, None], Any]  # an application, what it found for a request, and its prefix
 
 _UNSUPPORTED = " UNSUPPORTED"  # no client can name it: a class's route takes it, to answer for what it does not take
 _NO_METHOD = " NONE"  # no route takes it
-_UNLIMITED = 1 << 62
 _REMEMBERED = 4096
 _BASE = "http://routes"
 
@@ -1138,6 +1178,8 @@ class Routes:
         if isinstance(route.rule, re.Pattern):
             self._expressions.append(route)
         elif route.rule[:1] in ("@", "<"):
+            if route.rule in self._sockets:
+                raise ValueError(f"{route!r} has the same rule as {self._sockets[route.rule]!r}")
             self._sockets[route.rule] = route
         else:
             self._add_rule(route.rule, route)
@@ -1150,9 +1192,9 @@ class Routes:
             raise ValueError(f"there is a route named {route.name!r} already, {named[0]!r}: give name=")
         try:
             self.map.add(Rule(rule, endpoint=route, methods=route.accepts))
-            names = re.findall(r"<(\w+)[:(]", rule)
+            names = [name or "default" for name in re.findall(r"<(?:(\w+)(?=[:(]))?", rule)]
             route.rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
-        except (LookupError, ValueError, TypeError, re.error) as error:
+        except (LookupError, ValueError, TypeError, SyntaxError, re.error) as error:
             raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
         if route.name is not None:
             self._named[route.name] = [*named, route]
@@ -1213,7 +1255,7 @@ class Routes:
         try:
             self._adapter.match(path, _NO_METHOD)
         except MethodNotAllowed as error:
-            allowed.update(error.valid_methods or ())
+            allowed.update(m for m in error.valid_methods or () if self._adapter.test(path, m))
         except (NotFound, RequestRedirect):
             pass
         for route in self._expressions:
@@ -1273,6 +1315,9 @@ class MessageHandler:
             return getattr(self, "message", None)
         name = self.request.method
         taken = self.taken_methods()
+        route = self.request.route
+        if route is not None and route.methods is not None:
+            taken &= route.methods
         if name == "HEAD" and "HEAD" not in taken:
             name = "GET"
         return getattr(self, name.lower()) if name in taken else None
@@ -1317,7 +1362,7 @@ class WebMessageHandler(MessageHandler):
     def __call__(self, *arguments: Any, **named: Any) -> Response:
         response = to_response(super().__call__(*arguments, **named), self.app.json_dumps)
         if self._status is not None:
-            response.status = Response(status=self._status).status
+            response.status = self._status
         if self.headers:
             response.headers.merge(self.headers.pairs())
         response.add_cookies(self._response)
@@ -1326,6 +1371,23 @@ class WebMessageHandler(MessageHandler):
 
 # ---- Brubeck ---------------------------------------------------------------------------------------------------------
 # The application: routes in, `handle(request) -> response` out. It opens no socket and knows no door but WSGI's call.
+
+
+def _pieces_inside(request: Request, pieces: Pieces, inner: Place) -> Iterator[bytes]:
+    """The stream of a mounted application: each piece is made where its handler was called."""
+    try:
+        while True:
+            outer = request.enter(inner)
+            try:
+                piece = next(pieces, None)
+            finally:
+                inner = request.enter(outer)
+            if piece is None:
+                return
+            yield piece
+    finally:
+        pieces.close()
+
 
 Respond = Callable[[Request], Response]
 Middleware = Callable[[Respond], Respond]
@@ -1427,7 +1489,7 @@ class Brubeck:
         name: str | None,
         max_body: int | None,
     ) -> None:
-        if not callable(handler) or (isinstance(handler, type) and not hasattr(handler, "__call__")):
+        if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
             raise ValueError(f"the handler of {rule!r} cannot be called")
         if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
             raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
@@ -1469,14 +1531,14 @@ class Brubeck:
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
         def mounted(request: Request) -> Response:
-            outer = request.app, request.found, request.prefix
-            request.prefix += prefix
-            request.__dict__.pop("arguments", None)
+            outer = request.enter((other, None, request.prefix + prefix))
             try:
-                return other.handle(request)
+                response = other.handle(request)
             finally:
-                request.app, request.found, request.prefix = outer
-                request.__dict__.pop("arguments", None)
+                inner = request.enter(outer)
+            if isinstance(response.body, Pieces):
+                response.body = Pieces(_pieces_inside(request, response.body, inner))
+            return response
 
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
         self.routes.add(Route(rule, mounted, None, None, mounted, _UNLIMITED))
@@ -1517,7 +1579,7 @@ class Brubeck:
 
     def handle(self, request: Request) -> Response:
         """Answer a request: find its route, call its handler inside the middleware, make a Response of what came back.
-        It always returns a Response, whatever was raised on the way."""
+        It always returns a Response, whatever was raised on the way (but for KeyboardInterrupt, which is the operator's)."""
         request.app = self
         try:
             request.found = self._find(request)
@@ -1525,8 +1587,11 @@ class Brubeck:
             request.found = None
             request.refused = self._with_query(request, error)
         try:
-            return (self._respond or self._wrapped())(request)
-        except (KeyboardInterrupt, SystemExit):
+            response = (self._respond or self._wrapped())(request)
+            if not isinstance(response, Response):
+                raise TypeError(f"middleware gave a {type(response).__name__} for a Response")
+            return response
+        except KeyboardInterrupt:
             raise
         except BaseException as error:  # middleware's own
             return self.answer_error(request, error)
@@ -1550,16 +1615,16 @@ class Brubeck:
             if request.found is None:
                 raise cast(Exception, request.refused)
             route, positional, named = request.found
-            if request.content_length and request.content_length > request.max_body:
+            if request.content_length and route.max_body != _UNLIMITED and request.content_length > request.max_body:
                 raise body_too_large(request.max_body)
             if positional:
                 value = route.call(request, *positional)
             else:
                 value = route.call(request, **named) if named else route.call(request)
             return Response(value) if type(value) is str else to_response(value, self.json_dumps)
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             raise
-        except BaseException as error:  # eventlet's Timeout and GreenletExit are no Exceptions
+        except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
             return self.answer_error(request, error)
 
     def _wrapped(self) -> Respond:
@@ -1593,14 +1658,15 @@ class Brubeck:
             response = to_response(value, self.json_dumps)
             if not isinstance(value, (Response, tuple)):
                 response.status = status
-        except (KeyboardInterrupt, SystemExit):
+            if isinstance(error, HTTPError):
+                for name, text in error.headers.items():
+                    response.headers.setdefault(name, text)
+        except KeyboardInterrupt:
             raise
         except BaseException as failure:
             request.error = failure
             logger.error("the error handler for %s failed on %r", status, request.path, exc_info=failure)
             return self._plain_error(failure, 500)
-        for name, text in getattr(error, "headers", {}).items():
-            response.headers.setdefault(name, text)
         return response
 
     def _error_handler(self, error: BaseException, status: int) -> Handler | None:
@@ -1744,6 +1810,7 @@ class Client:
     @staticmethod
     def _environ(method: str, target: str, fields: ResponseHeaders, body: bytes) -> dict[str, Any]:
         path, _, query = target.partition("?")
+        query = query.encode().decode("latin-1")
         environ = {
             "REQUEST_METHOD": method.upper(),
             "SCRIPT_NAME": "",
@@ -1764,6 +1831,8 @@ class Client:
             "wsgi.run_once": False,
         }
         for name, value in fields.items():
+            if "_" in name:
+                continue
             key = name.upper().replace("-", "_")
             environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
         return environ
@@ -1784,7 +1853,7 @@ class Client:
 
     def _keep_cookie(self, text: str) -> None:
         name, _, value = text.partition(";")[0].partition("=")
-        if "; Max-Age=0" in text:
+        if "; Max-Age=0" in text or "; Max-Age=-" in text:
             self.cookies.pop(name, None)
         else:
             self.cookies[name] = value
@@ -1812,7 +1881,7 @@ def request_handler(app: Brubeck, connection: Mongrel2Connection, request: Reque
     """Have it answered."""
     try:
         response = respond(request)
-    except (KeyboardInterrupt, SystemExit) as error:  # a handler that calls exit() must not end the server
+    except KeyboardInterrupt as error:  # a handler's: the operator's is a signal to the server
         response = app.answer_error(request, error)
     result_handler(app, connection, request, response)
 
@@ -1946,7 +2015,7 @@ class Receivers:
 # ---- Servers ---------------------------------------------------------------------------------------------------------
 # The sockets: Mongrel2's, the signals that end a server, the access log.
 
-_ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/]+):[0-9]{1,5}|ipc://\S.*|inproc://\S+")
+_ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/*]+):([0-9]{1,5})|ipc://\S.*|inproc://\S+")
 
 
 def _is_readable(socket: zmq.Socket[Any]) -> bool:
@@ -2063,7 +2132,8 @@ class Mongrel2Connection:
 
     def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
         for address in (pull, pub):
-            if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2][:6] if address[:3] == "tcp" else 0) > 65535:
+            match = _ADDRESS.fullmatch(address)
+            if match is None or int(match[1] or 0) > 65535:
                 raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests)")
         self.pull, self.pub, self.identity = pull, pub, identity
         self.dropped = 0  # replies to clients of a Mongrel2 that is gone
@@ -2299,10 +2369,8 @@ def _wait_until_readable(socket: zmq.Socket[Any], seconds: float) -> None:
 
     if _is_readable(socket):
         return
-    try:
+    with contextlib.suppress(eventlet.Timeout):
         trampoline(socket.getsockopt(zmq.FD), read=True, timeout=seconds)
-    except eventlet.Timeout:
-        pass
 
 
 class AccessLog:
@@ -2371,7 +2439,7 @@ class Server:
 
         self._app.start()
         receivers = [Receivers(connection, self._load) for connection in self._connections]
-        for connection, receiver in zip(self._connections, receivers):
+        for connection, receiver in zip(self._connections, receivers, strict=True):
             connection.use_coroutines()
             receiver.start()
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -2422,7 +2490,9 @@ def serve(
 ) -> None:
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do."""
     if not connection:
-        fail("there is no connection to serve: give run() a Mongrel2Connection, or the command line --mongrel2 PULL PUB")
+        fail(
+            "there is no connection to serve: give run() a Mongrel2Connection, or the command line --mongrel2 PULL PUB"
+        )
     if patch:
         patch_standard_library()
     if not logging.getLogger().handlers:

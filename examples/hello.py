@@ -1,8 +1,8 @@
 """The ten lines: serve them with
 
-    brubeck_lite hello:app --mongrel2 tcp://127.0.0.1:9999 tcp://127.0.0.1:9998
-    gunicorn hello:app
-    python hello.py                     (behind a Mongrel2 that runs with mongrel2.conf)
+brubeck_lite hello:app --mongrel2 tcp://127.0.0.1:9999 tcp://127.0.0.1:9998
+gunicorn hello:app
+python hello.py                     (behind a Mongrel2 that runs with mongrel2.conf)
 """
 
 from brubeck_lite import Brubeck, Mongrel2Connection, Request

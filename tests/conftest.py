@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "examples")]
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(Path(__file__).parent.parent),
+    str(Path(__file__).parent.parent / "examples"),
+]
 
 from support import Mongrel2, behind_mongrel2, behind_wsgi
 

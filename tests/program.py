@@ -118,7 +118,9 @@ def status(request: Request, status: int) -> tuple[str, int]:
 
 @app.route("/headers")
 def headers(request: Request) -> Response:
-    response = Response(b"\x00\xff", 201, [("X-One", "1"), ("Link", "<a>"), ("Link", "<b>")], "application/octet-stream")
+    response = Response(
+        b"\x00\xff", 201, [("X-One", "1"), ("Link", "<a>"), ("Link", "<b>")], "application/octet-stream"
+    )
     response.set_cookie("plain", "value")
     response.set_cookie("odd", 'a; b "c" é', max_age=60, samesite="Strict")
     return response

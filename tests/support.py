@@ -112,7 +112,9 @@ class Mongrel2:
         """Start it, as a daemon, which is its way, and wait until clients can connect."""
         command = ["mongrel2", "config.sqlite", "f400bf85-4538-4f7a-8908-67e313d515c2"]
         subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(lambda: self.pid_file.exists() and self.pid_file.read_text().strip() and listens(self.port), what="Mongrel2")
+        wait_for(
+            lambda: self.pid_file.exists() and self.pid_file.read_text().strip() and listens(self.port), what="Mongrel2"
+        )
 
     def kill(self) -> None:
         """End it at once, as `kill -9` does, by the id that it wrote down."""

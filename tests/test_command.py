@@ -60,7 +60,7 @@ def mongrel2() -> Iterator[Mongrel2]:
         (["program:app", "--mongrel2", "9999", "tcp://127.0.0.1:9998"], "not an address: '9999'"),
         (["program:app", "--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:x"], "not an address"),
         (["program:app", "--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:99999"], "not an address"),
-        (["program:app", "--mongrel2", "tcp://*:9999", "tcp://*:9998"], "cannot connect to"),
+        (["program:app", "--mongrel2", "tcp://*:9999", "tcp://*:9998"], "not an address"),
     ],
 )  # fmt: skip
 def test_what_cannot_start_is_told_in_one_line(arguments: list[str], expected: str) -> None:
@@ -156,7 +156,9 @@ def test_it_says_what_it_waits_for_connects_to_and_loses() -> None:
     with behind_mongrel2("program:app", mongrel2, ready=False) as child:
         wait_for(lambda: f"waiting for Mongrel2 at {mongrel2.pull}" in output(child), what="the first line")
         with mongrel2:
-            wait_for(lambda: f"connected to Mongrel2: requests from {mongrel2.pull}" in output(child), what="the second")
+            wait_for(
+                lambda: f"connected to Mongrel2: requests from {mongrel2.pull}" in output(child), what="the second"
+            )
             assert fetch(mongrel2.port, "/")[0] == 200
         wait_for(lambda: f"Mongrel2 at {mongrel2.pull} is gone" in output(child), what="the third")
 
@@ -183,7 +185,11 @@ def test_max_body_bounds_bodies(mongrel2: Mongrel2) -> None:
 
 
 def test_pool_size_bounds_what_is_handled_at_once(mongrel2: Mongrel2) -> None:
-    with behind_mongrel2("program:app", mongrel2, "--pool-size", "1"), socket.socket() as first, socket.socket() as second:
+    with (
+        behind_mongrel2("program:app", mongrel2, "--pool-size", "1"),
+        socket.socket() as first,
+        socket.socket() as second,
+    ):
         for client, seconds in ((first, "0.5"), (second, "0.0")):
             client.connect(("127.0.0.1", mongrel2.port))
             client.sendall(f"GET /wait/{seconds} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -199,7 +205,9 @@ def test_the_access_log_has_a_line_for_each_answer(mongrel2: Mongrel2) -> None:
         fetch(mongrel2.port, "/text/%0A%22?q=1", headers={"User-Agent": 'a "quoted" \\ agent', "Referer": "http://x/"})
         wait_for(lambda: "GET /" in output(child), what="the line")
         line = next(line for line in output(child).splitlines() if "GET /" in line)
-        pattern = r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /text/%0A%22\?q=1 HTTP/1\.1" 200 13 '
+        pattern = (
+            r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /text/%0A%22\?q=1 HTTP/1\.1" 200 14 '
+        )
         assert re.fullmatch(pattern + r'"http://x/" "a \\x22quoted\\x22 \\x5c agent"', line), line
 
 
@@ -217,7 +225,10 @@ def test_no_client_can_forge_a_line_of_the_access_log(capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_requests_finish_and_ends_with_0(mongrel2: Mongrel2, number: int) -> None:
-    with behind_mongrel2("program:app", mongrel2) as child, socket.create_connection(("127.0.0.1", mongrel2.port)) as client:
+    with (
+        behind_mongrel2("program:app", mongrel2) as child,
+        socket.create_connection(("127.0.0.1", mongrel2.port)) as client,
+    ):
         client.sendall(b"GET /wait/1.0 HTTP/1.1\r\nHost: x\r\n\r\n")
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(0.3)
@@ -229,7 +240,10 @@ def test_a_signal_lets_requests_finish_and_ends_with_0(mongrel2: Mongrel2, numbe
 
 
 def test_a_second_signal_ends_at_once(mongrel2: Mongrel2) -> None:
-    with behind_mongrel2("program:app", mongrel2) as child, socket.create_connection(("127.0.0.1", mongrel2.port)) as client:
+    with (
+        behind_mongrel2("program:app", mongrel2) as child,
+        socket.create_connection(("127.0.0.1", mongrel2.port)) as client,
+    ):
         client.sendall(b"GET /wait/8.0 HTTP/1.1\r\nHost: x\r\n\r\n")
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(0.3)
@@ -240,7 +254,9 @@ def test_a_second_signal_ends_at_once(mongrel2: Mongrel2) -> None:
 
 
 def test_a_signal_while_it_waits_for_mongrel2_ends_it() -> None:
-    with process([sys.executable, "-m", "brubeck_lite", "program:app", *ADDRESSES[:1], "ipc:///nowhere/a", "ipc:///nowhere/b"]) as child:
+    with process(
+        [sys.executable, "-m", "brubeck_lite", "program:app", *ADDRESSES[:1], "ipc:///nowhere/a", "ipc:///nowhere/b"]
+    ) as child:
         wait_for(lambda: "waiting for Mongrel2" in output(child), what="the first line")
         child.send_signal(signal.SIGTERM)
         assert child.wait(5) == 0

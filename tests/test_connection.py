@@ -377,8 +377,12 @@ def test_run_without_a_connection_says_so_in_one_line() -> None:
 
 
 def test_importing_it_imports_neither_zmq_nor_eventlet() -> None:
-    text = "import sys, brubeck_lite; print([n for n in ('zmq', 'eventlet', 'greenlet', 'argparse') if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", text], env=environment(), capture_output=True, text=True)
+    text = (
+        "import sys, brubeck_lite; print([n for n in ('zmq', 'eventlet', 'greenlet', 'argparse') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", text], env=environment(), capture_output=True, text=True
+    )
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 

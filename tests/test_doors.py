@@ -341,7 +341,9 @@ def test_a_method_that_is_not_taken_is_405_with_allow(door: Door, method: str) -
 
 @pytest.mark.parametrize("method", ["PREPARE", "RENDER", "__INIT__", "ON_FINISH", "MESSAGE"])
 def test_no_request_names_an_attribute_of_a_class(door: Door, method: str) -> None:
-    answer = raw(door, f"{method} /class HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode())
+    answer = raw(
+        door, f"{method} /class HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
+    )
     assert answer[:12] in (b"HTTP/1.1 405", b"HTTP/1.1 400", b"HTTP/1.0 405") or (is_mongrel2(door) and answer == b"")
     assert b"not for clients" not in answer
 

@@ -264,8 +264,8 @@ def test_the_url_is_percent_encoded(target: str, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "path"), [(b"/a b", "/a b"), ("/é/日".encode(), "/é/日"), (b"/%41", "/%41"), (b"/%2525", "/%2525"),
-    (b"", "/")]
+    ("octets", "path"),
+    [(b"/a b", "/a b"), ("/é/日".encode(), "/é/日"), (b"/%41", "/%41"), (b"/%2525", "/%2525"), (b"", "/")],
 )
 def test_the_path_of_a_wsgi_server_is_utf_8_and_decoded_already(octets: bytes, path: str) -> None:
     status, text = by_wsgi(application(lambda r: r.path), PATH_INFO=octets.decode("latin-1"))
@@ -326,4 +326,3 @@ def test_an_attribute_is_worked_out_once(name: str) -> None:
 
 def test_an_attribute_that_nobody_reads_is_not_worked_out() -> None:
     assert see(lambda r: "fine", "/?" + "a&" * 2000, headers={"Host": "a b"}) == "fine"
-

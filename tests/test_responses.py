@@ -220,8 +220,8 @@ def test_what_cannot_stand_in_a_cookie_is_an_error_where_it_is_set(name: str, va
 
 
 @pytest.mark.parametrize(
-    ("scheme", "secure", "seen"), [("https", None, True), ("http", None, False), ("https", False, False),
-    ("http", True, True)]
+    ("scheme", "secure", "seen"),
+    [("https", None, True), ("http", None, False), ("https", False, False), ("http", True, True)],
 )
 def test_a_cookie_is_secure_as_its_request_was_unless_told(scheme: str, secure: bool | None, seen: bool) -> None:
     fields = by_wsgi(serving(with_cookie("a", "b", secure=secure)), wsgi__url_scheme=scheme)[1]
@@ -390,8 +390,8 @@ def test_the_nearest_error_handler_answers_and_the_status_is_kept(error: Excepti
 
 
 @pytest.mark.parametrize(
-    ("value", "status"), [("a", 404), ({}, 404), (None, 404), (("a", 410), 410), (Response("a"), 200),
-    (Response("a", 410), 410)]
+    ("value", "status"),
+    [("a", 404), ({}, 404), (None, 404), (("a", 410), 410), (Response("a"), 200), (Response("a", 410), 410)],
 )
 def test_an_error_handler_may_give_a_status_of_its_own(value: Any, status: int) -> None:
     app = Brubeck()

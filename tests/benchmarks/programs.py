@@ -19,10 +19,10 @@ def connect(zmq: Any, pull_address: str, pub_address: str) -> tuple[Any, Any]:
     return pull, pub
 
 
-def answer(message: bytes) -> bytes:
-    """The fixed answer to whoever sent the message."""
-    sender, conn_id, _ = message.split(b" ", 2)
-    return b"%b %d:%b, %b" % (sender, len(conn_id), conn_id, ANSWER)
+def answer(message: bytes) -> bytes | None:
+    """The fixed answer to whoever sent the message; none to news about connections, such as credits."""
+    sender, conn_id, path, _ = message.split(b" ", 3)
+    return None if path == b"@*" else b"%b %d:%b, %b" % (sender, len(conn_id), conn_id, ANSWER)
 
 
 def serve_bare(pull_address: str, pub_address: str, mode: str) -> None:
@@ -31,7 +31,9 @@ def serve_bare(pull_address: str, pub_address: str, mode: str) -> None:
 
     pull, pub = connect(zmq, pull_address, pub_address)
     while True:
-        pub.send(answer(pull.recv()))
+        reply = answer(pull.recv())
+        if reply is not None:
+            pub.send(reply)
 
 
 def serve_by_spawning(pull_address: str, pub_address: str, mode: str) -> None:
@@ -45,7 +47,9 @@ def serve_by_spawning(pull_address: str, pub_address: str, mode: str) -> None:
     def handle(message: bytes) -> None:
         if mode == "waits":
             eventlet.sleep(0.01)
-        pub.send(answer(message))
+        reply = answer(message)
+        if reply is not None:
+            pub.send(reply)
 
     while True:
         pool.spawn_n(handle, pull.recv())
