@@ -78,7 +78,8 @@ T = TypeVar("T")
 class HTTPError(Exception):
     """An answer that is not the one hoped for: raise it anywhere in a handler (or call `abort`).
 
-    `status` is the HTTP status; `message` a sentence for the client; `headers` go into the answer, like `Allow` in a 405.
+    `status` is the HTTP status; `message` a sentence for the client; `headers` go into the answer, like `Allow` in a
+    405.
     """
 
     def __init__(self, status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> None:
@@ -271,8 +272,8 @@ def _refuse_constant(name: str) -> NoReturn:
 class Request:
     """What a client asked. A door fills in the first group; the application the second; the rest follows from them.
 
-    `method`, `path` (decoded, whole), `version` ("HTTP/1.1"), `query_string`, `headers`, `scheme`, `remote_addr`, `stream`
-    `app`, `found`: `route` (None where none matched) and `arguments` (of the path, by name)
+    `method`, `path` (decoded, whole), `version` ("HTTP/1.1"), `query_string`, `headers`, `scheme`, `remote_addr`,
+    `stream` `app`, `found`: `route` (None where none matched) and `arguments` (of the path, by name)
     `query`, `cookies`, `host` (with port), `url`, `body`, `json`, `state` (free attributes)
     `environ` (WSGI), `sender` and `conn_id` (Mongrel2): None where the door has none.
     """
@@ -375,8 +376,8 @@ class Request:
         return SimpleNamespace()
 
     def get_argument(self, name: str, default: Any = None, type: Callable[[Any], Any] = str) -> Any:
-        """The argument of this name: of the path, else the first of the query, as `type`; `default` where there is none.
-        HTTPError 400, naming the argument, where `type` refuses it."""
+        """The argument of this name: of the path, else the first of the query, as `type`; `default` where there is
+        none. HTTPError 400, naming the argument, where `type` refuses it."""
         for source in (self.arguments, self.query):
             if name in source:
                 try:
@@ -391,11 +392,13 @@ class Request:
         return ([str(self.arguments[name])] if name in self.arguments else []) + self.query.getall(name)
 
     def url_for(self, name: str, /, **values: Any) -> str:
-        """The path of the named route, as the client must write it: with the prefix under which the application stands."""
+        """The path of the named route, as the client must write it: with the prefix under which the application
+        stands."""
         return quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
 
     def enter(self, place: Place) -> Place:
-        """Stand in another application, with the route it found and its prefix: returns where the request stood before."""
+        """Stand in another application, with the route it found and its prefix: returns where the request stood
+        before."""
         before = self.app, self.found, self.prefix
         self.app, self.found, self.prefix = place
         self.__dict__.pop("arguments", None)
@@ -413,7 +416,7 @@ HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 _BODILESS = frozenset([204, 304])
-STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 # The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids them to applications).
@@ -430,6 +433,13 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     )
 )
+
+
+def status_line(status: int) -> str:
+    """A status with its reason phrase, which RFC 9110 (15) calls optional but clients expect."""
+    return _STATUS_LINES.get(status) or f"{status} Status"
+
+
 HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
 
 
@@ -555,9 +565,9 @@ def _cookie_attribute(name: str, value: str) -> str:
 class Response:
     """An answer: `body` (bytes, str as UTF-8, or an iterator of either, which is streamed), `status`, `headers`.
 
-    `headers` is a mapping or pairs; `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or ValueError
-    for a body, a status or a header that cannot be sent. Content-Length, and Date and Server where the door has none of
-    its own, are added when it is sent; an answer to HEAD, a 204 and a 304 go without their body.
+    `headers` is a mapping or pairs; `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or
+    ValueError for a body, a status or a header that cannot be sent. Content-Length, and Date and Server where the door
+    has none of its own, are added when it is sent; an answer to HEAD, a 204 and a 304 go without their body.
     """
 
     __slots__ = ("_body", "_cookies", "_headers", "_status")
@@ -569,8 +579,13 @@ class Response:
         headers: HeaderFields | None = None,
         content_type: str | None = None,
     ) -> None:
-        self.body = body
-        self.status = status
+        if type(body) is str:
+            self._body: bytes | Iterator[str | bytes] = body.encode()
+        else:
+            self.body = body
+        self._status = 200
+        if status != 200:
+            self.status = status
         self._headers: ResponseHeaders | None = None
         self._cookies: dict[tuple[str, str, str | None], tuple[str, bool | None]] | None = None
         if headers is not None:
@@ -591,7 +606,7 @@ class Response:
             body = bytes(body)
         elif not hasattr(body, "__next__"):
             raise TypeError(f"a body is str, bytes or an iterator of them, not {type(body).__name__}")
-        self._body: bytes | Iterator[str | bytes] = body
+        self._body = body
 
     @property
     def status(self) -> int:
@@ -625,8 +640,8 @@ class Response:
     ) -> None:
         """Have the client keep a cookie (RFC 6265): for `max_age` seconds, or until the browser closes.
 
-        `secure=None` means: only over https if the request came by https. `samesite` is "Lax", "Strict", "None" or None.
-        ValueError for what cannot stand in a cookie.
+        `secure=None` means: only over https if the request came by https. `samesite` is "Lax", "Strict", "None" or
+        None. ValueError for what cannot stand in a cookie.
         """
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"not the name of a cookie: {name!r}")
@@ -749,24 +764,24 @@ _INTEGER = re.compile(rb"-?[0-9]{1,1000}")
 _FLOAT = re.compile(rb"-?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?(?:e[+-]?[0-9]{1,3})?|inf|nan)")
 
 
-def _split_netstring(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """`len:bytes` and the character that ends it -> bytes, that character, the rest."""
-    length = _LENGTH.match(data)
+def _split_netstring(data: bytes, offset: int = 0) -> tuple[bytes, bytes, int]:
+    """The `len:bytes` at `offset` -> bytes, the character that ends it, the offset behind that."""
+    length = _LENGTH.match(data, offset)
     if length is None:
         raise ProtocolError("a netstring begins with its length")
     start = length.end()
     end = start + int(length[1])
     if len(data) <= end:
-        raise ProtocolError("a netstring is longer than its message")
-    return data[start:end], data[end : end + 1], data[end + 1 :]
+        raise ProtocolError("a netstring is longer than what holds it")
+    return data[start:end], data[end : end + 1], end + 1
 
 
 def parse_netstring(data: bytes) -> tuple[bytes, bytes]:
     """`len:bytes,` and more -> (bytes, what follows); ProtocolError if there is no netstring at the beginning."""
-    value, end, rest = _split_netstring(data)
+    value, end, offset = _split_netstring(data)
     if end != b",":
         raise ProtocolError("a netstring ends with a comma")
-    return value, rest
+    return value, data[offset:]
 
 
 def format_netstring(value: bytes) -> bytes:
@@ -779,8 +794,8 @@ def parse_tnetstring(data: bytes) -> tuple[Any, bytes]:
 
     `,` bytes, `#` int, `^` float, `!` bool, `~` None, `]` list, `}` dict with bytes for keys, nested at most 50 deep.
     """
-    value, end, rest = _split_netstring(data)
-    return _tnetstring_value(value, end, 0), rest
+    value, end, offset = _split_netstring(data)
+    return _tnetstring_value(value, end, 0), data[offset:]
 
 
 def _tnetstring_value(value: bytes, end: bytes, depth: int) -> Any:
@@ -798,7 +813,7 @@ def _tnetstring_value(value: bytes, end: bytes, depth: int) -> Any:
         items = []
         offset = 0
         while offset < len(value):
-            item_value, item_end, offset = _next_item(value, offset)
+            item_value, item_end, offset = _split_netstring(value, offset)
             items.append(_tnetstring_value(item_value, item_end, depth + 1))
         if end == b"]":
             return items
@@ -807,19 +822,9 @@ def _tnetstring_value(value: bytes, end: bytes, depth: int) -> Any:
     raise ProtocolError("not a tnetstring")
 
 
-def _next_item(data: bytes, offset: int) -> tuple[bytes, bytes, int]:
-    """The netstring at `offset` -> its bytes, the character that ends it, the offset behind it."""
-    length = _LENGTH.match(data, offset)
-    if length is None:
-        raise ProtocolError("a tnetstring's item begins with its length")
-    end = length.end() + int(length[1])
-    if len(data) <= end:
-        raise ProtocolError("a tnetstring's item is longer than what holds it")
-    return data[length.end() : end], data[end : end + 1], end + 1
-
-
 def format_tnetstring(value: Any) -> bytes:
-    """None, bool, int, float, bytes, str (as UTF-8), lists and dicts of them -> a tnetstring; TypeError for the rest."""
+    """None, bool, int, float, bytes, str (as UTF-8), lists and dicts of them -> a tnetstring; TypeError for the
+    rest."""
     if value is None:
         return b"0:~"
     if isinstance(value, bool):
@@ -838,23 +843,28 @@ def format_tnetstring(value: Any) -> bytes:
 
 
 # Raw bytes stay raw in Mongrel2's JSON: Latin-1 is what header fields are, and control characters pass unless "strict".
-_decode_json = json.JSONDecoder(strict=False).decode
+_decode_json = json.JSONDecoder(strict=False).raw_decode
+
+
+_HEADER_TYPES = frozenset([str, list])
 
 
 def _mongrel2_fields(data: bytes, end: bytes) -> dict[str, Any]:
     """The headers of a message, JSON or the inside of a tnetstring dictionary -> by name a str, or a list of them."""
     if end == b"}":
-        latin1 = _as_latin1(_tnetstring_value(data, end, 0))
-    else:
+        fields = _as_latin1(_tnetstring_value(data, end, 0))
+    elif end == b",":
         try:
-            latin1 = _decode_json(data.decode("latin-1"))
+            fields, length = _decode_json(data.decode("latin-1"))
         except (ValueError, RecursionError) as error:
             raise ProtocolError("the headers are not JSON") from error
-    if end not in (b"}", b",") or not isinstance(latin1, dict):
-        raise ProtocolError("the headers are no dictionary")
-    if not set(map(type, latin1.values())) <= {str, list}:
-        raise ProtocolError("a header is no string")
-    return latin1
+        if length != len(data):
+            raise ProtocolError("the headers are not JSON alone")
+    else:
+        raise ProtocolError("the headers are neither JSON nor a tnetstring")
+    if type(fields) is not dict or not _HEADER_TYPES.issuperset(map(type, fields.values())):
+        raise ProtocolError("the headers are no dictionary of texts")
+    return fields
 
 
 def _as_latin1(value: Any) -> Any:
@@ -881,21 +891,20 @@ class Mongrel2Request(Request):
         self.fields = fields
         self._octets = body
         self.method = self.text("METHOD")
-        if "VERSION" in fields:
-            self.version = self.text("VERSION")
-            self.keep_alive = self.version != "HTTP/1.0" and (
-                "connection" not in fields or "close" not in self.text("connection").lower()
-            )
-        else:
+        version = fields.get("VERSION")
+        if version is None:
             # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
             self.is_message = self.method in ("JSON", "XML")
+        elif version != "HTTP/1.1" or "connection" in fields:
+            self.version = self.text("VERSION")
+            self.keep_alive = self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
         try:
             self.path = decode_path(unquote_to_bytes(path) if b"%" in path else path)
         except HTTPError as error:
             self.path, self.refused = path.decode("latin-1"), error
-        if not self.path.startswith("/") and not self.is_message and self.refused is None:
+        if self.path[:1] != "/" and not self.is_message and self.refused is None:
             self.refused = HTTPError(400, "the path must begin with /")
-        if any(name.startswith("x-mongrel2-upload-") for name in fields):
+        if "x-mongrel2-upload-start" in fields or "x-mongrel2-upload-done" in fields:
             self.refused = HTTPError(413, "the body is over the limit for this server")
             self.keep_alive = False  # which also ends an upload that is on its way (Mongrel2 manual, 5.5)
 
@@ -948,15 +957,16 @@ def parse_mongrel2(message: bytes) -> Mongrel2Request:
     sender, conn_id, path, rest = parts
     if not sender or not sender.isascii() or not conn_id.isdigit() or not path:
         raise ProtocolError("a message begins with a sender, a connection's number and a path")
-    headers, end, rest = _split_netstring(rest)
-    body, rest = parse_netstring(rest)
-    if rest:
+    headers, end, offset = _split_netstring(rest)
+    body, comma, offset = _split_netstring(rest, offset)
+    if comma != b"," or offset != len(rest):
         raise ProtocolError("a message ends with its body")
     return Mongrel2Request(sender.decode(), conn_id.decode(), path, _mongrel2_fields(headers, end), body)
 
 
 def format_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], payload: bytes) -> list[bytes]:
-    """The messages that take `payload` to these connections of `sender`, at most 128 in each. An empty payload closes."""
+    """The messages that take `payload` to these connections of `sender`, at most 128 in each. An empty payload
+    closes."""
     return [b"%b %d:%b, %b" % (_octets(sender), len(ids), ids, payload) for ids in _joined_ids(conn_ids)]
 
 
@@ -992,16 +1002,14 @@ def http_date(second: int) -> str:
 
 def format_head(request: Request, status: int, fields: list[tuple[str, str]], date: str) -> bytes:
     """The status line and the header fields of an HTTP/1.1 answer, with Date and Server where they are not given."""
-    line = STATUS_LINES.get(status) or f"{status} Status"
-    text = f"HTTP/1.1 {line}\r\n" + "".join([f"{name}: {value}\r\n" for name, value in fields])
-    given = {name.lower() for name, _ in fields}
-    if "date" not in given:
-        text += f"Date: {date}\r\n"
-    if "server" not in given:
-        text += "Server: brubeck_lite\r\n"
+    given = "".join([f"\r\n{name}: {value}" for name, value in fields])
+    lowered = given.lower()
+    added = "" if "\r\ndate: " in lowered else f"\r\nDate: {date}"
+    if "\r\nserver: " not in lowered:
+        added += "\r\nServer: brubeck_lite"
     if not request.keep_alive:
-        text += "Connection: close\r\n"
-    return (text + "\r\n").encode("latin-1")
+        added += "\r\nConnection: close"
+    return f"HTTP/1.1 {status_line(status)}{given}{added}\r\n\r\n".encode("latin-1")
 
 
 # ---- WSGI ------------------------------------------------------------------------------------------------------------
@@ -1083,8 +1091,8 @@ class WSGIRequest(Request):
 
     @lazy
     def stream(self) -> io.BufferedReader:
-        """The body as a file object, bounded by `max_body`: reading on raises HTTPError 413. Without a Content-Length it
-        is read to its end where the server says that it ends by itself; else a chunked body is refused with 411."""
+        """The body as a file object, bounded by `max_body`: reading on raises HTTPError 413. Without a Content-Length
+        it is read to its end where the server says that it ends by itself; else a chunked body is refused with 411."""
         environ = self.environ
         length: int | None = self.content_length
         if not environ.get("CONTENT_LENGTH"):
@@ -1097,7 +1105,7 @@ class WSGIRequest(Request):
 def start_wsgi(request: Request, response: Response, start_response: StartResponse) -> Iterable[bytes]:
     """Send an answer through a WSGI server: status and fields by `start_response`, the body as what is returned."""
     fields, body = response.finish(request)
-    start_response(STATUS_LINES.get(response.status) or f"{response.status} Status", fields)
+    start_response(status_line(response.status), fields)
     if type(body) is bytes:
         return [body]
     return body  # type: ignore[return-value]
@@ -1168,7 +1176,7 @@ class Routes:
         self._expressions: list[Route] = []
         self._sockets: dict[str, Route] = {}
         self._named: dict[str | None, list[Route]] = {}
-        self._found: dict[tuple[str, str], Found] = {}
+        self.found: dict[tuple[str, str], Found] = {}
 
     def add(self, route: Route) -> None:
         """Register a route; ValueError for what conflicts with another or cannot be understood."""
@@ -1184,7 +1192,7 @@ class Routes:
         else:
             self._add_rule(route.rule, route)
         self.all.append(route)
-        self._found = {}
+        self.found = {}
 
     def _add_rule(self, rule: str, route: Route) -> None:
         named = self._named.get(route.name, [])
@@ -1201,13 +1209,13 @@ class Routes:
 
     def find(self, method: str, path: str) -> Found:
         """The route that takes this method of this path, and its arguments; HTTPError if there is none."""
-        found = self._found.get((method, path))
+        found = self.found.get((method, path))
         if found is None:
             found = self._match(method, path) or self._refuse(method, path)
             if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
-                if len(self._found) >= _REMEMBERED:
-                    self._found = {}
-                self._found[method, path] = found
+                if len(self.found) >= _REMEMBERED:
+                    self.found = {}
+                self.found[method, path] = found
         return found
 
     def find_socket(self, path: str) -> Found:
@@ -1280,8 +1288,8 @@ HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class MessageHandler:
-    """A handler with a method for each method it takes: `get`, `post`, `put`, `patch`, `delete`, `head`, `options`; others
-    only where `methods = ("REPORT",)` lists them. `message()` takes what comes through a message socket.
+    """A handler with a method for each method it takes: `get`, `post`, `put`, `patch`, `delete`, `head`, `options`;
+    others only where `methods = ("REPORT",)` lists them. `message()` takes what comes through a message socket.
 
     What they return is the body of a plain answer to HTTP, and the bare payload to a message socket.
     """
@@ -1396,10 +1404,10 @@ Middleware = Callable[[Respond], Respond]
 class Brubeck:
     """An application: routes, and what is common to them.
 
-    `msg_conn`: the connection (or a list of them) that `run()` serves. `handler_tuples`: (pattern, handler) or (pattern,
-    handler, methods), with expressions for patterns. `pool_size`: how many requests are handled at once; `max_waiting`: how
-    many more may wait for that, before 503 is the answer. `max_body`: bytes in a request's body, unless its route says
-    otherwise. `debug=True` shows tracebacks in pages. ValueError for a route that cannot be.
+    `msg_conn`: the connection (or a list of them) that `run()` serves. `handler_tuples`: (pattern, handler) or
+    (pattern, handler, methods), with expressions for patterns. `pool_size`: how many requests are handled at once;
+    `max_waiting`: how many more may wait for that, before 503 is the answer. `max_body`: bytes in a request's body,
+    unless its route says otherwise. `debug=True` shows tracebacks in pages. ValueError for a route that cannot be.
     """
 
     def __init__(
@@ -1451,8 +1459,9 @@ class Brubeck:
         """Decorator: the function or class answers requests for this rule.
 
         `rule`: `/hello/<name>` (werkzeug's, converters as in `<int:id>`), `@chat` or `<chat` for a message socket, or a
-        compiled expression. `methods`: by default GET for a function, what it defines for a class. `name`: for `url_for`,
-        by default the handler's. `max_body`: bytes, instead of the application's. ValueError for what cannot be.
+        compiled expression. `methods`: by default GET for a function, what it defines for a class. `name`: for
+        `url_for`, by default the handler's. `max_body`: bytes, instead of the application's. ValueError for what cannot
+        be.
         """
 
         def register(handler: T) -> T:
@@ -1525,8 +1534,8 @@ class Brubeck:
             self.routes.all[-1].methods = self.routes.all[-1].accepts = None
 
     def mount(self, prefix: str, other: Brubeck) -> None:
-        """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own errors
-        and middleware. ValueError unless the prefix is like "/admin"."""
+        """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
+        errors and middleware. ValueError unless the prefix is like "/admin"."""
         if not re.fullmatch(r"(?:/[^/]+)+", prefix):
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
@@ -1545,8 +1554,9 @@ class Brubeck:
         self._mounted.append(other)
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
-        """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class (the nearest class
-        wins). Its answer keeps the error's status unless it gives one. 500 gets every exception that nothing else takes."""
+        """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class (the nearest
+        class wins). Its answer keeps the error's status unless it gives one. 500 gets every exception that nothing else
+        takes."""
 
         def register(handler: T) -> T:
             self._error_handlers[what] = cast(Handler, handler)
@@ -1555,8 +1565,9 @@ class Brubeck:
         return register
 
     def wrap(self, middleware: Middleware) -> Middleware:
-        """Put `middleware(respond) -> respond` around every answer, where `respond(request) -> Response`. The first one is
-        the outermost. Routing is done (`request.route` is None where nothing matched), and errors are Responses already."""
+        """Put `middleware(respond) -> respond` around every answer, where `respond(request) -> Response`. The first one
+        is the outermost. Routing is done (`request.route` is None where nothing matched), and errors are Responses
+        already."""
         self._middleware.append(middleware)
         self._respond = None
         return middleware
@@ -1579,7 +1590,8 @@ class Brubeck:
 
     def handle(self, request: Request) -> Response:
         """Answer a request: find its route, call its handler inside the middleware, make a Response of what came back.
-        It always returns a Response, whatever was raised on the way (but for KeyboardInterrupt, which is the operator's)."""
+        It always returns a Response, whatever was raised on the way (but for KeyboardInterrupt, which is the
+        operator's)."""
         request.app = self
         try:
             request.found = self._find(request)
@@ -1607,7 +1619,7 @@ class Brubeck:
             path = path[len(request.prefix) :]
             if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
                 raise HTTPError(308, headers={"Location": "/"})
-        return self.routes.find(request.method, path)
+        return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
 
     def _call_handler(self, request: Request) -> Response:
         """The innermost step: what the handler returned, or the answer to what it raised, as a Response."""
@@ -1670,7 +1682,8 @@ class Brubeck:
         return response
 
     def _error_handler(self, error: BaseException, status: int) -> Handler | None:
-        """The handler for this status of an HTTPError, else for the nearest class of the exception, else for its 500."""
+        """The handler for this status of an HTTPError, else for the nearest class of the exception, else for its
+        500."""
         handlers = self._error_handlers
         kinds: list[Any] = [status] if isinstance(error, HTTPError) else []
         kinds += [*type(error).__mro__, status]
@@ -1678,7 +1691,7 @@ class Brubeck:
 
     def _plain_error(self, error: BaseException, status: int) -> Response:
         """Status and message as plain text; for what was not meant for the client nothing else, unless `debug`."""
-        line = STATUS_LINES.get(status) or f"{status} Status"
+        line = status_line(status)
         if isinstance(error, HTTPError) and status == error.status:
             message, headers = error.message, error.headers
         else:
@@ -1737,9 +1750,9 @@ class Brubeck:
         """Serve until SIGINT or SIGTERM, which let requests finish for up to 10 seconds (a second one does not).
 
         `connection`: one or several, by default `msg_conn`. `patch=True` has eventlet replace the blocking parts of the
-        standard library, so that a handler that waits holds up no other. What imported names from them before (`from socket
-        import socket`, a driver, a thread that is running) keeps the blocking ones: the command line patches before it
-        imports the program, so prefer it. SystemExit 2, after one line on stderr, where it cannot start.
+        standard library, so that a handler that waits holds up no other. What imported names from them before (`from
+        socket import socket`, a driver, a thread that is running) keeps the blocking ones: the command line patches
+        before it imports the program, so prefer it. SystemExit 2, after one line on stderr, where it cannot start.
         """
         serve(self, connection or self.msg_conn, patch=patch)
 
@@ -1788,8 +1801,8 @@ class Client:
         json: Any = None,
         raise_errors: bool | None = None,
     ) -> Answer:
-        """Send one request. `path` may have a query; `data` is the body, or the fields of a form; `json` a value to send as
-        JSON. `raise_errors=True`: the exception behind a 500 is raised here."""
+        """Send one request. `path` may have a query; `data` is the body, or the fields of a form; `json` a value to
+        send as JSON. `raise_errors=True`: the exception behind a 500 is raised here."""
         fields = ResponseHeaders(headers)
         if isinstance(data, Mapping):
             fields.setdefault("Content-Type", "application/x-www-form-urlencoded")
@@ -1895,7 +1908,8 @@ def result_handler(app: Brubeck, connection: Mongrel2Connection, request: Reques
 
 
 class Load:
-    """How much of the pool is in use: shared by all connections of a process, so that the bounds hold for them together."""
+    """How much of the pool is in use: shared by all connections of a process, so that the bounds hold for them
+    together."""
 
     def __init__(self, app: Brubeck) -> None:
         self.app = app
@@ -1929,10 +1943,10 @@ class Load:
 class Receivers:
     """The coroutines that take turns at receiving from one connection.
 
-    The one that receives a message handles it itself, for making a coroutine costs more than most handlers do. Before it
-    starts, a zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and
-    nothing was spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with its
-    own message and parked, else a new one. So each message that waits has a coroutine, and receiving never stops.
+    The one that receives a message handles it itself, for making a coroutine costs more than most handlers do. Before
+    it starts, a zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and
+    nothing was spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with
+    its own message and parked, else a new one. So each message that waits has a coroutine, and receiving never stops.
     """
 
     MAX_PARKED = 500
@@ -1961,7 +1975,8 @@ class Receivers:
             self._hub.schedule_call_global(0, self._hand_over)
 
     def _hand_over(self) -> None:
-        """Runs in the hub: whoever was receiving waits for something. If it waits inside a handler, another receives."""
+        """Runs in the hub: whoever was receiving waits for something. If it waits inside a handler, another
+        receives."""
         self._timer_since = None
         if self._handling:
             self._handling = False
@@ -2024,11 +2039,54 @@ def _is_readable(socket: zmq.Socket[Any]) -> bool:
     return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
+# What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
+_CREDITS = re.compile(
+    rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:\{"type":"credits"\},'
+)
+
+
+class _Bell:
+    """Wakes the one coroutine that waits for a socket. Its listener stays in eventlet's hub as long as the socket
+    lives, for to register one for each wait costs more than most handlers do."""
+
+    def __init__(self, socket: zmq.Socket[Any]) -> None:
+        import zmq
+        from eventlet import hubs
+        from greenlet import getcurrent
+
+        self._current = getcurrent
+        self._hub = hubs.get_hub()
+        self._sleeper: greenlet | None = None
+        descriptor = socket.getsockopt(zmq.FD)
+        self._listener: Any = self._hub.add(self._hub.READ, descriptor, self._ring, self._ring, lambda: None)
+
+    def _ring(self, *_: Any) -> None:
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None:
+            sleeper.switch()
+
+    def ring_soon(self) -> None:
+        """Wake who waits, from whatever coroutine."""
+        self._hub.schedule_call_global(0, self._ring)
+
+    def wait(self) -> None:
+        """Wait until there may be something to read. The descriptor tells of news once, so the socket must have
+        answered EAGAIN just before (libzmq manual, zmq_getsockopt, ZMQ_FD)."""
+        self._sleeper = self._current()
+        self._hub.switch()
+
+    def close(self) -> None:
+        """Take the listener away, before the socket is closed."""
+        if self._listener is not None:
+            self._hub.remove(self._listener)
+            self._listener = None
+
+
 class _Life:
     """One pair of sockets, from the subscription of a Mongrel2 until either end is gone.
 
-    It never reconnects: connection ids begin again at 1 in a new Mongrel2, and what one life still holds must not reach the
-    clients of the next.
+    It never reconnects: connection ids begin again at 1 in a new Mongrel2, and what one life still holds must not reach
+    the clients of the next.
     """
 
     SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
@@ -2044,6 +2102,7 @@ class _Life:
         self.credits: dict[str, int] = {}  # by connection id: bytes it has room for, with download.flow_control
         self.waiting: dict[str, Event] = {}  # by connection id: a coroutine that waits for room
         self.next_check = 0.0
+        self.bell: _Bell | None = None  # inside run()
         self.alive = True
         self.pub = context.socket(zmq.XPUB)
         self.pull = context.socket(zmq.PULL)
@@ -2066,8 +2125,8 @@ class _Life:
             raise ValueError(f"cannot connect to {pub!r}: {error}") from error
 
     def begin(self) -> bool:
-        """Connect the PULL once Mongrel2 has subscribed, so that no reply can be faster than the subscription. False if it
-        has not."""
+        """Connect the PULL once Mongrel2 has subscribed, so that no reply can be faster than the subscription. False if
+        it has not."""
         self._read_subscriptions()
         if not self.prefixes:
             return False
@@ -2090,7 +2149,8 @@ class _Life:
     def give(self, conn_id: str, credits: str) -> None:
         """Note that a connection has room for so many bytes more, and tell who waits for it."""
         self.credits[conn_id] = self.credits.get(conn_id, 0) + int(credits if credits.isdigit() else 0)
-        self._wake(conn_id)
+        if conn_id in self.waiting:
+            self._wake(conn_id)
 
     def forget(self, conn_id: str) -> None:
         """Note that a connection is no more."""
@@ -2114,6 +2174,8 @@ class _Life:
         self.alive = False
         for conn_id in [*self.requests, *self.credits]:
             self.forget(conn_id)
+        if self.bell is not None:
+            self.bell.close()
         self.pull.disable_monitor()
         self._monitor.close(0)
         self.pull.close(0)
@@ -2121,10 +2183,12 @@ class _Life:
 
 
 class Mongrel2Connection:
-    """A Mongrel2 server, whose `send_spec` is `pull` and whose `recv_spec` is `pub` (addresses like tcp://127.0.0.1:9999).
+    """A Mongrel2 server, whose `send_spec` is `pull` and whose `recv_spec` is `pub` (addresses like
+    tcp://127.0.0.1:9999).
 
-    Mongrel2 may start later, end, and come back. By itself `recv()` blocks as pyzmq does; inside `run()` only the coroutine
-    waits. Not for several threads. `identity` sets the sockets' ZeroMQ identity. ValueError for an address that is none.
+    Mongrel2 may start later, end, and come back. By itself `recv()` blocks as pyzmq does; inside `run()` only the
+    coroutine waits. Not for several threads. `identity` sets the sockets' ZeroMQ identity. ValueError for an address
+    that is none.
     """
 
     MAX_JOINED = 64 << 20  # bytes of an iterator's pieces, which go as one answer
@@ -2142,6 +2206,7 @@ class Mongrel2Connection:
         self._life: _Life | None = None
         self._silent_since: float | None = None
         self._last_turn: float | None = None  # when to stop receiving
+        self._in_coroutines = False
         self._wait: Callable[[Any, float], None] = _block_until_readable
         self._sleep: Callable[[float], None] = time.sleep
 
@@ -2154,13 +2219,20 @@ class Mongrel2Connection:
 
         while True:
             if self._last_turn is not None and time.monotonic() >= self._last_turn:
-                raise EOFError("the connection is closed")
+                self._end_receiving()
             life = self._life or self._begin_life()
             try:
                 message = life.pull.recv(zmq.NOBLOCK)
             except zmq.Again:
                 self._idle(life)
                 continue
+            if self._in_coroutines and b" @* " in message:
+                credits = _CREDITS.fullmatch(message)
+                if credits is not None:  # one for each answer: not worth a request
+                    conn_id = credits[1].decode()
+                    if conn_id in life.credits:
+                        life.give(conn_id, credits[2].decode())
+                    continue
             try:
                 request = parse_mongrel2(message)
             except ProtocolError as error:
@@ -2189,9 +2261,10 @@ class Mongrel2Connection:
                 self._wait(life.pub, deadline - time.monotonic())
             if self._last_turn is not None:
                 life.close(0)
-                raise EOFError("the connection is closed")
+                self._end_receiving()
             if begun:
                 self._life = life
+                life.bell = _Bell(life.pull) if self._in_coroutines else None
                 self._silent_since = None
                 logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
                 return life
@@ -2210,9 +2283,17 @@ class Mongrel2Connection:
                 self._life = None
                 life.close(0)
                 return
-        self._wait(life.pull, life.CHECK)
+        if life.bell is not None:
+            life.bell.wait()
+        else:
+            self._wait(life.pull, life.CHECK)
         if self._last_turn is not None and not _is_readable(life.pull):
             self._last_turn = 0.0
+
+    def _end_receiving(self) -> NoReturn:
+        if self._life is not None and self._life.bell is not None:
+            self._life.bell.close()  # what is not received would ring it for ever
+        raise EOFError("the connection is closed")
 
     def _check_sender(self, life: _Life, sender: str) -> None:
         if not life.covers(sender):
@@ -2239,7 +2320,8 @@ class Mongrel2Connection:
     def reply(self, request: Mongrel2Request, payload: bytes) -> None:
         """Send `payload` as it is to the client of this request. It goes by the sockets the request came from: if that
         Mongrel2 is gone, so is the client, and the reply is dropped and counted. An empty payload closes."""
-        self.deliver([request], payload)
+        sender, conn_id = request.sender.encode(), request.conn_id.encode()
+        self._send(request.life or self._life, b"%b %d:%b, %b" % (sender, len(conn_id), conn_id, payload))
 
     def deliver(self, requests: Iterable[Mongrel2Request], payload: bytes) -> None:
         """Send `payload` to the clients of all these requests, 128 in one message."""
@@ -2296,7 +2378,10 @@ class Mongrel2Connection:
         connection for which more than its credits would wait. A client that makes no room for 30 seconds is closed."""
         life, conn_id = request.life, request.conn_id
         room = None if life is None else life.credits.get(conn_id)
-        while life is not None and room is not None and room < len(payload):
+        if life is None or room is None:
+            self.reply(request, payload)
+            return
+        while room < len(payload):
             if room > 0:
                 self.reply(request, payload[:room])
                 payload = payload[room:]
@@ -2308,8 +2393,7 @@ class Mongrel2Connection:
             if conn_id not in life.credits:
                 return  # the client has left
             room = life.credits[conn_id]
-        if life is not None and room is not None:
-            life.credits[conn_id] -= len(payload)
+        life.credits[conn_id] -= len(payload)
         self.reply(request, payload)
 
     def _wait_for_room(self, life: _Life, conn_id: str) -> bool:
@@ -2337,7 +2421,13 @@ class Mongrel2Connection:
         """From here on only the coroutine that calls waits, not the process: `run()` says so."""
         import eventlet
 
+        self._in_coroutines = True
         self._wait, self._sleep = _wait_until_readable, eventlet.sleep
+
+    def check(self) -> None:
+        """Have the coroutine that receives look whether Mongrel2 is still there: ten times a second inside `run()`."""
+        if self._life is not None and self._life.bell is not None:
+            self._life.bell.ring_soon()
 
     def finish_receiving(self, seconds: float) -> None:
         """Give out what is on its way, until a moment of silence or for `seconds`; then `recv()` raises EOFError."""
@@ -2374,7 +2464,8 @@ def _wait_until_readable(socket: zmq.Socket[Any], seconds: float) -> None:
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` only takes note; `write` does the work."""
+    """A line for each answer in the combined format, on standard output. `add` only takes note; `write` does the
+    work."""
 
     def __init__(self) -> None:
         self._noted: list[tuple[float, Request, int, int]] = []
@@ -2392,7 +2483,8 @@ class AccessLog:
 
 
 def _escape_for_log(text: str) -> str:
-    """Text of a client's as printable ASCII without quotes or backslashes of its own, so that it cannot pass for more."""
+    """Text of a client's as printable ASCII without quotes or backslashes of its own, so that it cannot pass for
+    more."""
     return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
@@ -2407,8 +2499,8 @@ def format_access_line(when: float, request: Request, status: int, size: int) ->
 
 
 def patch_standard_library() -> None:
-    """Have eventlet replace what blocks in the standard library, once. Its warning that it is in maintenance, and no other,
-    is kept from users, who cannot do anything about it."""
+    """Have eventlet replace what blocks in the standard library, once. Its warning that it is in maintenance, and no
+    other, is kept from users, who cannot do anything about it."""
     import warnings
 
     with warnings.catch_warnings():
@@ -2445,8 +2537,8 @@ class Server:
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while not self._stopping:
+                self._tick()
                 eventlet.sleep(0.1)
-                self._write_access_log()
             self._finish(receivers)
         finally:
             for number, handler in before.items():
@@ -2454,7 +2546,7 @@ class Server:
             for connection in self._connections:
                 connection.close()
             self._app.stop()
-            self._write_access_log()
+            self._tick()
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stopping:
@@ -2472,11 +2564,13 @@ class Server:
         while time.monotonic() < deadline:
             if all(receiver.ended for receiver in receivers) and not self._load.busy and not self._load.waiting:
                 return
+            self._tick()
             eventlet.sleep(0.02)
         logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
 
-    def _write_access_log(self) -> None:
+    def _tick(self) -> None:
         for connection in self._connections:
+            connection.check()
             if connection.access_log is not None:
                 connection.access_log.write()
 

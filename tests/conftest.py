@@ -14,7 +14,7 @@ sys.path[:0] = [
     str(Path(__file__).parent.parent / "examples"),
 ]
 
-from support import Mongrel2, behind_mongrel2, behind_wsgi
+from support import Mongrel2, behind_mongrel2, behind_wsgi  # noqa: E402
 
 DOORS = ("mongrel2-json", "mongrel2-tnetstring", "gunicorn", "waitress", "wsgiref")
 

@@ -92,7 +92,8 @@ def output(child: subprocess.Popen[str]) -> str:
 
 
 class Mongrel2:
-    """A real Mongrel2 in a folder of its own. `pull` and `pub` are the addresses for a handler, `port` that for clients."""
+    """A real Mongrel2 in a folder of its own. `pull` and `pub` are the addresses for a handler, `port` that for
+    clients."""
 
     def __init__(self, protocol: str = "json", recv_ident: str = "") -> None:
         self.port, pull, pub = free_port(), free_port(), free_port()

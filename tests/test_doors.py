@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -175,13 +176,11 @@ def test_bodies_up_to_the_limit_arrive(door: Door) -> None:
 
 def refused_upload(door: Door, target: str, size: int) -> bytes:
     """The answer to a body that is over a limit: a client may be told before it has sent all."""
-    head = "POST {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n".format(target, size)
+    head = f"POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", door[1]), timeout=10) as connection:
         received = b""
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(head.encode() + b"x" * size)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
         try:
             while piece := connection.recv(65536):
                 received += piece

@@ -343,7 +343,7 @@ def test_a_redirect_with_a_control_character_is_an_error_where_it_is_made(target
 # Errors
 
 
-CANNOT = [HTTPError(99), HTTPError(1000), HTTPError("404 x"), HTTPError(409, None, {"X": "a\r\nb"})]  # type: ignore[arg-type]
+CANNOT: list[Any] = [HTTPError(99), HTTPError(1000), HTTPError("404 x"), HTTPError(409, None, {"X": "a\r\nb"})]
 
 
 @pytest.mark.parametrize("error", CANNOT, ids=repr)

@@ -70,7 +70,8 @@ class Peer:
         self._context.destroy(0)
 
     def send(self, message: bytes) -> None:
-        """Push a message as soon as somebody takes it. (Only a SUB that is asked for something tells its subscription.)"""
+        """Push a message as soon as somebody takes it. (Only a SUB that is asked for something tells its
+        subscription.)"""
         while True:
             try:
                 self.requests.send(message, zmq.NOBLOCK)
