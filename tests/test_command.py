@@ -223,36 +223,6 @@ def test_no_client_can_forge_a_line_of_the_access_log(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.count("\n") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_requests_finish_and_ends_with_0(mongrel2: Mongrel2, number: int) -> None:
-    with (
-        behind_mongrel2("program:app", mongrel2) as child,
-        socket.create_connection(("127.0.0.1", mongrel2.port)) as client,
-    ):
-        client.sendall(b"GET /wait/1.0 HTTP/1.1\r\nHost: x\r\n\r\n")
-        with pytest.raises(subprocess.TimeoutExpired):
-            child.wait(0.3)
-        child.send_signal(number)
-        client.settimeout(5)
-        assert client.recv(1000).endswith(b"waited 1.0")
-        assert child.wait(5) == 0
-        assert "Traceback" not in output(child)
-
-
-def test_a_second_signal_ends_at_once(mongrel2: Mongrel2) -> None:
-    with (
-        behind_mongrel2("program:app", mongrel2) as child,
-        socket.create_connection(("127.0.0.1", mongrel2.port)) as client,
-    ):
-        client.sendall(b"GET /wait/8.0 HTTP/1.1\r\nHost: x\r\n\r\n")
-        with pytest.raises(subprocess.TimeoutExpired):
-            child.wait(0.3)
-        child.send_signal(signal.SIGTERM)
-        wait_for(lambda: "stopping" in output(child), what="the first signal")
-        child.send_signal(signal.SIGTERM)
-        assert child.wait(2) == 0
-
-
 def test_a_signal_while_it_waits_for_mongrel2_ends_it() -> None:
     with process(
         [sys.executable, "-m", "brubeck_lite", "program:app", *ADDRESSES[:1], "ipc:///nowhere/a", "ipc:///nowhere/b"]
