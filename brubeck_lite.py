@@ -416,6 +416,7 @@ HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 _BODILESS = frozenset([204, 304])
+_HTML_FIELD = ("Content-Type", HTML)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
@@ -671,11 +672,11 @@ class Response:
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
         body = self._body
+        bodiless = request.method == "HEAD" or self._status in _BODILESS
+        if type(body) is bytes and self._headers is None and self._cookies is None and not bodiless:
+            return [_HTML_FIELD, ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):
             body = Pieces(body)
-        bodiless = request.method == "HEAD" or self._status in _BODILESS
-        if self._headers is None and self._cookies is None and type(body) is bytes and not bodiless:
-            return [("Content-Type", HTML), ("Content-Length", str(len(body)))], body
         fields = self._fields(request, body)
         if not bodiless:
             return fields, body
@@ -1600,7 +1601,7 @@ class Brubeck:
             request.refused = self._with_query(request, error)
         try:
             response = (self._respond or self._wrapped())(request)
-            if not isinstance(response, Response):
+            if type(response) is not Response and not isinstance(response, Response):
                 raise TypeError(f"middleware gave a {type(response).__name__} for a Response")
             return response
         except KeyboardInterrupt:
