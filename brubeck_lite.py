@@ -2119,6 +2119,7 @@ class _Life:
                 socket.setsockopt_string(zmq.IDENTITY, identity)
         ended = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
         self._monitor = self.pull.get_monitor_socket(ended)
+        self._pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)
         try:
             self.pub.connect(pub)
         except zmq.ZMQError as error:
@@ -2133,6 +2134,10 @@ class _Life:
             return False
         self.pull.connect(self._pull_address)
         return True
+
+    def was_refused(self) -> bool:
+        """Whether nobody listens at the address of the replies."""
+        return _is_readable(self._pub_monitor)
 
     def _read_subscriptions(self) -> None:
         while _is_readable(self.pub):
@@ -2177,8 +2182,9 @@ class _Life:
             self.forget(conn_id)
         if self.bell is not None:
             self.bell.close()
-        self.pull.disable_monitor()
-        self._monitor.close(0)
+        for socket, monitor in ((self.pull, self._monitor), (self.pub, self._pub_monitor)):
+            socket.disable_monitor()
+            monitor.close(0)
         self.pull.close(0)
         self.pub.close(linger)
 
@@ -2259,7 +2265,9 @@ class Mongrel2Connection:
             life = _Life(self._context, self.pull, self.pub, self.identity)
             deadline = time.monotonic() + life.SUBSCRIPTION
             while not (begun := life.begin()) and time.monotonic() < deadline:
-                self._wait(life.pub, deadline - time.monotonic())
+                if life.was_refused():
+                    break
+                self._wait(life.pub, life.CHECK)
             if self._last_turn is not None:
                 life.close(0)
                 self._end_receiving()
