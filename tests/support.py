@@ -60,10 +60,12 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def environment() -> dict[str, str]:
-    """The environment of a child that finds brubeck_lite and the tests' programs."""
+def environment(measured: bool = True) -> dict[str, str]:
+    """The environment of a child that finds brubeck_lite and the tests' programs; by default measured for coverage where
+    we are."""
     paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "examples")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    kept = {name: value for name, value in os.environ.items() if measured or not name.startswith("COVERAGE")}
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
 @contextlib.contextmanager

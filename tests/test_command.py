@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -127,7 +126,7 @@ def test_the_file_works_copied_alone_into_a_folder(tmp_path: Path, mongrel2: Mon
     shutil.copy(ROOT / "brubeck_lite.py", tmp_path)
     shutil.copy(ROOT / "examples" / "hello.py", tmp_path)
     line = [sys.executable, "brubeck_lite.py", "hello:app", "--mongrel2", mongrel2.pull, mongrel2.pub]
-    with process(line, cwd=tmp_path, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as child:
+    with process(line, cwd=tmp_path, env={**environment(measured=False), "PYTHONPATH": ""}) as child:
         wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
         assert fetch(mongrel2.port, "/hello/Dave") == (200, "Take five, Dave!")
 

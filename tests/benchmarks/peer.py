@@ -15,7 +15,7 @@ import zmq
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from support import SENDER, free_port, process  # noqa: E402
+from support import SENDER, environment, free_port, process  # noqa: E402
 
 FIELDS = (
     '{"PATH":"%s","x-forwarded-for":"127.0.0.1","user-agent":"replay/1.0","accept":"*/*","host":"127.0.0.1:6767",'
@@ -32,10 +32,8 @@ def message(conn_id: int, path: str) -> bytes:
 @contextlib.contextmanager
 def handler(which: str, pull: str, pub: str, mode: str = "never") -> Iterator[subprocess.Popen[str]]:
     """One of programs.py as a process, without the coverage that tests may be measured with."""
-    paths = os.pathsep.join([str(HERE.parent.parent), str(HERE.parent)])
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, str(HERE / "programs.py"), which, pull, pub, mode]
-    with process(command, env={**kept, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}) as child:
+    with process(command, env=environment(measured=False)) as child:
         yield child
 
 
