@@ -128,53 +128,50 @@ class lazy(Generic[T]):
         return value
 
 
-class Headers(Mapping[str, str]):
-    """The header fields of a request by name, in any case. A field that came more than once is joined with ", "."""
+class _Texts(Mapping[str, str]):
+    """What the mappings of a request have in common: names, and what is kept for each."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_kept",)
 
-    def __init__(self, fields: Mapping[str, str]) -> None:
-        """`fields`: names in lower case."""
-        self._fields = fields
-
-    def __getitem__(self, name: str) -> str:
-        return self._fields[name.lower()]
+    def __init__(self, kept: Mapping[str, Any]) -> None:
+        self._kept = kept
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
+        return iter(self._kept)
 
     def __len__(self) -> int:
-        return len(self._fields)
+        return len(self._kept)
 
     def __repr__(self) -> str:
-        return f"Headers({self._fields!r})"
+        return f"{type(self).__name__}({self._kept!r})"
 
 
-class MultiDict(Mapping[str, str]):
-    """Names and values where a name may come more than once: `[name]` is the first value, `getall(name)` the list."""
+class Headers(_Texts):
+    """The header fields of a request by name, in any case. A field that came more than once is joined with ", "."""
 
-    __slots__ = ("_lists",)
-
-    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        self._lists: dict[str, list[str]] = {}
-        for name, value in pairs:
-            self._lists.setdefault(name, []).append(value)
+    __slots__ = ()
 
     def __getitem__(self, name: str) -> str:
-        return self._lists[name][0]
+        return str(self._kept[name.lower()])
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._lists)
 
-    def __len__(self) -> int:
-        return len(self._lists)
+class MultiDict(_Texts):
+    """Names and values where a name may come more than once: `[name]` is the first value, `getall(name)` the list."""
+
+    __slots__ = ()
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        lists: dict[str, list[str]] = {}
+        for name, value in pairs:
+            lists.setdefault(name, []).append(value)
+        super().__init__(lists)
+
+    def __getitem__(self, name: str) -> str:
+        return str(self._kept[name][0])
 
     def getall(self, name: str) -> list[str]:
         """Every value of the name, in order; an empty list where there is none."""
-        return list(self._lists.get(name, ()))
-
-    def __repr__(self) -> str:
-        return f"MultiDict({self._lists!r})"
+        return list(self._kept.get(name, ()))
 
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
@@ -926,20 +923,9 @@ class Mongrel2Request(Request):
             return value
         return ("; " if name == "cookie" else ", ").join(map(str, value))
 
-    @lazy
-    def query_string(self) -> str:
-        """What follows the `?`, as it came."""
-        return self.text("QUERY")
-
-    @lazy
-    def scheme(self) -> str:
-        """ "http" or "https"."""
-        return self.text("URL_SCHEME") or "http"
-
-    @lazy
-    def remote_addr(self) -> str:
-        """The address of the client."""
-        return self.text("REMOTE_ADDR") or self.text("x-forwarded-for")
+    query_string = lazy(lambda request: request.text("QUERY"))
+    scheme = lazy(lambda request: request.text("URL_SCHEME") or "http")
+    remote_addr = lazy(lambda request: request.text("REMOTE_ADDR") or request.text("x-forwarded-for"))
 
     @lazy
     def stream(self) -> io.BytesIO:
@@ -1019,6 +1005,11 @@ def format_head(request: Request, status: int, fields: list[tuple[str, str]], da
 StartResponse = Callable[..., Any]
 
 
+def _from_environ(key: str, default: str) -> lazy[str]:
+    """An attribute that a WSGI server gives as it is."""
+    return lazy(lambda request: str(request.environ.get(key, default)))
+
+
 class WSGIRequest(Request):
     """A request that came through a WSGI server."""
 
@@ -1064,25 +1055,10 @@ class WSGIRequest(Request):
                 fields[name.replace("_", "-").lower()] = self.environ[name]
         return Headers(fields)
 
-    @lazy
-    def version(self) -> str:
-        """ "HTTP/1.1" or what else the server speaks with the client."""
-        return str(self.environ.get("SERVER_PROTOCOL", "HTTP/1.1"))
-
-    @lazy
-    def query_string(self) -> str:
-        """What follows the `?`, as it came."""
-        return str(self.environ.get("QUERY_STRING", ""))
-
-    @lazy
-    def scheme(self) -> str:
-        """ "http" or "https"."""
-        return str(self.environ.get("wsgi.url_scheme", "http"))
-
-    @lazy
-    def remote_addr(self) -> str:
-        """The address of the client."""
-        return str(self.environ.get("REMOTE_ADDR", ""))
+    version = _from_environ("SERVER_PROTOCOL", "HTTP/1.1")
+    query_string = _from_environ("QUERY_STRING", "")
+    scheme = _from_environ("wsgi.url_scheme", "http")
+    remote_addr = _from_environ("REMOTE_ADDR", "")
 
     @lazy
     def host(self) -> str:
@@ -1106,7 +1082,8 @@ class WSGIRequest(Request):
 def start_wsgi(request: Request, response: Response, start_response: StartResponse) -> Iterable[bytes]:
     """Send an answer through a WSGI server: status and fields by `start_response`, the body as what is returned."""
     fields, body = response.finish(request)
-    start_response(status_line(response.status), fields)
+    status = response._status
+    start_response(_STATUS_LINES.get(status) or status_line(status), fields)
     if type(body) is bytes:
         return [body]
     return body  # type: ignore[return-value]

@@ -61,8 +61,7 @@ def is_running(pid: int) -> bool:
 
 
 def environment(measured: bool = True) -> dict[str, str]:
-    """The environment of a child that finds brubeck_lite and the tests' programs; by default measured for coverage where
-    we are."""
+    """The environment of a child that finds brubeck_lite and the tests' programs, measured for coverage if we are."""
     paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "examples")]
     kept = {name: value for name, value in os.environ.items() if measured or not name.startswith("COVERAGE")}
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
