@@ -881,6 +881,9 @@ class Mongrel2Request(Request):
     sender: str
     conn_id: str
     life: _Life | None = None  # the pair of sockets it came from, where a connection received it
+    after: Mongrel2Request | None = None  # the one before it on a pipelined connection, whose answer goes first
+    follower: Event | None = None  # the one after it waits for this
+    is_answered = False
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender = sender
@@ -1903,6 +1906,7 @@ class Load:
             logger.exception("no answer could be sent to %r", request)
         finally:
             self.busy -= 1
+            connection.finished(request)
 
     def take_waiting(self) -> None:
         """Handle, in this coroutine, what had to wait for room in the pool."""
@@ -1916,6 +1920,7 @@ class Load:
         else:
             headers = {"Retry-After": "1"}
             result_handler(self.app, connection, request, Response("503 Service Unavailable\n", 503, headers, TEXT))
+            connection.finished(request)
 
 
 class Receivers:
@@ -1987,13 +1992,13 @@ class Receivers:
             return True
         if request.path == "@*" and request.is_message:
             return True
-        if self._load.busy >= self._load.app.pool_size:
-            self._load.postpone(self._connection, request)
-            return True
         current = self._current()
         self._handling = True
         self._set_timer()
-        self._load.take(self._connection, request)
+        if self._load.busy >= self._load.app.pool_size:
+            self._load.postpone(self._connection, request)
+        else:
+            self._load.take(self._connection, request)
         if self._receiver is current:
             self._handling = False
         return True
@@ -2228,6 +2233,8 @@ class Mongrel2Connection:
             if request.is_message and request.path == "@*":
                 self._note(life, request)
             else:
+                if request.conn_id in life.requests and not request.is_message and self._in_coroutines:
+                    request.after = life.requests[request.conn_id]
                 life.requests[request.conn_id] = request
                 if "DOWNLOAD_CREDITS" in request.fields:
                     life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
@@ -2345,19 +2352,37 @@ class Mongrel2Connection:
             if request.method != "HEAD":
                 fields = [field for field in fields if field[0].lower() != "content-length"]
                 fields.append(("Content-Length", str(len(body))))
-        life = request.life
-        if life is not None and life.requests.get(request.conn_id) is request:
-            del life.requests[request.conn_id]
         if request.is_message:
             if body:
                 self.reply(request, body)
-            return
-        head = format_head(request, response.status, fields, http_date(int(time.time())))
-        self._reply_in_credits(request, head + body)
-        if not request.keep_alive:
-            self.close_client(request)
-        if self.access_log is not None:
-            self.access_log.add(request, response.status, len(body))
+        else:
+            head = format_head(request, response.status, fields, http_date(int(time.time())))
+            if request.after is not None:
+                self._wait_for_turn(request.after)
+                request.after = None
+            self._reply_in_credits(request, head + body)
+            if not request.keep_alive:
+                self.close_client(request)
+            if self.access_log is not None:
+                self.access_log.add(request, response.status, len(body))
+
+    @staticmethod
+    def _wait_for_turn(earlier: Mongrel2Request) -> None:
+        """Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting."""
+        from eventlet.event import Event
+
+        if not earlier.is_answered:
+            earlier.follower = Event()
+            earlier.follower.wait()
+
+    def finished(self, request: Request) -> None:
+        """Forget a request that has had its answer, and let the next one on its connection have its own."""
+        request = cast(Mongrel2Request, request)
+        request.is_answered = True
+        if request.life is not None and request.life.requests.get(request.conn_id) is request:
+            del request.life.requests[request.conn_id]
+        if request.follower is not None:
+            request.follower.send()
 
     def _reply_in_credits(self, request: Mongrel2Request, payload: bytes) -> None:
         """Send an answer in as many messages as the client has room for: with download.flow_control Mongrel2 ends a

@@ -298,6 +298,22 @@ def test_a_message_socket_of_the_real_mongrel2(mongrel2: Mongrel2) -> None:
         assert received.rstrip(b"\x00") == expected
 
 
+def test_pipelined_requests_are_answered_in_their_order(mongrel2: Mongrel2) -> None:
+    paths = ["/wait/0.4", "/large/300000", "/wait/0.0", "/text/last"]
+    expected = [b"waited 0.4", b"0123456789" * 30_000, b"waited 0.0", b"Take five, last!"]
+    with behind_mongrel2("program:app", mongrel2), socket.create_connection(("127.0.0.1", mongrel2.port), 5) as client:
+        client.sendall(b"".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in paths))
+        received = b""
+        while not received.endswith(expected[-1]):
+            piece = client.recv(65536)
+            assert piece, received[-100:]
+            received += piece
+    for body in expected:
+        head, _, received = received.partition(b"\r\n\r\n")
+        assert b"200 OK" in head and received.startswith(body)
+        received = received[len(body) :]
+
+
 def test_a_client_that_left_is_known_to_have_left(mongrel2: Mongrel2) -> None:
     with behind_mongrel2("slow:app", mongrel2) as child:
         with socket.create_connection(("127.0.0.1", mongrel2.port), 5) as client:
