@@ -909,6 +909,13 @@ class Mongrel2Request(Request):
             self.refused = HTTPError(413, "the body is over the limit for this server")
             self.keep_alive = False  # which also ends an upload that is on its way (Mongrel2 manual, 5.5)
 
+    def outstanding(self) -> int:
+        """How many requests of its connection are before it and have no answer yet."""
+        count, earlier = 0, self.after
+        while earlier is not None and not earlier.is_answered:
+            count, earlier = count + 1, earlier.after
+        return count
+
     def text(self, name: str) -> str:
         """The header of this name, Mongrel2's own too, as one text; empty where there is none."""
         value = self.fields.get(name, "")
@@ -2181,6 +2188,7 @@ class Mongrel2Connection:
     """
 
     MAX_JOINED = 64 << 20  # bytes of an iterator's pieces, which go as one answer
+    MAX_PIPELINED = 100  # requests of one connection that wait for the answer to its first
     PATIENCE = 30.0  # seconds for a client to make room for more of its answer
 
     def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
@@ -2235,6 +2243,10 @@ class Mongrel2Connection:
             else:
                 if request.conn_id in life.requests and not request.is_message and self._in_coroutines:
                     request.after = life.requests[request.conn_id]
+                    if request.outstanding() > self.MAX_PIPELINED:
+                        logger.warning("more than %d requests wait on one connection: closed", self.MAX_PIPELINED)
+                        self.close_client(request)
+                        continue
                 life.requests[request.conn_id] = request
                 if "DOWNLOAD_CREDITS" in request.fields:
                     life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))

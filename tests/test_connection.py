@@ -314,6 +314,16 @@ def test_pipelined_requests_are_answered_in_their_order(mongrel2: Mongrel2) -> N
         received = received[len(body) :]
 
 
+def test_a_client_that_pipelines_without_measure_is_closed(mongrel2: Mongrel2) -> None:
+    with behind_mongrel2("program:app", mongrel2) as child:
+        with socket.create_connection(("127.0.0.1", mongrel2.port), 5) as client:
+            client.sendall(b"GET /wait/3.0 HTTP/1.1\r\nHost: x\r\n\r\n" * 120)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(100) == b""
+        assert get(mongrel2.port, "/text/next") == b"Take five, next!"
+        assert "requests wait on one connection" in output(child)
+
+
 def test_a_client_that_left_is_known_to_have_left(mongrel2: Mongrel2) -> None:
     with behind_mongrel2("slow:app", mongrel2) as child:
         with socket.create_connection(("127.0.0.1", mongrel2.port), 5) as client:
