@@ -2240,17 +2240,22 @@ class Mongrel2Connection:
                 self._check_sender(life, request.sender)
             if request.is_message and request.path == "@*":
                 self._note(life, request)
-            else:
-                if request.conn_id in life.requests and not request.is_message and self._in_coroutines:
-                    request.after = life.requests[request.conn_id]
-                    if request.outstanding() > self.MAX_PIPELINED:
-                        logger.warning("more than %d requests wait on one connection: closed", self.MAX_PIPELINED)
-                        self.close_client(request)
-                        continue
-                life.requests[request.conn_id] = request
-                if "DOWNLOAD_CREDITS" in request.fields:
-                    life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
+            elif not self._admit(life, request):
+                continue
             return request
+
+    def _admit(self, life: _Life, request: Mongrel2Request) -> bool:
+        """Note a request as one to be answered. False where too many wait on its connection, which is closed."""
+        if request.conn_id in life.requests and not request.is_message and self._in_coroutines:
+            request.after = life.requests[request.conn_id]
+            if request.outstanding() > self.MAX_PIPELINED:
+                logger.warning("more than %d requests wait on one connection: closed", self.MAX_PIPELINED)
+                self.close_client(request)
+                return False
+        life.requests[request.conn_id] = request
+        if "DOWNLOAD_CREDITS" in request.fields:
+            life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
+        return True
 
     def _begin_life(self) -> _Life:
         """A new pair of sockets, as soon as there is a Mongrel2 for it."""
