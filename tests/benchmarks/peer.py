@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import zmq
@@ -37,14 +38,29 @@ def handler(which: str, pull: str, pub: str, mode: str = "never") -> Iterator[su
         yield child
 
 
-def cpu_seconds(pid: int) -> float:
-    """What the main thread of a process has used."""
-    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+def cpu_seconds(pid: int) -> tuple[float, float]:
+    """What a process has used with all its threads, ZeroMQ's among them, and what its main thread has."""
+    threads = {
+        path.parent.name: int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")
+    }
+    return sum(threads.values()) / 1e9, threads[str(pid)] / 1e9
 
 
 def resident_bytes(pid: int) -> int:
     """The memory that a process has in use."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def get(port: int, path: str, seconds: float) -> bytes:
+    """The whole body of an answer; OSError if the connection ends early or nothing comes."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+    try:
+        client.request("GET", path)
+        return client.getresponse().read()
+    except http.client.HTTPException as error:
+        raise ConnectionError("no whole answer") from error
+    finally:
+        client.close()
 
 
 class Peer:
@@ -55,8 +71,8 @@ class Peer:
         self._context = zmq.Context()
         self.requests, self.replies = self._context.socket(zmq.PUSH), self._context.socket(zmq.SUB)
         for own in (self.requests, self.replies):
-            own.set_hwm(0)
             own.linger = 0
+        self.replies.set_hwm(0)
         self.replies.subscribe(b"")
         self.requests.bind(self.pull)
         self.replies.bind(self.pub)
@@ -92,17 +108,27 @@ class Peer:
         while self.replies.poll(300):
             self.replies.recv()
 
-    def replay(self, count: int, make: Callable[[int], bytes], outstanding: int) -> float:
-        """Send `count` messages, at most so many without their reply: the seconds until the last reply."""
-        began, sent, answered = time.perf_counter(), 0, 0
-        messages = [make(number) for number in range(1, 1001)]
-        while answered < count:
-            while sent < count and sent - answered < outstanding:
-                self.send(messages[sent % 1000])
-                sent += 1
-            assert self.replies.poll(30_000), f"{count - answered} replies are missing"
+    def replay(self, messages: list[bytes], ending: bytes) -> tuple[float, float]:
+        """Send these as fast as they are taken: the seconds until the last reply, and the share of them in which this
+        thread was busy itself. AssertionError unless each had one reply, of its own, that ends like this."""
+        poller, replies, sent = zmq.Poller(), list[bytes](), 0
+        poller.register(self.replies, zmq.POLLIN)
+        poller.register(self.requests, zmq.POLLOUT)
+        began, busy = time.perf_counter(), time.thread_time()
+        while len(replies) < len(messages):
+            before = sent + len(replies)
             with contextlib.suppress(zmq.Again):
-                while answered < sent:
-                    self.replies.recv(zmq.NOBLOCK)
-                    answered += 1
-        return time.perf_counter() - began
+                for each in messages[sent : sent + 100]:
+                    self.requests.send(each, zmq.NOBLOCK)
+                    sent += 1
+            if sent == len(messages):
+                poller.modify(self.requests, 0)
+            with contextlib.suppress(zmq.Again):
+                for _ in range(100):
+                    replies.append(self.replies.recv(zmq.NOBLOCK))
+            if before == sent + len(replies):
+                assert poller.poll(30_000), f"{len(messages) - len(replies)} replies are missing"
+        seconds, busy = time.perf_counter() - began, time.thread_time() - busy
+        assert len({reply.partition(b", ")[0] for reply in replies}) == len(messages), "a request had two replies"
+        assert all(b" 200 OK" in reply and reply.endswith(ending) for reply in replies), "a reply is wrong"
+        return seconds, busy / seconds
