@@ -1,9 +1,9 @@
 """brubeck_lite: a web microframework in one file.
 
-Plain functions on routes return strings; a pipeline of coroutines runs them; Mongrel2 (over ZeroMQ) or any WSGI server
-stands in front:
+Plain functions on routes return strings; a pipeline of coroutines runs them; the embedded HTTP server, Mongrel2 (over
+ZeroMQ) or any WSGI server stands in front:
 
-    from brubeck_lite import Brubeck, Mongrel2Connection
+    from brubeck_lite import Brubeck
 
     app = Brubeck()
 
@@ -16,22 +16,24 @@ stands in front:
         return f"Take five, {name}!"
 
     if __name__ == "__main__":
-        app.run(Mongrel2Connection("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"))
+        app.run()  # http://127.0.0.1:6767
 
-`app` is a WSGI application too: `gunicorn hello:app`.
+Behind Mongrel2 it is `app.run(Mongrel2Connection("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"))`, and `app` is a WSGI
+application too: `gunicorn hello:app`.
 
 The rooms of this file stand in the order in which a message walks through them:
 
     Request     what a client asked: parsed when first looked at
     Response    what a handler returns, made into status, header fields and a body
     Mongrel2    bytes -> Request, Response -> bytes; netstrings, tnetstrings, replies
+    HTTP/1.1    bytes -> Request and the pieces of its body, Response -> bytes
     WSGI        environ -> Request, Response -> start_response and an iterable
     Routes      rules and regular expressions -> a route and its arguments
     Handlers    classes that are called: MessageHandler, WebMessageHandler
     Brubeck     the application: `handle(request) -> response`, with no input or output of its own
     Client      a test client that needs no server
     Pipeline    route_message -> request_handler -> result_handler, and the coroutines they run in
-    Servers     Mongrel2Connection, signals, the access log
+    Servers     Mongrel2Connection, HTTPConnection, signals, the access log
     Command     the command line
 
 Everything above the pipeline is plain Python: zmq and eventlet are imported when a server starts, so that
@@ -42,12 +44,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import io
 import json
 import logging
 import os
 import re
+import socket
+import struct
 import sys
 import threading
 import time
@@ -56,7 +61,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Union, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, Union, cast, overload
 from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
@@ -90,9 +95,11 @@ class HTTPError(Exception):
 
 
 class ProtocolError(ValueError):
-    """Bytes that are no message of the protocol they came by. `status` is what a client would be told."""
+    """Bytes that are no message of the protocol they came by. `status` is what an HTTP client is told."""
 
-    status = 400
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> NoReturn:
@@ -220,7 +227,18 @@ class _Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        wanted = len(buffer) if self._left is None else min(len(buffer), self._left)
+        piece = self._take(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def readall(self) -> bytes:
+        body = bytearray()
+        while piece := self._take(1 << 16):
+            body += piece
+        return bytes(body)
+
+    def _take(self, size: int) -> bytes:
+        wanted = size if self._left is None else min(size, self._left)
         piece = self._read(wanted) if wanted else b""
         if wanted and not piece and self._left:
             abort(400, "the body ended before its Content-Length")
@@ -229,8 +247,7 @@ class _Body(io.RawIOBase):
         self._seen += len(piece)
         if self._seen > self._limit:
             raise body_too_large(self._limit)
-        buffer[: len(piece)] = piece
-        return len(piece)
+        return piece
 
 
 def parse_content_length(text: str) -> int:
@@ -245,9 +262,9 @@ def decode_path(octets: bytes) -> str:
     try:
         path = octets.decode()
     except UnicodeDecodeError:
-        raise HTTPError(400, "the path is not UTF-8") from None
+        path = "\0"
     if "\0" in path:
-        abort(400, "the path has a NUL in it")
+        raise HTTPError(400, "the path is not UTF-8, or has a NUL in it")
     return path
 
 
@@ -418,19 +435,8 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in H
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 # The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids them to applications).
-_HOP_BY_HOP = frozenset(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "trailers",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
+_HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
+                         "trailers", "transfer-encoding", "upgrade"])  # fmt: skip
 
 
 def status_line(status: int) -> str:
@@ -985,6 +991,297 @@ def _joined_ids(conn_ids: Iterable[str | bytes | int]) -> list[bytes]:
     return [b" ".join(ids[start : start + MAX_TARGETS]) for start in range(0, len(ids), MAX_TARGETS)]
 
 
+# ---- HTTP/1.1 --------------------------------------------------------------------------------------------------------
+# In: the bytes of one connection, cut anywhere. Out: a Request, then the pieces of its body; None where more is needed;
+# ProtocolError, with the status for the client, where they are no HTTP (RFC 9112). And of a Response, its head. Pure.
+
+MAX_HEAD = 64 << 10  # bytes of a request line and its header fields
+MAX_TARGET = 8 << 10
+MAX_FIELDS = 100
+MAX_CHUNK_LINE = 1 << 10
+MAX_EXTENSIONS = 16 << 10  # bytes of chunk extensions in a whole body
+MAX_TRAILERS = 8 << 10
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_REQUEST_LINE = re.compile(rf'({_TOKEN.pattern}) ([!"$-~]+) HTTP/([0-9]\.[0-9])')
+_ABSOLUTE = re.compile(r"(?i:https?)://([^/?]+)(.*)")
+_FIELD_LINES = re.compile(rf"(?:{_TOKEN.pattern}:[\t -~\x80-\xff]*\r\n)*")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t -~\x80-\xff]*)?")
+_BROKEN = re.compile(rb"(?<!\r)\n|\r[^\n]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # whatever else is to come
+_BROKEN_LINE = "a line ends with CRLF and holds no control characters"
+
+
+def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | None]:
+    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; None if that is not UTF-8), query, version, and the host where
+    the target names one (RFC 9112, 3)."""
+    match = _REQUEST_LINE.fullmatch(line.decode("latin-1"))
+    if match is None:
+        raise ProtocolError("a request begins with METHOD TARGET HTTP/1.1, and the target is printable ASCII without #")
+    method, target, version = match.groups()
+    if version not in ("1.1", "1.0"):
+        raise ProtocolError("this server speaks HTTP/1.1 and HTTP/1.0", 505)
+    if len(target) > MAX_TARGET:
+        raise ProtocolError(f"the target is over the limit of {MAX_TARGET} bytes", 414)
+    host = None
+    if target[0] != "/" and (target != "*" or method != "OPTIONS"):
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute is None or not _HOST.fullmatch(absolute[1]):
+            raise ProtocolError("a target begins with / or is a whole address; * is for OPTIONS alone")
+        host, target = absolute[1], absolute[2] if absolute[2][:1] == "/" else f"/{absolute[2]}"
+    path: str | None
+    path, _, query = target.partition("?")
+    if "%" in path:
+        try:
+            path = decode_path(unquote_to_bytes(path))
+        except HTTPError:
+            path = None
+    return method, path, query, f"HTTP/{version}", host
+
+
+class Framing(NamedTuple):
+    """The header fields of a request, and what they say about its body and its connection."""
+
+    headers: Headers
+    length: int | None  # of the body; None where it comes in chunks
+    keep_alive: bool
+    expects: bool  # the client waits for `100 Continue` before it sends the body
+
+
+def parse_fields(block: bytes, version: str) -> Framing:
+    """The lines of header fields -> Framing. The rules that keep one request from passing for two: RFC 9112, 5 and 6.
+    What has `_` in its name is left out, for in a WSGI environ it would pass for `-`."""
+    text = block.decode("latin-1")
+    if text.count("\n") > MAX_FIELDS:
+        raise ProtocolError(f"the header fields are more than {MAX_FIELDS}", 431)
+    check_field_lines(text)
+    fields: dict[str, str] = {}
+    for line in text.split("\r\n")[:-1]:
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")
+        if name in fields:
+            fields[name] += ("; " if name == "cookie" else ", ") + value
+        elif "_" not in name:
+            fields[name] = value
+    is_new = version == "HTTP/1.1"
+    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host") or "-"):
+        raise ProtocolError("a request has one Host, which is a host with or without a port")
+    length: int | None = 0
+    if "transfer-encoding" in fields:
+        if not is_new or "content-length" in fields:
+            raise ProtocolError("Transfer-Encoding is for HTTP/1.1, and not beside a Content-Length")
+        if fields["transfer-encoding"].lower() != "chunked":
+            raise ProtocolError("the only Transfer-Encoding here is chunked", 501)
+        length = None
+    elif "content-length" in fields:
+        try:
+            length = parse_content_length(fields["content-length"])
+        except HTTPError as error:
+            raise ProtocolError(str(error.message)) from None
+    expects = is_new and "expect" in fields
+    if expects and fields["expect"].lower() != "100-continue":
+        raise ProtocolError("the only expectation that is met here is 100-continue", 417)
+    tokens = [token.strip(" \t") for token in fields.get("connection", "").lower().split(",")]
+    return Framing(Headers(fields), length, is_new and "close" not in tokens, expects and length != 0)
+
+
+def check_field_lines(text: str) -> None:
+    """ProtocolError, which names the rule, unless these are lines of header fields (RFC 9112, 5.1)."""
+    if _FIELD_LINES.fullmatch(text):
+        return
+    bad = next(line for line in text.split("\r\n") if not _FIELD_LINES.fullmatch(f"{line}\r\n"))
+    if bad[:1] in (" ", "\t"):
+        raise ProtocolError("a header field may not be folded")
+    if ":" not in bad or _TOKEN.fullmatch(bad.partition(":")[0]) is None:
+        raise ProtocolError("a header field begins with its name and a colon right behind it")
+    raise ProtocolError(f"{_BROKEN_LINE}: there is one in a header field")
+
+
+# Clients repeat themselves: what was parsed is remembered, where it is short.
+_SHORT = 1024
+_remembered_line = functools.lru_cache(maxsize=1024)(parse_request_line)
+_remembered_fields = functools.lru_cache(maxsize=1024)(parse_fields)
+
+
+class HTTPRequest(Request):
+    """A request that came to the embedded server."""
+
+    client: _HTTPClient
+    done: Event | None = None  # its connection waits for this, where there was no room in the pool
+    headers: Headers
+
+    def __init__(self, line: tuple[str, str | None, str, str, str | None], framing: Framing) -> None:
+        self.method, path, query, version, host = line
+        self.headers, length, self.keep_alive, self.expects = framing
+        if path is None:
+            self.path, self.refused = "/", HTTPError(400, "the path is not UTF-8, or has a NUL in it")
+        else:
+            self.path = path
+        if query:
+            self.query_string = query
+        if version != "HTTP/1.1":
+            self.version = version
+        if host is not None:
+            self.host = host  # it goes before the field (RFC 9112, 3.2.2)
+        if length:
+            self.content_length = length
+
+    remote_addr = lazy(lambda request: request.client.remote_addr)
+
+    @property
+    def connected(self) -> bool:  # type: ignore[override]
+        """False once the client has left."""
+        return self.client.is_there()
+
+    @lazy
+    def stream(self) -> io.BufferedReader:
+        """The body as a file object, bounded by `max_body`: reading on raises HTTPError 413; 400 or 408 where the
+        client sends it wrong, or not at all."""
+        return io.BufferedReader(_Body(self.client.read_body, None, self.max_body))
+
+
+class HTTPParser:
+    """The requests of one connection: `feed` it what was received; ask for the `next_request`, then for each
+    `next_piece` of its body, to the end, before the request after it. ProtocolError is the end of the connection."""
+
+    __slots__ = (
+        "_at",
+        "_buffer",
+        "_chunked",
+        "_extensions",
+        "_in_chunks",
+        "_in_trailers",
+        "_left",
+        "_seen",
+        "_skipped",
+    )
+
+    def __init__(self) -> None:
+        self._buffer, self._at = b"", 0  # what was received, and where in it we are
+        self._seen = 0  # bytes from there on that were searched for the end of the head
+        self._skipped = False  # the one empty line before a request
+        self._left = 0  # bytes of the body, or of its present chunk
+        self._chunked = self._in_chunks = self._in_trailers = False
+        self._extensions = 0
+
+    def feed(self, data: bytes) -> None:
+        """Add what was received."""
+        self._buffer = self._buffer[self._at :] + data if self.has_input else data
+        self._at = 0
+
+    @property
+    def has_input(self) -> bool:
+        """Whether there is something that was not yet taken."""
+        return self._at < len(self._buffer)
+
+    @property
+    def body_is_over(self) -> bool:
+        """Whether the whole body of the present request was taken."""
+        return not self._left and not self._chunked
+
+    @property
+    def left(self) -> int:
+        """How many bytes of the body are to come: at the least, where they come in chunks."""
+        return self._left
+
+    def next_request(self) -> HTTPRequest | None:
+        """The next request; None where more is needed."""
+        buffer = self._buffer
+        if buffer[self._at : self._at + 1] in (b"\r", b"\n"):
+            self._skip_empty_line()
+        start = self._at
+        end = buffer.find(b"\r\n\r\n", start + self._seen)
+        if end < 0 or end - start > MAX_HEAD:
+            self._check_size()
+            return None
+        middle = buffer.find(b"\r\n", start)
+        line, fields = buffer[start:middle], buffer[middle + 2 : end + 2]
+        read_line = _remembered_line if len(line) < _SHORT else parse_request_line
+        read_fields = _remembered_fields if len(fields) < _SHORT else parse_fields
+        request_line = read_line(line)
+        framing = read_fields(fields, request_line[3])
+        self._skip_to(end + 4)
+        self._seen, self._skipped = 0, False
+        if framing.length is None:
+            self._chunked, self._in_chunks, self._in_trailers, self._extensions = True, False, False, 0
+        else:
+            self._left = framing.length
+        return HTTPRequest(request_line, framing)
+
+    def _skip_to(self, offset: int) -> None:
+        self._at = offset
+        if offset >= len(self._buffer):
+            self._buffer, self._at = b"", 0
+
+    def _skip_empty_line(self) -> None:
+        """RFC 9112, 2.2: one empty line before a request is skipped."""
+        if self._skipped or self._buffer[self._at : self._at + 2] not in (b"\r\n", b"\r"):
+            raise ProtocolError("a request begins with its method")
+        if self._buffer[self._at : self._at + 2] == b"\r\n":
+            self._skipped = True
+            self._at += 2
+            if self._buffer[self._at : self._at + 1] in (b"\r", b"\n"):
+                raise ProtocolError("at most one empty line may come before a request")
+
+    def _check_size(self) -> None:
+        """A head that is not yet whole: see whether it can become one."""
+        size = len(self._buffer) - self._at
+        if size > MAX_TARGET + _SHORT and self._buffer.find(b"\r\n", self._at, self._at + MAX_TARGET + _SHORT) < 0:
+            raise ProtocolError(f"the target is over the limit of {MAX_TARGET} bytes", 414)
+        if size > MAX_HEAD:
+            raise ProtocolError(f"the head is over the limit of {MAX_HEAD} bytes", 431)
+        if _BROKEN.search(self._buffer, self._at + self._seen):
+            raise ProtocolError(_BROKEN_LINE)
+        self._seen = max(0, size - 3)
+
+    def next_piece(self, size: int = 1 << 16) -> bytes | None:
+        """The next bytes of the body, at most `size`; b"" at its end; None where more is needed."""
+        while self._chunked and not self._left:
+            if not (self._end_trailers() if self._in_trailers else self._begin_chunk()):
+                return None
+        if not self._left:
+            return b""
+        piece = self._buffer[self._at : self._at + min(size, self._left)]
+        self._left -= len(piece)
+        self._skip_to(self._at + len(piece))
+        return piece or None
+
+    def _begin_chunk(self) -> bool:
+        """Take the line before the data of a chunk, and the CRLF behind the last one's (RFC 9112, 7.1). False where
+        more is needed."""
+        buffer, start = self._buffer, self._at
+        if self._in_chunks:
+            if not b"\r\n".startswith(buffer[start : start + 2]):
+                raise ProtocolError("the data of a chunk ends with CRLF")
+            start += 2
+        end = buffer.find(b"\r\n", start, start + MAX_CHUNK_LINE)
+        if end < 0:
+            if len(buffer) - start >= MAX_CHUNK_LINE or _BROKEN.search(buffer, start):
+                raise ProtocolError("a chunk begins with a line, of its size and little else")
+            return False
+        line = _CHUNK_LINE.fullmatch(buffer, start, end)
+        if line is None:
+            raise ProtocolError("a chunk begins with its size, 1 to 16 hexadecimal digits")
+        self._extensions += len(line[2] or b"")
+        if self._extensions > MAX_EXTENSIONS:
+            raise ProtocolError(f"the chunk extensions are over the limit of {MAX_EXTENSIONS} bytes")
+        self._left = int(line[1], 16)
+        self._in_chunks, self._in_trailers = True, self._left == 0
+        self._skip_to(end + 2)
+        return True
+
+    def _end_trailers(self) -> bool:
+        """Take the trailer fields and the empty line behind them, and forget them. False where more is needed."""
+        buffer, start = self._buffer, self._at
+        end = start if buffer.startswith(b"\r\n", start) else buffer.find(b"\r\n\r\n", start, start + MAX_TRAILERS) + 2
+        if end < start or end == 1:
+            if len(buffer) - start >= MAX_TRAILERS or _BROKEN.search(buffer, start):
+                raise ProtocolError(f"the trailers end within {MAX_TRAILERS} bytes; {_BROKEN_LINE}")
+            return False
+        check_field_lines(buffer[start:end].decode("latin-1"))
+        self._chunked = False
+        self._skip_to(end + 2)
+        return True
+
+
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -1107,6 +1404,7 @@ Handler = Callable[..., Any]
 Found = tuple["Route", Sequence[Union[str, None]], dict[str, Any]]
 Place = tuple["Brubeck", Union[Found, None], Any]  # an application, what it found for a request, and its prefix
 
+HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _UNSUPPORTED = " UNSUPPORTED"  # no client can name it: a class's route takes it, to answer for what it does not take
 _NO_METHOD = " NONE"  # no route takes it
 _REMEMBERED = 4096
@@ -1234,7 +1532,7 @@ class Routes:
 
     def _refuse(self, method: str, path: str) -> Found:
         """For a method that no route takes: OPTIONS is answered; a class has its own say; else HTTPError 404 or 405."""
-        allowed = self.allowed(path)
+        allowed = {*HTTP_METHODS} if path == "*" else self.allowed(path)  # `OPTIONS *`: RFC 9110, 9.3.7
         if not allowed:
             raise HTTPError(404)
         headers = {"Allow": format_allow(allowed)}
@@ -1271,8 +1569,6 @@ class Routes:
 
 # ---- Handlers --------------------------------------------------------------------------------------------------------
 # Classes whose instances are called: `cls(app, request)` for each message, then the instance with the path's arguments.
-
-HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class MessageHandler:
@@ -1385,6 +1681,14 @@ def _pieces_inside(request: Request, pieces: Pieces, inner: Place) -> Iterator[b
         pieces.close()
 
 
+def _route_for(method: str) -> Callable[..., Callable[[T], T]]:
+    def route(self: Brubeck, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
+        return self.route(rule, [method], name, **options)
+
+    route.__doc__ = f"`route` for {method}."
+    return route
+
+
 Respond = Callable[[Request], Response]
 Middleware = Callable[[Respond], Respond]
 
@@ -1400,7 +1704,7 @@ class Brubeck:
 
     def __init__(
         self,
-        msg_conn: Mongrel2Connection | Sequence[Mongrel2Connection] | None = None,
+        msg_conn: Connection | Sequence[Connection] | None = None,
         handler_tuples: Iterable[tuple[Any, ...]] = (),
         *,
         pool_size: int = 10_000,
@@ -1458,25 +1762,7 @@ class Brubeck:
 
         return register
 
-    def get(self, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
-        """`route` for GET (and HEAD)."""
-        return self.route(rule, ["GET"], name, **options)
-
-    def post(self, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
-        """`route` for POST."""
-        return self.route(rule, ["POST"], name, **options)
-
-    def put(self, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
-        """`route` for PUT."""
-        return self.route(rule, ["PUT"], name, **options)
-
-    def patch(self, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
-        """`route` for PATCH."""
-        return self.route(rule, ["PATCH"], name, **options)
-
-    def delete(self, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
-        """`route` for DELETE."""
-        return self.route(rule, ["DELETE"], name, **options)
+    get, post, put, patch, delete = map(_route_for, ("GET", "POST", "PUT", "PATCH", "DELETE"))
 
     def _add(
         self,
@@ -1733,16 +2019,21 @@ class Brubeck:
         return Client(self, raise_errors)
 
     def run(
-        self, connection: Mongrel2Connection | Sequence[Mongrel2Connection] | None = None, *, patch: bool = True
+        self,
+        connection: Connection | Sequence[Connection] | None = None,
+        *,
+        bind: str = "127.0.0.1:6767",
+        patch: bool = True,
     ) -> None:
         """Serve until SIGINT or SIGTERM, which let requests finish for up to 10 seconds (a second one does not).
 
-        `connection`: one or several, by default `msg_conn`. `patch=True` has eventlet replace the blocking parts of the
-        standard library, so that a handler that waits holds up no other. What imported names from them before (`from
-        socket import socket`, a driver, a thread that is running) keeps the blocking ones: the command line patches
-        before it imports the program, so prefer it. SystemExit 2, after one line on stderr, where it cannot start.
+        `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
+        replace the blocking parts of the standard library, so that a handler that waits holds up no other. What
+        imported names from them before (`from socket import socket`, a driver, a thread that is running) keeps the
+        blocking ones: the command line patches before it imports the program, so prefer it. ValueError for a `bind`
+        that is no address; SystemExit 2, after one line on stderr, where it cannot start.
         """
-        serve(self, connection or self.msg_conn, patch=patch)
+        serve(self, connection or self.msg_conn or HTTPConnection(bind), patch=patch)
 
 
 # ---- Client ----------------------------------------------------------------------------------------------------------
@@ -1870,15 +2161,17 @@ class Client:
 
 # ---- Pipeline --------------------------------------------------------------------------------------------------------
 # The three steps of every message, whichever connection it came through, and the coroutines that they run in.
-# A connection has `recv()`, which waits for a request, and `answer(request, response)`, which sends the one answer.
+# A connection gives requests, and has `answer(request, response)`, which sends the one answer of each.
+
+Connection = Union["Mongrel2Connection", "HTTPConnection"]
 
 
-def route_message(app: Brubeck, connection: Mongrel2Connection, request: Request) -> None:
+def route_message(app: Brubeck, connection: Connection, request: Request) -> None:
     """Find out what answers this message, and hand it on."""
     request_handler(app, connection, request, app.handle)
 
 
-def request_handler(app: Brubeck, connection: Mongrel2Connection, request: Request, respond: Respond) -> None:
+def request_handler(app: Brubeck, connection: Connection, request: Request, respond: Respond) -> None:
     """Have it answered."""
     try:
         response = respond(request)
@@ -1887,7 +2180,7 @@ def request_handler(app: Brubeck, connection: Mongrel2Connection, request: Reque
     result_handler(app, connection, request, response)
 
 
-def result_handler(app: Brubeck, connection: Mongrel2Connection, request: Request, response: Response) -> None:
+def result_handler(app: Brubeck, connection: Connection, request: Request, response: Response) -> None:
     """Send the answer; where that cannot be put on the wire, a 500 in its place."""
     try:
         connection.answer(request, response)
@@ -1902,9 +2195,9 @@ class Load:
     def __init__(self, app: Brubeck) -> None:
         self.app = app
         self.busy = 0
-        self.waiting: deque[tuple[Mongrel2Connection, Request]] = deque()
+        self.waiting: deque[tuple[Connection, Request]] = deque()
 
-    def take(self, connection: Mongrel2Connection, request: Request) -> None:
+    def take(self, connection: Connection, request: Request) -> None:
         """Handle the request in this coroutine."""
         self.busy += 1
         try:
@@ -1920,7 +2213,7 @@ class Load:
         while self.waiting and self.busy < self.app.pool_size:
             self.take(*self.waiting.popleft())
 
-    def postpone(self, connection: Mongrel2Connection, request: Request) -> None:
+    def postpone(self, connection: Connection, request: Request) -> None:
         """The pool is full: have the request wait, or answer 503 where too many do."""
         if len(self.waiting) < self.app.max_waiting:
             self.waiting.append((connection, request))
@@ -2020,6 +2313,13 @@ class Receivers:
 # ---- Servers ---------------------------------------------------------------------------------------------------------
 # The sockets: Mongrel2's, the signals that end a server, the access log.
 
+
+def fail(message: str) -> NoReturn:
+    """End a program that cannot start: one line that says what to do, exit status 2."""
+    print(f"brubeck_lite: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 _ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/*]+):([0-9]{1,5})|ipc://\S.*|inproc://\S+")
 
 
@@ -2036,37 +2336,45 @@ _CREDITS = re.compile(
 
 
 class _Bell:
-    """Wakes the one coroutine that waits for a socket. Its listener stays in eventlet's hub as long as the socket
-    lives, for to register one for each wait costs more than most handlers do."""
+    """Wakes the one coroutine that waits to read from a descriptor. Its listener stays in eventlet's hub from one wait
+    to the next, for to register one each time costs more than most handlers do."""
 
-    def __init__(self, socket: zmq.Socket[Any]) -> None:
-        import zmq
+    __slots__ = ("_current", "_descriptor", "_hub", "_listener", "_sleeper")
+
+    def __init__(self, descriptor: int) -> None:
         from eventlet import hubs
         from greenlet import getcurrent
 
         self._current = getcurrent
         self._hub = hubs.get_hub()
+        self._descriptor = descriptor
         self._sleeper: greenlet | None = None
-        descriptor = socket.getsockopt(zmq.FD)
-        self._listener: Any = self._hub.add(self._hub.READ, descriptor, self._ring, self._ring, lambda: None)
+        self._listener: Any = None
 
     def _ring(self, *_: Any) -> None:
         sleeper, self._sleeper = self._sleeper, None
         if sleeper is not None:
             sleeper.switch()
+        else:
+            self.close()  # nobody reads for now, and the hub would ring for ever
 
     def ring_soon(self) -> None:
         """Wake who waits, from whatever coroutine."""
         self._hub.schedule_call_global(0, self._ring)
 
     def wait(self) -> None:
-        """Wait until there may be something to read. The descriptor tells of news once, so the socket must have
+        """Wait until there may be something to read. A ZeroMQ socket's descriptor tells of news once, so that must have
         answered EAGAIN just before (libzmq manual, zmq_getsockopt, ZMQ_FD)."""
+        if self._listener is None:
+            self._listener = self._hub.add(self._hub.READ, self._descriptor, self._ring, self._ring, lambda: None)
         self._sleeper = self._current()
-        self._hub.switch()
+        try:
+            self._hub.switch()
+        finally:
+            self._sleeper = None  # whatever woke it, such as a Timeout of the handler's
 
     def close(self) -> None:
-        """Take the listener away, before the socket is closed."""
+        """Take the listener away: always before the descriptor is closed."""
         if self._listener is not None:
             self._hub.remove(self._listener)
             self._listener = None
@@ -2099,13 +2407,13 @@ class _Life:
         self.pub.setsockopt(zmq.IMMEDIATE, 1)  # so that the subscription is taken back when Mongrel2 goes
         self.pub.setsockopt(zmq.XPUB_VERBOSER, 1)
         self.pub.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is EAGAIN instead of a lost reply
-        for socket in (self.pub, self.pull):
-            socket.setsockopt(zmq.RECONNECT_IVL, -1)
-            socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.IPV6, 1)
+        for own in (self.pub, self.pull):
+            own.setsockopt(zmq.RECONNECT_IVL, -1)
+            own.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+            own.setsockopt(zmq.LINGER, 0)
+            own.setsockopt(zmq.IPV6, 1)
             if identity is not None:
-                socket.setsockopt_string(zmq.IDENTITY, identity)
+                own.setsockopt_string(zmq.IDENTITY, identity)
         ended = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
         self._monitor = self.pull.get_monitor_socket(ended)
         self._pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)
@@ -2171,8 +2479,8 @@ class _Life:
             self.forget(conn_id)
         if self.bell is not None:
             self.bell.close()
-        for socket, monitor in ((self.pull, self._monitor), (self.pub, self._pub_monitor)):
-            socket.disable_monitor()
+        for own, monitor in ((self.pull, self._monitor), (self.pub, self._pub_monitor)):
+            own.disable_monitor()
             monitor.close(0)
         self.pull.close(0)
         self.pub.close(linger)
@@ -2204,6 +2512,7 @@ class Mongrel2Connection:
         self._silent_since: float | None = None
         self._last_turn: float | None = None  # when to stop receiving
         self._in_coroutines = False
+        self._receivers: Receivers | None = None
         self._wait: Callable[[Any, float], None] = _block_until_readable
         self._sleep: Callable[[float], None] = time.sleep
 
@@ -2274,7 +2583,7 @@ class Mongrel2Connection:
                 self._end_receiving()
             if begun:
                 self._life = life
-                life.bell = _Bell(life.pull) if self._in_coroutines else None
+                life.bell = _Bell(life.pull.getsockopt(zmq.FD)) if self._in_coroutines else None
                 self._silent_since = None
                 logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
                 return life
@@ -2443,17 +2752,26 @@ class Mongrel2Connection:
             pieces.close()
         return bytes(joined)
 
-    # -- ending
+    # -- inside run()
 
-    def use_coroutines(self) -> None:
-        """From here on only the coroutine that calls waits, not the process: `run()` says so."""
+    def open(self) -> None:
+        """Nothing to do before the application starts: Mongrel2 is connected to by who receives."""
+
+    def start(self, load: Load) -> None:
+        """Receive in coroutines: from here on only the one that calls waits, not the process."""
         import eventlet
 
         self._in_coroutines = True
         self._wait, self._sleep = _wait_until_readable, eventlet.sleep
+        self._receivers = Receivers(self, load)
+        self._receivers.start()
+
+    def has_ended(self) -> bool:
+        """Whether it gives no more requests."""
+        return self._receivers is None or self._receivers.ended
 
     def check(self) -> None:
-        """Have the coroutine that receives look whether Mongrel2 is still there: ten times a second inside `run()`."""
+        """Have the coroutine that receives look whether Mongrel2 is still there: ten times a second."""
         if self._life is not None and self._life.bell is not None:
             self._life.bell.ring_soon()
 
@@ -2491,23 +2809,484 @@ def _wait_until_readable(socket: zmq.Socket[Any], seconds: float) -> None:
         trampoline(socket.getsockopt(zmq.FD), read=True, timeout=seconds)
 
 
+_BIND = re.compile(r"unix:(.+)|(\[[^\s\]]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+_NEVER = float("inf")
+
+
+class _HTTPClient:
+    """One client's connection, in the coroutine that serves it from its first request to its last.
+
+    Whatever waits has a `deadline`: `HTTPConnection.check` wakes who is past it.
+    """
+
+    DRAINED = 64 << 10  # bytes of an unread body that are read for the sake of the next request
+    LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
+    SLOWEST = 1 << 10  # bytes a second that a body must come or go with
+
+    __slots__ = ("_bell", "_body_began", "_body_size", "_failure", "_is_gone", "_server", "_socket", "deadline",
+                 "has_served", "parser", "remote_addr", "request")  # fmt: skip
+
+    def __init__(self, server: HTTPConnection, accepted: socket.socket, remote_addr: str) -> None:
+        self._server, self._socket, self.remote_addr = server, accepted, remote_addr
+        self._bell = _Bell(accepted.fileno())
+        self.parser = HTTPParser()
+        self.request: HTTPRequest | None = None  # that is being handled
+        self.deadline = _NEVER
+        self.has_served = self._is_gone = False
+        self._failure: HTTPError | None = None  # what was wrong with the body
+        self._body_began, self._body_size = 0.0, 0
+
+    def run(self) -> None:
+        """The life of the coroutine."""
+        try:
+            while self._serve():
+                pass
+        except OSError:
+            pass  # the client is gone
+        except Exception:
+            logger.exception("a connection failed")
+        finally:
+            self.close()
+
+    def _serve(self) -> bool:
+        """One request, from its first byte to the last of its answer; whether another may follow."""
+        request = self._receive_request()
+        if request is None:
+            return False
+        self.request, request.client = request, self
+        self._body_size, self._failure = 0, None
+        self._server.handle(request)
+        self.has_served = True
+        if request.keep_alive and not self._is_gone and (self.parser.body_is_over or self._drain()):
+            self.request = None
+            return True
+        if self.parser.has_input or not self.parser.body_is_over:
+            self._linger()
+        return False
+
+    def _receive_request(self) -> HTTPRequest | None:
+        """Wait for the next request. None at the end of the connection, and after a refusal."""
+        server, parser = self._server, self.parser
+        try:
+            request = parser.next_request()
+            if request is not None:
+                server.sleep(0)  # a pipelined one: now others have their turn
+                return request
+            is_idle = self.has_served and not parser.has_input
+            deadline = time.monotonic() + (server.keep_alive if is_idle else server.head_timeout)
+            while request is None:
+                data = self._receive(deadline)
+                if not data:
+                    return None
+                if is_idle:
+                    is_idle, deadline = False, time.monotonic() + server.head_timeout
+                parser.feed(data)
+                request = parser.next_request()
+            return request
+        except ProtocolError as error:
+            self._refuse(error.status, str(error))
+        except TimeoutError:
+            if parser.has_input:
+                self._refuse(408, f"the head took over {server.head_timeout} seconds")
+        return None
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what is no request, and end the connection."""
+        request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), Framing(Headers({}), 0, False, False))
+        request.client = self
+        self._server.answer(request, Response(f"{status_line(status)}\n{message}\n", status, None, TEXT))
+        self._linger()
+
+    def _receive(self, deadline: float) -> bytes:
+        """Wait for bytes; b"" at their end, TimeoutError at the deadline."""
+        self.deadline = deadline
+        while True:
+            self._bell.wait()
+            try:
+                data = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                if time.monotonic() >= self.deadline:  # which may have come nearer
+                    raise TimeoutError from None
+            else:
+                self.deadline = _NEVER
+                return data
+
+    def wake(self) -> None:
+        """Have who waits look at the deadline."""
+        self._bell.ring_soon()
+
+    def read_body(self, size: int) -> bytes:
+        """The next bytes of the body, at most `size`; b"" at its end. HTTPError where it does not come as it should,
+        after which the connection is closed."""
+        parser, request = self.parser, cast(HTTPRequest, self.request)
+        if self._failure is not None:
+            raise self._failure
+        try:
+            while (piece := parser.next_piece(size)) is None:
+                self._receive_body(request)
+            request.expects = False
+            self._body_size += len(piece)
+            return piece
+        except ProtocolError as error:
+            self._failure = HTTPError(error.status, str(error))
+        except TimeoutError:
+            self._failure = HTTPError(408, "the body comes too slowly")
+        except OSError:
+            self._failure = HTTPError(400, "the body ended early")
+        request.keep_alive = False
+        raise self._failure
+
+    def _receive_body(self, request: HTTPRequest) -> None:
+        now = time.monotonic()
+        if not self._body_size:
+            self._body_began = now
+        if request.expects:
+            request.expects = False
+            self.send(CONTINUE)
+        patience = self._server.io_timeout
+        data = self._receive(min(now, self._body_began + self._body_size / self.SLOWEST) + patience)
+        if not data:
+            raise ConnectionError
+        self.parser.feed(data)
+
+    def _drain(self) -> bool:
+        """Read what the handler left of a body; False where that is too much, or does not come."""
+        left = self.DRAINED
+        try:
+            while left > 0:
+                piece = self.read_body(left)
+                if not piece:
+                    return True
+                left -= len(piece)
+        except HTTPError:
+            pass
+        return False
+
+    def _linger(self) -> None:
+        """Half-close, and throw away what still comes, lest a reset takes the answer from the client (RFC 9112,
+        9.6)."""
+        self._socket.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + self.LINGER
+        while time.monotonic() < deadline and self._receive(deadline):
+            pass
+
+    def settle(self, request: HTTPRequest) -> None:
+        """Before the head of an answer: see whether what is unread of the body can be drained."""
+        if not self.parser.body_is_over and (request.expects or self.parser.left > self.DRAINED):
+            request.keep_alive = False
+        request.expects = False
+
+    def send(self, data: bytes) -> bool:
+        """Send all of it, waiting where the client is slow; False if it is gone, or too slow."""
+        if self._is_gone:
+            return False
+        try:
+            sent = self._socket.send(data)
+            if sent < len(data):
+                self._send_rest(memoryview(data)[sent:])
+        except BlockingIOError:
+            self._send_rest(memoryview(data))
+        except OSError:
+            self._is_gone = True
+        return not self._is_gone
+
+    def _send_rest(self, data: memoryview) -> None:
+        from eventlet.hubs import trampoline
+
+        patience = self._server.io_timeout
+        deadline = time.monotonic() + patience + len(data) / self.SLOWEST
+        while data:
+            seconds = min(patience, deadline - time.monotonic())
+            try:
+                trampoline(self._socket, write=True, timeout=max(seconds, 0), timeout_exc=TimeoutError)
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                continue
+            except OSError:  # TimeoutError too
+                self.abort()
+                return
+
+    def is_there(self) -> bool:
+        """Whether the client has not ended the connection."""
+        try:
+            return not self._is_gone and bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+
+    def abort(self) -> None:
+        """Have the connection reset when it is closed: the client must not take what it has for the whole."""
+        self._is_gone = True
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._bell.close()
+        self._socket.close()
+        self._server.forget(self)
+
+
+class HTTPConnection:
+    """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767" or "unix:/run/hello".
+
+    In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body or for a client that reads its
+    answer; `keep_alive` between two requests. More than `max_connections` wait to be accepted. ValueError for what is
+    no address.
+    """
+
+    SWEEP = 0.5  # seconds between looks at the deadlines
+    GRACE = 0.3  # seconds for a request that is on its way when the server stops
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        head_timeout: float = 10,
+        io_timeout: float = 30,
+        keep_alive: float = 15,
+        max_connections: int = 20_000,
+    ) -> None:
+        match = _BIND.fullmatch(address)
+        if match is None or int(match[3] or 0) > 65535:
+            raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:6767, [::1]:6767 or unix:/run/hello)")
+        if min(head_timeout, io_timeout, keep_alive) <= 0 or max_connections < 1:
+            raise ValueError("timeouts are above 0 seconds, max_connections at least 1")
+        self.address = address
+        self.head_timeout, self.io_timeout, self.keep_alive = head_timeout, io_timeout, keep_alive
+        self.max_connections = max_connections
+        self.access_log: AccessLog | None = None
+        self._path, self._host, self._port = match[1], (match[2] or "").strip("[]"), int(match[3] or 0)
+        self._socket: Any = None
+        self._listener: Any = None
+        self._load: Load | None = None
+        self._clients: set[_HTTPClient] = set()
+        self._next_sweep = 0.0
+        self._is_bound = self._is_stopping = self._is_short = False
+
+    # -- inside run()
+
+    def open(self) -> None:
+        """Listen; SystemExit 2, after a line that says why, where that cannot be."""
+        from eventlet.patcher import original
+
+        try:
+            self._bind(original("socket"))
+        except OSError as error:
+            fail(
+                f"cannot listen at {self.address}: {error.strerror or error} (--bind, or run(bind=...), names another)"
+            )
+
+    def _bind(self, socket: Any) -> None:
+        if self._path is not None:
+            self._remove_stale_path(socket)
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.bind(self._path)
+        else:
+            found: list[Any] = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            family, _, _, _, where = found[0]
+            self._socket = socket.socket(family)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
+            self._socket.bind(where)
+            self._port = self._socket.getsockname()[1]
+        self._socket.setblocking(False)
+        self._socket.listen(2048)
+        self._is_bound = True
+
+    def _remove_stale_path(self, socket: Any) -> None:
+        """Take away what a server that is no more has left; OSError where one listens."""
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(self._path)
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(cast(str, self._path))
+
+    def start(self, load: Load) -> None:
+        """Accept clients, each in a coroutine of its own."""
+        import eventlet
+        from eventlet import hubs
+        from greenlet import greenlet
+
+        self._load, self._hub, self._greenlet = load, hubs.get_hub(), greenlet
+        self.sleep, self._spawn = eventlet.sleep, eventlet.spawn_n
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        logger.info("serving %s", f"http://{host}:{self._port}" if self._path is None else self.address)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._listener is None and not self._is_stopping and len(self._clients) < self.max_connections:
+            hub = self._hub
+            self._listener = hub.add(hub.READ, self._socket.fileno(), self._accept, self._accept, lambda: None)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._hub.remove(self._listener)
+            self._listener = None
+
+    def _accept(self, *_: Any) -> None:
+        """Runs in the hub: take those who wait to be accepted, and start their coroutines."""
+        for _ in range(64):
+            if len(self._clients) >= self.max_connections:
+                self._stop_listening()
+                return
+            try:
+                accepted, address = self._socket.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue  # it left already
+            except OSError as error:  # too many open files: `check` tries again
+                if not self._is_short:
+                    logger.warning("cannot accept connections for now: %s", error)
+                self._is_short = True
+                self._stop_listening()
+                return
+            self._is_short = False
+            accepted.setblocking(False)
+            client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
+            self._clients.add(client)
+            self._hub.schedule_call_global(0, self._greenlet(client.run, self._hub.greenlet).switch)
+
+    def handle(self, request: HTTPRequest) -> None:
+        """Have a request answered: now, or when there is room in the pool."""
+        load = cast(Load, self._load)
+        if load.busy < load.app.pool_size:
+            load.take(self, request)
+        else:
+            from eventlet.event import Event
+
+            request.done = Event()
+            load.postpone(self, request)
+            request.done.wait()
+        if load.waiting:
+            self._spawn(load.take_waiting)
+
+    def finished(self, request: Request) -> None:
+        """Go on with the connection of a request that had to wait."""
+        request = cast(HTTPRequest, request)
+        if request.done is not None:
+            request.done.send()
+
+    def forget(self, client: _HTTPClient) -> None:
+        """A client is gone: there is room for another."""
+        self._clients.discard(client)
+        if self._listener is None and not self._is_short:
+            self._listen()
+
+    def check(self) -> None:
+        """Wake who is past a deadline, and accept again where that failed: called ten times a second."""
+        if self._is_short:
+            self._listen()
+        now = time.monotonic()
+        if now >= self._next_sweep or self._is_stopping:
+            self._next_sweep = now + self.SWEEP
+            for client in self._clients:
+                if client.deadline <= now:
+                    client.wake()
+
+    # -- answering
+
+    def answer(self, request: Request, response: Response) -> None:
+        """Send an answer. Raises before anything is sent, or not at all."""
+        request = cast(HTTPRequest, request)
+        fields, body = response.finish(request)
+        client = request.client
+        if self._is_stopping:
+            request.keep_alive = False
+        if request.expects or not client.parser.body_is_over:
+            client.settle(request)
+        if type(body) is bytes:
+            client.send(format_head(request, response._status, fields, http_date(int(time.time()))) + body)
+            size = len(body)
+        else:
+            size = self._stream(request, response._status, fields, cast(Pieces, body))
+        if self.access_log is not None:
+            self.access_log.add(request, response._status, size)
+
+    def _stream(self, request: HTTPRequest, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
+        """Send the pieces of a body as they are made: in chunks, unless the handler gave a Content-Length, and until
+        the connection closes for HTTP/1.0. What cannot be sent whole ends in a reset. How many bytes were sent."""
+        client, size = request.client, 0
+        declared = next((int(value) for name, value in fields if name.lower() == "content-length"), None)
+        is_chunked = declared is None and request.version == "HTTP/1.1"
+        if is_chunked:
+            fields.append(("Transfer-Encoding", "chunked"))
+        waiting = format_head(request, status, fields, http_date(int(time.time())))
+        try:
+            for piece in pieces:
+                size += len(piece)
+                if declared is not None and size > declared:
+                    raise ValueError(f"the body is longer than its Content-Length of {declared} bytes")
+                if not client.send(waiting + (b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)):
+                    return size
+                waiting = b""
+            if declared is not None and size < declared:
+                raise ValueError(f"the body is shorter than its Content-Length of {declared} bytes")
+            client.send(waiting + b"0\r\n\r\n" if is_chunked else waiting)
+        except BaseException as error:
+            logger.error("the stream of %r failed", request, exc_info=error)
+            client.abort()
+        finally:
+            pieces.close()
+        return size
+
+    # -- ending
+
+    def finish_receiving(self, seconds: float) -> None:
+        """Accept who is waiting for it, then no more; close idle connections, and let the others finish."""
+        for _ in range(32):
+            self._accept()
+        self._is_stopping = True
+        self._stop_listening()
+        self._close_socket()
+        self.head_timeout = self.keep_alive = self.GRACE
+        now = time.monotonic()
+        for client in self._clients:
+            if client.request is None:
+                is_idle = client.has_served and not client.parser.has_input
+                client.deadline = now if is_idle else min(client.deadline, now + self.GRACE)
+
+    def has_ended(self) -> bool:
+        """Whether it has no more clients, and takes none."""
+        return self._is_stopping and not self._clients
+
+    def _close_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            if self._path is not None and self._is_bound:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)
+
+    def close(self) -> None:
+        """Let go of the address, and of who is still connected."""
+        self._is_stopping = True
+        self._stop_listening()
+        self._close_socket()
+        for client in [*self._clients]:
+            client.abort()
+            client.close()
+
+    def __repr__(self) -> str:
+        return f"HTTPConnection({self.address!r})"
+
+
 class AccessLog:
     """A line for each answer in the combined format, on standard output. `add` only takes note; `write` does the
     work."""
 
     def __init__(self) -> None:
-        self._noted: list[tuple[float, Request, int, int]] = []
+        self._noted: deque[tuple[float, Request, int, int]] = deque()
 
     def add(self, request: Request, status: int, size: int) -> None:
         """Note an answer with `size` bytes of body."""
         self._noted.append((time.time(), request, status, size))
 
-    def write(self) -> None:
-        """Write a line for each answer since the last time."""
-        noted, self._noted = self._noted, []
-        if noted:
-            sys.stdout.write("".join(format_access_line(*note) for note in noted))
-            sys.stdout.flush()
+    def write(self) -> bool:
+        """Write lines for what was noted, at most 100; whether there was anything."""
+        lines = [format_access_line(*self._noted.popleft()) for _ in range(min(100, len(self._noted)))]
+        sys.stdout.write("".join(lines))
+        sys.stdout.flush()
+        return bool(lines)
 
 
 def _escape_for_log(text: str) -> str:
@@ -2523,7 +3302,9 @@ def format_access_line(when: float, request: Request, status: int, size: int) ->
     target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
     asked = _escape_for_log(f"{request.method} {target} {request.version}")
     referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
-    return f'{_escape_for_log(request.remote_addr)} - - [{date}] "{asked}" {status} {size} "{referer}" "{agent}"\n'
+    return (
+        f'{_escape_for_log(request.remote_addr) or "-"} - - [{date}] "{asked}" {status} {size} "{referer}" "{agent}"\n'
+    )
 
 
 def patch_standard_library() -> None:
@@ -2546,7 +3327,7 @@ class Server:
     DRAIN = 1.0  # seconds for what Mongrel2 has sent already
     DEADLINE = 10.0  # seconds for requests to finish
 
-    def __init__(self, app: Brubeck, connections: Sequence[Mongrel2Connection]) -> None:
+    def __init__(self, app: Brubeck, connections: Sequence[Connection]) -> None:
         self._app, self._connections = app, connections
         self._load = Load(app)
         self._stopping = False
@@ -2557,17 +3338,17 @@ class Server:
 
         import eventlet
 
-        self._app.start()
-        receivers = [Receivers(connection, self._load) for connection in self._connections]
-        for connection, receiver in zip(self._connections, receivers, strict=True):
-            connection.use_coroutines()
-            receiver.start()
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
+            for connection in self._connections:
+                connection.open()
+            self._app.start()
+            for connection in self._connections:
+                connection.start(self._load)
             while not self._stopping:
                 self._tick()
                 eventlet.sleep(0.1)
-            self._finish(receivers)
+            self._finish()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -2581,7 +3362,7 @@ class Server:
             os._exit(0)
         self._stopping = True
 
-    def _finish(self, receivers: Sequence[Receivers]) -> None:
+    def _finish(self) -> None:
         """Take no more, and let what is there come to its end."""
         import eventlet
 
@@ -2590,45 +3371,34 @@ class Server:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
         while time.monotonic() < deadline:
-            if all(receiver.ended for receiver in receivers) and not self._load.busy and not self._load.waiting:
+            ended = all(connection.has_ended() for connection in self._connections)
+            if ended and not self._load.busy and not self._load.waiting:
                 return
             self._tick()
             eventlet.sleep(0.02)
         logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
 
     def _tick(self) -> None:
+        import eventlet
+
         for connection in self._connections:
             connection.check()
-            if connection.access_log is not None:
-                connection.access_log.write()
+            while connection.access_log is not None and connection.access_log.write():
+                eventlet.sleep(0)
 
 
 def serve(
-    app: Brubeck,
-    connection: Mongrel2Connection | Sequence[Mongrel2Connection] | None,
-    *,
-    patch: bool = True,
-    access_log: bool = False,
+    app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True, access_log: bool = False
 ) -> None:
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do."""
-    if not connection:
-        fail(
-            "there is no connection to serve: give run() a Mongrel2Connection, or the command line --mongrel2 PULL PUB"
-        )
     if patch:
         patch_standard_library()
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    connections = [connection] if isinstance(connection, Mongrel2Connection) else connection
+    connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     for each in connections if access_log else ():
         each.access_log = AccessLog()
     Server(app, connections).run()
-
-
-def fail(message: str) -> NoReturn:
-    """End a program that cannot start: one line that says what to do, exit status 2."""
-    print(f"brubeck_lite: {message}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
@@ -2704,8 +3474,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command `brubeck_lite`."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="brubeck_lite", description="Serve an application behind Mongrel2.")
+    parser = argparse.ArgumentParser(
+        prog="brubeck_lite", description="Serve an application by HTTP or behind Mongrel2."
+    )
     parser.add_argument("app", metavar="MODULE:APP", nargs="?", help="where the application is, like hello:app")
+    parser.add_argument(
+        "--bind", metavar="ADDRESS",
+        help="serve HTTP there: HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767, unless --mongrel2 is given)",
+    )  # fmt: skip
     parser.add_argument(
         "--mongrel2", nargs=2, action="append", metavar=("PULL", "PUB"),
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated",
@@ -2735,10 +3511,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     level = logging.WARNING if options.quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        connections = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2 or ()]
+        connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2 or ()]
+        if options.bind is not None:
+            connections.append(HTTPConnection(options.bind))
     except ValueError as error:
         fail(str(error))
-    serve(app, connections or app.msg_conn, access_log=options.access_log)
+    serve(app, connections or app.msg_conn or HTTPConnection("127.0.0.1:6767"), access_log=options.access_log)
 
 
 if __name__ == "__main__":

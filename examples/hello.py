@@ -1,11 +1,12 @@
 """The ten lines: serve them with
 
+python hello.py                     (http://127.0.0.1:6767)
+brubeck_lite hello:app --bind 0.0.0.0:8000
 brubeck_lite hello:app --mongrel2 tcp://127.0.0.1:9999 tcp://127.0.0.1:9998
 gunicorn hello:app
-python hello.py                     (behind a Mongrel2 that runs with mongrel2.conf)
 """
 
-from brubeck_lite import Brubeck, Mongrel2Connection, Request
+from brubeck_lite import Brubeck, Request
 
 app = Brubeck()
 
@@ -21,4 +22,4 @@ def hello(request: Request, name: str) -> str:
 
 
 if __name__ == "__main__":
-    app.run(Mongrel2Connection("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"))
+    app.run()

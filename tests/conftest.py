@@ -14,9 +14,9 @@ sys.path[:0] = [
     str(Path(__file__).parent.parent / "examples"),
 ]
 
-from support import Mongrel2, behind_mongrel2, behind_wsgi  # noqa: E402
+from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi  # noqa: E402
 
-DOORS = ("mongrel2-json", "mongrel2-tnetstring", "gunicorn", "waitress", "wsgiref")
+DOORS = ("http", "mongrel2-json", "mongrel2-tnetstring", "gunicorn", "waitress", "wsgiref")
 
 
 @pytest.fixture(scope="session", params=DOORS)
@@ -26,6 +26,9 @@ def door(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     if name.startswith("mongrel2"):
         with Mongrel2(name.partition("-")[2]) as mongrel2, behind_mongrel2("program:app", mongrel2):
             yield name, mongrel2.port
+    elif name == "http":
+        with behind_http("program:app") as (_, port):
+            yield name, port
     else:
         with behind_wsgi(name, "program:app") as port:
             yield name, port

@@ -150,6 +150,17 @@ def behind_mongrel2(
         yield child
 
 
+@contextlib.contextmanager
+def behind_http(program: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Our command line with this program behind the embedded server: the process and the port."""
+    port = free_port()
+    command = [sys.executable, "-m", "brubeck_lite", program, "--bind", f"127.0.0.1:{port}", *options]
+    with process(command) as child:
+        wait_for(lambda: listens(port) or child.poll() is not None, what=f"the server: {output(child)}")
+        assert child.poll() is None, output(child)
+        yield child, port
+
+
 def wsgi_command(server: str, program: str, port: int) -> list[str]:
     """The command that serves `program` on a port with this WSGI server: gunicorn (gthread), waitress or wsgiref."""
     if server == "gunicorn":

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import ROOT, Mongrel2, behind_mongrel2, environment, output, process, wait_for
+from support import ROOT, Mongrel2, behind_http, behind_mongrel2, environment, free_port, output, process, wait_for
 
 import brubeck_lite
 from brubeck_lite import AccessLog, Brubeck, Request, Response, format_access_line, load_program, mongrel2_config
@@ -55,7 +55,11 @@ def mongrel2() -> Iterator[Mongrel2]:
         (["program:inner_root"], "'inner_root' is no Brubeck in the module 'program'"),
         ([":app"], "':app' is no MODULE:APP"),
         (["..program:app"], "'..program:app' is no MODULE:APP"),
-        (["program:app"], "there is no connection to serve"),
+        (["program:app", "--bind", "6767"], "not an address: '6767'"),
+        (["program:app", "--bind", "127.0.0.1:99999"], "not an address"),
+        (["program:app", "--bind", "::1:80"], "not an address"),
+        (["program:app", "--bind", "nowhere.invalid:6767"], "cannot listen at nowhere.invalid:6767"),
+        (["program:app", "--bind", "unix:/nowhere/at/all"], "cannot listen at unix:/nowhere/at/all"),
         (["program:app", "--mongrel2", "9999", "tcp://127.0.0.1:9998"], "not an address: '9999'"),
         (["program:app", "--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:x"], "not an address"),
         (["program:app", "--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:99999"], "not an address"),
@@ -142,12 +146,37 @@ def test_a_program_runs_itself_on_a_connection_of_its_own(tmp_path: Path, mongre
         assert fetch(mongrel2.port, "/xyz") == (200, "mine")
 
 
-def test_run_without_a_connection_says_so(tmp_path: Path) -> None:
-    (tmp_path / "nowhere.py").write_text("from brubeck_lite import Brubeck\nBrubeck().run()\n")
-    line = [sys.executable, "nowhere.py"]
-    ended = subprocess.run(line, cwd=tmp_path, env=environment(), text=True, capture_output=True, check=False)
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert "give run() a Mongrel2Connection" in ended.stderr
+def test_a_program_serves_by_itself_at_the_address_it_names(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "itself.py").write_text(
+        "import sys\nfrom brubeck_lite import Brubeck\napp = Brubeck()\napp.route('/')(lambda request: 'mine')\n"
+        "if __name__ == '__main__':\n    app.run(bind=sys.argv[1])\n"
+    )
+    with process([sys.executable, str(tmp_path / "itself.py"), f"127.0.0.1:{port}"]) as child:
+        wait_for(lambda: f"serving http://127.0.0.1:{port}" in output(child), what="the server")
+        assert fetch(port, "/") == (200, "mine")
+
+
+def test_without_any_address_port_6767_of_the_loopback_is_served() -> None:
+    line = [sys.executable, "-m", "brubeck_lite", "program:app"]
+    with process(line) as child:  # where another has the port, it says so
+        wait_for(lambda: "http://127.0.0.1:6767" in output(child) or child.poll() == 2, what="the address")
+        assert "127.0.0.1:6767" in output(child)
+
+
+def test_a_port_in_use_is_told_in_one_line() -> None:
+    with behind_http("program:app") as (_, port):
+        ended = command("program:app", "--bind", f"127.0.0.1:{port}")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(
+        rf"brubeck_lite: cannot listen at 127\.0\.0\.1:{port}: Address already in use .*\n", ended.stderr
+    )
+
+
+def test_one_process_serves_http_and_mongrel2(mongrel2: Mongrel2) -> None:
+    port = free_port()
+    with behind_mongrel2("program:app", mongrel2, "--bind", f"127.0.0.1:{port}"):
+        assert fetch(port, "/") == fetch(mongrel2.port, "/") == (200, "Take five!")
 
 
 def test_it_says_what_it_waits_for_connects_to_and_loses() -> None:
@@ -200,14 +229,15 @@ def test_pool_size_bounds_what_is_handled_at_once(mongrel2: Mongrel2) -> None:
 
 
 def test_the_access_log_has_a_line_for_each_answer(mongrel2: Mongrel2) -> None:
-    with behind_mongrel2("program:app", mongrel2, "--access-log") as child:
-        fetch(mongrel2.port, "/text/%0A%22?q=1", headers={"User-Agent": 'a "quoted" \\ agent', "Referer": "http://x/"})
-        wait_for(lambda: "GET /" in output(child), what="the line")
-        line = next(line for line in output(child).splitlines() if "GET /" in line)
-        pattern = (
-            r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /text/%0A%22\?q=1 HTTP/1\.1" 200 14 '
-        )
-        assert re.fullmatch(pattern + r'"http://x/" "a \\x22quoted\\x22 \\x5c agent"', line), line
+    http_port = free_port()
+    with behind_mongrel2("program:app", mongrel2, "--access-log", "--bind", f"127.0.0.1:{http_port}") as child:
+        for number, port in enumerate((mongrel2.port, http_port), 1):
+            headers = {"User-Agent": 'a "quoted" \\ agent', "Referer": "http://x/"}
+            fetch(port, "/text/%0A%22?q=1", headers=headers)
+            wait_for(lambda number=number: output(child).count("GET /") == number, what="the line")  # type: ignore[misc]
+        asked = r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /text/%0A%22\?q=1 HTTP/1\.1" 200 14 '
+        for line in (line for line in output(child).splitlines() if "GET /" in line):
+            assert re.fullmatch(asked + r'"http://x/" "a \\x22quoted\\x22 \\x5c agent"', line), line
 
 
 def test_no_client_can_forge_a_line_of_the_access_log(capsys: pytest.CaptureFixture[str]) -> None:

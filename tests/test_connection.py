@@ -396,13 +396,6 @@ def test_run_in_a_program_patches_and_serves(mongrel2: Mongrel2, tmp_path: objec
         assert "Warning" not in output(child)
 
 
-def test_run_without_a_connection_says_so_in_one_line() -> None:
-    command = [sys.executable, "-c", "from brubeck_lite import Brubeck; Brubeck().run()"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=10, check=False)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "Mongrel2Connection" in done.stderr
-
-
 def test_importing_it_imports_neither_zmq_nor_eventlet() -> None:
     text = (
         "import sys, brubeck_lite; print([n for n in ('zmq', 'eventlet', 'greenlet', 'argparse') if n in sys.modules])"

@@ -1,4 +1,5 @@
-"""Every request gets the same answer through every door: a real Mongrel2 in JSON and tnetstring, and WSGI servers."""
+"""Every request gets the same answer through every door: the embedded server, a real Mongrel2 in JSON and tnetstring,
+and WSGI servers."""
 
 from __future__ import annotations
 

@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 from support import ROOT, environment, free_port, is_running, listens, output, process, wait_for
 
+from brubeck_lite import HTTPConnection
+
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-PROGRAM, TUNES, CLIENT = (text for language, text in BLOCKS if language == "python")
+PROGRAM, SETTINGS, TUNES, CLIENT = (text for language, text in BLOCKS if language == "python")
 COMMANDS = [text.strip() for language, text in BLOCKS if language == "sh"]
-SET_UP, TEST, START_MONGREL2, SERVE_MONGREL2, SERVE_WSGI = COMMANDS
+SET_UP, TEST, SERVE_HTTP, START_MONGREL2, SERVE_MONGREL2, SERVE_WSGI = COMMANDS
 
 
 def fetch(port: int, path: str) -> str:
@@ -62,10 +64,28 @@ def test_one_command_sets_up_and_serves(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     port = free_port()
-    with shell(SET_UP.replace("8000", str(port)), tmp_path) as child:
+    example = tmp_path / "examples" / "hello.py"
+    example.write_text(example.read_text().replace("app.run()", f'app.run(bind="127.0.0.1:{port}")'))
+    with shell(SET_UP, tmp_path) as child:
         wait_for(lambda: listens(port) or child.poll() is not None, 240, "the server")
         assert child.poll() is None, output(child)
         assert fetch(port, "/hello/Dave") == "Take five, Dave!"
+
+
+def test_the_command_line_serves_by_itself(hello: Path) -> None:
+    port = free_port()
+    with shell(SERVE_HTTP.replace("8000", str(port)), hello) as child:
+        wait_for(lambda: listens(port) or child.poll() is not None, what="the server")
+        assert fetch(port, "/hello/Dave") == "Take five, Dave!", output(child)
+        wait_for(lambda: '"GET /hello/Dave HTTP/1.1" 200' in output(child), what="the access log")
+
+
+def test_the_settings_are_the_defaults() -> None:
+    names: dict[str, HTTPConnection] = {}
+    exec(SETTINGS, names)
+    ours, default = names["connection"], HTTPConnection("127.0.0.1:8000")
+    for name in ("address", "head_timeout", "io_timeout", "keep_alive", "max_connections"):
+        assert getattr(ours, name) == getattr(default, name)
 
 
 def test_one_command_passes_the_tests() -> None:
