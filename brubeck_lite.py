@@ -46,17 +46,20 @@ import atexit
 import contextlib
 import errno
 import functools
+import importlib
 import io
 import json
 import logging
 import os
 import re
+import signal
 import socket
 import struct
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from http import HTTPStatus
@@ -68,16 +71,35 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
-if TYPE_CHECKING:
-    import zmq
-    from eventlet.event import Event
-    from greenlet import greenlet
-
 __version__ = "0.1.0"
 
 logger = logging.getLogger("brubeck_lite")
 
 T = TypeVar("T")
+
+
+class _Late:
+    """A package that is imported when it is first used: when a server starts, and not with this module. eventlet's
+    warning that it is in maintenance is kept from users, who cannot do anything about it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated", category=Warning)
+            value = getattr(importlib.import_module(self._name), name)
+        setattr(self, name, value)
+        return value
+
+
+if TYPE_CHECKING:
+    import eventlet
+    import greenlet
+    import zmq
+    from eventlet.event import Event
+else:
+    eventlet, greenlet, zmq = _Late("eventlet"), _Late("greenlet"), _Late("zmq")
 
 
 class HTTPError(Exception):
@@ -1152,13 +1174,14 @@ class HTTPParser:
         "_left",
         "_seen",
         "_skipped",
+        "left",
     )
 
     def __init__(self) -> None:
         self._buffer, self._at = b"", 0  # what was received, and where in it we are
         self._seen = 0  # bytes from there on that were searched for the end of the head
         self._skipped = False  # the one empty line before a request
-        self._left = 0  # bytes of the body, or of its present chunk
+        self.left = 0  # bytes that are to come of the body, or of its present chunk
         self._chunked = self._in_chunks = self._in_trailers = False
         self._extensions = 0
 
@@ -1175,12 +1198,7 @@ class HTTPParser:
     @property
     def body_is_over(self) -> bool:
         """Whether the whole body of the present request was taken."""
-        return not self._left and not self._chunked
-
-    @property
-    def left(self) -> int:
-        """How many bytes of the body are to come: at the least, where they come in chunks."""
-        return self._left
+        return not self.left and not self._chunked
 
     def next_request(self) -> HTTPRequest | None:
         """The next request; None where more is needed."""
@@ -1203,7 +1221,7 @@ class HTTPParser:
         if framing.length is None:
             self._chunked, self._in_chunks, self._in_trailers, self._extensions = True, False, False, 0
         else:
-            self._left = framing.length
+            self.left = framing.length
         return HTTPRequest(request_line, framing)
 
     def _skip_to(self, offset: int) -> None:
@@ -1234,13 +1252,13 @@ class HTTPParser:
 
     def next_piece(self, size: int = 1 << 16) -> bytes | None:
         """The next bytes of the body, at most `size`; b"" at its end; None where more is needed."""
-        while self._chunked and not self._left:
+        while self._chunked and not self.left:
             if not (self._end_trailers() if self._in_trailers else self._begin_chunk()):
                 return None
-        if not self._left:
+        if not self.left:
             return b""
-        piece = self._buffer[self._at : self._at + min(size, self._left)]
-        self._left -= len(piece)
+        piece = self._buffer[self._at : self._at + min(size, self.left)]
+        self.left -= len(piece)
         self._skip_to(self._at + len(piece))
         return piece or None
 
@@ -1263,8 +1281,8 @@ class HTTPParser:
         self._extensions += len(line[2] or b"")
         if self._extensions > MAX_EXTENSIONS:
             raise ProtocolError(f"the chunk extensions are over the limit of {MAX_EXTENSIONS} bytes")
-        self._left = int(line[1], 16)
-        self._in_chunks, self._in_trailers = True, self._left == 0
+        self.left = int(line[1], 16)
+        self._in_chunks, self._in_trailers = True, self.left == 0
         self._skip_to(end + 2)
         return True
 
@@ -2236,20 +2254,14 @@ class Receivers:
     TURN = 0.005  # seconds that a coroutine goes on without letting the hub run
 
     def __init__(self, connection: Mongrel2Connection, load: Load) -> None:
-        from eventlet import hubs
-        from greenlet import getcurrent, greenlet
-
         self._connection, self._load = connection, load
-        self._hub, self._current, self._greenlet = hubs.get_hub(), getcurrent, greenlet
-        self._receiver: greenlet | None = None
-        self._parked: list[greenlet] = []
-        self._handling = False  # the receiver is inside a handler, not waiting for a message
+        self._hub, self._sleep = eventlet.hubs.get_hub(), eventlet.sleep
+        self._current, self._greenlet = greenlet.getcurrent, greenlet.greenlet
+        self._receiver: greenlet.greenlet | None = None
+        self._parked: list[greenlet.greenlet] = []
+        self._handling = True  # the receiver is inside a handler, not waiting for a message
         self._timer_since: float | None = None  # when the pending timer was set
         self.ended = False  # the connection gives no more
-
-    def start(self) -> None:
-        """Let the first coroutine receive."""
-        self._handling = True
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -2258,8 +2270,7 @@ class Receivers:
             self._hub.schedule_call_global(0, self._hand_over)
 
     def _hand_over(self) -> None:
-        """Runs in the hub: whoever was receiving waits for something. If it waits inside a handler, another
-        receives."""
+        """Runs in the hub: whoever was receiving waits. If it does so inside a handler, another receives."""
         self._timer_since = None
         if self._handling:
             self._handling = False
@@ -2303,12 +2314,6 @@ class Receivers:
             self._handling = False
         return True
 
-    @staticmethod
-    def _sleep(seconds: float) -> None:
-        import eventlet
-
-        eventlet.sleep(seconds)
-
 
 # ---- Servers ---------------------------------------------------------------------------------------------------------
 # The sockets: Mongrel2's, the signals that end a server, the access log.
@@ -2324,8 +2329,6 @@ _ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/*]+):([0-9]{1,5})|ipc:
 
 
 def _is_readable(socket: zmq.Socket[Any]) -> bool:
-    import zmq
-
     return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
@@ -2342,13 +2345,8 @@ class _Bell:
     __slots__ = ("_current", "_descriptor", "_hub", "_listener", "_sleeper")
 
     def __init__(self, descriptor: int) -> None:
-        from eventlet import hubs
-        from greenlet import getcurrent
-
-        self._current = getcurrent
-        self._hub = hubs.get_hub()
-        self._descriptor = descriptor
-        self._sleeper: greenlet | None = None
+        self._current, self._hub, self._descriptor = greenlet.getcurrent, eventlet.hubs.get_hub(), descriptor
+        self._sleeper: greenlet.greenlet | None = None
         self._listener: Any = None
 
     def _ring(self, *_: Any) -> None:
@@ -2391,8 +2389,6 @@ class _Life:
     CHECK = 0.1  # seconds between looks at whether it is still there
 
     def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
-        import zmq
-
         self._pull_address = pull
         self.prefixes: set[bytes] = set()
         self.checked_senders: set[str] = set()
@@ -2468,10 +2464,6 @@ class _Life:
         if event is not None:
             event.send()
 
-    def covers(self, sender: str) -> bool:
-        """Whether Mongrel2 is subscribed to replies for this sender."""
-        return any(sender.encode().startswith(prefix) for prefix in self.prefixes)
-
     def close(self, linger: int) -> None:
         """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
         self.alive = False
@@ -2509,11 +2501,10 @@ class Mongrel2Connection:
         self.access_log: AccessLog | None = None
         self._context: zmq.Context[Any] | None = None
         self._life: _Life | None = None
-        self._silent_since: float | None = None
+        self._is_waiting = False
         self._last_turn: float | None = None  # when to stop receiving
         self._in_coroutines = False
         self._receivers: Receivers | None = None
-        self._wait: Callable[[Any, float], None] = _block_until_readable
         self._sleep: Callable[[float], None] = time.sleep
 
     # -- receiving
@@ -2521,8 +2512,6 @@ class Mongrel2Connection:
     def recv(self) -> Mongrel2Request:
         """The next request, or message about a connection (path "@*", in a plain script of interest too). What is not
         Mongrel2's protocol is logged and left out. EOFError once the connection was closed."""
-        import zmq
-
         while True:
             if self._last_turn is not None and time.monotonic() >= self._last_turn:
                 self._end_receiving()
@@ -2568,29 +2557,26 @@ class Mongrel2Connection:
 
     def _begin_life(self) -> _Life:
         """A new pair of sockets, as soon as there is a Mongrel2 for it."""
-        import zmq
-
         self._context = self._context or zmq.Context()
         while True:
             life = _Life(self._context, self.pull, self.pub, self.identity)
             deadline = time.monotonic() + life.SUBSCRIPTION
-            while not (begun := life.begin()) and time.monotonic() < deadline:
-                if life.was_refused():
-                    break
-                self._wait(life.pub, life.CHECK)
+            while not (begun := life.begin()) and not life.was_refused() and time.monotonic() < deadline:
+                self._sleep(0.01)
             if self._last_turn is not None:
                 life.close(0)
                 self._end_receiving()
             if begun:
                 self._life = life
                 life.bell = _Bell(life.pull.getsockopt(zmq.FD)) if self._in_coroutines else None
-                self._silent_since = None
+                self._is_waiting = False
                 logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
                 return life
             life.close(0)
-            if self._silent_since is None:
-                self._silent_since = time.monotonic()
+            if not self._is_waiting:
+                self._is_waiting = True
                 logger.info("waiting for Mongrel2 at %s and %s", self.pull, self.pub)
+            self._sleep(life.CHECK)
 
     def _idle(self, life: _Life) -> None:
         """No message is there: see whether there can be more, and wait for it."""
@@ -2605,7 +2591,7 @@ class Mongrel2Connection:
         if life.bell is not None:
             life.bell.wait()
         else:
-            self._wait(life.pull, life.CHECK)
+            life.pull.poll(int(life.CHECK * 1000))
         if self._last_turn is not None and not _is_readable(life.pull):
             self._last_turn = 0.0
 
@@ -2615,7 +2601,7 @@ class Mongrel2Connection:
         raise EOFError("the connection is closed")
 
     def _check_sender(self, life: _Life, sender: str) -> None:
-        if not life.covers(sender):
+        if not sender.encode().startswith(tuple(life.prefixes)):
             heard = ", ".join(repr(prefix.decode("latin-1")) for prefix in sorted(life.prefixes))
             logger.error(
                 "no reply will arrive: Mongrel2 sends requests as %r but listens at %s for replies to %s only; "
@@ -2656,8 +2642,6 @@ class Mongrel2Connection:
         self.reply(request, b"")
 
     def _send(self, life: _Life | None, message: bytes) -> None:
-        import zmq
-
         while life is not None and life.alive:
             try:
                 life.pub.send(message, zmq.NOBLOCK)
@@ -2695,10 +2679,8 @@ class Mongrel2Connection:
     @staticmethod
     def _wait_for_turn(earlier: Mongrel2Request) -> None:
         """Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting."""
-        from eventlet.event import Event
-
         if not earlier.is_answered:
-            earlier.follower = Event()
+            earlier.follower = eventlet.event.Event()
             earlier.follower.wait()
 
     def finished(self, request: Request) -> None:
@@ -2734,9 +2716,7 @@ class Mongrel2Connection:
         self.reply(request, payload)
 
     def _wait_for_room(self, life: _Life, conn_id: str) -> bool:
-        from eventlet.event import Event
-
-        event = life.waiting.setdefault(conn_id, Event())
+        event = life.waiting.setdefault(conn_id, eventlet.event.Event())
         event.wait(self.PATIENCE)
         return event.ready() or life.credits.get(conn_id, 1) > 0
 
@@ -2759,12 +2739,9 @@ class Mongrel2Connection:
 
     def start(self, load: Load) -> None:
         """Receive in coroutines: from here on only the one that calls waits, not the process."""
-        import eventlet
-
         self._in_coroutines = True
-        self._wait, self._sleep = _wait_until_readable, eventlet.sleep
+        self._sleep = eventlet.sleep
         self._receivers = Receivers(self, load)
-        self._receivers.start()
 
     def has_ended(self) -> bool:
         """Whether it gives no more requests."""
@@ -2793,22 +2770,6 @@ class Mongrel2Connection:
         return f"Mongrel2Connection({self.pull!r}, {self.pub!r})"
 
 
-def _block_until_readable(socket: zmq.Socket[Any], seconds: float) -> None:
-    socket.poll(int(seconds * 1000))
-
-
-def _wait_until_readable(socket: zmq.Socket[Any], seconds: float) -> None:
-    """Wait in this coroutine. A ZeroMQ socket's descriptor tells of news once, so its events are asked for first."""
-    import eventlet
-    import zmq
-    from eventlet.hubs import trampoline
-
-    if _is_readable(socket):
-        return
-    with contextlib.suppress(eventlet.Timeout):
-        trampoline(socket.getsockopt(zmq.FD), read=True, timeout=seconds)
-
-
 _BIND = re.compile(r"unix:(.+)|(\[[^\s\]]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 _NEVER = float("inf")
 
@@ -2823,12 +2784,12 @@ class _HTTPClient:
     LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
     SLOWEST = 1 << 10  # bytes a second that a body must come or go with
 
-    __slots__ = ("_bell", "_body_began", "_body_size", "_failure", "_is_gone", "_server", "_socket", "deadline",
+    __slots__ = ("_body_began", "_body_size", "_failure", "_is_gone", "_server", "_socket", "bell", "deadline",
                  "has_served", "parser", "remote_addr", "request")  # fmt: skip
 
     def __init__(self, server: HTTPConnection, accepted: socket.socket, remote_addr: str) -> None:
         self._server, self._socket, self.remote_addr = server, accepted, remote_addr
-        self._bell = _Bell(accepted.fileno())
+        self.bell = _Bell(accepted.fileno())  # for what it receives
         self.parser = HTTPParser()
         self.request: HTTPRequest | None = None  # that is being handled
         self.deadline = _NEVER
@@ -2870,7 +2831,7 @@ class _HTTPClient:
         try:
             request = parser.next_request()
             if request is not None:
-                server.sleep(0)  # a pipelined one: now others have their turn
+                eventlet.sleep(0)  # a pipelined one: now others have their turn
                 return request
             is_idle = self.has_served and not parser.has_input
             deadline = time.monotonic() + (server.keep_alive if is_idle else server.head_timeout)
@@ -2901,7 +2862,7 @@ class _HTTPClient:
         """Wait for bytes; b"" at their end, TimeoutError at the deadline."""
         self.deadline = deadline
         while True:
-            self._bell.wait()
+            self.bell.wait()
             try:
                 data = self._socket.recv(1 << 16)
             except BlockingIOError:
@@ -2910,10 +2871,6 @@ class _HTTPClient:
             else:
                 self.deadline = _NEVER
                 return data
-
-    def wake(self) -> None:
-        """Have who waits look at the deadline."""
-        self._bell.ring_soon()
 
     def read_body(self, size: int) -> bytes:
         """The next bytes of the body, at most `size`; b"" at its end. HTTPError where it does not come as it should,
@@ -2970,12 +2927,6 @@ class _HTTPClient:
         while time.monotonic() < deadline and self._receive(deadline):
             pass
 
-    def settle(self, request: HTTPRequest) -> None:
-        """Before the head of an answer: see whether what is unread of the body can be drained."""
-        if not self.parser.body_is_over and (request.expects or self.parser.left > self.DRAINED):
-            request.keep_alive = False
-        request.expects = False
-
     def send(self, data: bytes) -> bool:
         """Send all of it, waiting where the client is slow; False if it is gone, or too slow."""
         if self._is_gone:
@@ -2991,14 +2942,12 @@ class _HTTPClient:
         return not self._is_gone
 
     def _send_rest(self, data: memoryview) -> None:
-        from eventlet.hubs import trampoline
-
         patience = self._server.io_timeout
         deadline = time.monotonic() + patience + len(data) / self.SLOWEST
         while data:
             seconds = min(patience, deadline - time.monotonic())
             try:
-                trampoline(self._socket, write=True, timeout=max(seconds, 0), timeout_exc=TimeoutError)
+                eventlet.hubs.trampoline(self._socket, write=True, timeout=max(seconds, 0), timeout_exc=TimeoutError)
                 data = data[self._socket.send(data) :]
             except BlockingIOError:
                 continue
@@ -3020,7 +2969,7 @@ class _HTTPClient:
 
     def close(self) -> None:
         """Close the socket."""
-        self._bell.close()
+        self.bell.close()
         self._socket.close()
         self._server.forget(self)
 
@@ -3033,6 +2982,7 @@ class HTTPConnection:
     no address.
     """
 
+    BACKLOG = 2048
     SWEEP = 0.5  # seconds between looks at the deadlines
     GRACE = 0.3  # seconds for a request that is on its way when the server stops
 
@@ -3066,10 +3016,8 @@ class HTTPConnection:
 
     def open(self) -> None:
         """Listen; SystemExit 2, after a line that says why, where that cannot be."""
-        from eventlet.patcher import original
-
         try:
-            self._bind(original("socket"))
+            self._bind(eventlet.patcher.original("socket"))
         except OSError as error:
             fail(
                 f"cannot listen at {self.address}: {error.strerror or error} (--bind, or run(bind=...), names another)"
@@ -3080,16 +3028,13 @@ class HTTPConnection:
             self._remove_stale_path(socket)
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.bind(self._path)
+            self._socket.listen(self.BACKLOG)
         else:
-            found: list[Any] = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            family, _, _, _, where = found[0]
-            self._socket = socket.socket(family)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+            self._socket = socket.create_server((self._host, self._port), family=family, backlog=self.BACKLOG)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
-            self._socket.bind(where)
             self._port = self._socket.getsockname()[1]
         self._socket.setblocking(False)
-        self._socket.listen(2048)
         self._is_bound = True
 
     def _remove_stale_path(self, socket: Any) -> None:
@@ -3102,12 +3047,7 @@ class HTTPConnection:
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
-        import eventlet
-        from eventlet import hubs
-        from greenlet import greenlet
-
-        self._load, self._hub, self._greenlet = load, hubs.get_hub(), greenlet
-        self.sleep, self._spawn = eventlet.sleep, eventlet.spawn_n
+        self._load, self._hub = load, eventlet.hubs.get_hub()
         host = f"[{self._host}]" if ":" in self._host else self._host
         logger.info("serving %s", f"http://{host}:{self._port}" if self._path is None else self.address)
         self._listen()
@@ -3144,7 +3084,7 @@ class HTTPConnection:
             accepted.setblocking(False)
             client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
             self._clients.add(client)
-            self._hub.schedule_call_global(0, self._greenlet(client.run, self._hub.greenlet).switch)
+            self._hub.schedule_call_global(0, greenlet.greenlet(client.run, self._hub.greenlet).switch)
 
     def handle(self, request: HTTPRequest) -> None:
         """Have a request answered: now, or when there is room in the pool."""
@@ -3152,13 +3092,11 @@ class HTTPConnection:
         if load.busy < load.app.pool_size:
             load.take(self, request)
         else:
-            from eventlet.event import Event
-
-            request.done = Event()
+            request.done = eventlet.event.Event()
             load.postpone(self, request)
             request.done.wait()
         if load.waiting:
-            self._spawn(load.take_waiting)
+            eventlet.spawn_n(load.take_waiting)
 
     def finished(self, request: Request) -> None:
         """Go on with the connection of a request that had to wait."""
@@ -3181,7 +3119,7 @@ class HTTPConnection:
             self._next_sweep = now + self.SWEEP
             for client in self._clients:
                 if client.deadline <= now:
-                    client.wake()
+                    client.bell.ring_soon()
 
     # -- answering
 
@@ -3190,10 +3128,8 @@ class HTTPConnection:
         request = cast(HTTPRequest, request)
         fields, body = response.finish(request)
         client = request.client
-        if self._is_stopping:
-            request.keep_alive = False
-        if request.expects or not client.parser.body_is_over:
-            client.settle(request)
+        if self._is_stopping or request.expects or client.parser.left > client.DRAINED:
+            request.keep_alive = request.expects = False
         if type(body) is bytes:
             client.send(format_head(request, response._status, fields, http_date(int(time.time()))) + body)
             size = len(body)
@@ -3308,16 +3244,8 @@ def format_access_line(when: float, request: Request, status: int, size: int) ->
 
 
 def patch_standard_library() -> None:
-    """Have eventlet replace what blocks in the standard library, once. Its warning that it is in maintenance, and no
-    other, is kept from users, who cannot do anything about it."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated", category=Warning)
-        import eventlet
-        from eventlet import patcher
-
-    if not patcher.is_monkey_patched("socket"):
+    """Have eventlet replace what blocks in the standard library, once."""
+    if not eventlet.patcher.is_monkey_patched("socket"):
         eventlet.monkey_patch()
 
 
@@ -3334,10 +3262,6 @@ class Server:
 
     def run(self) -> None:
         """Serve, and return after SIGINT or SIGTERM."""
-        import signal
-
-        import eventlet
-
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for connection in self._connections:
@@ -3364,8 +3288,6 @@ class Server:
 
     def _finish(self) -> None:
         """Take no more, and let what is there come to its end."""
-        import eventlet
-
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
         for connection in self._connections:
             connection.finish_receiving(self.DRAIN)
@@ -3379,8 +3301,6 @@ class Server:
         logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
 
     def _tick(self) -> None:
-        import eventlet
-
         for connection in self._connections:
             connection.check()
             while connection.access_log is not None and connection.access_log.write():
@@ -3444,8 +3364,6 @@ def mongrel2_config(app: Brubeck, pull: str, pub: str) -> str:
 
 def load_program(name: str) -> Brubeck:
     """ "module:attribute" (the attribute is "app" unless named) -> the application; SystemExit 2 if there is none."""
-    import importlib
-
     module_name, _, attribute = name.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
