@@ -944,22 +944,16 @@ class Mongrel2Request(Request):
             count, earlier = count + 1, earlier.after
         return count
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, separator: str = ", ") -> str:
         """The header of this name, Mongrel2's own too, as one text; empty where there is none."""
         value = self.fields.get(name, "")
-        return value if isinstance(value, str) else ", ".join(map(str, value))
+        return value if isinstance(value, str) else separator.join(map(str, value))
 
     @lazy
     def headers(self) -> Headers:
         """The client's header fields, lower case; Mongrel2's own, upper case, are not among them."""
         names = [name for name in self.fields if not name.isupper() and "_" not in name]
-        return Headers({name.lower(): self._joined(name) for name in names})
-
-    def _joined(self, name: str) -> str:
-        value = self.fields[name]
-        if isinstance(value, str):
-            return value
-        return ("; " if name == "cookie" else ", ").join(map(str, value))
+        return Headers({name.lower(): self.text(name, "; " if name == "cookie" else ", ") for name in names})
 
     query_string = lazy(lambda request: request.text("QUERY"))
     scheme = lazy(lambda request: request.text("URL_SCHEME") or "http")
@@ -1164,18 +1158,8 @@ class HTTPParser:
     """The requests of one connection: `feed` it what was received; ask for the `next_request`, then for each
     `next_piece` of its body, to the end, before the request after it. ProtocolError is the end of the connection."""
 
-    __slots__ = (
-        "_at",
-        "_buffer",
-        "_chunked",
-        "_extensions",
-        "_in_chunks",
-        "_in_trailers",
-        "_left",
-        "_seen",
-        "_skipped",
-        "left",
-    )
+    __slots__ = ("_at", "_buffer", "_chunked", "_extensions", "_in_chunks", "_in_trailers", "_seen", "_skipped",
+                 "left")  # fmt: skip
 
     def __init__(self) -> None:
         self._buffer, self._at = b"", 0  # what was received, and where in it we are
@@ -1350,7 +1334,10 @@ class WSGIRequest(Request):
         self.path = path
         length = environ.get("CONTENT_LENGTH")
         if length:
-            self._declare(length)
+            try:
+                self.content_length = parse_content_length(length)
+            except HTTPError as error:
+                self.refused = error
 
     def _decode(self, prefix: str, path: str) -> str:
         """PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path."""
@@ -1360,12 +1347,6 @@ class WSGIRequest(Request):
         except HTTPError as error:
             self.prefix, self.refused = "", error
             return "/"
-
-    def _declare(self, length: str) -> None:
-        try:
-            self.content_length = parse_content_length(length)
-        except HTTPError as error:
-            self.refused = error
 
     @lazy
     def headers(self) -> Headers:
@@ -2404,15 +2385,13 @@ class _Life:
         self.pub.setsockopt(zmq.XPUB_VERBOSER, 1)
         self.pub.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is EAGAIN instead of a lost reply
         for own in (self.pub, self.pull):
-            own.setsockopt(zmq.RECONNECT_IVL, -1)
-            own.setsockopt(zmq.HEARTBEAT_IVL, 5000)
-            own.setsockopt(zmq.LINGER, 0)
-            own.setsockopt(zmq.IPV6, 1)
+            for option, value in ((zmq.RECONNECT_IVL, -1), (zmq.HEARTBEAT_IVL, 5000), (zmq.LINGER, 0), (zmq.IPV6, 1)):
+                own.setsockopt(option, value)
             if identity is not None:
                 own.setsockopt_string(zmq.IDENTITY, identity)
         ended = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
         self._monitor = self.pull.get_monitor_socket(ended)
-        self._pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)
+        self.pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)  # nobody listens there
         try:
             self.pub.connect(pub)
         except zmq.ZMQError as error:
@@ -2420,25 +2399,17 @@ class _Life:
             raise ValueError(f"cannot connect to {pub!r}: {error}") from error
 
     def begin(self) -> bool:
-        """Connect the PULL once Mongrel2 has subscribed, so that no reply can be faster than the subscription. False if
-        it has not."""
+        """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so."""
         self._read_subscriptions()
         if not self.prefixes:
             return False
         self.pull.connect(self._pull_address)
         return True
 
-    def was_refused(self) -> bool:
-        """Whether nobody listens at the address of the replies."""
-        return _is_readable(self._pub_monitor)
-
     def _read_subscriptions(self) -> None:
         while _is_readable(self.pub):
             notice = self.pub.recv()
-            if notice[:1] == b"\x01":
-                self.prefixes.add(notice[1:])
-            else:
-                self.prefixes.discard(notice[1:])
+            (self.prefixes.add if notice[:1] == b"\x01" else self.prefixes.discard)(notice[1:])
 
     def has_ended(self) -> bool:
         """Whether Mongrel2 took its subscription back or left the PULL."""
@@ -2448,8 +2419,7 @@ class _Life:
     def give(self, conn_id: str, credits: str) -> None:
         """Note that a connection has room for so many bytes more, and tell who waits for it."""
         self.credits[conn_id] = self.credits.get(conn_id, 0) + int(credits if credits.isdigit() else 0)
-        if conn_id in self.waiting:
-            self._wake(conn_id)
+        self._wake(conn_id)
 
     def forget(self, conn_id: str) -> None:
         """Note that a connection is no more."""
@@ -2471,7 +2441,7 @@ class _Life:
             self.forget(conn_id)
         if self.bell is not None:
             self.bell.close()
-        for own, monitor in ((self.pull, self._monitor), (self.pub, self._pub_monitor)):
+        for own, monitor in ((self.pull, self._monitor), (self.pub, self.pub_monitor)):
             own.disable_monitor()
             monitor.close(0)
         self.pull.close(0)
@@ -2561,7 +2531,7 @@ class Mongrel2Connection:
         while True:
             life = _Life(self._context, self.pull, self.pub, self.identity)
             deadline = time.monotonic() + life.SUBSCRIPTION
-            while not (begun := life.begin()) and not life.was_refused() and time.monotonic() < deadline:
+            while not (begun := life.begin()) and not _is_readable(life.pub_monitor) and time.monotonic() < deadline:
                 self._sleep(0.01)
             if self._last_turn is not None:
                 life.close(0)
@@ -2613,7 +2583,7 @@ class Mongrel2Connection:
 
     @staticmethod
     def _note(life: _Life, notice: Mongrel2Request) -> None:
-        """Take note of what Mongrel2 says about a connection: it has room again, or is no more."""
+        """What Mongrel2 says about a connection: it has room again, or is no more."""
         if "DOWNLOAD_CREDITS" in notice.fields:
             if notice.conn_id in life.credits:
                 life.give(notice.conn_id, notice.text("DOWNLOAD_CREDITS"))
@@ -3006,6 +2976,7 @@ class HTTPConnection:
         self.access_log: AccessLog | None = None
         self._path, self._host, self._port = match[1], (match[2] or "").strip("[]"), int(match[3] or 0)
         self._socket: Any = None
+        self._hub: Any = None
         self._listener: Any = None
         self._load: Load | None = None
         self._clients: set[_HTTPClient] = set()
@@ -3207,8 +3178,7 @@ class HTTPConnection:
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` only takes note; `write` does the
-    work."""
+    """A line for each answer in the combined format, on standard output. `add` only notes it; `write` does the work."""
 
     def __init__(self) -> None:
         self._noted: deque[tuple[float, Request, int, int]] = deque()
@@ -3226,8 +3196,7 @@ class AccessLog:
 
 
 def _escape_for_log(text: str) -> str:
-    """Text of a client's as printable ASCII without quotes or backslashes of its own, so that it cannot pass for
-    more."""
+    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more."""
     return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
@@ -3328,28 +3297,15 @@ MONGREL2_CONFIG = """\
 # Mongrel2 in front of brubeck_lite. In a folder with run/, logs/ and tmp/ (Mongrel2 stays in it):
 #     m2sh load -config mongrel2.conf -db config.sqlite && m2sh start -db config.sqlite -every
 
-web = Handler(
-    send_spec='{pull}',
-    send_ident='34f9ceee-cd52-4b7f-b197-88bf2f0ec378',
-    recv_spec='{pub}',
-    recv_ident='')
+web = Handler(send_spec='{pull}', send_ident='34f9ceee-cd52-4b7f-b197-88bf2f0ec378',
+              recv_spec='{pub}', recv_ident='')
 
-main = Server(
-    uuid='f400bf85-4538-4f7a-8908-67e313d515c2',
-    name='main',
-    port=6767,
-    chroot='./',
-    access_log='/logs/access.log',
-    error_log='/logs/error.log',
-    pid_file='/run/mongrel2.pid',
-    default_host='localhost',
-    hosts=[Host(name='localhost', routes={{{routes}}})])
+main = Server(uuid='f400bf85-4538-4f7a-8908-67e313d515c2', name='main', port=6767, chroot='./',
+              access_log='/logs/access.log', error_log='/logs/error.log', pid_file='/run/mongrel2.pid',
+              default_host='localhost', hosts=[Host(name='localhost', routes={{{routes}}})])
 
-settings = {{
-    'zeromq.threads': 1,
-    'download.flow_control': 1,
-    'limits.content_length': {max_body},
-    'upload.temp_store': '/tmp/upload.XXXXXX'}}
+settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {max_body},
+            'upload.temp_store': '/tmp/upload.XXXXXX'}}
 
 servers = [main]
 """
@@ -3382,36 +3338,28 @@ def load_program(name: str) -> Brubeck:
 
 
 def _bytes_or_count(text: str) -> int:
-    number = int(text)
-    if number < 0:
+    if int(text) < 0:
         raise ValueError(text)
-    return number
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `brubeck_lite`."""
     import argparse
 
-    parser = argparse.ArgumentParser(
-        prog="brubeck_lite", description="Serve an application by HTTP or behind Mongrel2."
-    )
-    parser.add_argument("app", metavar="MODULE:APP", nargs="?", help="where the application is, like hello:app")
-    parser.add_argument(
-        "--bind", metavar="ADDRESS",
-        help="serve HTTP there: HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767, unless --mongrel2 is given)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--mongrel2", nargs=2, action="append", metavar=("PULL", "PUB"),
-        help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated",
-    )  # fmt: skip
-    number = _bytes_or_count
-    parser.add_argument("--pool-size", type=number, metavar="N", help="requests handled at once (10000)")
-    parser.add_argument("--max-body", type=number, metavar="BYTES", help="largest body of a request (1048576)")
-    parser.add_argument("--access-log", action="store_true", help="a line for each answer on standard output")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks in pages")
-    parser.add_argument("--quiet", action="store_true", help="log warnings and errors only")
-    parser.add_argument("--print-mongrel2-config", action="store_true", help="print a configuration that fits, and end")
-    parser.add_argument("--version", action="version", version=f"brubeck_lite {__version__}")
+    parser = argparse.ArgumentParser("brubeck_lite", description="Serve an application by HTTP or behind Mongrel2.")
+    add, number = parser.add_argument, _bytes_or_count
+    add("app", metavar="MODULE:APP", nargs="?", help="where the application is, like hello:app")
+    add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
+    add("--mongrel2", nargs=2, action="append", metavar=("PULL", "PUB"),
+        help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")  # fmt: skip
+    add("--pool-size", type=number, metavar="N", help="requests handled at once (10000)")
+    add("--max-body", type=number, metavar="BYTES", help="largest body of a request (1048576)")
+    add("--access-log", action="store_true", help="a line for each answer on standard output")
+    add("--debug", action="store_true", help="show tracebacks in pages")
+    add("--quiet", action="store_true", help="log warnings and errors only")
+    add("--print-mongrel2-config", action="store_true", help="print a configuration that fits, and end")
+    add("--version", action="version", version=f"brubeck_lite {__version__}")
     options = parser.parse_args(arguments)
     if options.app is None:
         fail("name the application, like hello:app (--help tells more)")
