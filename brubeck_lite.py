@@ -849,8 +849,7 @@ def _tnetstring_value(value: bytes, end: bytes, depth: int) -> Any:
 
 
 def format_tnetstring(value: Any) -> bytes:
-    """None, bool, int, float, bytes, str (as UTF-8), lists and dicts of them -> a tnetstring; TypeError for the
-    rest."""
+    """None, bool, int, float, bytes, str (UTF-8), lists and dicts of them -> a tnetstring; TypeError for the rest."""
     if value is None:
         return b"0:~"
     if isinstance(value, bool):
@@ -984,16 +983,14 @@ def parse_mongrel2(message: bytes) -> Mongrel2Request:
 
 
 def format_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], payload: bytes) -> list[bytes]:
-    """The messages that take `payload` to these connections of `sender`, at most 128 in each. An empty payload
-    closes."""
+    """The messages that take `payload` to these connections of `sender`, 128 in each. An empty payload closes."""
     return [b"%b %d:%b, %b" % (_octets(sender), len(ids), ids, payload) for ids in _joined_ids(conn_ids)]
 
 
 def format_extended_reply(
     sender: str | bytes, conn_ids: Iterable[str | bytes | int], name: str, arguments: Any
 ) -> list[bytes]:
-    """The messages that make an extended request of these connections: `ctl` with keep-alive, credits or cancel, or a
-    filter's name (Mongrel2 manual, 5.6)."""
+    """The messages for an extended reply to these connections: `ctl`, or a filter's name (Mongrel2 manual, 5.6)."""
     payload = format_tnetstring([name, arguments])
     return [b"%b %d:X %b, %b" % (_octets(sender), len(ids) + 2, ids, payload) for ids in _joined_ids(conn_ids)]
 
@@ -1247,8 +1244,7 @@ class HTTPParser:
         return piece or None
 
     def _begin_chunk(self) -> bool:
-        """Take the line before the data of a chunk, and the CRLF behind the last one's (RFC 9112, 7.1). False where
-        more is needed."""
+        """Take what stands before the data of a chunk (RFC 9112, 7.1); False where more is needed."""
         buffer, start = self._buffer, self._at
         if self._in_chunks:
             if not b"\r\n".startswith(buffer[start : start + 2]):
@@ -1271,7 +1267,7 @@ class HTTPParser:
         return True
 
     def _end_trailers(self) -> bool:
-        """Take the trailer fields and the empty line behind them, and forget them. False where more is needed."""
+        """Take, and forget, the trailer fields and the empty line behind them; False where more is needed."""
         buffer, start = self._buffer, self._at
         end = start if buffer.startswith(b"\r\n", start) else buffer.find(b"\r\n\r\n", start, start + MAX_TRAILERS) + 2
         if end < start or end == 1:
@@ -2188,8 +2184,7 @@ def result_handler(app: Brubeck, connection: Connection, request: Request, respo
 
 
 class Load:
-    """How much of the pool is in use: shared by all connections of a process, so that the bounds hold for them
-    together."""
+    """How much of the pool is in use, by all connections of a process together."""
 
     def __init__(self, app: Brubeck) -> None:
         self.app = app
@@ -2360,11 +2355,8 @@ class _Bell:
 
 
 class _Life:
-    """One pair of sockets, from the subscription of a Mongrel2 until either end is gone.
-
-    It never reconnects: connection ids begin again at 1 in a new Mongrel2, and what one life still holds must not reach
-    the clients of the next.
-    """
+    """One pair of sockets, from the subscription of a Mongrel2 until either end is gone. It never reconnects: ids begin
+    again at 1 in a new Mongrel2, and what one life still holds must not reach the clients of the next."""
 
     SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
     CHECK = 0.1  # seconds between looks at whether it is still there
@@ -2449,12 +2441,10 @@ class _Life:
 
 
 class Mongrel2Connection:
-    """A Mongrel2 server, whose `send_spec` is `pull` and whose `recv_spec` is `pub` (addresses like
-    tcp://127.0.0.1:9999).
+    """A Mongrel2 with `pull` for its `send_spec` and `pub` for its `recv_spec` (like tcp://127.0.0.1:9999).
 
     Mongrel2 may start later, end, and come back. By itself `recv()` blocks as pyzmq does; inside `run()` only the
-    coroutine waits. Not for several threads. `identity` sets the sockets' ZeroMQ identity. ValueError for an address
-    that is none.
+    coroutine waits. Not for several threads. `identity`: the sockets' ZeroMQ identity. ValueError for no address.
     """
 
     MAX_JOINED = 64 << 20  # bytes of an iterator's pieces, which go as one answer
@@ -2745,16 +2735,14 @@ _NEVER = float("inf")
 
 
 class _HTTPClient:
-    """One client's connection, in the coroutine that serves it from its first request to its last.
-
-    Whatever waits has a `deadline`: `HTTPConnection.check` wakes who is past it.
-    """
+    """One client's connection, and the coroutine that serves it from its first request to its last. Whatever waits has
+    a `deadline`: `HTTPConnection.check` wakes who is past it."""
 
     DRAINED = 64 << 10  # bytes of an unread body that are read for the sake of the next request
     LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
     SLOWEST = 1 << 10  # bytes a second that a body must come or go with
 
-    __slots__ = ("_body_began", "_body_size", "_failure", "_is_gone", "_server", "_socket", "bell", "deadline",
+    __slots__ = ("_body_size", "_body_waited", "_failure", "_is_gone", "_server", "_socket", "bell", "deadline",
                  "has_served", "parser", "remote_addr", "request")  # fmt: skip
 
     def __init__(self, server: HTTPConnection, accepted: socket.socket, remote_addr: str) -> None:
@@ -2765,7 +2753,7 @@ class _HTTPClient:
         self.deadline = _NEVER
         self.has_served = self._is_gone = False
         self._failure: HTTPError | None = None  # what was wrong with the body
-        self._body_began, self._body_size = 0.0, 0
+        self._body_size, self._body_waited = 0, 0.0  # bytes, and seconds that were waited for them
 
     def run(self) -> None:
         """The life of the coroutine."""
@@ -2785,7 +2773,7 @@ class _HTTPClient:
         if request is None:
             return False
         self.request, request.client = request, self
-        self._body_size, self._failure = 0, None
+        self._body_size, self._body_waited, self._failure = 0, 0.0, None
         self._server.handle(request)
         self.has_served = True
         if request.keep_alive and not self._is_gone and (self.parser.body_is_over or self._drain()):
@@ -2845,15 +2833,14 @@ class _HTTPClient:
     def read_body(self, size: int) -> bytes:
         """The next bytes of the body, at most `size`; b"" at its end. HTTPError where it does not come as it should,
         after which the connection is closed."""
-        parser, request = self.parser, cast(HTTPRequest, self.request)
-        if self._failure is not None:
-            raise self._failure
+        request = cast(HTTPRequest, self.request)
         try:
-            while (piece := parser.next_piece(size)) is None:
-                self._receive_body(request)
-            request.expects = False
-            self._body_size += len(piece)
-            return piece
+            if self._failure is None:
+                while (piece := self.parser.next_piece(size)) is None:
+                    self._receive_body(request)
+                request.expects = False
+                self._body_size += len(piece)
+                return piece
         except ProtocolError as error:
             self._failure = HTTPError(error.status, str(error))
         except TimeoutError:
@@ -2864,14 +2851,12 @@ class _HTTPClient:
         raise self._failure
 
     def _receive_body(self, request: HTTPRequest) -> None:
-        now = time.monotonic()
-        if not self._body_size:
-            self._body_began = now
         if request.expects:
             request.expects = False
             self.send(CONTINUE)
-        patience = self._server.io_timeout
-        data = self._receive(min(now, self._body_began + self._body_size / self.SLOWEST) + patience)
+        now, patience = time.monotonic(), self._server.io_timeout
+        data = self._receive(now + min(patience, patience + self._body_size / self.SLOWEST - self._body_waited))
+        self._body_waited += time.monotonic() - now
         if not data:
             raise ConnectionError
         self.parser.feed(data)
@@ -2890,8 +2875,7 @@ class _HTTPClient:
         return False
 
     def _linger(self) -> None:
-        """Half-close, and throw away what still comes, lest a reset takes the answer from the client (RFC 9112,
-        9.6)."""
+        """Half-close, and drop what still comes, lest a reset takes the answer from the client (RFC 9112, 9.6)."""
         self._socket.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + self.LINGER
         while time.monotonic() < deadline and self._receive(deadline):
@@ -2947,9 +2931,8 @@ class _HTTPClient:
 class HTTPConnection:
     """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767" or "unix:/run/hello".
 
-    In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body or for a client that reads its
-    answer; `keep_alive` between two requests. More than `max_connections` wait to be accepted. ValueError for what is
-    no address.
+    In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
+    answer; `keep_alive` between requests. More than `max_connections` wait to be accepted. ValueError for no address.
     """
 
     BACKLOG = 2048
@@ -2990,9 +2973,8 @@ class HTTPConnection:
         try:
             self._bind(eventlet.patcher.original("socket"))
         except OSError as error:
-            fail(
-                f"cannot listen at {self.address}: {error.strerror or error} (--bind, or run(bind=...), names another)"
-            )
+            reason = error.strerror or error
+            fail(f"cannot listen at {self.address}: {reason} (--bind, or run(bind=...), names another)")
 
     def _bind(self, socket: Any) -> None:
         if self._path is not None:
@@ -3024,38 +3006,34 @@ class HTTPConnection:
         self._listen()
 
     def _listen(self) -> None:
-        if self._listener is None and not self._is_stopping and len(self._clients) < self.max_connections:
-            hub = self._hub
-            self._listener = hub.add(hub.READ, self._socket.fileno(), self._accept, self._accept, lambda: None)
-
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
+        """Have the hub tell of those who wait to be accepted: as long as there is room for them."""
+        is_wanted = not (self._is_stopping or self._is_short) and len(self._clients) < self.max_connections
+        if is_wanted and self._listener is None:
+            add, descriptor = self._hub.add, self._socket.fileno()
+            self._listener = add(self._hub.READ, descriptor, self._accept, self._accept, lambda: None)
+        elif self._listener is not None and not is_wanted:
             self._hub.remove(self._listener)
             self._listener = None
 
-    def _accept(self, *_: Any) -> None:
+    def _accept(self, *event: Any) -> None:
         """Runs in the hub: take those who wait to be accepted, and start their coroutines."""
-        for _ in range(64):
-            if len(self._clients) >= self.max_connections:
-                self._stop_listening()
-                return
-            try:
-                accepted, address = self._socket.accept()
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                continue  # it left already
-            except OSError as error:  # too many open files: `check` tries again
-                if not self._is_short:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(min(64, self.max_connections - len(self._clients))):
+                try:
+                    accepted, address = self._socket.accept()
+                except ConnectionError:
+                    continue  # it left already
+                except OSError as error:
+                    if isinstance(error, BlockingIOError):
+                        raise
                     logger.warning("cannot accept connections for now: %s", error)
-                self._is_short = True
-                self._stop_listening()
-                return
-            self._is_short = False
-            accepted.setblocking(False)
-            client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
-            self._clients.add(client)
-            self._hub.schedule_call_global(0, greenlet.greenlet(client.run, self._hub.greenlet).switch)
+                    self._is_short = True  # of open files: `check` tries again
+                    break
+                accepted.setblocking(False)
+                client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
+                self._clients.add(client)
+                self._hub.schedule_call_global(0, greenlet.greenlet(client.run, self._hub.greenlet).switch)
+        self._listen()
 
     def handle(self, request: HTTPRequest) -> None:
         """Have a request answered: now, or when there is room in the pool."""
@@ -3078,16 +3056,16 @@ class HTTPConnection:
     def forget(self, client: _HTTPClient) -> None:
         """A client is gone: there is room for another."""
         self._clients.discard(client)
-        if self._listener is None and not self._is_short:
+        if self._listener is None:
             self._listen()
 
     def check(self) -> None:
         """Wake who is past a deadline, and accept again where that failed: called ten times a second."""
-        if self._is_short:
-            self._listen()
         now = time.monotonic()
         if now >= self._next_sweep or self._is_stopping:
             self._next_sweep = now + self.SWEEP
+            self._is_short = False
+            self._listen()
             for client in self._clients:
                 if client.deadline <= now:
                     client.bell.ring_soon()
@@ -3140,11 +3118,9 @@ class HTTPConnection:
 
     def finish_receiving(self, seconds: float) -> None:
         """Accept who is waiting for it, then no more; close idle connections, and let the others finish."""
-        for _ in range(32):
+        for _ in range(self.BACKLOG // 64):
             self._accept()
-        self._is_stopping = True
-        self._stop_listening()
-        self._close_socket()
+        self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
         now = time.monotonic()
         for client in self._clients:
@@ -3156,7 +3132,9 @@ class HTTPConnection:
         """Whether it has no more clients, and takes none."""
         return self._is_stopping and not self._clients
 
-    def _close_socket(self) -> None:
+    def _end_listening(self) -> None:
+        self._is_stopping = True
+        self._listen()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -3166,9 +3144,7 @@ class HTTPConnection:
 
     def close(self) -> None:
         """Let go of the address, and of who is still connected."""
-        self._is_stopping = True
-        self._stop_listening()
-        self._close_socket()
+        self._end_listening()
         for client in [*self._clients]:
             client.abort()
             client.close()
