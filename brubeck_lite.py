@@ -1010,6 +1010,7 @@ def _joined_ids(conn_ids: Iterable[str | bytes | int]) -> list[bytes]:
 
 MAX_HEAD = 64 << 10  # bytes of a request line and its header fields
 MAX_TARGET = 8 << 10
+MAX_LINE = MAX_TARGET + 1024  # bytes of a request line
 MAX_FIELDS = 100
 MAX_CHUNK_LINE = 1 << 10
 MAX_EXTENSIONS = 16 << 10  # bytes of chunk extensions in a whole body
@@ -1020,12 +1021,15 @@ _ABSOLUTE = re.compile(r"(?i:https?)://([^/?]+)(.*)")
 _FIELD_LINES = re.compile(rf"(?:{_TOKEN.pattern}:[\t -~\x80-\xff]*\r\n)*")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t -~\x80-\xff]*)?")
 _BROKEN = re.compile(rb"(?<!\r)\n|\r[^\n]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # whatever else is to come
+_LONG_LINE = f"the target is over the limit of {MAX_TARGET} bytes, or the request line over {MAX_LINE}"
 _BROKEN_LINE = "a line ends with CRLF and holds no control characters"
 
 
 def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | None]:
     """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; None if that is not UTF-8), query, version, and the host where
     the target names one (RFC 9112, 3)."""
+    if len(line) > MAX_LINE:
+        raise ProtocolError(_LONG_LINE, 414)
     match = _REQUEST_LINE.fullmatch(line.decode("latin-1"))
     if match is None:
         raise ProtocolError("a request begins with METHOD TARGET HTTP/1.1, and the target is printable ASCII without #")
@@ -1033,7 +1037,7 @@ def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | No
     if version not in ("1.1", "1.0"):
         raise ProtocolError("this server speaks HTTP/1.1 and HTTP/1.0", 505)
     if len(target) > MAX_TARGET:
-        raise ProtocolError(f"the target is over the limit of {MAX_TARGET} bytes", 414)
+        raise ProtocolError(_LONG_LINE, 414)
     host = None
     if target[0] != "/" and (target != "*" or method != "OPTIONS"):
         absolute = _ABSOLUTE.fullmatch(target)
@@ -1075,7 +1079,7 @@ def parse_fields(block: bytes, version: str) -> Framing:
         elif "_" not in name:
             fields[name] = value
     is_new = version == "HTTP/1.1"
-    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host") or "-"):
+    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host", "-")):
         raise ProtocolError("a request has one Host, which is a host with or without a port")
     length: int | None = 0
     if "transfer-encoding" in fields:
@@ -1134,6 +1138,7 @@ class HTTPRequest(Request):
             self.version = version
         if host is not None:
             self.host = host  # it goes before the field (RFC 9112, 3.2.2)
+            self.headers = Headers({**self.headers, "host": host})
         if length:
             self.content_length = length
 
@@ -1188,7 +1193,7 @@ class HTTPParser:
             self._skip_empty_line()
         start = self._at
         end = buffer.find(b"\r\n\r\n", start + self._seen)
-        if end < 0 or end - start > MAX_HEAD:
+        if end < 0 or end + 4 - start > MAX_HEAD:
             self._check_size()
             return None
         middle = buffer.find(b"\r\n", start)
@@ -1223,9 +1228,9 @@ class HTTPParser:
     def _check_size(self) -> None:
         """A head that is not yet whole: see whether it can become one."""
         size = len(self._buffer) - self._at
-        if size > MAX_TARGET + _SHORT and self._buffer.find(b"\r\n", self._at, self._at + MAX_TARGET + _SHORT) < 0:
-            raise ProtocolError(f"the target is over the limit of {MAX_TARGET} bytes", 414)
-        if size > MAX_HEAD:
+        if size > MAX_LINE + 1 and self._buffer.find(b"\r\n", self._at, self._at + MAX_LINE + 2) < 0:
+            raise ProtocolError(_LONG_LINE, 414)
+        if size >= MAX_HEAD:
             raise ProtocolError(f"the head is over the limit of {MAX_HEAD} bytes", 431)
         if _BROKEN.search(self._buffer, self._at + self._seen):
             raise ProtocolError(_BROKEN_LINE)
@@ -1269,13 +1274,19 @@ class HTTPParser:
     def _end_trailers(self) -> bool:
         """Take, and forget, the trailer fields and the empty line behind them; False where more is needed."""
         buffer, start = self._buffer, self._at
-        end = start if buffer.startswith(b"\r\n", start) else buffer.find(b"\r\n\r\n", start, start + MAX_TRAILERS) + 2
-        if end < start or end == 1:
-            if len(buffer) - start >= MAX_TRAILERS or _BROKEN.search(buffer, start):
-                raise ProtocolError(f"the trailers end within {MAX_TRAILERS} bytes; {_BROKEN_LINE}")
-            return False
+        end = start
+        if not buffer.startswith(b"\r\n", start):
+            end = buffer.find(b"\r\n\r\n", start + self._seen) + 2
+            is_whole = end != 1
+            if (end + 2 if is_whole else len(buffer) + 1) - start > MAX_TRAILERS:
+                raise ProtocolError(f"the trailers are over the limit of {MAX_TRAILERS} bytes")
+            if not is_whole and _BROKEN.search(buffer, start + self._seen):
+                raise ProtocolError(_BROKEN_LINE)
+            if not is_whole:
+                self._seen = max(0, len(buffer) - start - 3)
+                return False
         check_field_lines(buffer[start:end].decode("latin-1"))
-        self._chunked = False
+        self._chunked, self._seen = False, 0
         self._skip_to(end + 2)
         return True
 
@@ -2787,7 +2798,7 @@ class _HTTPClient:
         """Wait for the next request. None at the end of the connection, and after a refusal."""
         server, parser = self._server, self.parser
         try:
-            request = parser.next_request()
+            request = parser.next_request() if parser.has_input else None
             if request is not None:
                 eventlet.sleep(0)  # a pipelined one: now others have their turn
                 return request
