@@ -1153,7 +1153,7 @@ class HTTPRequest(Request):
     def stream(self) -> io.BufferedReader:
         """The body as a file object, bounded by `max_body`: reading on raises HTTPError 413; 400 or 408 where the
         client sends it wrong, or not at all."""
-        return io.BufferedReader(_Body(self.client.read_body, None, self.max_body))
+        return io.BufferedReader(_Body(functools.partial(self.client.read_body, self), None, self.max_body))
 
 
 class HTTPParser:
@@ -2787,7 +2787,7 @@ class _HTTPClient:
         self._body_size, self._body_waited, self._failure = 0, 0.0, None
         self._server.handle(request)
         self.has_served = True
-        if request.keep_alive and not self._is_gone and (self.parser.body_is_over or self._drain()):
+        if request.keep_alive and not self._is_gone and (self.parser.body_is_over or self._drain(request)):
             self.request = None
             return True
         if self.parser.has_input or not self.parser.body_is_over:
@@ -2841,10 +2841,11 @@ class _HTTPClient:
                 self.deadline = _NEVER
                 return data
 
-    def read_body(self, size: int) -> bytes:
+    def read_body(self, request: HTTPRequest, size: int) -> bytes:
         """The next bytes of the body, at most `size`; b"" at its end. HTTPError where it does not come as it should,
-        after which the connection is closed."""
-        request = cast(HTTPRequest, self.request)
+        after which the connection is closed; ValueError once the request was answered."""
+        if request is not self.request:
+            raise ValueError(f"{request!r} is over: its body can no longer be read")
         try:
             if self._failure is None:
                 while (piece := self.parser.next_piece(size)) is None:
@@ -2872,12 +2873,12 @@ class _HTTPClient:
             raise ConnectionError
         self.parser.feed(data)
 
-    def _drain(self) -> bool:
+    def _drain(self, request: HTTPRequest) -> bool:
         """Read what the handler left of a body; False where that is too much, or does not come."""
         left = self.DRAINED
         try:
             while left > 0:
-                piece = self.read_body(left)
+                piece = self.read_body(request, left)
                 if not piece:
                     return True
                 left -= len(piece)
@@ -2947,6 +2948,7 @@ class HTTPConnection:
     """
 
     BACKLOG = 2048
+    LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     SWEEP = 0.5  # seconds between looks at the deadlines
     GRACE = 0.3  # seconds for a request that is on its way when the server stops
 
@@ -2975,7 +2977,7 @@ class HTTPConnection:
         self._load: Load | None = None
         self._clients: set[_HTTPClient] = set()
         self._next_sweep = 0.0
-        self._is_bound = self._is_stopping = self._is_short = False
+        self._is_bound = self._is_stopping = self._is_short = self._was_short = False
 
     # -- inside run()
 
@@ -3037,9 +3039,11 @@ class HTTPConnection:
                 except OSError as error:
                     if isinstance(error, BlockingIOError):
                         raise
-                    logger.warning("cannot accept connections for now: %s", error)
-                    self._is_short = True  # of open files: `check` tries again
+                    if not self._was_short:
+                        logger.warning("cannot accept connections for now: %s", error)
+                    self._is_short = self._was_short = True  # of open files: `check` tries again
                     break
+                self._was_short = False
                 accepted.setblocking(False)
                 client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
                 self._clients.add(client)
@@ -3091,8 +3095,11 @@ class HTTPConnection:
         if self._is_stopping or request.expects or client.parser.left > client.DRAINED:
             request.keep_alive = request.expects = False
         if type(body) is bytes:
-            client.send(format_head(request, response._status, fields, http_date(int(time.time()))) + body)
-            size = len(body)
+            head, size = format_head(request, response._status, fields, http_date(int(time.time()))), len(body)
+            if size < self.LARGE:
+                client.send(head + body)
+            elif client.send(head):
+                client.send(body)
         else:
             size = self._stream(request, response._status, fields, cast(Pieces, body))
         if self.access_log is not None:
