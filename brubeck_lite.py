@@ -2888,6 +2888,8 @@ class _HTTPClient:
 
     def _linger(self) -> None:
         """Half-close, and drop what still comes, lest a reset takes the answer from the client (RFC 9112, 9.6)."""
+        if self._is_gone:
+            return
         self._socket.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + self.LINGER
         while time.monotonic() < deadline and self._receive(deadline):

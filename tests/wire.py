@@ -1,0 +1,93 @@
+"""A program for the tests of the embedded server: `python wire.py PORT '{"io_timeout": 1}'`, settings as in
+HTTPConnection, and those of the application as "pool_size" and "max_waiting"."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+from brubeck_lite import Brubeck, HTTPConnection, Request, Response
+
+app = Brubeck()
+
+
+@app.route("/", methods=["GET", "POST"])
+def index(request: Request) -> str:
+    return "Take five!"
+
+
+@app.post("/body")
+def body(request: Request) -> str:
+    return f"{len(request.body)} {hashlib.sha256(request.body).hexdigest()}"
+
+
+@app.post("/unread")
+def unread(request: Request) -> str:
+    return "not read"
+
+
+@app.route("/wait/<float:seconds>")
+def wait(request: Request, seconds: float) -> str:
+    time.sleep(seconds)
+    return f"waited {seconds}"
+
+
+@app.route("/large/<int:size>")
+def large(request: Request, size: int) -> bytes:
+    return b"0123456789" * (size // 10)
+
+
+@app.route("/pieces")
+def pieces(request: Request) -> Iterator[str]:
+    for word in ("one", "two", "three"):
+        yield word
+        time.sleep(0.3)
+
+
+@app.route("/fails-later")
+def fails_later(request: Request) -> Iterator[str]:
+    yield "one"
+    time.sleep(0.1)
+    raise LookupError("a secret")
+
+
+@app.route("/declared/<int:size>")
+def declared(request: Request, size: int) -> Response:
+    return Response(iter(["12345", "67890"]), headers={"Content-Length": str(size)})
+
+
+@app.post("/mirror")
+def mirror(request: Request) -> Iterator[bytes]:
+    while piece := request.stream.read(10_000):
+        yield piece
+
+
+@app.route("/status/<int:status>")
+def status(request: Request, status: int) -> tuple[str, int]:
+    return "a body", status
+
+
+@app.route("/headers")
+def headers(request: Request) -> dict[str, str]:
+    return {**request.headers, "HOST": request.host}
+
+
+@app.route("/leaving")
+def leaving(request: Request) -> str:
+    for _ in range(50):
+        time.sleep(0.1)
+        if not request.connected:
+            break
+    print("connected:", request.connected, flush=True)
+    return "left"
+
+
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    app.pool_size = settings.pop("pool_size", app.pool_size)
+    app.max_waiting = settings.pop("max_waiting", app.max_waiting)
+    address = settings.pop("address", f"127.0.0.1:{sys.argv[1]}")
+    app.run(HTTPConnection(address, **settings))
