@@ -1,4 +1,4 @@
-"""The embedded server beside others, each one process, asked by wrk, which shares the cores of the machine with them."""
+"""The embedded server beside others, each one process, asked by wrk, which shares the machine's cores with them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def compare_servers(row: Row, short: bool) -> None:
     names = ["ours", "eventlet.wsgi", "Starlette on uvicorn"] if short else list(SERVERS)
     found: dict[tuple[str, str], list[float]] = {}
     seconds = 1 if short else 2
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack, tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(POST)
