@@ -41,7 +41,7 @@ AIMS = {"eventlet.wsgi": 3.0, "Bottle on gunicorn/gevent": 3.0, "Starlette on uv
 BODY = json.dumps([{"name": "Take Five", "number": number, "time": [5, 4]} for number in range(1260)])
 POST = f"""wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.body = [[{BODY}]]
+wrk.body = [==[{BODY}]==]
 """
 
 
