@@ -1153,7 +1153,8 @@ class HTTPRequest(Request):
     def stream(self) -> io.BufferedReader:
         """The body as a file object, bounded by `max_body`: reading on raises HTTPError 413; 400 or 408 where the
         client sends it wrong, or not at all."""
-        return io.BufferedReader(_Body(functools.partial(self.client.read_body, self), None, self.max_body))
+        read = functools.partial(self.client.read_body, self.client.served)
+        return io.BufferedReader(_Body(read, None, self.max_body))
 
 
 class HTTPParser:
@@ -1938,7 +1939,9 @@ class Brubeck:
     def answer_error(self, request: Request, error: BaseException) -> Response:
         """The answer to an exception: by its error handler, else plain; logged unless it was meant for the client."""
         status = error.status if isinstance(error, HTTPError) else 500
-        if not isinstance(error, HTTPError):
+        if isinstance(error, HTTPError):
+            error.__traceback__ = None  # its frames hold the request, which may hold it: it should go when it is done
+        else:
             request.error = error
             name = getattr(request.route and request.route.handler, "__qualname__", "no handler")
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
@@ -2754,7 +2757,7 @@ class _HTTPClient:
     SLOWEST = 1 << 10  # bytes a second that a body must come or go with
 
     __slots__ = ("_body_size", "_body_waited", "_failure", "_is_gone", "_server", "_socket", "bell", "deadline",
-                 "has_served", "parser", "remote_addr", "request")  # fmt: skip
+                 "parser", "remote_addr", "request", "served")  # fmt: skip
 
     def __init__(self, server: HTTPConnection, accepted: socket.socket, remote_addr: str) -> None:
         self._server, self._socket, self.remote_addr = server, accepted, remote_addr
@@ -2762,7 +2765,8 @@ class _HTTPClient:
         self.parser = HTTPParser()
         self.request: HTTPRequest | None = None  # that is being handled
         self.deadline = _NEVER
-        self.has_served = self._is_gone = False
+        self.served = 0  # requests; the number of the present one
+        self._is_gone = False
         self._failure: HTTPError | None = None  # what was wrong with the body
         self._body_size, self._body_waited = 0, 0.0  # bytes, and seconds that were waited for them
 
@@ -2786,9 +2790,8 @@ class _HTTPClient:
         self.request, request.client = request, self
         self._body_size, self._body_waited, self._failure = 0, 0.0, None
         self._server.handle(request)
-        self.has_served = True
-        if request.keep_alive and not self._is_gone and (self.parser.body_is_over or self._drain(request)):
-            self.request = None
+        if request.keep_alive and not self._is_gone and (self.parser.body_is_over or self._drain()):
+            self.request, self.served = None, self.served + 1
             return True
         if self.parser.has_input or not self.parser.body_is_over:
             self._linger()
@@ -2802,7 +2805,7 @@ class _HTTPClient:
             if request is not None:
                 eventlet.sleep(0)  # a pipelined one: now others have their turn
                 return request
-            is_idle = self.has_served and not parser.has_input
+            is_idle = self.served > 0 and not parser.has_input
             deadline = time.monotonic() + (server.keep_alive if is_idle else server.head_timeout)
             while request is None:
                 data = self._receive(deadline)
@@ -2841,11 +2844,12 @@ class _HTTPClient:
                 self.deadline = _NEVER
                 return data
 
-    def read_body(self, request: HTTPRequest, size: int) -> bytes:
-        """The next bytes of the body, at most `size`; b"" at its end. HTTPError where it does not come as it should,
-        after which the connection is closed; ValueError once the request was answered."""
-        if request is not self.request:
-            raise ValueError(f"{request!r} is over: its body can no longer be read")
+    def read_body(self, number: int, size: int) -> bytes:
+        """The next bytes of the body of the request with this number, at most `size`; b"" at its end. HTTPError where
+        it does not come as it should, after which the connection is closed; ValueError once it was answered."""
+        request = self.request
+        if request is None or number != self.served:
+            raise ValueError("the request is over: its body can no longer be read")
         try:
             if self._failure is None:
                 while (piece := self.parser.next_piece(size)) is None:
@@ -2873,12 +2877,12 @@ class _HTTPClient:
             raise ConnectionError
         self.parser.feed(data)
 
-    def _drain(self, request: HTTPRequest) -> bool:
+    def _drain(self) -> bool:
         """Read what the handler left of a body; False where that is too much, or does not come."""
         left = self.DRAINED
         try:
             while left > 0:
-                piece = self.read_body(request, left)
+                piece = self.read_body(self.served, left)
                 if not piece:
                     return True
                 left -= len(piece)
@@ -2937,6 +2941,7 @@ class _HTTPClient:
 
     def close(self) -> None:
         """Close the socket."""
+        self.request = self._failure = None
         self.bell.close()
         self._socket.close()
         self._server.forget(self)
@@ -3145,7 +3150,7 @@ class HTTPConnection:
         now = time.monotonic()
         for client in self._clients:
             if client.request is None:
-                is_idle = client.has_served and not client.parser.has_input
+                is_idle = client.served > 0 and not client.parser.has_input
                 client.deadline = now if is_idle else min(client.deadline, now + self.GRACE)
 
     def has_ended(self) -> bool:

@@ -604,6 +604,25 @@ def test_the_access_log_has_refused_heads_too_and_nothing_a_client_could_inject(
     assert '"GET /%0D%0Aforged HTTP/1.1" 404 ' in lines[0] and '"- - HTTP/1.1" 400 ' in lines[1]
 
 
+def test_what_is_done_is_gone_and_nothing_is_left_to_the_garbage_collector() -> None:
+    def garbage() -> int:
+        with connect(port) as client:
+            client.sendall(b"GET /garbage HTTP/1.1\r\n" + HOST + b"\r\n")
+            return int(read_answer(client)[1])
+
+    with serving() as (port, _):
+        served_as_ever(port)
+        garbage()
+        for _ in range(30):
+            ask(
+                port,
+                GET + post(b"Content-Length: 5\r\n", b"hello") + b"GET /missing HTTP/1.1\r\n" + HOST + b"\r\n" + LAST,
+            )
+            ask(port, b"GET /pieces-that-are-none HTTP/1.0\r\n\r\n")
+            ask(port, b"nonsense\r\n\r\n")
+        assert garbage() == 0
+
+
 # However the bytes are cut
 
 STREAMS = [

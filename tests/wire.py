@@ -3,6 +3,7 @@ HTTPConnection, and those of the application as "pool_size" and "max_waiting".""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import sys
@@ -83,6 +84,17 @@ def leaving(request: Request) -> str:
             break
     print("connected:", request.connected, flush=True)
     return "left"
+
+
+@app.route("/garbage")
+def garbage(request: Request) -> str:
+    """How much of ours was left to the garbage collector since it was asked last; it runs for nobody else from now."""
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    kinds = [type(thing) for thing in gc.garbage]
+    gc.garbage.clear()
+    return str(sum(kind.__module__ in ("brubeck_lite", "greenlet", "socket") for kind in kinds))
 
 
 if __name__ == "__main__":
