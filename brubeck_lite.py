@@ -2957,6 +2957,7 @@ class HTTPConnection:
     BACKLOG = 2048
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     SWEEP = 0.5  # seconds between looks at the deadlines
+    SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.3  # seconds for a request that is on its way when the server stops
 
     def __init__(
@@ -2983,8 +2984,8 @@ class HTTPConnection:
         self._listener: Any = None
         self._load: Load | None = None
         self._clients: set[_HTTPClient] = set()
-        self._next_sweep = 0.0
-        self._is_bound = self._is_stopping = self._is_short = self._was_short = False
+        self._next_sweep = self._next_complaint = 0.0
+        self._is_bound = self._is_stopping = self._is_short = False
 
     # -- inside run()
 
@@ -3037,24 +3038,23 @@ class HTTPConnection:
 
     def _accept(self, *event: Any) -> None:
         """Runs in the hub: take those who wait to be accepted, and start their coroutines."""
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(min(64, self.max_connections - len(self._clients))):
-                try:
-                    accepted, address = self._socket.accept()
-                except ConnectionError:
-                    continue  # it left already
-                except OSError as error:
-                    if isinstance(error, BlockingIOError):
-                        raise
-                    if not self._was_short:
-                        logger.warning("cannot accept connections for now: %s", error)
-                    self._is_short = self._was_short = True  # of open files: `check` tries again
-                    break
-                self._was_short = False
-                accepted.setblocking(False)
-                client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
-                self._clients.add(client)
-                self._hub.schedule_call_global(0, greenlet.greenlet(client.run, self._hub.greenlet).switch)
+        for _ in range(min(64, self.max_connections - len(self._clients))):
+            try:
+                accepted, address = self._socket.accept()
+            except ConnectionError:
+                continue  # it left already
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._is_short = True  # of open files: `check` tries again
+                if time.monotonic() >= self._next_complaint:
+                    self._next_complaint = time.monotonic() + self.SILENCE
+                    logger.warning("cannot accept connections for now: %s", error)
+                break
+            accepted.setblocking(False)
+            client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
+            self._clients.add(client)
+            self._hub.schedule_call_global(0, greenlet.greenlet(client.run, self._hub.greenlet).switch)
         self._listen()
 
     def handle(self, request: HTTPRequest) -> None:
