@@ -29,6 +29,7 @@ The rooms of this file stand in the order in which a message walks through them:
     HTTP/1.1    bytes -> Request and the pieces of its body, Response -> bytes
     WSGI        environ -> Request, Response -> start_response and an iterable
     Routes      rules and regular expressions -> a route and its arguments
+    Helpers     who is signed in, passwords, templates, other origins
     Handlers    classes that are called: MessageHandler, WebMessageHandler
     Brubeck     the application: `handle(request) -> response`, with no input or output of its own
     Client      a test client that needs no server
@@ -43,29 +44,37 @@ Everything above the pipeline is plain Python: zmq and eventlet are imported whe
 from __future__ import annotations
 
 import atexit
+import base64
 import contextlib
 import errno
 import functools
+import hashlib
+import hmac
 import importlib
 import io
 import json
 import logging
+import mimetypes
 import os
 import re
+import secrets
+import shutil
 import signal
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from email.utils import formatdate, mktime_tz, parsedate_tz
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, Union, cast, overload
-from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes, urlencode, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
@@ -157,7 +166,7 @@ class lazy(Generic[T]):
         return value
 
 
-class _Texts(Mapping[str, str]):
+class _Named(Mapping[str, T]):
     """What the mappings of a request have in common: names, and what is kept for each."""
 
     __slots__ = ("_kept",)
@@ -175,7 +184,7 @@ class _Texts(Mapping[str, str]):
         return f"{type(self).__name__}({self._kept!r})"
 
 
-class Headers(_Texts):
+class Headers(_Named[str]):
     """The header fields of a request by name, in any case. A field that came more than once is joined with ", "."""
 
     __slots__ = ()
@@ -184,26 +193,27 @@ class Headers(_Texts):
         return str(self._kept[name.lower()])
 
 
-class MultiDict(_Texts):
+class MultiDict(_Named[T]):
     """Names and values where a name may come more than once: `[name]` is the first value, `getall(name)` the list."""
 
     __slots__ = ()
 
-    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        lists: dict[str, list[str]] = {}
+    def __init__(self, pairs: Iterable[tuple[str, T]] = ()) -> None:
+        lists: dict[str, list[T]] = {}
         for name, value in pairs:
             lists.setdefault(name, []).append(value)
         super().__init__(lists)
 
-    def __getitem__(self, name: str) -> str:
-        return str(self._kept[name][0])
+    def __getitem__(self, name: str) -> T:
+        return cast(T, self._kept[name][0])
 
-    def getall(self, name: str) -> list[str]:
+    def getall(self, name: str) -> list[T]:
         """Every value of the name, in order; an empty list where there is none."""
         return list(self._kept.get(name, ()))
 
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _COOKIE_ESCAPE = re.compile(rb"\\([0-3][0-7][0-7]|.)", re.DOTALL)
 
 
@@ -212,7 +222,7 @@ def _unescape_cookie(match: re.Match[bytes]) -> bytes:
     return bytes([int(escaped, 8)]) if len(escaped) == 3 else escaped
 
 
-def parse_cookies(header: str) -> MultiDict:
+def parse_cookies(header: str) -> MultiDict[str]:
     """A Cookie header -> its cookies, in linear time. What has no name or holds control characters is left out, and the
     others stay (RFC 6265, 5.4; quoted values as Python's http.cookies and werkzeug write them, UTF-8 inside)."""
     cookies = []
@@ -226,6 +236,63 @@ def parse_cookies(header: str) -> MultiDict:
             octets = _COOKIE_ESCAPE.sub(_unescape_cookie, octets[1:-1])
         cookies.append((name, octets.decode("utf-8", "replace")))
     return MultiDict(cookies)
+
+
+Secrets = Union[str, Sequence[str], None]
+
+
+def _keys(secrets: Secrets) -> list[bytes]:
+    keys = [secrets] if isinstance(secrets, str) else list(secrets or ())
+    if not keys or not all(keys):
+        raise RuntimeError(
+            "signing needs Brubeck(secret=...), the same in all processes and known to nobody else: make one with "
+            'python -c "import secrets; print(secrets.token_hex(32))"'
+        )
+    return [key.encode() for key in keys]
+
+
+def _encode64(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def _signature(key: bytes, purpose: str, text: str) -> str:
+    return _encode64(hmac.digest(key, f"brubeck_lite {purpose}\n{text}".encode(), "sha256"))
+
+
+def sign(value: str, secrets: Secrets, purpose: str = "") -> str:
+    """A value, which stays readable, with the time and a signature (HMAC-SHA256, by the first of the secrets): letters,
+    digits, `-`, `_` and `.`. It holds for this `purpose` alone. RuntimeError where there is no secret."""
+    keys = _keys(secrets)
+    text = f"{_encode64(value.encode())}.{int(time.time()):x}"
+    return f"{text}.{_signature(keys[0], purpose, text)}"
+
+
+def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: str = "") -> str | None:
+    """The value that was signed with any of these secrets, at most `max_age` seconds ago; None for anything else."""
+    signed, _, signature = text.rpartition(".")
+    octets = signature.encode()
+    if not any(hmac.compare_digest(octets, _signature(key, purpose, signed).encode()) for key in _keys(secrets)):
+        return None
+    value, _, second = signed.partition(".")
+    if max_age is not None and time.time() - int(second, 16) > max_age:
+        return None
+    return base64.urlsafe_b64decode(value + "===").decode()
+
+
+def dump_json(value: Any) -> str:
+    """A dict or a list that a handler returned, as JSON. ValueError for NaN and the infinities, which JSON has not."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+class Session(dict[str, Any]):
+    """What a signed cookie holds: `kept` is its text, by which a change of any depth is seen."""
+
+    COOKIE = "session"
+    MAX_AGE = 14 * 24 * 3600  # seconds
+
+    def __init__(self, kept: str | None) -> None:
+        self.kept = kept or "{}"
+        super().__init__(json.loads(self.kept))
 
 
 def body_too_large(limit: int) -> HTTPError:
@@ -295,6 +362,190 @@ def _latin1_as_utf8(text: str) -> str:
     return text if text.isascii() else text.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
+MAX_FORM_FIELDS = 1000  # also of a query
+MAX_FORM_FILES = 100
+MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
+MAX_PART_HEAD = 8 << 10
+SPOOLED = 512 << 10  # bytes of a file that are held in memory before it goes to a temporary one
+_PIECE = 1 << 16
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_PARAMETERS = re.compile(rf'(?:;[ \t]*(?:{_TOKEN.pattern}=(?:{_QUOTED}|[^\s;"]*)[ \t]*)?)*')
+_PARAMETER = re.compile(rf'({_TOKEN.pattern})=({_QUOTED}|[^\s;"]*)')
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046, 5.1.1
+_PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+
+
+def parse_parameters(text: str) -> tuple[str, dict[str, str]]:
+    """`form-data; name="a b"` -> the value in lower case, and its parameters by lower-case name (RFC 9110, 5.6.6; in
+    quotes only `\\"` and `\\\\` are escapes, as browsers have it). HTTPError 400 for anything else."""
+    value, semicolon, rest = text.partition(";")
+    parameters: dict[str, str] = {}
+    if not _PARAMETERS.fullmatch(semicolon + rest):
+        abort(400, "a parameter of a header is malformed")
+    for name, parameter in _PARAMETER.findall(rest):
+        if parameter[:1] == '"':
+            parameter = re.sub(r'\\(["\\])', r"\1", parameter[1:-1])
+        if parameters.setdefault(name.lower(), parameter) is not parameter:
+            abort(400, "a parameter of a header is there twice")
+    return value.strip(" \t").lower(), parameters
+
+
+class UploadedFile:
+    """A file of a form: `name` of its field, `filename` (without folders), `content_type` as the client says, `size` in
+    bytes; itself a binary file object. Above 512 KiB it is a temporary file, which disappears with it."""
+
+    def __init__(self, name: str, filename: str, content_type: str, file: Any) -> None:
+        self.name, self.filename, self.content_type, self._file = name, filename, content_type, file
+        self.size: int = file.seek(0, io.SEEK_END)
+        file.seek(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._file)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole file to `path`, in place of what is there."""
+        self._file.seek(0)
+        with open(path, "wb") as target:
+            shutil.copyfileobj(self._file, target, 1 << 20)
+
+    def __repr__(self) -> str:
+        return f"<UploadedFile {self.filename!r}, {self.size} bytes>"
+
+
+class MultipartReader:
+    """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1): ask for the `next_part`, then for each
+    `next_piece` of it, to the end. `read(size)` gives the body. HTTPError 400 where it is malformed."""
+
+    __slots__ = ("_at", "_buffer", "_delimiter", "_in_part", "_read")
+
+    def __init__(self, read: Callable[[int], bytes], boundary: bytes) -> None:
+        self._read, self._delimiter = read, b"\r\n--" + boundary
+        self._buffer, self._at = b"\r\n", 0  # so that the first boundary begins a line too
+        self._in_part = True  # the preamble, which nobody reads
+
+    def _read_more(self) -> None:
+        data = self._read(_PIECE)
+        if not data:
+            abort(400, "the form ended before its last boundary")
+        self._buffer, self._at = self._buffer[self._at :] + data, 0
+
+    def next_piece(self) -> bytes:
+        """The next bytes of the part; b"" at its end."""
+        while self._in_part:
+            buffer, start = self._buffer, self._at
+            end = buffer.find(self._delimiter, start)
+            if end >= 0:
+                self._at, self._in_part = end + len(self._delimiter), False
+                return buffer[start:end]
+            end = len(buffer) - len(self._delimiter) + 1  # behind it may stand the beginning of a boundary
+            if end > start:
+                self._at = end
+                return buffer[start:end]
+            self._read_more()
+        return b""
+
+    def next_part(self) -> tuple[str, str | None, str] | None:
+        """The name of the next part, its filename (None for a field) and its content type; None after the last."""
+        while self.next_piece():
+            pass
+        while not self._buffer.startswith(b"--", self._at):
+            end = self._buffer.find(b"\r\n\r\n", self._at, self._at + MAX_PART_HEAD)
+            if end >= 0:
+                head, self._at, self._in_part = self._buffer[self._at : end + 2], end + 4, True
+                return parse_part_head(head)
+            if len(self._buffer) - self._at >= MAX_PART_HEAD:
+                abort(400, f"the head of a part is over the limit of {MAX_PART_HEAD} bytes")
+            self._read_more()
+        return None
+
+
+def parse_part_head(head: bytes) -> tuple[str, str | None, str]:
+    """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
+    anything else. RFC 7578, 4.2: `filename*` is not for forms. Some send it all the same, and no harm comes of it where
+    it stands alone."""
+    text = head.decode("utf-8", "replace")
+    if not _PART_HEAD.fullmatch(text):
+        abort(400, "a part of a form begins with lines of header fields")
+    fields = {name.lower(): value for name, _, value in (line.partition(":") for line in text.split("\r\n")[1:-1])}
+    kind, parameters = parse_parameters(fields.get("content-disposition", ""))
+    if kind != "form-data" or "name" not in parameters:
+        abort(400, "a part of a form has a Content-Disposition of form-data, with a name")
+    if fields.get("content-transfer-encoding", "binary").strip(" \t").lower() not in ("7bit", "8bit", "binary"):
+        abort(400, "a part of a form comes as it is, without a Content-Transfer-Encoding")
+    filename = parameters.get("filename")
+    if "filename*" in parameters:
+        charset, _, encoded = parameters["filename*"].partition("'")
+        if filename is not None or charset.lower() != "utf-8":
+            abort(400, "a part of a form has one filename, in UTF-8")
+        filename = unquote(encoded.partition("'")[2])
+    if filename is not None:
+        filename = CONTROLS.sub("", re.split(r"[/\\]", filename)[-1])
+    default = "text/plain" if filename is None else "application/octet-stream"
+    return parameters["name"], filename, fields.get("content-type", "").strip(" \t") or default
+
+
+Form = tuple[MultiDict[str], MultiDict[UploadedFile]]
+
+
+def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
+    """The fields and the files of a multipart/form-data body. HTTPError 400 where it is malformed, 413 beyond the
+    limits above."""
+    if not _BOUNDARY.fullmatch(boundary):
+        abort(400, "a multipart form needs a boundary of 1 to 70 characters")
+    reader = MultipartReader(read, boundary.encode())
+    fields: list[tuple[str, str]] = []
+    files: list[tuple[str, UploadedFile]] = []
+    count, room = 0, MAX_FORM_TEXT
+    while (part := reader.next_part()) is not None:
+        name, filename, content_type = part
+        if filename is None:
+            octets = _read_field(reader, room)
+            room -= len(octets)
+            fields.append((name, octets.decode("utf-8", "replace")))
+        else:
+            count += 1
+            file = UploadedFile(name, filename, content_type, _read_file(reader))
+            if filename or file.size:  # else no file was chosen
+                files.append((name, file))
+        if len(fields) > MAX_FORM_FIELDS or count > MAX_FORM_FILES:
+            abort(413, f"a form has at most {MAX_FORM_FIELDS} fields and {MAX_FORM_FILES} files")
+    return MultiDict(fields), MultiDict(files)
+
+
+def _read_field(reader: MultipartReader, room: int) -> bytearray:
+    octets = bytearray()
+    while piece := reader.next_piece():
+        octets += piece
+        if len(octets) > room:
+            abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
+    return octets
+
+
+def _read_file(reader: MultipartReader) -> Any:
+    file: Any = io.BytesIO()
+    while piece := reader.next_piece():
+        file.write(piece)
+        if type(file) is io.BytesIO and file.tell() > SPOOLED:
+            spooled, file = file, tempfile.TemporaryFile()  # noqa: SIM115 (it goes with the request)
+            file.write(spooled.getbuffer())
+    return file
+
+
+def read_urlencoded(read: Callable[[int], bytes]) -> Form:
+    """The fields of an application/x-www-form-urlencoded body (WHATWG URL, 5.1). HTTPError 413 beyond the limits."""
+    octets = read(MAX_FORM_TEXT + 1)
+    if len(octets) > MAX_FORM_TEXT:
+        raise body_too_large(MAX_FORM_TEXT)
+    try:
+        pairs = parse_qsl(octets.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+    except ValueError as error:
+        raise HTTPError(413, f"a form has at most {MAX_FORM_FIELDS} fields") from error
+    return MultiDict(pairs), MultiDict()
+
+
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
 _IN_QUERY = _IN_PATH + "?%"
 _UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
@@ -308,9 +559,10 @@ def _refuse_constant(name: str) -> NoReturn:
 class Request:
     """What a client asked. A door fills in the first group; the application the second; the rest follows from them.
 
-    `method`, `path` (decoded, whole), `version` ("HTTP/1.1"), `query_string`, `headers`, `scheme`, `remote_addr`,
-    `stream` `app`, `found`: `route` (None where none matched) and `arguments` (of the path, by name)
-    `query`, `cookies`, `host` (with port), `url`, `body`, `json`, `state` (free attributes)
+    `method`, `path` (decoded, whole), `version` ("HTTP/1.1"), `query_string`, `headers`, `stream`
+    `app`, `found`: `route` (None where none matched) and `arguments` (of the path, by name)
+    `query`, `cookies`, `scheme`, `host` (with port), `remote_addr`, `url`, `body`, `json`, `form`, `files`, `session`,
+    `current_user`, `state` (free attributes)
     `environ` (WSGI), `sender` and `conn_id` (Mongrel2): None where the door has none.
     """
 
@@ -319,8 +571,6 @@ class Request:
     path: str
     version: str | lazy[str] = "HTTP/1.1"
     query_string: str | lazy[str] = ""
-    scheme: str | lazy[str] = "http"
-    remote_addr: str | lazy[str] = ""
     found: Found | None = None
     environ: dict[str, Any] | None = None
     sender: str | None = None
@@ -328,6 +578,10 @@ class Request:
     connected = True  # False once the door knows that the client has left
 
     # For the rooms below.
+    peer_addr: str | lazy[str] = ""  # who connected
+    peer_scheme: str | lazy[str] = "http"  # and how
+    is_private = False  # the answer depends on a signed cookie
+    _session: Session | None = None
     prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
     content_length = 0  # as declared; 0 where it is not known
     keep_alive = True  # whether the client's connection outlives the answer
@@ -379,32 +633,95 @@ class Request:
             raise HTTPError(400, f"the JSON is {reason}") from error
 
     @lazy
-    def query(self) -> MultiDict:
+    def query(self) -> MultiDict[str]:
         """The arguments after the `?`, as UTF-8; at most 1,000 of them, else HTTPError 400."""
         try:
             text = _latin1_as_utf8(self.query_string)
-            return MultiDict(parse_qsl(text, keep_blank_values=True, max_num_fields=1000))
+            return MultiDict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS))
         except ValueError as error:
             raise HTTPError(400, "the query has too many fields") from error
 
     @lazy
-    def cookies(self) -> MultiDict:
+    def _posted(self) -> Form:
+        kind = self.headers.get("content-type", "").partition(";")[0].strip(" \t").lower()
+        if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+            return MultiDict(), MultiDict()
+        read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
+        if kind == "application/x-www-form-urlencoded":
+            return read_urlencoded(read)
+        return read_multipart(read, parse_parameters(self.headers["content-type"])[1].get("boundary", ""))
+
+    @property
+    def form(self) -> MultiDict[str]:
+        """The fields of a form in the body, urlencoded or multipart/form-data, as UTF-8; none where the Content-Type is
+        another. HTTPError 400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it."""
+        return self._posted[0]
+
+    @property
+    def files(self) -> MultiDict[UploadedFile]:
+        """The files of a multipart/form-data body, as for `form`."""
+        return self._posted[1]
+
+    @lazy
+    def cookies(self) -> MultiDict[str]:
         """The cookies by name; of two with one name the first, which is the more specific (RFC 6265, 5.4)."""
         return parse_cookies(self.headers.get("cookie", ""))
+
+    def get_signed_cookie(self, name: str, max_age: float | None = None) -> str | None:
+        """The value of a cookie that was set with `signed=True`, at most `max_age` seconds ago; None where there is
+        none, or somebody else made it. RuntimeError where the application has no secret."""
+        self.is_private = True
+        return unsign(self.cookies.get(name, ""), self.app.secret, max_age, purpose=name)
+
+    @property
+    def session(self) -> Session:
+        """What this client's signed cookie holds, a dict of what JSON can hold: change it, and it is sent again. The
+        client can read it, but not write it; it lasts for two weeks from its last change. RuntimeError where the
+        application has no secret."""
+        if self._session is None:
+            self._session = Session(self.get_signed_cookie(Session.COOKIE, Session.MAX_AGE))
+        return self._session
+
+    @lazy
+    def current_user(self) -> Any:
+        """Who is signed in: `session["user"]`, unless a check such as `basic_auth` found somebody. None for nobody."""
+        return self.session.get("user")
+
+    def _forwarded(self, name: str) -> str:
+        """What the outermost of the proxies that the application trusts has noted about its client; empty for none."""
+        proxies: int = getattr(getattr(self, "app", None), "proxies", 0)
+        values = self.headers.get(name, "").split(",")
+        return values[-min(proxies, len(values))].strip(" \t") if proxies else ""
+
+    @lazy
+    def remote_addr(self) -> str:
+        """The address of the client, as far as the proxies that are trusted know it."""
+        return self._forwarded("x-forwarded-for") or self.peer_addr
+
+    @lazy
+    def scheme(self) -> str:
+        """ "http" or "https"."""
+        scheme = self._forwarded("x-forwarded-proto").lower()
+        return scheme if scheme in ("http", "https") else self.peer_scheme
 
     @lazy
     def host(self) -> str:
         """The host that the client asked for, with its port where it named one; HTTPError 400 if it is no host."""
-        host = self.headers.get("host", "")
+        host = self._forwarded("x-forwarded-host") or self.headers.get("host", "")
         if host and not _HOST.fullmatch(host):
             abort(400, "the Host is not a host")
         return host
 
+    @property
+    def target(self) -> str:
+        """The path and the query that were asked for, percent-encoded."""
+        query = "?" + quote(_latin1_as_utf8(self.query_string), safe=_IN_QUERY) if self.query_string else ""
+        return quote(self.path, safe=_IN_PATH) + query
+
     @lazy
     def url(self) -> str:
         """The whole address that was asked for, percent-encoded."""
-        query = "?" + quote(_latin1_as_utf8(self.query_string), safe=_IN_QUERY) if self.query_string else ""
-        return f"{self.scheme}://{self.host}{quote(self.path, safe=_IN_PATH)}{query}"
+        return f"{self.scheme}://{self.host}{self.target}"
 
     @lazy
     def state(self) -> SimpleNamespace:
@@ -412,20 +729,21 @@ class Request:
         return SimpleNamespace()
 
     def get_argument(self, name: str, default: Any = None, type: Callable[[Any], Any] = str) -> Any:
-        """The argument of this name: of the path, else the first of the query, as `type`; `default` where there is
-        none. HTTPError 400, naming the argument, where `type` refuses it."""
-        for source in (self.arguments, self.query):
-            if name in source:
+        """The argument of this name: of the path, else the first of the query, else of the form, as `type`; `default`
+        where there is none. HTTPError 400, naming the argument, where `type` refuses it."""
+        for source in (lambda: self.arguments, lambda: self.query, lambda: self.form):
+            if name in (values := source()):
                 try:
-                    return type(source[name])
+                    return type(values[name])
                 except (ValueError, TypeError, ArithmeticError) as error:
                     kind = getattr(type, "__name__", "value")
                     raise HTTPError(400, f"the argument {name!r} is not a valid {kind}") from error
         return default
 
     def get_arguments(self, name: str) -> list[str]:
-        """Every argument of this name: of the path, then of the query."""
-        return ([str(self.arguments[name])] if name in self.arguments else []) + self.query.getall(name)
+        """Every argument of this name: of the path, then of the query, then of the form."""
+        own = [str(self.arguments[name])] if name in self.arguments else []
+        return own + self.query.getall(name) + self.form.getall(name)
 
     def url_for(self, name: str, /, **values: Any) -> str:
         """The path of the named route, as the client must write it: with the prefix under which the application
@@ -433,10 +751,13 @@ class Request:
         return quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
 
     def enter(self, place: Place) -> Place:
-        """Stand in another application, with the route it found and its prefix: returns where the request stood
-        before."""
-        before = self.app, self.found, self.prefix
-        self.app, self.found, self.prefix = place
+        """Stand in another application, with the route it found, its prefix and, if its secret is another, its session:
+        returns where the request stood before."""
+        before = self.app, self.found, self.prefix, self._session
+        app, self.found, self.prefix, session = place
+        if app.secret != self.app.secret:
+            self._session = session
+        self.app = app
         self.__dict__.pop("arguments", None)
         return before
 
@@ -454,7 +775,6 @@ TEXT = "text/plain; charset=utf-8"
 _BODILESS = frozenset([204, 304])
 _HTML_FIELD = ("Content-Type", HTML)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 # The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids them to applications).
 _HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
@@ -516,6 +836,12 @@ class ResponseHeaders(MutableMapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._fields)
+
+    def vary(self, name: str) -> None:
+        """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
+        named = self.get("Vary", "")
+        if name.lower() not in re.split(r"[\s,]+", named.lower()):
+            self["Vary"] = f"{named}, {name}" if named else name
 
     def merge(self, fields: HeaderFields) -> None:
         """Take over these fields, repeated ones too, in place of what has their names."""
@@ -588,6 +914,24 @@ def _cookie_attribute(name: str, value: str) -> str:
     return f"; {name}={value}"
 
 
+class _Cookie(NamedTuple):
+    """A cookie to set. Whether it goes over https alone, and with which secret it is signed, the request decides."""
+
+    name: str
+    value: str
+    attributes: str
+    secure: bool | None
+    signed: bool
+
+    def header(self, request: Request) -> str:
+        """The value of its Set-Cookie."""
+        value = sign(self.value, request.app.secret, self.name) if self.signed else _quote_cookie(self.value)
+        if len(self.name) + len(value) > 4096:  # RFC 6265bis, 5.7: browsers drop it
+            raise ValueError(f"the cookie {self.name!r} is over 4,096 bytes, which no browser keeps")
+        secure = request.scheme == "https" if self.secure is None else self.secure
+        return f"{self.name}={value}{self.attributes}{'; Secure' if secure else ''}"
+
+
 class Response:
     """An answer: `body` (bytes, str as UTF-8, or an iterator of either, which is streamed), `status`, `headers`.
 
@@ -613,7 +957,7 @@ class Response:
         if status != 200:
             self.status = status
         self._headers: ResponseHeaders | None = None
-        self._cookies: dict[tuple[str, str, str | None], tuple[str, bool | None]] | None = None
+        self._cookies: dict[tuple[str, str, str | None], _Cookie] | None = None
         if headers is not None:
             self.headers.merge(headers)
         if content_type is not None:
@@ -663,31 +1007,55 @@ class Response:
         secure: bool | None = None,
         httponly: bool = True,
         samesite: str | None = "Lax",
+        signed: bool = False,
     ) -> None:
         """Have the client keep a cookie (RFC 6265): for `max_age` seconds, or until the browser closes.
 
         `secure=None` means: only over https if the request came by https. `samesite` is "Lax", "Strict", "None" or
-        None. ValueError for what cannot stand in a cookie.
+        None. `signed`: it can be read by `request.get_signed_cookie` alone, for which the application needs a secret.
+        ValueError for what cannot stand in a cookie, and for a name with `__Host-` or `__Secure-` and attributes that
+        such a name forbids (RFC 6265bis, 4.1.3).
         """
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"not the name of a cookie: {name!r}")
         if samesite not in ("Lax", "Strict", "None", None):
             raise ValueError(f'samesite is "Lax", "Strict", "None" or None, not {samesite!r}')
-        text = f"{name}={_quote_cookie(value)}"
+        is_host = name.lower().startswith("__host-")
+        if is_host or name.lower().startswith("__secure-") or samesite == "None":
+            if secure is False or (is_host and (domain or path != "/")):
+                raise ValueError(f"a cookie like {name!r} is for https alone{', the path / and no domain' * is_host}")
+            secure = True
+        if not signed:
+            _quote_cookie(value)  # which finds what cannot be sent
+        attributes = ""
         if max_age is not None:
-            text += f"; Max-Age={int(max_age)}"
-            text += "; Expires=Thu, 01 Jan 1970 00:00:00 GMT" if max_age <= 0 else ""
-        text += _cookie_attribute("Domain", domain) if domain else ""
-        text += _cookie_attribute("Path", path)
-        text += "; HttpOnly" if httponly else ""
-        text += f"; SameSite={samesite}" if samesite else ""
+            attributes += f"; Max-Age={int(max_age)}"
+            attributes += "; Expires=Thu, 01 Jan 1970 00:00:00 GMT" if max_age <= 0 else ""
+        attributes += _cookie_attribute("Domain", domain) if domain else ""
+        attributes += _cookie_attribute("Path", path)
+        attributes += "; HttpOnly" if httponly else ""
+        attributes += f"; SameSite={samesite}" if samesite else ""
         if self._cookies is None:
             self._cookies = {}
-        self._cookies[name, path, domain] = text, secure
+        self._cookies[name, path, domain] = _Cookie(name, value, attributes, secure, signed)
 
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie that was set with this path and domain."""
         self.set_cookie(name, "", max_age=0, path=path, domain=domain)
+
+    def sign_cookies(self, request: Request) -> None:
+        """Sign those that are to be signed with the secret of the application in which the request stands."""
+        for key, cookie in (self._cookies or {}).items():
+            if cookie.signed:
+                value = sign(cookie.value, request.app.secret, cookie.name)
+                self._cookies[key] = cookie._replace(value=value, signed=False)  # type: ignore[index]
+
+    def keep_private(self) -> None:
+        """Keep an answer that depends on a cookie out of the caches that clients share (RFC 9111, 3.5 and 4.1)."""
+        self.headers.vary("Cookie")
+        directives = [part.strip() for part in self.headers.get("Cache-Control", "").split(",")]
+        kept = [part for part in directives if part and part != "public" and not part.startswith("s-maxage")]
+        self.headers["Cache-Control"] = ", ".join(kept if {"private", "no-store"} & {*kept} else ["private", *kept])
 
     def add_cookies(self, other: Response) -> None:
         """Set the cookies of another answer as well."""
@@ -716,9 +1084,7 @@ class Response:
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
             fields = [field for field in fields if field[0].lower() != "content-length"]
             fields.append(("Content-Length", str(len(body))))
-        for text, always in (self._cookies or {}).values():
-            secure = request.scheme == "https" if always is None else always
-            fields.append(("Set-Cookie", text + "; Secure" if secure else text))
+        fields += [("Set-Cookie", cookie.header(request)) for cookie in (self._cookies or {}).values()]
         return fields
 
 
@@ -742,11 +1108,6 @@ def safe_target(request: Request, url: str) -> bool:
     if parts.scheme or parts.netloc:
         return bool(parts.netloc) and (parts.scheme, parts.netloc.lower()) == (request.scheme, request.host.lower())
     return url.startswith("/") and not url.startswith("//")
-
-
-def dump_json(value: Any) -> str:
-    """A dict or a list that a handler returned, as JSON. ValueError for NaN and the infinities, which JSON has not."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
@@ -777,6 +1138,160 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
     if isinstance(value, (str, bytes)):
         return Response(value)
     raise TypeError(f"cannot make an answer of {kind.__name__}")
+
+
+# -- files to clients
+
+SMALL = 64 << 10  # bytes of a file that are sent in one go
+_RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|(?:com|lpt)[0-9\xb9\xb2\xb3]) *(?:\..*)?|[a-z]:.*")  # on Windows
+_ETAGS = re.compile(r'(?:W/)?"[^"]*"')
+_RANGE = re.compile(r"(?i)bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
+_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", ".mjs": "text/javascript",
+          ".js": "text/javascript", ".gz": "application/gzip", ".webmanifest": "application/manifest+json"}  # fmt: skip
+_PRECOMPRESSED = {".br": "br", ".gz": "gzip"}
+
+
+@functools.lru_cache(maxsize=4)
+def http_date(second: int) -> str:
+    """Seconds since 1970 -> `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7), whatever the locale."""
+    return formatdate(second, usegmt=True)
+
+
+def parse_http_date(text: str) -> int | None:
+    """A date in any of the three formats of RFC 9110, 5.6.7 -> seconds since 1970; None for anything else."""
+    try:
+        parsed = parsedate_tz(text) if len(text) < 64 else None
+        return None if parsed is None else int(mktime_tz(parsed))
+    except (ValueError, OverflowError, IndexError):
+        return None
+
+
+def _names_etag(field: str, etag: str) -> bool:
+    """Whether a list of entity tags, or `*`, names this one (RFC 9110, 8.8.3)."""
+    return field.strip() == "*" or etag in _ETAGS.findall(field)
+
+
+def failed_precondition(request: Request, etag: str, modified: int) -> int | None:
+    """The status, 304 or 412, with which a file is not sent, by the conditions of the request in their order (RFC
+    9110, 13.2.2); None where it is. `etag` is a strong one; `modified`: seconds since 1970."""
+    headers, is_read = request.headers, request.method in ("GET", "HEAD")
+    unmodified_since = parse_http_date(headers.get("if-unmodified-since", ""))
+    modified_since = parse_http_date(headers.get("if-modified-since", ""))
+    if "if-match" in headers:
+        if not _names_etag(headers["if-match"], etag):
+            return 412
+    elif unmodified_since is not None and modified > unmodified_since:
+        return 412
+    if "if-none-match" in headers:
+        if _names_etag(headers["if-none-match"].replace("W/", ""), etag):  # which compares weakly
+            return 304 if is_read else 412
+    elif is_read and modified_since is not None and modified <= modified_since:
+        return 304
+    return None
+
+
+def parse_range(text: str, size: int) -> tuple[int, int] | None:
+    """A Range -> where it begins and ends in a file of `size` bytes; None for the whole, where it is no single range of
+    bytes (RFC 9110, 14.2 allows that). HTTPError 416 where it lies outside."""
+    match = _RANGE.fullmatch(text)
+    if match is None or (match[2] and int(match[1]) > int(match[2])):
+        return None
+    if match[3] is not None:
+        start, end = max(0, size - int(match[3])), size
+    else:
+        start, end = int(match[1]), min(size, int(match[2]) + 1 if match[2] else size)
+    if start >= end:
+        raise HTTPError(416, "the file has no such bytes", {"Content-Range": f"bytes */{size}"})
+    return start, end
+
+
+def accepts_encoding(header: str, coding: str) -> bool:
+    """Whether an Accept-Encoding takes this content coding (RFC 9110, 12.5.3)."""
+    for part in header.lower().split(","):
+        name, _, weight = part.partition(";")
+        if name.strip() == coding:
+            return not re.fullmatch(r"\s*q\s*=\s*0(?:\.0*)?\s*", weight)
+    return False
+
+
+def find_file(root: str, name: str) -> str | None:
+    """The real path of the file with this name, segments between `/`, below the folder `root`, a real path itself; None
+    where there is none. What is no name is refused before the file system is asked; links must not lead outside."""
+    segments = name.split("/")
+    is_odd = any(segment in ("", ".", "..") or _RESERVED.fullmatch(segment) for segment in segments)
+    if is_odd or "\\" in name or CONTROLS.search(name):
+        return None
+    path = os.path.realpath(os.path.join(root, name))
+    return path if path.startswith(os.path.join(root, "")) and os.path.isfile(path) else None
+
+
+def _content_disposition(name: str) -> str:
+    """To be saved under this name (RFC 6266; RFC 8187 for what is not ASCII)."""
+    plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
+    encoded = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{plain}"{encoded}'
+
+
+def _file_pieces(file: Any, size: int) -> Iterator[bytes]:
+    """The next `size` bytes of a file, which is closed behind them."""
+    with file:
+        while size and (piece := file.read(min(size, 1 << 18))):
+            size -= len(piece)
+            yield piece
+
+
+def static_file(
+    request: Request, name: str, root: str | os.PathLike[str], *, download: str | bool | None = None
+) -> Response:
+    """The answer with the file of this name below the folder `root`: with type, ETag, Last-Modified, conditions and
+    one range as RFC 9110 has them, and `.br` or `.gz` beside it where the client takes that. `download`: to be saved,
+    under its own name or this one. HTTPError 404 where there is no such file, whatever the name; 416 for a range
+    outside."""
+    root = os.path.realpath(root)
+    path = find_file(root, name)
+    if path is None:
+        abort(404)
+    headers = ResponseHeaders([("Accept-Ranges", "bytes"), ("X-Content-Type-Options", "nosniff")])
+    suffix = os.path.splitext(name)[1].lower()
+    guessed, compression = mimetypes.guess_type(name)
+    kind = _TYPES.get(suffix) or (not compression and guessed) or "application/octet-stream"
+    headers["Content-Type"] = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
+    if download:
+        headers["Content-Disposition"] = _content_disposition(name.rpartition("/")[2] if download is True else download)
+    coding = ""
+    for suffix, candidate in _PRECOMPRESSED.items():
+        if (compressed := find_file(root, name + suffix)) is not None:
+            headers.vary("Accept-Encoding")
+            if not coding and accepts_encoding(request.headers.get("accept-encoding", ""), candidate):
+                path, coding = compressed, candidate
+                headers["Content-Encoding"] = coding
+    with contextlib.ExitStack() as unless_streamed:
+        try:
+            file = unless_streamed.enter_context(open(path, "rb"))
+        except (FileNotFoundError, PermissionError):
+            raise HTTPError(404) from None
+        stat = os.fstat(file.fileno())
+        size, modified = stat.st_size, int(stat.st_mtime)
+        etag, date = f'"{stat.st_mtime_ns:x}-{size:x}{coding}"', http_date(modified)
+        headers["ETag"], headers["Last-Modified"] = etag, date
+        if (failed := failed_precondition(request, etag, modified)) is not None:
+            return Response(b"", failed, headers)
+        span = None
+        if request.method == "GET" and request.headers.get("if-range", etag) in (etag, date):
+            span = parse_range(request.headers.get("range", ""), size)
+        start, end = span or (0, size)
+        if span is not None:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        headers["Content-Length"] = end - start
+        body: bytes | Iterator[bytes] = b""
+        if request.method != "HEAD":
+            file.seek(start)
+            if end - start <= SMALL:
+                body = file.read(end - start)
+            else:
+                body = _file_pieces(file, end - start)
+                unless_streamed.pop_all()
+        return Response(body, 206 if span else 200, headers)
 
 
 # ---- Mongrel2 --------------------------------------------------------------------------------------------------------
@@ -911,6 +1426,8 @@ class Mongrel2Request(Request):
     after: Mongrel2Request | None = None  # the one before it on a pipelined connection, whose answer goes first
     follower: Event | None = None  # the one after it waits for this
     is_answered = False
+    upload: str | None = None  # the file of its body, as Mongrel2 names it
+    upload_is_there = False
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender = sender
@@ -925,7 +1442,7 @@ class Mongrel2Request(Request):
             self.is_message = self.method in ("JSON", "XML")
         elif version != "HTTP/1.1" or "connection" in fields:
             self.version = self.text("VERSION")
-            self.keep_alive = self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
+            self.keep_alive = self._wants_more()
         try:
             self.path = decode_path(unquote_to_bytes(path) if b"%" in path else path)
         except HTTPError as error:
@@ -933,8 +1450,40 @@ class Mongrel2Request(Request):
         if self.path[:1] != "/" and not self.is_message and self.refused is None:
             self.refused = HTTPError(400, "the path must begin with /")
         if "x-mongrel2-upload-start" in fields or "x-mongrel2-upload-done" in fields:
-            self.refused = HTTPError(413, "the body is over the limit for this server")
-            self.keep_alive = False  # which also ends an upload that is on its way (Mongrel2 manual, 5.5)
+            self._note_upload(fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
+
+    def _wants_more(self) -> bool:
+        """Whether the client keeps its connection after the answer (RFC 9112, 9.3)."""
+        return self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
+
+    def _note_upload(self, start: Any, done: Any) -> None:
+        """A body that Mongrel2 writes to a file: it begins, or is there (Mongrel2 manual, 5.5). A client may send these
+        fields too, but never in a request that has a body which is not in the message."""
+        length = self.text("content-length")
+        comes_apart = self.text("transfer-encoding").lower() == "chunked" or (length.isdigit() and int(length[:19]) > 0)
+        if self._octets or not comes_apart or not isinstance(start, str) or done not in (None, start):
+            self.refuse(400, "x-mongrel2-upload is for Mongrel2 to say")
+            return
+        self.content_length = int(length[:19]) if length.isdigit() else 0
+        if self.refused is None:
+            self.upload, self.upload_is_there = start, done is not None
+        self.refuse(413, "the body is over the limit for this server")  # unless a connection takes it
+
+    def refuse(self, status: int, message: str) -> None:
+        """Have it answered with an error, and its connection closed, which also ends an upload that is on its way."""
+        self.refused, self.keep_alive = self.refused or HTTPError(status, message), False
+
+    def receive_upload(self, path: str) -> None:
+        """Have the file at `path`, which is taken away, for the body; it is refused where there is no such file."""
+        self.refused, self.keep_alive = None, self._wants_more()
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            self.stream = os.fdopen(descriptor, "rb")
+            os.unlink(path)
+            self.content_length = os.fstat(descriptor).st_size
+        except OSError as error:
+            logger.warning("the upload %r cannot be had: %s", path, error)
+            self.refuse(400, "there is no such upload")
 
     def outstanding(self) -> int:
         """How many requests of its connection are before it and have no answer yet."""
@@ -955,11 +1504,11 @@ class Mongrel2Request(Request):
         return Headers({name.lower(): self.text(name, "; " if name == "cookie" else ", ") for name in names})
 
     query_string = lazy(lambda request: request.text("QUERY"))
-    scheme = lazy(lambda request: request.text("URL_SCHEME") or "http")
-    remote_addr = lazy(lambda request: request.text("REMOTE_ADDR") or request.text("x-forwarded-for"))
+    peer_scheme = lazy(lambda request: request.text("URL_SCHEME") or "http")
+    peer_addr = lazy(lambda request: request.text("REMOTE_ADDR") or request.text("x-forwarded-for"))
 
     @lazy
-    def stream(self) -> io.BytesIO:
+    def stream(self) -> io.BytesIO | io.BufferedReader:
         """The body, which came whole, as a file object."""
         return io.BytesIO(self._octets)
 
@@ -1136,13 +1685,12 @@ class HTTPRequest(Request):
             self.query_string = query
         if version != "HTTP/1.1":
             self.version = version
-        if host is not None:
-            self.host = host  # it goes before the field (RFC 9112, 3.2.2)
+        if host is not None:  # it goes before the field (RFC 9112, 3.2.2)
             self.headers = Headers({**self.headers, "host": host})
         if length:
             self.content_length = length
 
-    remote_addr = lazy(lambda request: request.client.remote_addr)
+    peer_addr = lazy(lambda request: request.client.peer_addr)
 
     @property
     def connected(self) -> bool:  # type: ignore[override]
@@ -1292,18 +1840,6 @@ class HTTPParser:
         return True
 
 
-_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
-@functools.lru_cache(maxsize=4)
-def http_date(second: int) -> str:
-    """Seconds since 1970 -> `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7), whatever the locale."""
-    t = time.gmtime(second)
-    weekday, month = _WEEKDAYS[t.tm_wday], _MONTHS[t.tm_mon - 1]
-    return f"{weekday}, {t.tm_mday:02} {month} {t.tm_year} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT"
-
-
 def format_head(request: Request, status: int, fields: list[tuple[str, str]], date: str) -> bytes:
     """The status line and the header fields of an HTTP/1.1 answer, with Date and Server where they are not given."""
     given = "".join([f"\r\n{name}: {value}" for name, value in fields])
@@ -1371,8 +1907,8 @@ class WSGIRequest(Request):
 
     version = _from_environ("SERVER_PROTOCOL", "HTTP/1.1")
     query_string = _from_environ("QUERY_STRING", "")
-    scheme = _from_environ("wsgi.url_scheme", "http")
-    remote_addr = _from_environ("REMOTE_ADDR", "")
+    peer_scheme = _from_environ("wsgi.url_scheme", "http")
+    peer_addr = _from_environ("REMOTE_ADDR", "")
 
     @lazy
     def host(self) -> str:
@@ -1409,7 +1945,8 @@ def start_wsgi(request: Request, response: Response, start_response: StartRespon
 
 Handler = Callable[..., Any]
 Found = tuple["Route", Sequence[Union[str, None]], dict[str, Any]]
-Place = tuple["Brubeck", Union[Found, None], Any]  # an application, what it found for a request, and its prefix
+# An application, what it found for a request, its prefix, and the session that its secret signs.
+Place = tuple["Brubeck", Union[Found, None], Any, Union[Session, None]]
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _UNSUPPORTED = " UNSUPPORTED"  # no client can name it: a class's route takes it, to answer for what it does not take
@@ -1486,6 +2023,10 @@ class Routes:
             self._add_rule(route.rule, route)
         self.all.append(route)
         self.found = {}
+
+    def is_free(self, name: str) -> bool:
+        """Whether no route has this name yet."""
+        return name not in self._named
 
     def _add_rule(self, rule: str, route: Route) -> None:
         named = self._named.get(route.name, [])
@@ -1572,6 +2113,210 @@ class Routes:
             except BuildError:
                 continue
         raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
+
+
+# ---- Helpers ---------------------------------------------------------------------------------------------------------
+# What handlers lean on: who is asking, passwords, templates; and, around all of an application, other origins. Plain
+# functions and decorators; a decorator takes a function (whose first argument is the request) or a method of a handler.
+
+
+def request_of(first: Any) -> Request:
+    """The request of a handler by its first argument: itself, or a class's `self`."""
+    return first if isinstance(first, Request) else cast(Request, first.request)
+
+
+def authenticated(handler: Handler) -> Handler:
+    """Decorator: somebody must be signed in, that is, `current_user` of the request or the handler is not None. Others
+    are sent to the route named "login", with `?next=` and where they wanted to go; without such a route, and unless
+    they GET, it is HTTPError 401."""
+    if isinstance(handler, type):
+        raise TypeError(f"@authenticated stands above a function or a method, not above the class {handler.__name__}")
+
+    @functools.wraps(handler)
+    def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
+        if first.current_user is not None:
+            return handler(first, *arguments, **named)
+        request = request_of(first)
+        with contextlib.suppress(ValueError):
+            if request.method in ("GET", "HEAD"):
+                return redirect(f"{request.url_for('login')}?next={quote(request.target, safe='')}")
+        raise HTTPError(401, "please sign in", {"WWW-Authenticate": "Session"})
+
+    return guarded
+
+
+def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[[Handler], Handler]:
+    """Decorator: `find_user` knows the credentials of the request's Authorization (RFC 9110, 11.6.2), else 401."""
+
+    def decorate(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
+            request = request_of(first)
+            given, _, credentials = request.headers.get("authorization", "").partition(" ")
+            user = find_user(credentials.strip(" ")) if given.lower() == scheme.lower() else None
+            if not user:
+                abort(401, headers={"WWW-Authenticate": f'{scheme} realm="members", charset="UTF-8"'})
+            request.current_user = user
+            return handler(first, *arguments, **named)
+
+        return guarded
+
+    return decorate
+
+
+def basic_auth(check: Callable[[str, str], Any]) -> Callable[[Handler], Handler]:
+    """Decorator: `check(name, password)` takes the client's Basic credentials (RFC 7617). What it returns, if true, is
+    the `current_user` (for True, the name); else HTTPError 401."""
+
+    def find_user(credentials: str) -> Any:
+        try:
+            name, colon, password = base64.b64decode(credentials, validate=True).decode().partition(":")
+        except ValueError:
+            return None
+        user = check(name, password) if colon else None
+        return name if user is True else user
+
+    return _with_credentials("Basic", find_user)
+
+
+def bearer_auth(check: Callable[[str], Any]) -> Callable[[Handler], Handler]:
+    """Decorator: `check(token)` takes the client's Bearer token (RFC 6750). What it returns, if true, is the
+    `current_user`; else HTTPError 401."""
+    return _with_credentials("Bearer", lambda token: check(token) if token else None)
+
+
+_SCRYPT = (1 << 14, 8, 5)  # n, r, p: 16 MiB and about 0.2 s (OWASP's password storage cheat sheet)
+
+
+def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
+    """scrypt (RFC 7914), in a thread where coroutines would have to wait for it."""
+    derive = functools.partial(hashlib.scrypt, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
+    if "eventlet" in sys.modules and eventlet.patcher.is_monkey_patched("thread"):
+        return cast(bytes, eventlet.tpool.execute(derive, password.encode()))
+    return derive(password.encode())
+
+
+def hash_password(password: str) -> str:
+    """A password -> what to keep of it: `scrypt$n$r$p$salt$hash`. Other coroutines go on meanwhile."""
+    salt = secrets.token_bytes(16)
+    return "$".join(["scrypt", *map(str, _SCRYPT), _encode64(salt), _encode64(_scrypt(password, salt, *_SCRYPT))])
+
+
+def check_password(password: str, hashed: str) -> bool:
+    """Whether this is the password of which `hash_password` made `hashed`; False too where that is no such hash."""
+    try:
+        kind, n, r, p, salt, expected = hashed.split("$")
+        derived = _scrypt(password, base64.urlsafe_b64decode(salt + "=="), int(n), int(r), int(p))
+    except (ValueError, MemoryError):
+        return False
+    return kind == "scrypt" and hmac.compare_digest(_encode64(derived).encode(), expected.encode())
+
+
+def render(request: Request, name: str, /, **values: Any) -> str:
+    """The page that `app.templates` makes of the template of this name and these values. RuntimeError without it."""
+    if request.app.templates is None:
+        raise RuntimeError('no templates are set: app.templates = jinja2_templates("templates"), or any callable')
+    return request.app.templates(name, **values)
+
+
+def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
+    """For `app.templates`: Jinja2's templates in a folder, with autoescaping. ImportError without Jinja2; ValueError
+    for what is no folder."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError("jinja2_templates needs Jinja2: pip install jinja2") from error
+    if not os.path.isdir(folder):
+        raise ValueError(f"there is no folder {os.fspath(folder)!r} for templates")
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True)
+    return lambda name, /, **values: environment.get_template(name).render(**values)
+
+
+Respond = Callable[[Request], Response]
+Middleware = Callable[[Respond], Respond]
+_SAFE_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE"])  # RFC 9110, 9.2.1
+
+
+def cors(
+    origins: str | Iterable[str],
+    *,
+    methods: Iterable[str] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+    headers: Iterable[str] = ("Content-Type", "Authorization", "X-CSRF-Token"),
+    expose: Iterable[str] = (),
+    credentials: bool = False,
+    max_age: int = 600,
+) -> Middleware:
+    """Middleware for `app.wrap`: pages of these origins (like "https://app.example"; "*" for all) may use the
+    application from scripts (WHATWG Fetch, 3.2): with these methods and header fields, reading these fields of answers
+    besides the usual, and with cookies if `credentials`. `max_age`: seconds that a browser remembers it. ValueError for
+    what is no origin, and for "*" with credentials."""
+    allowed = frozenset([origins] if isinstance(origins, str) else origins)
+    for origin in allowed - {"*"}:
+        if not re.fullmatch(rf"[a-z][a-z0-9+.-]*://{_HOST.pattern}", origin):
+            raise ValueError(f'an origin is like "https://app.example", or "*" for all, not {origin!r}')
+    if "*" in allowed and credentials:
+        raise ValueError('credentials are for origins that are named, not for "*"')
+    common = ResponseHeaders({"Access-Control-Allow-Credentials": "true"} if credentials else {})
+    preflight = {"Access-Control-Allow-Methods": ", ".join(methods), "Access-Control-Max-Age": str(max_age),
+                 "Access-Control-Allow-Headers": ", ".join(headers)}  # fmt: skip
+    if exposed := ", ".join(expose):
+        common["Access-Control-Expose-Headers"] = exposed
+
+    def middleware(respond: Respond) -> Respond:
+        def answer(request: Request) -> Response:
+            origin = request.headers.get("origin", "")
+            is_allowed = bool(origin) and not allowed.isdisjoint((origin, "*"))
+            if is_allowed and request.method == "OPTIONS" and "access-control-request-method" in request.headers:
+                response = Response(b"", 204, preflight)
+            else:
+                response = respond(request)
+            if "*" not in allowed:
+                response.headers.vary("Origin")
+            if is_allowed:
+                response.headers.merge(common.pairs())
+                response.headers["Access-Control-Allow-Origin"] = "*" if "*" in allowed else origin
+            return response
+
+        return answer
+
+    return middleware
+
+
+def csrf_token(request: Request) -> str:
+    """The token of this client's session, for a hidden field named `csrf_token` in its forms, or `X-CSRF-Token`."""
+    return str(request.session.setdefault("csrf_token", secrets.token_urlsafe(16)))
+
+
+def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
+    """Whether a page of another origin sends this: by what browsers say (Fetch Metadata, 2; RFC 6454, 7), else by the
+    token. Who is no browser sends neither, and no cookie that a browser would send unasked."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if origin in trusted or site in ("same-origin", "none"):
+        return False
+    if site is not None or origin is not None:
+        return site is not None or origin != f"{request.scheme}://{request.host}"
+    if "cookie" not in request.headers or not request.app.secret:
+        return "cookie" in request.headers
+    token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
+    expected = str(request.session.get("csrf_token", ""))
+    return not (expected and hmac.compare_digest(token.encode(), expected.encode()))
+
+
+def csrf(origins: Iterable[str] = ()) -> Middleware:
+    """Middleware for `app.wrap`: what changes something (any method but GET, HEAD, OPTIONS and TRACE) must come from
+    our own pages, or from these origins; else it is answered with 403. Browsers that say neither Sec-Fetch-Site nor
+    Origin need the `csrf_token`."""
+    trusted = frozenset(origins)
+
+    def middleware(respond: Respond) -> Respond:
+        def answer(request: Request) -> Response:
+            if request.method not in _SAFE_METHODS and _comes_from_elsewhere(request, trusted):
+                return request.app.answer_error(request, HTTPError(403, "this must come from a page of this site"))
+            return respond(request)
+
+        return answer
+
+    return middleware
 
 
 # ---- Handlers --------------------------------------------------------------------------------------------------------
@@ -1668,6 +2413,45 @@ class WebMessageHandler(MessageHandler):
         return response
 
 
+class ArgumentsMixin:
+    """For a MessageHandler: its arguments, of the path, the query and the form."""
+
+    request: Request
+
+    def get_argument(self, name: str, default: Any = None, type: Callable[[Any], Any] = str) -> Any:
+        """As `Request.get_argument`."""
+        return self.request.get_argument(name, default, type)
+
+    def get_arguments(self, name: str) -> list[str]:
+        """As `Request.get_arguments`."""
+        return self.request.get_arguments(name)
+
+
+class AuthMixin:
+    """For a MessageHandler: `current_user`, for methods with `@authenticated` above them."""
+
+    request: Request
+
+    def get_current_user(self) -> Any:
+        """Who is signed in, None for nobody: to be defined by the program; by default as `Request.current_user`."""
+        return self.request.current_user
+
+    @lazy
+    def current_user(self) -> Any:
+        """What `get_current_user` found."""
+        return self.get_current_user()
+
+
+class TemplateMixin:
+    """For a MessageHandler: pages from the templates of the application."""
+
+    request: Request
+
+    def render(self, name: str, /, **values: Any) -> str:
+        """As `render`."""
+        return render(self.request, name, **values)
+
+
 # ---- Brubeck ---------------------------------------------------------------------------------------------------------
 # The application: routes in, `handle(request) -> response` out. It opens no socket and knows no door but WSGI's call.
 
@@ -1696,17 +2480,16 @@ def _route_for(method: str) -> Callable[..., Callable[[T], T]]:
     return route
 
 
-Respond = Callable[[Request], Response]
-Middleware = Callable[[Respond], Respond]
-
-
 class Brubeck:
     """An application: routes, and what is common to them.
 
     `msg_conn`: the connection (or a list of them) that `run()` serves. `handler_tuples`: (pattern, handler) or
     (pattern, handler, methods), with expressions for patterns. `pool_size`: how many requests are handled at once;
     `max_waiting`: how many more may wait for that, before 503 is the answer. `max_body`: bytes in a request's body,
-    unless its route says otherwise. `debug=True` shows tracebacks in pages. ValueError for a route that cannot be.
+    unless its route says otherwise. `secret`: a text that signs cookies, or a list of them with the newest first, which
+    signs. `proxies`: how many proxies stand in front and are believed about the client's address, scheme and host.
+    `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process sees it. `debug=True` shows tracebacks
+    in pages. ValueError for a route that cannot be.
     """
 
     def __init__(
@@ -1717,11 +2500,18 @@ class Brubeck:
         pool_size: int = 10_000,
         max_waiting: int = 10_000,
         max_body: int = 1 << 20,
+        secret: Secrets = None,
+        proxies: int = 0,
+        upload_store: str | os.PathLike[str] | None = None,
         debug: bool = False,
     ) -> None:
-        if pool_size < 1 or max_waiting < 0 or max_body < 0:
-            raise ValueError("pool_size is at least 1, max_waiting and max_body at least 0")
+        if pool_size < 1 or min(max_waiting, max_body, proxies) < 0:
+            raise ValueError("pool_size is at least 1; max_waiting, max_body and proxies are at least 0")
+        if secret is not None:
+            _keys(secret)
         self.msg_conn = msg_conn
+        self.secret, self.proxies, self.upload_store = secret, proxies, upload_store
+        self.templates: Callable[..., str] | None = None
         self.pool_size, self.max_waiting, self.max_body, self.debug = pool_size, max_waiting, max_body, debug
         self.json_dumps: Callable[[Any], str | bytes] = dump_json
         self.routes = Routes()
@@ -1814,6 +2604,18 @@ class Brubeck:
         if methods is None and not (isinstance(handler, type) and issubclass(handler, MessageHandler)):
             self.routes.all[-1].methods = self.routes.all[-1].accepts = None
 
+    def static(self, prefix: str, root: str | os.PathLike[str]) -> None:
+        """Serve the files below the folder `root` under this prefix, by `static_file`. The first is the route "static":
+        `url_for("static", name="style.css")`; others have their prefix for a name. ValueError as for `mount`."""
+        if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
+            raise ValueError(f'a prefix is like "/static", not {prefix!r}')
+        folder = os.path.abspath(root)
+
+        def static(request: Request, name: str) -> Response:
+            return static_file(request, name, folder)
+
+        self._add(f"{prefix}/<path:name>", static, ["GET"], "static" if self.routes.is_free("static") else prefix, None)
+
     def mount(self, prefix: str, other: Brubeck) -> None:
         """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
         errors and middleware. ValueError unless the prefix is like "/admin"."""
@@ -1821,9 +2623,10 @@ class Brubeck:
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
         def mounted(request: Request) -> Response:
-            outer = request.enter((other, None, request.prefix + prefix))
+            outer = request.enter((other, None, request.prefix + prefix, None))
             try:
                 response = other.handle(request)
+                response.sign_cookies(request)
             finally:
                 inner = request.enter(outer)
             if isinstance(response.body, Pieces):
@@ -1883,11 +2686,25 @@ class Brubeck:
             response = (self._respond or self._wrapped())(request)
             if type(response) is not Response and not isinstance(response, Response):
                 raise TypeError(f"middleware gave a {type(response).__name__} for a Response")
+            if request.is_private:
+                self._keep_session(request, response)
             return response
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # middleware's own
             return self.answer_error(request, error)
+
+    @staticmethod
+    def _keep_session(request: Request, response: Response) -> None:
+        """Send the session if it changed, and keep from shared caches what depends on it or on a signed cookie."""
+        response.keep_private()
+        session = request._session
+        if session is not None and (text := dump_json(session)) != session.kept:
+            session.kept = text
+            if session:
+                response.set_cookie(session.COOKIE, text, max_age=session.MAX_AGE, signed=True)
+            else:
+                response.delete_cookie(session.COOKIE)
 
     def _find(self, request: Request) -> Found:
         """The route and its arguments; an HTTPError where there is none, or where the door refused already."""
@@ -1901,6 +2718,15 @@ class Brubeck:
             if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
                 raise HTTPError(308, headers={"Location": "/"})
         return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
+
+    def admits(self, request: Request) -> bool:
+        """Whether the body of this request may come: a route takes it, in this size."""
+        request.app = self
+        try:
+            request.found = self._find(request)
+        except HTTPError:
+            return False
+        return request.found[0].max_body == _UNLIMITED or request.content_length <= request.max_body
 
     def _call_handler(self, request: Request) -> Response:
         """The innermost step: what the handler returned, or the answer to what it raised, as a Response."""
@@ -1932,8 +2758,8 @@ class Brubeck:
         """The router's redirect with the prefix and the query of the request; other errors as they are."""
         if not isinstance(error, HTTPError) or error.status != 308:
             return error
-        query = "?" + quote(_latin1_as_utf8(request.query_string), safe=_IN_QUERY) if request.query_string else ""
-        location = quote(request.prefix, safe=_IN_PATH) + error.headers["Location"] + query
+        query = request.target.partition("?")
+        location = quote(request.prefix, safe=_IN_PATH) + error.headers["Location"] + query[1] + query[2]
         return HTTPError(308, headers={"Location": location})
 
     def answer_error(self, request: Request, error: BaseException) -> Response:
@@ -2074,6 +2900,8 @@ class Answer:
 class Client:
     """Asks an application in process: `client.get("/path")`, `client.post("/path", json={...})`. `cookies` are kept."""
 
+    BOUNDARY = "take-five-0f1e2d3c4b5a"
+
     def __init__(self, app: Brubeck, raise_errors: bool = False) -> None:
         self.app = app
         self.raise_errors = raise_errors
@@ -2087,11 +2915,16 @@ class Client:
         *,
         data: bytes | str | Mapping[str, str] = b"",
         json: Any = None,
+        files: Mapping[str, bytes | tuple[str, bytes] | tuple[str, bytes, str]] | None = None,
         raise_errors: bool | None = None,
     ) -> Answer:
         """Send one request. `path` may have a query; `data` is the body, or the fields of a form; `json` a value to
-        send as JSON. `raise_errors=True`: the exception behind a 500 is raised here."""
+        send as JSON; `files` by the names of their fields: what is in each, with a filename and a content type before
+        and behind it if they matter. `raise_errors=True`: the exception behind a 500 is raised here."""
         fields = ResponseHeaders(headers)
+        if files is not None:
+            fields["Content-Type"] = f"multipart/form-data; boundary={self.BOUNDARY}"
+            data = self._multipart(data if isinstance(data, Mapping) else {}, files)
         if isinstance(data, Mapping):
             fields.setdefault("Content-Type", "application/x-www-form-urlencoded")
             data = urlencode(data)
@@ -2107,6 +2940,18 @@ class Client:
         if request.error is not None and (self.raise_errors if raise_errors is None else raise_errors):
             raise request.error
         return answer
+
+    def _multipart(self, fields: Mapping[str, str], files: Mapping[str, Any]) -> bytes:
+        form = [(name, "", "", value.encode()) for name, value in fields.items()]
+        for name, file in files.items():
+            filename, content, *kind = file if isinstance(file, tuple) else (name, file)
+            escaped = re.sub(r'(["\\])', r"\\\1", filename)
+            form.append((name, f'; filename="{escaped}"', f"\r\nContent-Type: {kind[0]}" if kind else "", content))
+        parts = [
+            f'--{self.BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}{kind}\r\n\r\n'.encode() + content
+            for name, more, kind, content in form
+        ]
+        return b"\r\n".join([*parts, f"--{self.BOUNDARY}--\r\n".encode()])
 
     @staticmethod
     def _environ(method: str, target: str, fields: ResponseHeaders, body: bytes) -> dict[str, Any]:
@@ -2195,6 +3040,43 @@ def result_handler(app: Brubeck, connection: Connection, request: Request, respo
         connection.answer(request, response)
     except Exception as error:
         connection.answer(request, app.answer_error(request, error))
+
+
+def send_stream(
+    request: Request,
+    status: int,
+    fields: list[tuple[str, str]],
+    pieces: Pieces,
+    send: Callable[[bytes], bool],
+    abort: Callable[[], None],
+) -> int:
+    """Send the pieces of a body as they are made: in chunks, unless the handler gave a Content-Length, and until the
+    connection closes for HTTP/1.0. `send` is False for a client that is gone. What cannot be sent whole is logged and
+    ends in `abort`. How many bytes were sent."""
+    size = 0
+    declared = next((int(value) for name, value in fields if name.lower() == "content-length"), None)
+    is_chunked = declared is None and request.version == "HTTP/1.1"
+    if is_chunked:
+        fields.append(("Transfer-Encoding", "chunked"))
+    waiting = format_head(request, status, fields, http_date(int(time.time())))
+    try:
+        for piece in pieces:
+            size += len(piece)
+            if declared is not None and size > declared:
+                raise ValueError(f"the body is longer than its Content-Length of {declared} bytes")
+            if not send(waiting + (b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)):
+                return size
+            waiting = b""
+        if declared is not None and size < declared:
+            raise ValueError(f"the body is shorter than its Content-Length of {declared} bytes")
+        send(waiting + b"0\r\n\r\n" if is_chunked else waiting)
+    except BaseException as error:
+        logger.error("the stream of %r failed", request, exc_info=error)
+        request.keep_alive = False
+        abort()
+    finally:
+        pieces.close()
+    return size
 
 
 class Load:
@@ -2382,6 +3264,7 @@ class _Life:
         self.requests: dict[str, Mongrel2Request] = {}  # by connection id: those that have no answer yet
         self.credits: dict[str, int] = {}  # by connection id: bytes it has room for, with download.flow_control
         self.waiting: dict[str, Event] = {}  # by connection id: a coroutine that waits for room
+        self.uploads: dict[str, tuple[Mongrel2Request, str]] = {}  # by connection id: what is on its way, its file
         self.next_check = 0.0
         self.bell: _Bell | None = None  # inside run()
         self.alive = True
@@ -2433,6 +3316,9 @@ class _Life:
         request = self.requests.pop(conn_id, None)
         if request is not None:
             request.connected = False
+        if conn_id in self.uploads:
+            with contextlib.suppress(OSError):
+                os.unlink(self.uploads.pop(conn_id)[1])
         self._wake(conn_id)
 
     def _wake(self, conn_id: str) -> None:
@@ -2443,7 +3329,7 @@ class _Life:
     def close(self, linger: int) -> None:
         """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
         self.alive = False
-        for conn_id in [*self.requests, *self.credits]:
+        for conn_id in [*self.requests, *self.credits, *self.uploads]:
             self.forget(conn_id)
         if self.bell is not None:
             self.bell.close()
@@ -2479,6 +3365,7 @@ class Mongrel2Connection:
         self._last_turn: float | None = None  # when to stop receiving
         self._in_coroutines = False
         self._receivers: Receivers | None = None
+        self._app: Brubeck | None = None  # inside run()
         self._sleep: Callable[[float], None] = time.sleep
 
     # -- receiving
@@ -2517,7 +3404,12 @@ class Mongrel2Connection:
             return request
 
     def _admit(self, life: _Life, request: Mongrel2Request) -> bool:
-        """Note a request as one to be answered. False where too many wait on its connection, which is closed."""
+        """Note a request as one to be answered. False where it is not yet there, being an upload, and where too many
+        wait on its connection, which is closed."""
+        if "DOWNLOAD_CREDITS" in request.fields and not (request.upload_is_there and request.conn_id in life.credits):
+            life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
+        if request.upload is not None and not self._take_upload(life, request):
+            return False
         if request.conn_id in life.requests and not request.is_message and self._in_coroutines:
             request.after = life.requests[request.conn_id]
             if request.outstanding() > self.MAX_PIPELINED:
@@ -2525,9 +3417,30 @@ class Mongrel2Connection:
                 self.close_client(request)
                 return False
         life.requests[request.conn_id] = request
-        if "DOWNLOAD_CREDITS" in request.fields:
-            life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
         return True
+
+    def _take_upload(self, life: _Life, request: Mongrel2Request) -> bool:
+        """Whether a request whose body goes to a file can be handed out: the body is there, or is not to come."""
+        if self._app is None or self._app.upload_store is None:
+            return True
+        path = os.path.join(self._app.upload_store, os.path.basename(cast(str, request.upload)))
+        if request.upload_is_there:
+            life.uploads.pop(request.conn_id, None)
+            request.receive_upload(path)
+            return True
+        request.refused = None
+        if not self._app.admits(request):
+            return True
+        life.uploads[request.conn_id] = request, path
+        return False
+
+    def _check_uploads(self, life: _Life) -> None:
+        """End uploads that turned out too large: of a chunked body nobody knows the size before."""
+        for request, path in [*life.uploads.values()]:
+            with contextlib.suppress(OSError):
+                if os.path.getsize(path) > request.max_body:
+                    self.answer(request, request.app.answer_error(request, body_too_large(request.max_body)))
+                    life.uploads.pop(request.conn_id, None)
 
     def _begin_life(self) -> _Life:
         """A new pair of sockets, as soon as there is a Mongrel2 for it."""
@@ -2596,11 +3509,12 @@ class Mongrel2Connection:
 
     # -- replying
 
-    def reply(self, request: Mongrel2Request, payload: bytes) -> None:
+    def reply(self, request: Mongrel2Request, payload: bytes | memoryview) -> None:
         """Send `payload` as it is to the client of this request. It goes by the sockets the request came from: if that
         Mongrel2 is gone, so is the client, and the reply is dropped and counted. An empty payload closes."""
         sender, conn_id = request.sender.encode(), request.conn_id.encode()
-        self._send(request.life or self._life, b"%b %d:%b, %b" % (sender, len(conn_id), conn_id, payload))
+        head = b"%b %d:%b, " % (sender, len(conn_id), conn_id)
+        self._send(request.life or self._life, head + payload)
 
     def deliver(self, requests: Iterable[Mongrel2Request], payload: bytes) -> None:
         """Send `payload` to the clients of all these requests, 128 in one message."""
@@ -2631,24 +3545,30 @@ class Mongrel2Connection:
         Raises before anything is sent, or not at all."""
         request = cast(Mongrel2Request, request)
         fields, body = response.finish(request)
-        if isinstance(body, Pieces):
+        has_credits = request.life is not None and request.conn_id in request.life.credits
+        if isinstance(body, Pieces) and (request.is_message or not has_credits):
             body = self._joined(body)
             if request.method != "HEAD":
                 fields = [field for field in fields if field[0].lower() != "content-length"]
                 fields.append(("Content-Length", str(len(body))))
         if request.is_message:
             if body:
-                self.reply(request, body)
+                self.reply(request, cast(bytes, body))
+            return
+        if request.after is not None:
+            self._wait_for_turn(request.after)
+            request.after = None
+        if isinstance(body, Pieces):
+            send = functools.partial(self._reply_in_credits, request)
+            size = send_stream(request, response.status, fields, body, send, lambda: self.close_client(request))
         else:
+            size = len(body)
             head = format_head(request, response.status, fields, http_date(int(time.time())))
-            if request.after is not None:
-                self._wait_for_turn(request.after)
-                request.after = None
             self._reply_in_credits(request, head + body)
-            if not request.keep_alive:
-                self.close_client(request)
-            if self.access_log is not None:
-                self.access_log.add(request, response.status, len(body))
+        if not request.keep_alive:
+            self.close_client(request)
+        if self.access_log is not None:
+            self.access_log.add(request, response.status, size)
 
     @staticmethod
     def _wait_for_turn(earlier: Mongrel2Request) -> None:
@@ -2666,28 +3586,31 @@ class Mongrel2Connection:
         if request.follower is not None:
             request.follower.send()
 
-    def _reply_in_credits(self, request: Mongrel2Request, payload: bytes) -> None:
-        """Send an answer in as many messages as the client has room for: with download.flow_control Mongrel2 ends a
-        connection for which more than its credits would wait. A client that makes no room for 30 seconds is closed."""
+    def _reply_in_credits(self, request: Mongrel2Request, payload: bytes | memoryview) -> bool:
+        """Send a part of an answer in as many messages as the client has room for: with download.flow_control Mongrel2
+        ends a connection for which more than its credits would wait. A client that makes no room for 30 seconds is
+        closed. False if it is gone."""
         life, conn_id = request.life, request.conn_id
         room = None if life is None else life.credits.get(conn_id)
         if life is None or room is None:
             self.reply(request, payload)
-            return
+            return request.connected
         while room < len(payload):
             if room > 0:
+                payload = memoryview(payload)
                 self.reply(request, payload[:room])
                 payload = payload[room:]
                 life.credits[conn_id] -= room
             elif not self._wait_for_room(life, conn_id):
                 logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
                 self.close_client(request)
-                return
+                return False
             if conn_id not in life.credits:
-                return  # the client has left
+                return False  # the client has left
             room = life.credits[conn_id]
         life.credits[conn_id] -= len(payload)
         self.reply(request, payload)
+        return True
 
     def _wait_for_room(self, life: _Life, conn_id: str) -> bool:
         event = life.waiting.setdefault(conn_id, eventlet.event.Event())
@@ -2701,7 +3624,7 @@ class Mongrel2Connection:
             for piece in pieces:
                 joined += piece
                 if len(joined) > self.MAX_JOINED:
-                    raise ValueError(f"the pieces of the body are over {self.MAX_JOINED} bytes together")
+                    raise ValueError(f"a stream over {self.MAX_JOINED} bytes needs Mongrel2's download.flow_control")
         finally:
             pieces.close()
         return bytes(joined)
@@ -2713,7 +3636,7 @@ class Mongrel2Connection:
 
     def start(self, load: Load) -> None:
         """Receive in coroutines: from here on only the one that calls waits, not the process."""
-        self._in_coroutines = True
+        self._in_coroutines, self._app = True, load.app
         self._sleep = eventlet.sleep
         self._receivers = Receivers(self, load)
 
@@ -2725,6 +3648,7 @@ class Mongrel2Connection:
         """Have the coroutine that receives look whether Mongrel2 is still there: ten times a second."""
         if self._life is not None and self._life.bell is not None:
             self._life.bell.ring_soon()
+            self._check_uploads(self._life)
 
     def finish_receiving(self, seconds: float) -> None:
         """Give out what is on its way, until a moment of silence or for `seconds`; then `recv()` raises EOFError."""
@@ -2757,10 +3681,10 @@ class _HTTPClient:
     SLOWEST = 1 << 10  # bytes a second that a body must come or go with
 
     __slots__ = ("_body_size", "_body_waited", "_failure", "_is_gone", "_server", "_socket", "bell", "deadline",
-                 "parser", "remote_addr", "request", "served")  # fmt: skip
+                 "parser", "peer_addr", "request", "served")  # fmt: skip
 
-    def __init__(self, server: HTTPConnection, accepted: socket.socket, remote_addr: str) -> None:
-        self._server, self._socket, self.remote_addr = server, accepted, remote_addr
+    def __init__(self, server: HTTPConnection, accepted: socket.socket, peer_addr: str) -> None:
+        self._server, self._socket, self.peer_addr = server, accepted, peer_addr
         self.bell = _Bell(accepted.fileno())  # for what it receives
         self.parser = HTTPParser()
         self.request: HTTPRequest | None = None  # that is being handled
@@ -3108,36 +4032,9 @@ class HTTPConnection:
             elif client.send(head):
                 client.send(body)
         else:
-            size = self._stream(request, response._status, fields, cast(Pieces, body))
+            size = send_stream(request, response._status, fields, cast(Pieces, body), client.send, client.abort)
         if self.access_log is not None:
             self.access_log.add(request, response._status, size)
-
-    def _stream(self, request: HTTPRequest, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
-        """Send the pieces of a body as they are made: in chunks, unless the handler gave a Content-Length, and until
-        the connection closes for HTTP/1.0. What cannot be sent whole ends in a reset. How many bytes were sent."""
-        client, size = request.client, 0
-        declared = next((int(value) for name, value in fields if name.lower() == "content-length"), None)
-        is_chunked = declared is None and request.version == "HTTP/1.1"
-        if is_chunked:
-            fields.append(("Transfer-Encoding", "chunked"))
-        waiting = format_head(request, status, fields, http_date(int(time.time())))
-        try:
-            for piece in pieces:
-                size += len(piece)
-                if declared is not None and size > declared:
-                    raise ValueError(f"the body is longer than its Content-Length of {declared} bytes")
-                if not client.send(waiting + (b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)):
-                    return size
-                waiting = b""
-            if declared is not None and size < declared:
-                raise ValueError(f"the body is shorter than its Content-Length of {declared} bytes")
-            client.send(waiting + b"0\r\n\r\n" if is_chunked else waiting)
-        except BaseException as error:
-            logger.error("the stream of %r failed", request, exc_info=error)
-            client.abort()
-        finally:
-            pieces.close()
-        return size
 
     # -- ending
 
@@ -3203,8 +4100,8 @@ def _escape_for_log(text: str) -> str:
 
 def format_access_line(when: float, request: Request, status: int, size: int) -> str:
     """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
-    t = time.gmtime(when)
-    date = f"{t.tm_mday:02}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year}:{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000"
+    _, day, month, year, clock, _ = http_date(int(when)).split()
+    date = f"{day}/{month}/{year}:{clock} +0000"
     target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
     asked = _escape_for_log(f"{request.method} {target} {request.version}")
     referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import brubeck_lite
 from brubeck_lite import Brubeck, HTTPError, MessageHandler, Request, Response, WebMessageHandler, abort, redirect
 
-app = Brubeck(handler_tuples=[(r"^/expression/(\d+)/(\w+)", lambda request, *groups: "-".join(groups))])
+app = Brubeck(
+    handler_tuples=[(r"^/expression/(\d+)/(\w+)", lambda request, *groups: "-".join(groups))],
+    upload_store=os.environ.get("UPLOAD_STORE"),
+)
 finished: list[str] = []
 
 
@@ -80,6 +84,29 @@ def stream(request: Request) -> list[int]:
 @app.post("/unread")
 def unread(request: Request) -> str:
     return "not read"
+
+
+def sha256(file: Any) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 16):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+@app.post("/form")
+@app.post("/large-form", name="large_form", max_body=2 << 30)
+def form(request: Request) -> dict[str, Any]:
+    """All that a handler can know of a form."""
+    files = [file for name in request.files for file in request.files.getall(name)]
+    return {
+        "form": {name: request.form.getall(name) for name in request.form},
+        "files": [[file.name, file.filename, file.content_type, file.size, sha256(file)] for file in files],
+    }
+
+
+@app.post("/large-stream", max_body=2 << 30)
+def large_stream(request: Request) -> str:
+    return sha256(request.stream)
 
 
 @app.route("/large/<int:size>")
@@ -265,3 +292,8 @@ def count(respond: brubeck_lite.Respond) -> brubeck_lite.Respond:
         return response
 
     return counted
+
+
+from program_files import app as files  # noqa: E402
+
+app.mount("/files", files)

@@ -142,9 +142,9 @@ class Mongrel2:
 def behind_mongrel2(
     program: str, mongrel2: Mongrel2, *options: str, ready: bool = True
 ) -> Iterator[subprocess.Popen[str]]:
-    """Our command line with this program ("module:app"), behind this Mongrel2."""
+    """Our command line with this program ("module:app"), behind this Mongrel2, with UPLOAD_STORE set."""
     command = [sys.executable, "-m", "brubeck_lite", program, "--mongrel2", mongrel2.pull, mongrel2.pub, *options]
-    with process(command) as child:
+    with process(command, env={**environment(), "UPLOAD_STORE": str(mongrel2.folder / "tmp")}) as child:
         if ready:
             wait_for(lambda: "connected to Mongrel2" in output(child) or child.poll() is not None, what="the handler")
         yield child
