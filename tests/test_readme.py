@@ -19,7 +19,7 @@ from support import ROOT, environment, free_port, is_running, listens, output, p
 from brubeck_lite import HTTPConnection
 
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-PROGRAM, SETTINGS, TUNES, CLIENT = (text for language, text in BLOCKS if language == "python")
+PROGRAM, SETTINGS, TUNES, TUNES_CLIENT, MEMBERS, MEMBERS_CLIENT = (text for language, text in BLOCKS if language == "python")
 COMMANDS = [text.strip() for language, text in BLOCKS if language == "sh"]
 SET_UP, TEST, SERVE_HTTP, START_MONGREL2, SERVE_MONGREL2, SERVE_WSGI = COMMANDS
 
@@ -122,5 +122,6 @@ def test_a_wsgi_server_serves(hello: Path) -> None:
         assert fetch(port, "/hello/Dave") == "Take five, Dave!", output(child)
 
 
-def test_the_longer_program_does_what_its_tests_say() -> None:
-    exec(compile(TUNES + CLIENT, "README.md", "exec"), {"__name__": "readme"})
+@pytest.mark.parametrize("text", [TUNES + TUNES_CLIENT, MEMBERS + MEMBERS_CLIENT], ids=["tunes", "members"])
+def test_the_longer_programs_do_what_their_tests_say(text: str) -> None:
+    exec(compile(text, "README.md", "exec"), {"__name__": "readme"})
