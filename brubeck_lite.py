@@ -27,6 +27,7 @@ The rooms of this file stand in the order in which a message walks through them:
     Response    what a handler returns, made into status, header fields and a body
     Mongrel2    bytes -> Request, Response -> bytes; netstrings, tnetstrings, replies
     HTTP/1.1    bytes -> Request and the pieces of its body, Response -> bytes
+    WebSocket   bytes -> messages, messages -> frames
     WSGI        environ -> Request, Response -> start_response and an iterable
     Routes      rules and regular expressions -> a route and its arguments
     Helpers     who is signed in, passwords, templates, other origins
@@ -34,6 +35,7 @@ The rooms of this file stand in the order in which a message walks through them:
     Brubeck     the application: `handle(request) -> response`, with no input or output of its own
     Client      a test client that needs no server
     Pipeline    route_message -> request_handler -> result_handler, and the coroutines they run in
+    Live        events, channels, WebSockets: for connections that live longer than an answer
     Servers     Mongrel2Connection, HTTPConnection, signals, the access log
     Command     the command line
 
@@ -58,6 +60,7 @@ import mimetypes
 import os
 import re
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -106,7 +109,7 @@ if TYPE_CHECKING:
     import eventlet
     import greenlet
     import zmq
-    from eventlet.event import Event
+    from eventlet.event import Event as Signal
 else:
     eventlet, greenlet, zmq = _Late("eventlet"), _Late("greenlet"), _Late("zmq")
 
@@ -581,6 +584,8 @@ class Request:
     peer_addr: str | lazy[str] = ""  # who connected
     peer_scheme: str | lazy[str] = "http"  # and how
     is_private = False  # the answer depends on a signed cookie
+    coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
+    is_cancelled = False  # it did
     _session: Session | None = None
     prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
     content_length = 0  # as declared; 0 where it is not known
@@ -761,8 +766,40 @@ class Request:
         self.__dict__.pop("arguments", None)
         return before
 
+    def limited(self, seconds: float | None, cancel: bool) -> contextlib.AbstractContextManager[Any]:
+        """Within it, HandlerTimeout is raised after so many seconds, and GreenletExit, if `cancel`, when the client
+        leaves: where requests have coroutines, which WSGI servers do not give them."""
+        return contextlib.nullcontext()
+
+    def end_coroutine(self) -> None:
+        """The client has left: end what works for it alone. To be called in eventlet's hub."""
+        coroutine, self.coroutine = self.coroutine, None
+        if coroutine is not None:
+            self.is_cancelled = True
+            coroutine.throw(greenlet.GreenletExit)
+
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
+
+
+class HandlerTimeout(BaseException):
+    """A handler took longer than its route or application says. No `except Exception` of its own holds it back."""
+
+
+class CoroutineRequest(Request):
+    """A request of a door of ours, which has a coroutine for it."""
+
+    @contextlib.contextmanager
+    def limited(self, seconds: float | None, cancel: bool) -> Iterator[None]:
+        current = greenlet.getcurrent()
+        timer = seconds and eventlet.hubs.get_hub().schedule_call_global(seconds, current.throw, HandlerTimeout)
+        self.coroutine = current if cancel else None
+        try:
+            yield
+        finally:
+            self.coroutine = None
+            if timer:
+                timer.cancel()
 
 
 # ---- Response --------------------------------------------------------------------------------------------------------
@@ -1417,14 +1454,14 @@ def _as_latin1(value: Any) -> Any:
     return value
 
 
-class Mongrel2Request(Request):
+class Mongrel2Request(CoroutineRequest):
     """A request that came as a message of Mongrel2, or a message about a connection (`is_message`)."""
 
     sender: str
     conn_id: str
     life: _Life | None = None  # the pair of sockets it came from, where a connection received it
     after: Mongrel2Request | None = None  # the one before it on a pipelined connection, whose answer goes first
-    follower: Event | None = None  # the one after it waits for this
+    follower: Signal | None = None  # the one after it waits for this
     is_answered = False
     upload: str | None = None  # the file of its body, as Mongrel2 names it
     upload_is_there = False
@@ -1432,10 +1469,12 @@ class Mongrel2Request(Request):
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender = sender
         self.conn_id = conn_id
-        self.content_length = len(body)
         self.fields = fields
-        self._octets = body
         self.method = self.text("METHOD")
+        if self.method == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
+            self.method, body = "GET", b""
+        self.content_length = len(body)
+        self._octets = body
         version = fields.get("VERSION")
         if version is None:
             # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
@@ -1667,11 +1706,11 @@ _remembered_line = functools.lru_cache(maxsize=1024)(parse_request_line)
 _remembered_fields = functools.lru_cache(maxsize=1024)(parse_fields)
 
 
-class HTTPRequest(Request):
+class HTTPRequest(CoroutineRequest):
     """A request that came to the embedded server."""
 
     client: _HTTPClient
-    done: Event | None = None  # its connection waits for this, where there was no room in the pool
+    done: Signal | None = None  # its connection waits for this, where there was no room in the pool
     headers: Headers
 
     def __init__(self, line: tuple[str, str | None, str, str, str | None], framing: Framing) -> None:
@@ -1729,6 +1768,11 @@ class HTTPParser:
     def has_input(self) -> bool:
         """Whether there is something that was not yet taken."""
         return self._at < len(self._buffer)
+
+    def take_rest(self) -> bytes:
+        """What was received and belongs to no request."""
+        rest, self._buffer, self._at = self._buffer[self._at :], b"", 0
+        return rest
 
     @property
     def body_is_over(self) -> bool:
@@ -1849,7 +1893,185 @@ def format_head(request: Request, status: int, fields: list[tuple[str, str]], da
         added += "\r\nServer: brubeck_lite"
     if not request.keep_alive:
         added += "\r\nConnection: close"
+    if status == 426:  # RFC 9110, 15.5.22
+        added += "\r\nUpgrade: websocket\r\nConnection: Upgrade"
     return f"HTTP/1.1 {status_line(status)}{given}{added}\r\n\r\n".encode("latin-1")
+
+
+# ---- WebSocket -------------------------------------------------------------------------------------------------------
+# In: a request for one, then the bytes that follow it. Out: the answer 101, messages and control frames; and of what is
+# to be sent, a frame. The status of a ProtocolError is the code to close with (RFC 6455, 7.4.1). Pure functions.
+
+CONTINUATION, TEXT_MESSAGE, BINARY_MESSAGE, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+_ACCEPT_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_WEBSOCKET_KEY = re.compile(r"[0-9A-Za-z+/]{21}[AQgw]==")  # 16 octets
+_MASK_UNIT = 4
+
+
+def format_frame(opcode: int, payload: bytes) -> bytes:
+    """A whole message, or a control frame, as a server sends it (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"%c%c%b" % (0x80 | opcode, size, payload)
+    if size < 1 << 16:
+        return struct.pack("!BBH", 0x80 | opcode, 126, size) + payload
+    return struct.pack("!BBQ", 0x80 | opcode, 127, size) + payload
+
+
+def format_message(message: Any) -> bytes:
+    """str as text, bytes as binary, a dict or a list as JSON -> a frame; TypeError for the rest."""
+    if isinstance(message, (dict, list)):
+        message = dump_json(message)
+    if isinstance(message, str):
+        return format_frame(TEXT_MESSAGE, message.encode())
+    if isinstance(message, bytes):
+        return format_frame(BINARY_MESSAGE, message)
+    raise TypeError(f"a message is str, bytes, a dict or a list, not {type(message).__name__}")
+
+
+def format_close(code: int, reason: str = "") -> bytes:
+    """The frame that closes; ValueError for a code that is not for frames, or a reason over 123 bytes."""
+    if not is_close_code(code) or len(reason.encode()) > 123:
+        raise ValueError("a code to close with is one of RFC 6455's or 3000 to 4999, a reason has at most 123 bytes")
+    return format_frame(CLOSE, struct.pack("!H", code) + reason.encode())
+
+
+def is_close_code(code: int) -> bool:
+    """Whether a close frame may have this code (RFC 6455, 7.4)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def parse_close(payload: bytes) -> tuple[int, str]:
+    """What a close frame holds -> code and reason; 1005 stands for none."""
+    if not payload:
+        return 1005, ""
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) < 2 or not is_close_code(code):
+        raise ProtocolError("a close frame has no such code", 1002)
+    return code, decode_text(payload[2:])
+
+
+def decode_text(payload: bytes) -> str:
+    """The text of a message, which is UTF-8."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("a text is not UTF-8", 1007) from None
+
+
+def unmask(key: bytes, payload: bytes) -> bytes:
+    """What a client masked (RFC 6455, 5.3)."""
+    size = len(payload)
+    mask = int.from_bytes((key * (size // _MASK_UNIT + 1))[:size], "big")
+    return (int.from_bytes(payload, "big") ^ mask).to_bytes(size, "big")
+
+
+class FrameReader:
+    """The frames of a client: `feed` it what was received; ask for `next_message` until that is None. ProtocolError is
+    the end of the connection: 1002 for broken framing, 1009 for a message over `limit` bytes."""
+
+    __slots__ = ("_fragments", "_limit", "_needed", "_opcode", "_pending", "_size", "_total")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pending: list[bytes] = []
+        self._size, self._needed = 0, 2  # bytes that are pending, and how many a step further takes
+        self._fragments: list[bytes] = []
+        self._opcode, self._total = CONTINUATION, 0  # of the message that comes in fragments
+
+    def feed(self, data: bytes) -> None:
+        """Add what was received."""
+        self._pending.append(data)
+        self._size += len(data)
+
+    def next_message(self) -> tuple[int, bytes] | None:
+        """The opcode and the payload of the next whole message or control frame; None where more is needed."""
+        while self._size >= self._needed:
+            buffer = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+            self._pending = [buffer]
+            size = buffer[1] & 0x7F
+            start = 6 if size < 126 else 8 if size == 126 else 14
+            self._check_head(buffer[0], buffer[1])
+            if len(buffer) < start:
+                self._needed = start
+                return None
+            if size >= 126:
+                size = int.from_bytes(buffer[2 : start - 4], "big")
+            opcode = buffer[0] & 0x0F
+            if opcode < CLOSE and self._total + size > self._limit:
+                raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
+            end = start + size
+            if len(buffer) < end:
+                self._needed = end
+                return None
+            payload = unmask(buffer[start - 4 : start], buffer[start:end])
+            self._pending, self._size, self._needed = [buffer[end:]], len(buffer) - end, 2
+            if opcode >= CLOSE:
+                return opcode, payload
+            if (message := self._join(opcode, payload, bool(buffer[0] & 0x80))) is not None:
+                return message
+        return None
+
+    def _check_head(self, first: int, second: int) -> None:
+        opcode = first & 0x0F
+        if not second & 0x80:
+            raise ProtocolError("a client masks its frames", 1002)
+        if first & 0x70 or opcode not in (CONTINUATION, TEXT_MESSAGE, BINARY_MESSAGE, CLOSE, PING, PONG):
+            raise ProtocolError("a frame has a reserved bit or opcode", 1002)
+        if opcode >= CLOSE and (not first & 0x80 or second & 0x7F > 125):
+            raise ProtocolError("a control frame is whole, and has at most 125 bytes", 1002)
+        if opcode < CLOSE and (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
+            raise ProtocolError("a message continues what began, and ends before the next", 1002)
+
+    def _join(self, opcode: int, payload: bytes, is_last: bool) -> tuple[int, bytes] | None:
+        self._opcode = opcode or self._opcode
+        if is_last and not self._fragments:
+            message = self._opcode, payload
+        else:
+            self._fragments.append(payload)
+            self._total += len(payload)
+            if not is_last:
+                return None
+            message = self._opcode, b"".join(self._fragments)
+        self._fragments, self._opcode, self._total = [], CONTINUATION, 0
+        return message
+
+
+class Upgrade(Response):
+    """The answer 101 to a request for a WebSocket, and how to go on (RFC 6455, 4.2.2)."""
+
+    __slots__ = ("arguments", "handler", "max_message")
+
+    def __init__(self, request: Request, handler: Handler, arguments: dict[str, Any], max_message: int) -> None:
+        super().__init__()
+        self._status = 101
+        self.handler, self.arguments, self.max_message = handler, arguments, max_message
+        key = request.headers["sec-websocket-key"] + _ACCEPT_GUID
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        self._headers = ResponseHeaders()
+        self._headers["Sec-WebSocket-Accept"] = accept
+
+    def fields(self, request: Request) -> list[tuple[str, str]]:
+        """The header fields to send."""
+        cookies = [("Set-Cookie", cookie.header(request)) for cookie in (self._cookies or {}).values()]
+        return [("Upgrade", "websocket"), ("Connection", "Upgrade"), *self.headers.pairs(), *cookies]
+
+
+def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
+    """HTTPError unless this is a right request for a WebSocket (RFC 6455, 4.2.1): 426 without Upgrade or for another
+    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all)."""
+    headers = request.headers
+    upgrades = [token.strip().lower() for token in headers.get("upgrade", "").split(",")]
+    if "websocket" not in upgrades or "upgrade" not in headers.get("connection", "").lower():
+        abort(426, "this is a WebSocket")
+    if headers.get("sec-websocket-version") != "13":
+        abort(426, "the version of WebSocket here is 13", {"Sec-WebSocket-Version": "13"})
+    if request.version != "HTTP/1.1" or not _WEBSOCKET_KEY.fullmatch(headers.get("sec-websocket-key", "")):
+        abort(400, "a WebSocket needs HTTP/1.1, and a Sec-WebSocket-Key of 16 bytes")
+    origin = headers.get("origin")
+    allowed = [origins] if isinstance(origins, str) else list(origins or ())
+    if origin is not None and not {origin, "*"} & {*allowed} and origin.partition("://")[2] != request.host:
+        abort(403, "a page of another origin may not use this")
 
 
 # ---- WSGI ------------------------------------------------------------------------------------------------------------
@@ -1931,6 +2153,8 @@ class WSGIRequest(Request):
 
 def start_wsgi(request: Request, response: Response, start_response: StartResponse) -> Iterable[bytes]:
     """Send an answer through a WSGI server: status and fields by `start_response`, the body as what is returned."""
+    if isinstance(response, Upgrade):
+        response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
     fields, body = response.finish(request)
     status = response._status
     start_response(_STATUS_LINES.get(status) or status_line(status), fields)
@@ -2185,13 +2409,18 @@ def bearer_auth(check: Callable[[str], Any]) -> Callable[[Handler], Handler]:
     return _with_credentials("Bearer", lambda token: check(token) if token else None)
 
 
+def in_coroutines() -> bool:
+    """Whether what blocks in this process has been replaced, as `run()` does, so that only coroutines wait."""
+    return "eventlet" in sys.modules and bool(eventlet.patcher.is_monkey_patched("thread"))
+
+
 _SCRYPT = (1 << 14, 8, 5)  # n, r, p: 16 MiB and about 0.2 s (OWASP's password storage cheat sheet)
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
     """scrypt (RFC 7914), in a thread where coroutines would have to wait for it."""
     derive = functools.partial(hashlib.scrypt, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
-    if "eventlet" in sys.modules and eventlet.patcher.is_monkey_patched("thread"):
+    if in_coroutines():
         return cast(bytes, eventlet.tpool.execute(derive, password.encode()))
     return derive(password.encode())
 
@@ -2486,10 +2715,11 @@ class Brubeck:
     `msg_conn`: the connection (or a list of them) that `run()` serves. `handler_tuples`: (pattern, handler) or
     (pattern, handler, methods), with expressions for patterns. `pool_size`: how many requests are handled at once;
     `max_waiting`: how many more may wait for that, before 503 is the answer. `max_body`: bytes in a request's body,
-    unless its route says otherwise. `secret`: a text that signs cookies, or a list of them with the newest first, which
-    signs. `proxies`: how many proxies stand in front and are believed about the client's address, scheme and host.
-    `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process sees it. `debug=True` shows tracebacks
-    in pages. ValueError for a route that cannot be.
+    unless its route says otherwise. `timeout`: seconds that a handler may take until it returns, unless its route says
+    otherwise; then it is ended, and answered with 503. `secret`: a text that signs cookies, or a list of them with the
+    newest first, which signs. `proxies`: how many proxies stand in front and are believed about the client's address,
+    scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process sees it. `debug=True`
+    shows tracebacks in pages. ValueError for a route that cannot be.
     """
 
     def __init__(
@@ -2500,17 +2730,18 @@ class Brubeck:
         pool_size: int = 10_000,
         max_waiting: int = 10_000,
         max_body: int = 1 << 20,
+        timeout: float | None = None,
         secret: Secrets = None,
         proxies: int = 0,
         upload_store: str | os.PathLike[str] | None = None,
         debug: bool = False,
     ) -> None:
-        if pool_size < 1 or min(max_waiting, max_body, proxies) < 0:
-            raise ValueError("pool_size is at least 1; max_waiting, max_body and proxies are at least 0")
+        if pool_size < 1 or min(max_waiting, max_body, proxies, timeout or 0) < 0:
+            raise ValueError("pool_size is at least 1; max_waiting, max_body, proxies and timeout are at least 0")
         if secret is not None:
             _keys(secret)
         self.msg_conn = msg_conn
-        self.secret, self.proxies, self.upload_store = secret, proxies, upload_store
+        self.timeout, self.secret, self.proxies, self.upload_store = timeout, secret, proxies, upload_store
         self.templates: Callable[..., str] | None = None
         self.pool_size, self.max_waiting, self.max_body, self.debug = pool_size, max_waiting, max_body, debug
         self.json_dumps: Callable[[Any], str | bytes] = dump_json
@@ -2544,22 +2775,53 @@ class Brubeck:
         name: str | None = None,
         *,
         max_body: int | None = None,
+        timeout: float | None = None,
+        cancel: bool = False,
     ) -> Callable[[T], T]:
         """Decorator: the function or class answers requests for this rule.
 
         `rule`: `/hello/<name>` (werkzeug's, converters as in `<int:id>`), `@chat` or `<chat` for a message socket, or a
         compiled expression. `methods`: by default GET for a function, what it defines for a class. `name`: for
-        `url_for`, by default the handler's. `max_body`: bytes, instead of the application's. ValueError for what cannot
-        be.
+        `url_for`, by default the handler's. `max_body`: bytes, `timeout`: seconds, instead of the application's.
+        `cancel`: the handler is ended when its client leaves. ValueError for what cannot be.
         """
 
         def register(handler: T) -> T:
-            self._add(rule, cast(Handler, handler), methods, name, max_body)
+            self._add(rule, cast(Handler, handler), methods, name, max_body, timeout, cancel)
             return handler
 
         return register
 
     get, post, put, patch, delete = map(_route_for, ("GET", "POST", "PUT", "PATCH", "DELETE"))
+
+    def websocket(
+        self,
+        rule: str,
+        name: str | None = None,
+        *,
+        origins: str | Iterable[str] | None = None,
+        subprotocols: Sequence[str] = (),
+        max_message: int = 1 << 20,
+        **options: Any,
+    ) -> Callable[[T], T]:
+        """Decorator: `handler(ws, **arguments)` talks with those who open a WebSocket here (RFC 6455). Pages of our own
+        host may, those of `origins`, and with "*" all. Of `subprotocols` the first that the client knows is spoken.
+        `max_message`: bytes. When it returns, the WebSocket is closed with 1000, when it raises, with 1011."""
+
+        def register(handler: T) -> T:
+            def upgrade(request: Request, **arguments: Any) -> Response:
+                check_handshake(request, origins)
+                response = Upgrade(request, cast(Handler, handler), arguments, max_message)
+                offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
+                if spoken := next((protocol for protocol in subprotocols if protocol in offered), None):
+                    response.headers["Sec-WebSocket-Protocol"] = spoken
+                return response
+
+            functools.update_wrapper(upgrade, cast(Any, handler))
+            self.route(rule, ["GET"], name, **options)(upgrade)
+            return handler
+
+        return register
 
     def _add(
         self,
@@ -2568,6 +2830,8 @@ class Brubeck:
         methods: Iterable[str] | None,
         name: str | None,
         max_body: int | None,
+        timeout: float | None = None,
+        cancel: bool = False,
     ) -> None:
         if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
             raise ValueError(f"the handler of {rule!r} cannot be called")
@@ -2582,13 +2846,29 @@ class Brubeck:
         if name is None:
             name = getattr(handler, "__name__", type(handler).__name__)
         name = None if name == "<lambda>" or not isinstance(rule, str) else name
-        self.routes.add(Route(rule, handler, taken, name, self._callable(handler), max_body))
+        timeout = self.timeout if timeout is None else timeout
+        self.routes.add(Route(rule, handler, taken, name, self._callable(handler, timeout, cancel), max_body))
 
-    def _callable(self, handler: Handler) -> Handler:
+    def _callable(self, handler: Handler, timeout: float | None, cancel: bool) -> Handler:
         """What is called with the request and the arguments of the path."""
-        if not isinstance(handler, type):
-            return handler
-        return lambda request, *arguments, **named: handler(self, request)(*arguments, **named)
+        call = handler
+        if isinstance(handler, type):
+
+            def call(request: Request, *arguments: Any, **named: Any) -> Any:
+                return handler(self, request)(*arguments, **named)
+
+        if timeout is None and not cancel:
+            return call
+
+        def limited(request: Request, *arguments: Any, **named: Any) -> Any:
+            try:
+                with request.limited(timeout, cancel):
+                    return call(request, *arguments, **named)
+            except HandlerTimeout:
+                logger.warning("%s took over %s seconds on %s %r", handler, timeout, request.method, request.path)
+                raise HTTPError(503, "this took too long", {"Retry-After": "1"}) from None
+
+        return limited
 
     def _add_expression(
         self, pattern: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None = None
@@ -2767,7 +3047,7 @@ class Brubeck:
         status = error.status if isinstance(error, HTTPError) else 500
         if isinstance(error, HTTPError):
             error.__traceback__ = None  # its frames hold the request, which may hold it: it should go when it is done
-        else:
+        elif not request.is_cancelled:
             request.error = error
             name = getattr(request.route and request.route.handler, "__qualname__", "no handler")
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
@@ -3059,6 +3339,7 @@ def send_stream(
     if is_chunked:
         fields.append(("Transfer-Encoding", "chunked"))
     waiting = format_head(request, status, fields, http_date(int(time.time())))
+    request.coroutine = greenlet.getcurrent()
     try:
         for piece in pieces:
             size += len(piece)
@@ -3071,10 +3352,12 @@ def send_stream(
             raise ValueError(f"the body is shorter than its Content-Length of {declared} bytes")
         send(waiting + b"0\r\n\r\n" if is_chunked else waiting)
     except BaseException as error:
-        logger.error("the stream of %r failed", request, exc_info=error)
+        if not request.is_cancelled:
+            logger.error("the stream of %r failed", request, exc_info=error)
         request.keep_alive = False
         abort()
     finally:
+        request.coroutine = None
         pieces.close()
     return size
 
@@ -3097,6 +3380,15 @@ class Load:
         finally:
             self.busy -= 1
             connection.finished(request)
+
+    @contextlib.contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """For what is there to last, such as a WebSocket: it takes no room in the pool."""
+        self.busy -= 1
+        try:
+            yield
+        finally:
+            self.busy += 1
 
     def take_waiting(self) -> None:
         """Handle, in this coroutine, what had to wait for room in the pool."""
@@ -3187,6 +3479,401 @@ class Receivers:
         return True
 
 
+# ---- Live ------------------------------------------------------------------------------------------------------------
+# Connections that live longer than an answer: streams of events, WebSockets, and the channels that feed many of them.
+
+
+class _Sleeper:
+    """The one coroutine that waits for something, and what wakes it."""
+
+    __slots__ = ("_coroutine",)
+
+    def __init__(self) -> None:
+        self._coroutine: greenlet.greenlet | None = None
+
+    def is_waiting(self) -> bool:
+        """Whether somebody sleeps."""
+        return self._coroutine is not None
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Sleep until somebody wakes us, or for so many seconds."""
+        hub = eventlet.hubs.get_hub()
+        timer = None if seconds is None else hub.schedule_call_global(seconds, self.wake)
+        self._coroutine = greenlet.getcurrent()
+        try:
+            hub.switch()
+        finally:
+            self._coroutine = None
+            if timer is not None:
+                timer.cancel()
+
+    def wake(self) -> None:
+        """Wake who waits, from the hub."""
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None:
+            coroutine.switch()
+
+    def wake_soon(self) -> None:
+        """Wake who waits, from whatever coroutine."""
+        if self._coroutine is not None:
+            eventlet.hubs.get_hub().schedule_call_global(0, self.wake)
+
+
+class Event(NamedTuple):
+    """A server-sent event: `data` (str, or a dict or a list, which is sent as JSON), `event` (its type), `id` (which
+    comes back as Last-Event-ID), `retry` (milliseconds until the client connects again)."""
+
+    data: Any
+    event: str | None = None
+    id: str | None = None
+    retry: int | None = None
+
+    def encode(self) -> bytes:
+        """The lines that are sent (HTML Standard, 9.2). ValueError for a line break in `event` or `id`."""
+        lines = []
+        for name, value in (("event", self.event), ("id", self.id)):
+            if value is not None:
+                if CONTROLS.search(value):
+                    raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
+                lines.append(f"{name}: {value}\n")
+        if self.retry is not None:
+            lines.append(f"retry: {int(self.retry)}\n")
+        text = self.data if isinstance(self.data, str) else dump_json(self.data)
+        lines += [f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", text)]
+        return ("".join(lines) + "\n").encode()
+
+
+class Subscription:
+    """The messages of a channel from now on, for one who iterates over them. It ends when it was too slow
+    (`was_dropped`) and when it is closed. Use it in a `with` block, or close it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._messages, self._sleeper = channel, deque[Any](), _Sleeper()
+        self.was_dropped = self._is_over = False
+        channel.subscriptions.add(self)
+
+    def put(self, message: Any) -> None:
+        """Have a message wait; false where too many do, and it is dropped."""
+        if len(self._messages) < self._channel.size:
+            self._messages.append(message)
+            self._sleeper.wake_soon()
+        else:
+            logger.warning("a subscriber of %r was too slow: dropped", self._channel)
+            self.was_dropped = True
+            self.close()
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The next message; None when there is none in time, or no more."""
+        if not self._messages and not self._is_over:
+            self._sleeper.wait(timeout)
+        return self._messages.popleft() if self._messages else None
+
+    def close(self) -> None:
+        """Take no more messages."""
+        self._is_over = True
+        self._channel.subscriptions.discard(self)
+        self._sleeper.wake_soon()
+
+    def __iter__(self) -> Iterator[Any]:
+        while self._messages or not self._is_over:
+            if (message := self.get()) is not None:
+                yield message
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Channel:
+    """Messages for many in this process: `publish` gives one to everybody who subscribed or follows. `size`: how many
+    may wait for a subscriber, before it is dropped for being too slow."""
+
+    def __init__(self, size: int = 100) -> None:
+        self.size = size
+        self.subscriptions: set[Subscription] = set()
+        self.followers: set[WebSocket] = set()
+
+    def publish(self, message: Any) -> None:
+        """Give a message (str, bytes, dict, list; Event for streams of events) to all, and wait for none of them."""
+        for subscription in [*self.subscriptions]:
+            subscription.put(message)
+        if self.followers:
+            frame = format_message(message.data if isinstance(message, Event) else message)
+            together: dict[Any, list[WebSocket]] = {}
+            for follower in [*self.followers]:
+                if (group := follower.group()) is None:
+                    follower.push(frame)
+                else:
+                    together.setdefault(group, []).append(follower)
+            for (connection, _), group in together.items():
+                connection.push_to_many(group, frame)
+
+    def subscribe(self) -> Subscription:
+        """What is published from now on, to iterate over."""
+        return Subscription(self)
+
+
+class _Pump:
+    """An iterator that runs in a coroutine of its own, so that its next value can be waited for with a limit."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator, self._values = iterator, eventlet.queue.Queue(1)
+        self._coroutine = eventlet.spawn(self._run)
+
+    def _run(self) -> None:
+        try:
+            for value in self._iterator:
+                self._values.put((value, None))
+            self._values.put((None, StopIteration()))
+        except Exception as error:
+            self._values.put((None, error))
+
+    def get(self, timeout: float) -> Any:
+        """The next value; None when there is none in time. StopIteration, or what the iterator raised."""
+        try:
+            value, error = self._values.get(timeout=timeout)
+        except eventlet.queue.Empty:
+            return None
+        if error is not None:
+            raise error
+        return value
+
+    def close(self) -> None:
+        """End the iterator."""
+        self._coroutine.kill()
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
+
+
+def event_stream(source: Iterable[Any] | Channel, heartbeat: float = 15) -> Response:
+    """The answer with a stream of server-sent events (HTML Standard, 9.2): those of an iterable or a channel, each an
+    Event, or a str, a dict or a list for its data. A comment goes out after every `heartbeat` seconds of silence, by
+    which proxies and clients see that it lives (under a foreign WSGI server there is none). Who is too slow for a
+    channel gets an event "dropped", and the stream ends. `request.headers["Last-Event-ID"]` is what a client saw
+    last."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Response(_events(source, heartbeat), 200, headers, "text/event-stream; charset=utf-8")
+
+
+def _events(source: Iterable[Any] | Channel, heartbeat: float) -> Iterator[bytes]:
+    yield b":\n\n"  # so that the head goes out, and the client knows that it is connected
+    if isinstance(source, Channel):
+        with source.subscribe() as subscription:
+            while not subscription.was_dropped:
+                message = subscription.get(heartbeat)
+                yield b":\n\n" if message is None else encode_event(message)
+            yield Event("too slow", "dropped").encode()
+    elif not in_coroutines():
+        yield from map(encode_event, source)
+    else:
+        pump = _Pump(iter(source))
+        try:
+            while True:
+                message = pump.get(heartbeat)
+                yield b":\n\n" if message is None else encode_event(message)
+        except StopIteration:
+            return
+        finally:
+            pump.close()
+
+
+def encode_event(message: Any) -> bytes:
+    """An Event, or what is to be the data of one, as it is sent."""
+    return (message if isinstance(message, Event) else Event(message)).encode()
+
+
+class WebSocket:
+    """A WebSocket for the handler of `app.websocket`: iterate over it, or `receive`; `send`; `close`. `closed` is None,
+    or the code and the reason with which it ended (1006: its client vanished). `request`: the one that opened it.
+
+    A handler that is not receiving when its client leaves is ended a second later, and sees GreenletExit. Who reads too
+    slowly for what a channel publishes is closed with 1013; `send` waits for 30 seconds before it does so.
+    """
+
+    IDLE = 30.0  # seconds of silence until a ping is sent; after as many more the client has vanished
+    PATIENCE = 30.0  # seconds that `send` waits for room
+    MAX_UNSENT = 256 << 10  # bytes that wait for a client
+    MAX_UNREAD = 64 << 10  # characters of messages that wait for the handler, before no more are received
+    FAREWELL = 2.0  # seconds that the client has to answer a close
+
+    def __init__(self, request: Request, limit: int) -> None:
+        self.request = request
+        self.closed: tuple[int, str] | None = None
+        self.heard = time.monotonic()
+        self._limit = limit
+        self._inbox: deque[str | bytes] = deque()
+        self._unread = self._unsent = 0
+        self._reader, self._writer = _Sleeper(), _Sleeper()
+        self._was_told = self._has_answered = self._is_pinged = False
+        self._coroutine: greenlet.greenlet | None = None
+        self._followed: list[Channel] = []
+
+    # -- for handlers
+
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        """The next message: str for a text, bytes for binary; None after `timeout` seconds, and once it is closed."""
+        if not self._inbox and self.closed is None:
+            self._reader.wait(timeout)
+        if not self._inbox:
+            self._was_told = self.closed is not None
+            return None
+        message = self._inbox.popleft()
+        self._unread -= len(message)
+        if self._unread < self.MAX_UNREAD:
+            self._resume()
+        return message
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        while (message := self.receive()) is not None:
+            yield message
+
+    def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
+        """Send a message: text, binary, or JSON as text. Waits where the client is slow. ConnectionError once it is
+        closed."""
+        frame = format_message(message)
+        while self.closed is None and self._unsent > self.MAX_UNSENT:
+            before = self._unsent
+            self._writer.wait(self.PATIENCE)
+            if self._unsent >= before:
+                self.fail(1013, "too slow")
+        if self.closed is not None:
+            self._was_told = True
+            raise ConnectionError(f"the WebSocket is closed: {self.closed}")
+        self._write(frame)
+
+    def ping(self, payload: bytes = b"") -> None:
+        """Ask the client for a sign of life (by itself it is asked after 30 seconds of silence)."""
+        if len(payload) > 125:
+            raise ValueError("the payload of a ping has at most 125 bytes")
+        if self.closed is None:
+            self._write(format_frame(PING, payload))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close it with this code (RFC 6455, 7.4) and reason. ValueError for a code that is not to be sent."""
+        frame = format_close(code, reason)
+        if self.closed is None:
+            self._write(frame)
+            self._note_end(code, reason)
+
+    def follow(self, channel: Channel) -> None:
+        """Send on whatever the channel publishes, until it is closed."""
+        self._followed.append(channel)
+        channel.followers.add(self)
+
+    # -- for channels and connections
+
+    def group(self) -> Any:
+        """Those who get the same frame in one message: a key that begins with their connection; None for one alone."""
+        return None
+
+    def push(self, frame: bytes) -> None:
+        """Send a frame without waiting: who has too many unread is closed."""
+        if self.closed is None:
+            if self._unsent > self.MAX_UNSENT:
+                self.fail(1013, "too slow")
+            else:
+                self._write(frame)
+
+    def take(self, opcode: int, payload: bytes) -> None:
+        """What the client sent: a whole message, or a control frame."""
+        if opcode == CLOSE:
+            code, reason = parse_close(payload)
+            self._has_answered = True
+            if self.closed is None:
+                self._write(format_frame(CLOSE, payload[:2]))
+                self._note_end(code, reason)
+            self._writer.wake_soon()
+        elif self.closed is not None:
+            return
+        elif opcode == PING:
+            self.push(format_frame(PONG, payload))
+        elif opcode != PONG:
+            if len(payload) > self._limit:
+                raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
+            message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
+            self._inbox.append(message)
+            self._unread += len(message)
+            if self._unread >= self.MAX_UNREAD:
+                self._pause()
+            self._reader.wake_soon()
+
+    def check(self, now: float) -> None:
+        """Ask for a sign of life, or note that there was none: called once a second."""
+        silence = now - self.heard
+        if silence < self.IDLE or self.closed is not None:
+            self._is_pinged = False
+        elif silence > 2 * self.IDLE:
+            self.vanish()
+        elif not self._is_pinged:
+            self._is_pinged = True
+            self.ping()
+
+    def vanish(self) -> None:
+        """The client is gone without a close."""
+        self._has_answered = True
+        self._note_end(1006, "")
+        self._writer.wake_soon()
+
+    def fail(self, code: int, reason: str) -> None:
+        """Close it for what the client did."""
+        if self.closed is None:
+            self._write(format_close(code, reason))
+            self._note_end(code, reason)
+
+    def _note_end(self, code: int, reason: str) -> None:
+        if self.closed is None:
+            self.closed = code, reason
+            for channel in self._followed:
+                channel.followers.discard(self)
+            if self._reader.is_waiting():
+                self._was_told = True
+                self._reader.wake_soon()
+            elif self._coroutine is not None and self._coroutine is not greenlet.getcurrent():
+                eventlet.hubs.get_hub().schedule_call_global(1.0, self._end_coroutine)
+
+    def _end_coroutine(self) -> None:
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None and not self._was_told:
+            coroutine.throw(greenlet.GreenletExit)
+
+    def converse(self, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        """Have the handler talk, then close."""
+        self._coroutine = greenlet.getcurrent()
+        self._resume()
+        code = 1000
+        try:
+            handler(self, **arguments)
+        except (ConnectionError, greenlet.GreenletExit) as error:
+            if self.closed is None:
+                code = 1011
+                logger.error("the WebSocket of %r failed", self.request, exc_info=error)
+        except BaseException as error:
+            code = 1011
+            logger.error("the WebSocket of %r failed", self.request, exc_info=error)
+        finally:
+            self._coroutine = None
+        self.close(code)
+        self._inbox.clear()
+        self._resume()
+        deadline = time.monotonic() + self.FAREWELL
+        while (self._unsent or not self._has_answered) and time.monotonic() < deadline:
+            self._writer.wait(self.FAREWELL)
+
+    # -- by the kind of connection
+
+    def _write(self, frame: bytes) -> None:
+        raise NotImplementedError
+
+    def _pause(self) -> None:
+        """Receive no more for now."""
+
+    def _resume(self) -> None:
+        """Receive again."""
+
+
 # ---- Servers ---------------------------------------------------------------------------------------------------------
 # The sockets: Mongrel2's, the signals that end a server, the access log.
 
@@ -3263,7 +3950,8 @@ class _Life:
         self.checked_senders: set[str] = set()
         self.requests: dict[str, Mongrel2Request] = {}  # by connection id: those that have no answer yet
         self.credits: dict[str, int] = {}  # by connection id: bytes it has room for, with download.flow_control
-        self.waiting: dict[str, Event] = {}  # by connection id: a coroutine that waits for room
+        self.waiting: dict[str, Signal] = {}  # by connection id: a coroutine that waits for room
+        self.websockets: dict[str, _Mongrel2WebSocket] = {}  # by connection id
         self.uploads: dict[str, tuple[Mongrel2Request, str]] = {}  # by connection id: what is on its way, its file
         self.next_check = 0.0
         self.bell: _Bell | None = None  # inside run()
@@ -3309,6 +3997,8 @@ class _Life:
         """Note that a connection has room for so many bytes more, and tell who waits for it."""
         self.credits[conn_id] = self.credits.get(conn_id, 0) + int(credits if credits.isdigit() else 0)
         self._wake(conn_id)
+        if conn_id in self.websockets:
+            self.websockets[conn_id].flush()
 
     def forget(self, conn_id: str) -> None:
         """Note that a connection is no more."""
@@ -3316,6 +4006,10 @@ class _Life:
         request = self.requests.pop(conn_id, None)
         if request is not None:
             request.connected = False
+            if request.coroutine is not None:
+                eventlet.hubs.get_hub().schedule_call_global(0, request.end_coroutine)
+        if conn_id in self.websockets:
+            self.websockets.pop(conn_id).vanish()
         if conn_id in self.uploads:
             with contextlib.suppress(OSError):
                 os.unlink(self.uploads.pop(conn_id)[1])
@@ -3329,7 +4023,7 @@ class _Life:
     def close(self, linger: int) -> None:
         """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
         self.alive = False
-        for conn_id in [*self.requests, *self.credits, *self.uploads]:
+        for conn_id in [*self.requests, *self.credits, *self.uploads, *self.websockets]:
             self.forget(conn_id)
         if self.bell is not None:
             self.bell.close()
@@ -3340,6 +4034,81 @@ class _Life:
         self.pub.close(linger)
 
 
+class _Mongrel2WebSocket(WebSocket):
+    """One whose frames Mongrel2 unmasks, joins and hands out one by one."""
+
+    MAX_LEFT = 4 << 20  # bytes of messages that a handler leaves unread: Mongrel2 cannot be told to wait
+
+    def __init__(self, connection: Mongrel2Connection, request: Mongrel2Request, limit: int) -> None:
+        super().__init__(request, limit)
+        self._connection, self.mongrel2_request = connection, request
+        self._life = cast(_Life, request.life)
+        self._outbox = b""
+
+    def group(self) -> Any:
+        return self._connection, self._life
+
+    def spend(self, size: int) -> bool:
+        """Whether the client has room for so many bytes, which then are as good as sent."""
+        room = self._life.credits.get(self.mongrel2_request.conn_id)
+        if self._outbox or (room is not None and room < size):
+            return False
+        if room is not None:
+            self._life.credits[self.mongrel2_request.conn_id] = room - size
+        return True
+
+    def _write(self, frame: bytes) -> None:
+        if self.spend(len(frame)):
+            self._connection.reply(self.mongrel2_request, frame)
+        else:
+            self._outbox += frame
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what the client has room for."""
+        size = min(len(self._outbox), self._life.credits.get(self.mongrel2_request.conn_id, 0))
+        part, self._outbox = self._outbox[:size], self._outbox[size:]
+        self._unsent = len(self._outbox)
+        if part:
+            self._life.credits[self.mongrel2_request.conn_id] -= size
+            self._connection.reply(self.mongrel2_request, part)
+            self._writer.wake_soon()
+
+    def vanish(self) -> None:
+        self._outbox, self._unsent = b"", 0
+        super().vanish()
+
+    def _pause(self) -> None:
+        if self._unread > self.MAX_LEFT:
+            self.fail(1013, "too much is unread")
+
+
+class _Gatherer:
+    """Sends the pieces of a stream to a client behind a Mongrel2 that does not tell of its room, and closes it when
+    more than 16 messages wait: few and large ones, each twice the one before unless a second has passed."""
+
+    FIRST, LARGEST, MOST = 32 << 10, 8 << 20, 12
+
+    def __init__(self, send: Callable[[bytes], bool]) -> None:
+        self._send, self._gathered = send, bytearray()
+        self._count, self._next = 0, 0.0
+
+    def __call__(self, data: bytes) -> bool:
+        self._gathered += data
+        is_large = len(self._gathered) >= min(self.FIRST << self._count, self.LARGEST)
+        return self.flush() if is_large or time.monotonic() >= self._next else True
+
+    def flush(self) -> bool:
+        """Send what was gathered."""
+        now = time.monotonic()
+        if self._count >= self.MOST and now < self._next:
+            eventlet.sleep(self._next - now)
+        self._count = self._count + 1 if now < self._next else 1
+        self._next = time.monotonic() + 1
+        data, self._gathered = bytes(self._gathered), bytearray()
+        return self._send(data) if data else True
+
+
 class Mongrel2Connection:
     """A Mongrel2 with `pull` for its `send_spec` and `pub` for its `recv_spec` (like tcp://127.0.0.1:9999).
 
@@ -3347,7 +4116,8 @@ class Mongrel2Connection:
     coroutine waits. Not for several threads. `identity`: the sockets' ZeroMQ identity. ValueError for no address.
     """
 
-    MAX_JOINED = 64 << 20  # bytes of an iterator's pieces, which go as one answer
+    MAX_JOINED = 64 << 20  # bytes of an iterator's pieces to a message socket, which go as one answer
+    PING = 1.0  # seconds between words to Mongrel2 that a connection which waits is wanted
     MAX_PIPELINED = 100  # requests of one connection that wait for the answer to its first
     PATIENCE = 30.0  # seconds for a client to make room for more of its answer
 
@@ -3365,7 +4135,9 @@ class Mongrel2Connection:
         self._last_turn: float | None = None  # when to stop receiving
         self._in_coroutines = False
         self._receivers: Receivers | None = None
-        self._app: Brubeck | None = None  # inside run()
+        self._load: Load | None = None  # inside run()
+        self._has_warned = False
+        self._next_ping = 0.0
         self._sleep: Callable[[float], None] = time.sleep
 
     # -- receiving
@@ -3397,6 +4169,10 @@ class Mongrel2Connection:
             request.life = life
             if request.sender not in life.checked_senders:
                 self._check_sender(life, request.sender)
+            if request.method == "WEBSOCKET" and self._in_coroutines:
+                if not self._take_frame(life, request):
+                    self.close_client(request)
+                continue
             if request.is_message and request.path == "@*":
                 self._note(life, request)
             elif not self._admit(life, request):
@@ -3421,15 +4197,16 @@ class Mongrel2Connection:
 
     def _take_upload(self, life: _Life, request: Mongrel2Request) -> bool:
         """Whether a request whose body goes to a file can be handed out: the body is there, or is not to come."""
-        if self._app is None or self._app.upload_store is None:
+        app = None if self._load is None else self._load.app
+        if app is None or app.upload_store is None:
             return True
-        path = os.path.join(self._app.upload_store, os.path.basename(cast(str, request.upload)))
+        path = os.path.join(app.upload_store, os.path.basename(cast(str, request.upload)))
         if request.upload_is_there:
             life.uploads.pop(request.conn_id, None)
             request.receive_upload(path)
             return True
         request.refused = None
-        if not self._app.admits(request):
+        if not app.admits(request):
             return True
         life.uploads[request.conn_id] = request, path
         return False
@@ -3544,23 +4321,19 @@ class Mongrel2Connection:
         """Send the answer to a request: over HTTP with its head, to a message socket the bare body, where it has one.
         Raises before anything is sent, or not at all."""
         request = cast(Mongrel2Request, request)
+        if isinstance(response, Upgrade):
+            self._converse(request, response)
+            return
         fields, body = response.finish(request)
-        has_credits = request.life is not None and request.conn_id in request.life.credits
-        if isinstance(body, Pieces) and (request.is_message or not has_credits):
-            body = self._joined(body)
-            if request.method != "HEAD":
-                fields = [field for field in fields if field[0].lower() != "content-length"]
-                fields.append(("Content-Length", str(len(body))))
         if request.is_message:
-            if body:
-                self.reply(request, cast(bytes, body))
+            if body := self._joined(body) if isinstance(body, Pieces) else body:
+                self.reply(request, body)
             return
         if request.after is not None:
             self._wait_for_turn(request.after)
             request.after = None
         if isinstance(body, Pieces):
-            send = functools.partial(self._reply_in_credits, request)
-            size = send_stream(request, response.status, fields, body, send, lambda: self.close_client(request))
+            size = self._stream(request, response.status, fields, body)
         else:
             size = len(body)
             head = format_head(request, response.status, fields, http_date(int(time.time())))
@@ -3612,6 +4385,58 @@ class Mongrel2Connection:
         self.reply(request, payload)
         return True
 
+    def _stream(self, request: Mongrel2Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
+        send = functools.partial(self._reply_in_credits, request)
+        close = functools.partial(self.close_client, request)
+        if request.life is not None and request.conn_id in request.life.credits:
+            return send_stream(request, status, fields, pieces, send, close)
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning("Mongrel2 at %s does not say how much its clients take: set 'download.flow_control': 1, or "
+                           "streams go in large pieces, and slow clients are cut off", self.pull)  # fmt: skip
+        gatherer = _Gatherer(send)
+        size = send_stream(request, status, fields, pieces, gatherer, close)
+        gatherer.flush()
+        return size
+
+    def _converse(self, request: Mongrel2Request, response: Upgrade) -> None:
+        """Have a WebSocket's handler talk with its client."""
+        fields = response.fields(request)
+        websocket = _Mongrel2WebSocket(self, request, response.max_message)
+        life = cast(_Life, request.life)
+        life.websockets[request.conn_id] = websocket
+        try:
+            self._reply_in_credits(request, format_head(request, 101, fields, http_date(int(time.time()))))
+            with cast(Load, self._load).uncounted():
+                websocket.converse(response.handler, response.arguments)
+        finally:
+            life.websockets.pop(request.conn_id, None)
+            self.close_client(request)
+
+    def push_to_many(self, websockets: Iterable[_Mongrel2WebSocket], frame: bytes) -> None:
+        """Send a frame to many without waiting: 128 in one message, but for those who have no room."""
+        ready = []
+        for websocket in websockets:
+            if websocket.spend(len(frame)):
+                ready.append(websocket.mongrel2_request)
+            else:
+                websocket.push(frame)
+        self.deliver(ready, frame)
+
+    @staticmethod
+    def _take_frame(life: _Life, request: Mongrel2Request) -> bool:
+        """Give a client's frame to its WebSocket; False where it has none."""
+        websocket = life.websockets.get(request.conn_id)
+        flags = request.text("FLAGS")
+        if websocket is None or not re.fullmatch(r"0x[0-9A-Fa-f]{1,2}", flags):
+            return False
+        websocket.heard = time.monotonic()
+        try:
+            websocket.take(int(flags, 16) & 0x0F, request.body)
+        except ProtocolError as error:
+            websocket.fail(error.status, str(error))
+        return True
+
     def _wait_for_room(self, life: _Life, conn_id: str) -> bool:
         event = life.waiting.setdefault(conn_id, eventlet.event.Event())
         event.wait(self.PATIENCE)
@@ -3636,7 +4461,7 @@ class Mongrel2Connection:
 
     def start(self, load: Load) -> None:
         """Receive in coroutines: from here on only the one that calls waits, not the process."""
-        self._in_coroutines, self._app = True, load.app
+        self._in_coroutines, self._load = True, load
         self._sleep = eventlet.sleep
         self._receivers = Receivers(self, load)
 
@@ -3649,10 +4474,27 @@ class Mongrel2Connection:
         if self._life is not None and self._life.bell is not None:
             self._life.bell.ring_soon()
             self._check_uploads(self._life)
+            if time.monotonic() >= self._next_ping:
+                self._next_ping = time.monotonic() + self.PING
+                self._keep_alive(self._life)
+
+    def _keep_alive(self, life: _Life) -> None:
+        """Tell Mongrel2, which ends connections that are quiet for long, that those which wait are wanted."""
+        together: dict[str, list[str]] = {}
+        for request in life.requests.values():
+            together.setdefault(request.sender, []).append(request.conn_id)
+        for sender, conn_ids in together.items():
+            for message in format_extended_reply(sender, conn_ids, "ctl", {"keep-alive": 1}):
+                self._send(life, message)
+        now = time.monotonic()
+        for websocket in [*life.websockets.values()]:
+            websocket.check(now)
 
     def finish_receiving(self, seconds: float) -> None:
         """Give out what is on its way, until a moment of silence or for `seconds`; then `recv()` raises EOFError."""
         self._last_turn = time.monotonic() + seconds
+        for websocket in [*self._life.websockets.values()] if self._life is not None else ():
+            websocket.close(1001, "going away")
 
     def close(self) -> None:
         """Let go of Mongrel2, after a second at most for replies that are still to be sent."""
@@ -3851,6 +4693,29 @@ class _HTTPClient:
                 self.abort()
                 return
 
+    def fileno(self) -> int:
+        """The descriptor of its socket."""
+        return self._socket.fileno()
+
+    def leave(self) -> None:
+        """The client has left: end the coroutine that works for it alone."""
+        self._is_gone = True
+        if self.request is not None:
+            self._server.call_soon(self.request.end_coroutine)
+
+    @contextlib.contextmanager
+    def websocket(self, request: HTTPRequest, limit: int) -> Iterator[_HTTPWebSocket]:
+        """The connection, from here on as a WebSocket; then it is closed."""
+        self.bell.close()
+        websocket = _HTTPWebSocket(request, limit, self._socket)
+        try:
+            yield websocket
+        finally:
+            websocket.let_go()
+            request.keep_alive = False
+            if websocket.closed != (1006, ""):
+                self._linger()
+
     def is_there(self) -> bool:
         """Whether the client has not ended the connection."""
         try:
@@ -3869,6 +4734,98 @@ class _HTTPClient:
         self.bell.close()
         self._socket.close()
         self._server.forget(self)
+
+
+class _HTTPWebSocket(WebSocket):
+    """One of the embedded server. What its client sends is read in the hub, so that pings are answered while the
+    handler does something else; what it cannot take at once is sent by the hub, too."""
+
+    def __init__(self, request: HTTPRequest, limit: int, accepted: socket.socket) -> None:
+        super().__init__(request, limit)
+        self._frames, self._socket = FrameReader(limit), accepted
+        self._hub = eventlet.hubs.get_hub()
+        self._reading: Any = None
+        self._writing: Any = None
+        self._outbox: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take what was received."""
+        try:
+            self._frames.feed(data)
+            while (message := self._frames.next_message()) is not None:
+                self.take(*message)
+        except ProtocolError as error:
+            self.fail(error.status, str(error))
+            self._has_answered = True  # whatever it says more is not understood
+            self._pause()
+
+    def _resume(self) -> None:
+        if self._reading is None and not self._has_answered:
+            add, descriptor = self._hub.add, self._socket.fileno()
+            self._reading = add(self._hub.READ, descriptor, self._on_readable, self._on_readable, lambda: None)
+
+    def _pause(self) -> None:
+        if self._reading is not None:
+            self._hub.remove(self._reading)
+            self._reading = None
+
+    def _on_readable(self, *_: Any) -> None:
+        try:
+            data = self._socket.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self.heard = time.monotonic()
+            self.feed(data)
+        else:
+            self.vanish()
+
+    def _write(self, frame: bytes) -> None:
+        if not self._outbox:
+            try:
+                frame = frame[self._socket.send(frame) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.vanish()
+                return
+            if not frame:
+                return
+            add, descriptor = self._hub.add, self._socket.fileno()
+            self._writing = add(self._hub.WRITE, descriptor, self._on_writable, self._on_writable, lambda: None)
+        self._outbox.append(frame)
+        self._unsent += len(frame)
+
+    def _on_writable(self, *_: Any) -> None:
+        data = b"".join(self._outbox)
+        try:
+            data = data[self._socket.send(data) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.vanish()
+            return
+        self._outbox, self._unsent = [data] if data else [], len(data)
+        if not data:
+            self._end_writing()
+        self._writer.wake()
+
+    def _end_writing(self) -> None:
+        if self._writing is not None:
+            self._hub.remove(self._writing)
+            self._writing = None
+
+    def vanish(self) -> None:
+        self.let_go()
+        super().vanish()
+
+    def let_go(self) -> None:
+        """Leave the socket to others."""
+        self._pause()
+        self._end_writing()
+        self._outbox, self._unsent = [], 0
 
 
 class HTTPConnection:
@@ -3908,6 +4865,7 @@ class HTTPConnection:
         self._listener: Any = None
         self._load: Load | None = None
         self._clients: set[_HTTPClient] = set()
+        self._websockets: set[_HTTPWebSocket] = set()
         self._next_sweep = self._next_complaint = 0.0
         self._is_bound = self._is_stopping = self._is_short = False
 
@@ -3999,6 +4957,10 @@ class HTTPConnection:
         if request.done is not None:
             request.done.send()
 
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call a function in the hub."""
+        self._hub.schedule_call_global(0, function)
+
     def forget(self, client: _HTTPClient) -> None:
         """A client is gone: there is room for another."""
         self._clients.discard(client)
@@ -4015,12 +4977,28 @@ class HTTPConnection:
             for client in self._clients:
                 if client.deadline <= now:
                     client.bell.ring_soon()
+            for websocket in [*self._websockets]:
+                websocket.check(now)
+            self._end_what_nobody_reads()
+
+    def _end_what_nobody_reads(self) -> None:
+        """Find the streams whose clients have left, which write nothing by which one would see it."""
+        watched = {client.fileno(): client for client in self._clients if client.request and client.request.coroutine}
+        if watched:
+            poll = eventlet.patcher.original("select").poll()
+            for descriptor in watched:
+                poll.register(descriptor, select.POLLRDHUP)
+            for descriptor, _ in poll.poll(0):
+                watched[descriptor].leave()
 
     # -- answering
 
     def answer(self, request: Request, response: Response) -> None:
         """Send an answer. Raises before anything is sent, or not at all."""
         request = cast(HTTPRequest, request)
+        if isinstance(response, Upgrade):
+            self._converse(request, response)
+            return
         fields, body = response.finish(request)
         client = request.client
         if self._is_stopping or request.expects or client.parser.left > client.DRAINED:
@@ -4036,6 +5014,19 @@ class HTTPConnection:
         if self.access_log is not None:
             self.access_log.add(request, response._status, size)
 
+    def _converse(self, request: HTTPRequest, response: Upgrade) -> None:
+        """Have a WebSocket's handler talk with its client."""
+        head = format_head(request, 101, response.fields(request), http_date(int(time.time())))
+        with request.client.websocket(request, response.max_message) as websocket:
+            self._websockets.add(websocket)
+            try:
+                if request.client.send(head):
+                    websocket.feed(request.client.parser.take_rest())
+                    with cast(Load, self._load).uncounted():
+                        websocket.converse(response.handler, response.arguments)
+            finally:
+                self._websockets.discard(websocket)
+
     # -- ending
 
     def finish_receiving(self, seconds: float) -> None:
@@ -4044,6 +5035,8 @@ class HTTPConnection:
             self._accept()
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
+        for websocket in [*self._websockets]:
+            websocket.close(1001, "going away")
         now = time.monotonic()
         for client in self._clients:
             if client.request is None:
