@@ -4085,26 +4085,29 @@ class _Mongrel2WebSocket(WebSocket):
 
 class _Gatherer:
     """Sends the pieces of a stream to a client behind a Mongrel2 that does not tell of its room, and closes it when
-    more than 16 messages wait: few and large ones, each twice the one before unless a second has passed."""
+    more than 16 messages wait: a few a second as they come, then what has gathered in a few large ones."""
 
-    FIRST, LARGEST, MOST = 32 << 10, 8 << 20, 12
+    FEW, MOST = 8, 12  # messages in a second
+    LARGE = 8 << 20  # bytes
 
     def __init__(self, send: Callable[[bytes], bool]) -> None:
         self._send, self._gathered = send, bytearray()
-        self._count, self._next = 0, 0.0
+        self._count, self._next_second = 0, 0.0
 
     def __call__(self, data: bytes) -> bool:
         self._gathered += data
-        is_large = len(self._gathered) >= min(self.FIRST << self._count, self.LARGEST)
-        return self.flush() if is_large or time.monotonic() >= self._next else True
+        if self._count < self.FEW or len(self._gathered) > self.LARGE or time.monotonic() >= self._next_second:
+            return self.flush()
+        return True
 
     def flush(self) -> bool:
         """Send what was gathered."""
+        if self._count >= self.MOST:
+            eventlet.sleep(max(0.0, self._next_second - time.monotonic()))
         now = time.monotonic()
-        if self._count >= self.MOST and now < self._next:
-            eventlet.sleep(self._next - now)
-        self._count = self._count + 1 if now < self._next else 1
-        self._next = time.monotonic() + 1
+        if now >= self._next_second:
+            self._count, self._next_second = 0, now + 1
+        self._count += 1
         data, self._gathered = bytes(self._gathered), bytearray()
         return self._send(data) if data else True
 
