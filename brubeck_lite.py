@@ -48,6 +48,7 @@ from __future__ import annotations
 import atexit
 import base64
 import contextlib
+import copy
 import errno
 import functools
 import hashlib
@@ -61,7 +62,6 @@ import os
 import re
 import secrets
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -71,13 +71,14 @@ import threading
 import time
 import traceback
 import warnings
+from calendar import timegm
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from email.utils import formatdate, mktime_tz, parsedate_tz
+from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, Union, cast, overload
-from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes, urlencode, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlencode, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
@@ -112,6 +113,11 @@ if TYPE_CHECKING:
     from eventlet.event import Event as Signal
 else:
     eventlet, greenlet, zmq = _Late("eventlet"), _Late("greenlet"), _Late("zmq")
+
+
+def in_coroutines() -> bool:
+    """Whether what blocks in this process has been replaced, as `run()` does, so that only coroutines wait."""
+    return "eventlet" in sys.modules and bool(eventlet.patcher.is_monkey_patched("thread"))
 
 
 class HTTPError(Exception):
@@ -273,8 +279,8 @@ def sign(value: str, secrets: Secrets, purpose: str = "") -> str:
 def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: str = "") -> str | None:
     """The value that was signed with any of these secrets, at most `max_age` seconds ago; None for anything else."""
     signed, _, signature = text.rpartition(".")
-    octets = signature.encode()
-    if not any(hmac.compare_digest(octets, _signature(key, purpose, signed).encode()) for key in _keys(secrets)):
+    keys = _keys(secrets)
+    if not text.isascii() or not any(hmac.compare_digest(signature, _signature(key, purpose, signed)) for key in keys):
         return None
     value, _, second = signed.partition(".")
     if max_age is not None and time.time() - int(second, 16) > max_age:
@@ -408,11 +414,23 @@ class UploadedFile:
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._file)
 
+    def __next__(self) -> bytes:
+        return cast(bytes, next(self._file))
+
+    def __enter__(self) -> UploadedFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole file to `path`, in place of what is there."""
         self._file.seek(0)
         with open(path, "wb") as target:
-            shutil.copyfileobj(self._file, target, 1 << 20)
+            while piece := self._file.read(1 << 20):
+                target.write(piece)
+                if in_coroutines():
+                    eventlet.sleep(0)
 
     def __repr__(self) -> str:
         return f"<UploadedFile {self.filename!r}, {self.size} bytes>"
@@ -457,7 +475,11 @@ class MultipartReader:
         while not self._buffer.startswith(b"--", self._at):
             end = self._buffer.find(b"\r\n\r\n", self._at, self._at + MAX_PART_HEAD)
             if end >= 0:
-                head, self._at, self._in_part = self._buffer[self._at : end + 2], end + 4, True
+                head, self._at, self._in_part = self._buffer[self._at : end + 2], end + 2, True
+                while len(self._buffer) - self._at < len(self._delimiter):
+                    self._read_more()
+                if not self._buffer.startswith(self._delimiter, self._at):  # an empty part may end with its head
+                    self._at += 2
                 return parse_part_head(head)
             if len(self._buffer) - self._at >= MAX_PART_HEAD:
                 abort(400, f"the head of a part is over the limit of {MAX_PART_HEAD} bytes")
@@ -472,7 +494,10 @@ def parse_part_head(head: bytes) -> tuple[str, str | None, str]:
     text = head.decode("utf-8", "replace")
     if not _PART_HEAD.fullmatch(text):
         abort(400, "a part of a form begins with lines of header fields")
-    fields = {name.lower(): value for name, _, value in (line.partition(":") for line in text.split("\r\n")[1:-1])}
+    pairs = [line.partition(":") for line in text.split("\r\n")[1:-1]]
+    fields = {name.lower(): value for name, _, value in pairs}
+    if len(fields) < len(pairs):
+        abort(400, "a part of a form has a header field twice")
     kind, parameters = parse_parameters(fields.get("content-disposition", ""))
     if kind != "form-data" or "name" not in parameters:
         abort(400, "a part of a form has a Content-Disposition of form-data, with a name")
@@ -486,6 +511,7 @@ def parse_part_head(head: bytes) -> tuple[str, str | None, str]:
         filename = unquote(encoded.partition("'")[2])
     if filename is not None:
         filename = CONTROLS.sub("", re.split(r"[/\\]", filename)[-1])
+        filename = "" if filename in (".", "..") else filename
     default = "text/plain" if filename is None else "application/octet-stream"
     return parameters["name"], filename, fields.get("content-type", "").strip(" \t") or default
 
@@ -537,16 +563,35 @@ def _read_file(reader: MultipartReader) -> Any:
     return file
 
 
+def _unquote_field(octets: bytes) -> str:
+    octets = octets.replace(b"+", b" ")
+    unquoted, start = bytearray(), 0
+    while start < len(octets):  # in pieces that cut no escape, for it takes urllib a hundred times its size
+        end = start + _PIECE
+        escape = octets.rfind(b"%", end - 2, end)
+        end = escape if escape >= 0 else end
+        unquoted += unquote_to_bytes(octets[start:end])
+        start = end
+    return unquoted.decode("utf-8", "replace")
+
+
+def parse_urlencoded(octets: bytes) -> MultiDict[str]:
+    """`a=1&b=%20` -> its fields, as UTF-8 (WHATWG URL, 5.1); ValueError for more than 1,000."""
+    if octets.count(b"&") >= MAX_FORM_FIELDS:
+        raise ValueError(f"there are more than {MAX_FORM_FIELDS} fields")
+    pairs = [field.partition(b"=") for field in octets.split(b"&") if field]
+    return MultiDict([(_unquote_field(name), _unquote_field(value)) for name, _, value in pairs])
+
+
 def read_urlencoded(read: Callable[[int], bytes]) -> Form:
-    """The fields of an application/x-www-form-urlencoded body (WHATWG URL, 5.1). HTTPError 413 beyond the limits."""
+    """The fields of an application/x-www-form-urlencoded body. HTTPError 413 beyond the limits."""
     octets = read(MAX_FORM_TEXT + 1)
     if len(octets) > MAX_FORM_TEXT:
         raise body_too_large(MAX_FORM_TEXT)
     try:
-        pairs = parse_qsl(octets.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+        return parse_urlencoded(octets), MultiDict()
     except ValueError as error:
-        raise HTTPError(413, f"a form has at most {MAX_FORM_FIELDS} fields") from error
-    return MultiDict(pairs), MultiDict()
+        raise HTTPError(413, str(error)) from error
 
 
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
@@ -587,6 +632,7 @@ class Request:
     coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
     is_cancelled = False  # it did
     _session: Session | None = None
+    proxies: int | None = None  # of the outermost application, once the request has entered another
     prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
     content_length = 0  # as declared; 0 where it is not known
     keep_alive = True  # whether the client's connection outlives the answer
@@ -641,13 +687,18 @@ class Request:
     def query(self) -> MultiDict[str]:
         """The arguments after the `?`, as UTF-8; at most 1,000 of them, else HTTPError 400."""
         try:
-            text = _latin1_as_utf8(self.query_string)
-            return MultiDict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS))
+            return parse_urlencoded(str(self.query_string).encode("latin-1", "replace"))
         except ValueError as error:
-            raise HTTPError(400, "the query has too many fields") from error
+            raise HTTPError(400, f"{error} in the query") from error
 
     @lazy
-    def _posted(self) -> Form:
+    def _posted(self) -> Form | HTTPError:
+        try:
+            return self._read_form()
+        except HTTPError as error:  # which is so for whoever asks again
+            return error
+
+    def _read_form(self) -> Form:
         kind = self.headers.get("content-type", "").partition(";")[0].strip(" \t").lower()
         if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
             return MultiDict(), MultiDict()
@@ -660,11 +711,15 @@ class Request:
     def form(self) -> MultiDict[str]:
         """The fields of a form in the body, urlencoded or multipart/form-data, as UTF-8; none where the Content-Type is
         another. HTTPError 400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it."""
+        if isinstance(self._posted, HTTPError):
+            raise self._posted
         return self._posted[0]
 
     @property
     def files(self) -> MultiDict[UploadedFile]:
         """The files of a multipart/form-data body, as for `form`."""
+        if isinstance(self._posted, HTTPError):
+            raise self._posted
         return self._posted[1]
 
     @lazy
@@ -694,7 +749,7 @@ class Request:
 
     def _forwarded(self, name: str) -> str:
         """What the outermost of the proxies that the application trusts has noted about its client; empty for none."""
-        proxies: int = getattr(getattr(self, "app", None), "proxies", 0)
+        proxies: int = getattr(getattr(self, "app", None), "proxies", 0) if self.proxies is None else self.proxies
         values = self.headers.get(name, "").split(",")
         return values[-min(proxies, len(values))].strip(" \t") if proxies else ""
 
@@ -762,6 +817,8 @@ class Request:
         app, self.found, self.prefix, session = place
         if app.secret != self.app.secret:
             self._session = session
+            self.__dict__.pop("current_user", None)
+        self.proxies = self.app.proxies if self.proxies is None else self.proxies
         self.app = app
         self.__dict__.pop("arguments", None)
         return before
@@ -960,9 +1017,15 @@ class _Cookie(NamedTuple):
     secure: bool | None
     signed: bool
 
+    def sign(self, request: Request) -> _Cookie:
+        """The cookie as it is sent, signed if it is to be."""
+        if not self.signed:
+            return self
+        return self._replace(value=sign(self.value, request.app.secret, self.name), signed=False)
+
     def header(self, request: Request) -> str:
         """The value of its Set-Cookie."""
-        value = sign(self.value, request.app.secret, self.name) if self.signed else _quote_cookie(self.value)
+        value = _quote_cookie(self.sign(request).value)
         if len(self.name) + len(value) > 4096:  # RFC 6265bis, 5.7: browsers drop it
             raise ValueError(f"the cookie {self.name!r} is over 4,096 bytes, which no browser keeps")
         secure = request.scheme == "https" if self.secure is None else self.secure
@@ -1080,17 +1143,25 @@ class Response:
         """Have the client forget a cookie that was set with this path and domain."""
         self.set_cookie(name, "", max_age=0, path=path, domain=domain)
 
-    def sign_cookies(self, request: Request) -> None:
-        """Sign those that are to be signed with the secret of the application in which the request stands."""
-        for key, cookie in (self._cookies or {}).items():
-            if cookie.signed:
-                value = sign(cookie.value, request.app.secret, cookie.name)
-                self._cookies[key] = cookie._replace(value=value, signed=False)  # type: ignore[index]
+    def copy(self) -> Response:
+        """An answer like this one, with header fields and cookies of its own."""
+        twin = copy.copy(self)
+        twin._headers = None if self._headers is None else ResponseHeaders(self._headers.pairs())
+        twin._cookies = None if self._cookies is None else {**self._cookies}
+        return twin
+
+    def signed(self, request: Request) -> Response:
+        """This answer, its cookies signed with the secret of the application in which the request stands."""
+        if not any(cookie.signed for cookie in (self._cookies or {}).values()):
+            return self
+        twin = self.copy()
+        twin._cookies = {key: cookie.sign(request) for key, cookie in (self._cookies or {}).items()}
+        return twin
 
     def keep_private(self) -> None:
         """Keep an answer that depends on a cookie out of the caches that clients share (RFC 9111, 3.5 and 4.1)."""
         self.headers.vary("Cookie")
-        directives = [part.strip() for part in self.headers.get("Cache-Control", "").split(",")]
+        directives = [part.strip() for part in self.headers.get("Cache-Control", "").lower().split(",")]
         kept = [part for part in directives if part and part != "public" and not part.startswith("s-maxage")]
         self.headers["Cache-Control"] = ", ".join(kept if {"private", "no-store"} & {*kept} else ["private", *kept])
 
@@ -1180,7 +1251,8 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
 # -- files to clients
 
 SMALL = 64 << 10  # bytes of a file that are sent in one go
-_RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|(?:com|lpt)[0-9\xb9\xb2\xb3]) *(?:\..*)?|[a-z]:.*")  # on Windows
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\\:\ud800-\udfff]")
+_RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3]) *(?:\..*)?")
 _ETAGS = re.compile(r'(?:W/)?"[^"]*"')
 _RANGE = re.compile(r"(?i)bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
 _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", ".mjs": "text/javascript",
@@ -1197,9 +1269,8 @@ def http_date(second: int) -> str:
 def parse_http_date(text: str) -> int | None:
     """A date in any of the three formats of RFC 9110, 5.6.7 -> seconds since 1970; None for anything else."""
     try:
-        parsed = parsedate_tz(text) if len(text) < 64 else None
-        return None if parsed is None else int(mktime_tz(parsed))
-    except (ValueError, OverflowError, IndexError):
+        return timegm(parsedate_to_datetime(text[:64]).utctimetuple())
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
@@ -1247,7 +1318,7 @@ def accepts_encoding(header: str, coding: str) -> bool:
     for part in header.lower().split(","):
         name, _, weight = part.partition(";")
         if name.strip() == coding:
-            return not re.fullmatch(r"\s*q\s*=\s*0(?:\.0*)?\s*", weight)
+            return not re.match(r"\s*q\s*=\s*0(?:\.0*)?\s*(?:;|$)", weight)
     return False
 
 
@@ -1255,15 +1326,16 @@ def find_file(root: str, name: str) -> str | None:
     """The real path of the file with this name, segments between `/`, below the folder `root`, a real path itself; None
     where there is none. What is no name is refused before the file system is asked; links must not lead outside."""
     segments = name.split("/")
-    is_odd = any(segment in ("", ".", "..") or _RESERVED.fullmatch(segment) for segment in segments)
-    if is_odd or "\\" in name or CONTROLS.search(name):
+    if _NOT_IN_NAMES.search(name) or any(s in ("", ".", "..") or _RESERVED.fullmatch(s) for s in segments):
         return None
     path = os.path.realpath(os.path.join(root, name))
     return path if path.startswith(os.path.join(root, "")) and os.path.isfile(path) else None
 
 
 def _content_disposition(name: str) -> str:
-    """To be saved under this name (RFC 6266; RFC 8187 for what is not ASCII)."""
+    """To be saved under this name (RFC 6266; RFC 8187 for what is not ASCII); ValueError for control characters."""
+    if CONTROLS.search(name):
+        raise ValueError(f"not the name of a file: {name!r}")
     plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
     encoded = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
     return f'attachment; filename="{plain}"{encoded}'
@@ -1454,6 +1526,9 @@ def _as_latin1(value: Any) -> Any:
     return value
 
 
+_BODY_FIELDS = frozenset(["content-length", "transfer-encoding", "x-mongrel2-upload-start", "x-mongrel2-upload-done"])
+
+
 class Mongrel2Request(CoroutineRequest):
     """A request that came as a message of Mongrel2, or a message about a connection (`is_message`)."""
 
@@ -1488,41 +1563,57 @@ class Mongrel2Request(CoroutineRequest):
             self.path, self.refused = path.decode("latin-1"), error
         if self.path[:1] != "/" and not self.is_message and self.refused is None:
             self.refused = HTTPError(400, "the path must begin with /")
-        if "x-mongrel2-upload-start" in fields or "x-mongrel2-upload-done" in fields:
-            self._note_upload(fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
+        if not _BODY_FIELDS.isdisjoint(fields) and self.method != "WEBSOCKET":
+            self._check_body(fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
 
     def _wants_more(self) -> bool:
         """Whether the client keeps its connection after the answer (RFC 9112, 9.3)."""
         return self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
 
-    def _note_upload(self, start: Any, done: Any) -> None:
-        """A body that Mongrel2 writes to a file: it begins, or is there (Mongrel2 manual, 5.5). A client may send these
-        fields too, but never in a request that has a body which is not in the message."""
-        length = self.text("content-length")
-        comes_apart = self.text("transfer-encoding").lower() == "chunked" or (length.isdigit() and int(length[:19]) > 0)
-        if self._octets or not comes_apart or not isinstance(start, str) or done not in (None, start):
-            self.refuse(400, "x-mongrel2-upload is for Mongrel2 to say")
-            return
-        self.content_length = int(length[:19]) if length.isdigit() else 0
-        if self.refused is None:
+    def _check_body(self, start: Any, done: Any) -> None:
+        """See whether the body is what the fields say, or an upload: one that Mongrel2 writes to a file, and which
+        begins or is there (Mongrel2 manual, 5.5). A client may say that too, but Mongrel2 hands out no request without
+        its body unless it is true: what counts as a body is read as Mongrel2 reads it."""
+        length, coding = self.fields.get("content-length"), self.fields.get("transfer-encoding")
+        if length is None:
+            size = -1 if coding == "chunked" else 0
+        else:
+            is_number = isinstance(length, str) and re.fullmatch("[0-9]{1,10}", length)
+            size = int(length) if is_number else -2
+        is_upload = not self._octets and (size == -1 or 0 < size < 1 << 31)
+        if is_upload and self.refused is None and isinstance(start, str) and done in (None, start):
             self.upload, self.upload_is_there = start, done is not None
-        self.refuse(413, "the body is over the limit for this server")  # unless a connection takes it
+            self.content_length = max(size, 0)
+            self.refuse(413, "the body is over the limit for this server")  # unless a connection takes it
+        elif start is not None or done is not None:
+            self.refuse(400, "x-mongrel2-upload is for Mongrel2 to say")
+        elif size != len(self._octets) or (coding is not None and coding != "chunked"):
+            self.refuse(400, "the body is not what Content-Length or Transfer-Encoding say")
 
     def refuse(self, status: int, message: str) -> None:
         """Have it answered with an error, and its connection closed, which also ends an upload that is on its way."""
         self.refused, self.keep_alive = self.refused or HTTPError(status, message), False
 
     def receive_upload(self, path: str) -> None:
-        """Have the file at `path`, which is taken away, for the body; it is refused where there is no such file."""
+        """Have the file at `path`, which is taken away, for the body."""
         self.refused, self.keep_alive = None, self._wants_more()
+
+        def open_it(path: str, flags: int) -> int:
+            return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            self.stream = os.fdopen(descriptor, "rb")
+            file = open(path, "rb", opener=open_it)  # noqa: SIM115 (it goes with the request)
             os.unlink(path)
-            self.content_length = os.fstat(descriptor).st_size
         except OSError as error:
-            logger.warning("the upload %r cannot be had: %s", path, error)
-            self.refuse(400, "there is no such upload")
+            self.refused, self.keep_alive = error, False
+            return
+
+        def read(size: int) -> bytes:
+            eventlet.sleep(0)  # a disk answers at once: others have their turn
+            return file.read(size)
+
+        self.content_length = os.fstat(file.fileno()).st_size
+        self.stream = io.BufferedReader(_Body(read, self.content_length, self.content_length))
 
     def outstanding(self) -> int:
         """How many requests of its connection are before it and have no answer yet."""
@@ -2350,7 +2441,7 @@ def request_of(first: Any) -> Request:
 
 
 def authenticated(handler: Handler) -> Handler:
-    """Decorator: somebody must be signed in, that is, `current_user` of the request or the handler is not None. Others
+    """Decorator: somebody must be signed in, that is, `current_user` of the request or the handler is true. Others
     are sent to the route named "login", with `?next=` and where they wanted to go; without such a route, and unless
     they GET, it is HTTPError 401."""
     if isinstance(handler, type):
@@ -2358,7 +2449,7 @@ def authenticated(handler: Handler) -> Handler:
 
     @functools.wraps(handler)
     def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
-        if first.current_user is not None:
+        if first.current_user:
             return handler(first, *arguments, **named)
         request = request_of(first)
         with contextlib.suppress(ValueError):
@@ -2409,11 +2500,7 @@ def bearer_auth(check: Callable[[str], Any]) -> Callable[[Handler], Handler]:
     return _with_credentials("Bearer", lambda token: check(token) if token else None)
 
 
-def in_coroutines() -> bool:
-    """Whether what blocks in this process has been replaced, as `run()` does, so that only coroutines wait."""
-    return "eventlet" in sys.modules and bool(eventlet.patcher.is_monkey_patched("thread"))
-
-
+_HASHED = re.compile(r"scrypt\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9A-Za-z_-]+)\$([0-9A-Za-z_-]+)")
 _SCRYPT = (1 << 14, 8, 5)  # n, r, p: 16 MiB and about 0.2 s (OWASP's password storage cheat sheet)
 
 
@@ -2421,7 +2508,9 @@ def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
     """scrypt (RFC 7914), in a thread where coroutines would have to wait for it."""
     derive = functools.partial(hashlib.scrypt, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
     if in_coroutines():
-        return cast(bytes, eventlet.tpool.execute(derive, password.encode()))
+        from eventlet import tpool
+
+        return cast(bytes, tpool.execute(derive, password.encode()))
     return derive(password.encode())
 
 
@@ -2433,12 +2522,15 @@ def hash_password(password: str) -> str:
 
 def check_password(password: str, hashed: str) -> bool:
     """Whether this is the password of which `hash_password` made `hashed`; False too where that is no such hash."""
-    try:
-        kind, n, r, p, salt, expected = hashed.split("$")
-        derived = _scrypt(password, base64.urlsafe_b64decode(salt + "=="), int(n), int(r), int(p))
-    except (ValueError, MemoryError):
+    match = _HASHED.fullmatch(hashed)
+    if match is None:
         return False
-    return kind == "scrypt" and hmac.compare_digest(_encode64(derived).encode(), expected.encode())
+    n, r, p = map(int, match.group(1, 2, 3))
+    try:
+        derived = _scrypt(password, base64.urlsafe_b64decode(match[4] + "=="), n, r, p)
+    except (ValueError, OverflowError, MemoryError):
+        return False
+    return hmac.compare_digest(_encode64(derived), match[5])
 
 
 def render(request: Request, name: str, /, **values: Any) -> str:
@@ -2463,6 +2555,7 @@ def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
 
 Respond = Callable[[Request], Response]
 Middleware = Callable[[Respond], Respond]
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _SAFE_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE"])  # RFC 9110, 9.2.1
 
 
@@ -2481,7 +2574,7 @@ def cors(
     what is no origin, and for "*" with credentials."""
     allowed = frozenset([origins] if isinstance(origins, str) else origins)
     for origin in allowed - {"*"}:
-        if not re.fullmatch(rf"[a-z][a-z0-9+.-]*://{_HOST.pattern}", origin):
+        if not _ORIGIN.fullmatch(origin):
             raise ValueError(f'an origin is like "https://app.example", or "*" for all, not {origin!r}')
     if "*" in allowed and credentials:
         raise ValueError('credentials are for origins that are named, not for "*"')
@@ -2633,7 +2726,7 @@ class WebMessageHandler(MessageHandler):
         abort(status, message)
 
     def __call__(self, *arguments: Any, **named: Any) -> Response:
-        response = to_response(super().__call__(*arguments, **named), self.app.json_dumps)
+        response = to_response(super().__call__(*arguments, **named), self.app.json_dumps).copy()
         if self._status is not None:
             response.status = self._status
         if self.headers:
@@ -2898,21 +2991,22 @@ class Brubeck:
 
     def mount(self, prefix: str, other: Brubeck) -> None:
         """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
-        errors and middleware. ValueError unless the prefix is like "/admin"."""
+        errors and middleware, and its secret if it has one. ValueError unless the prefix is like "/admin"."""
         if not re.fullmatch(r"(?:/[^/]+)+", prefix):
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
         def mounted(request: Request) -> Response:
             outer = request.enter((other, None, request.prefix + prefix, None))
             try:
-                response = other.handle(request)
-                response.sign_cookies(request)
+                response = other.handle(request).signed(request)
             finally:
                 inner = request.enter(outer)
             if isinstance(response.body, Pieces):
                 response.body = Pieces(_pieces_inside(request, response.body, inner))
             return response
 
+        if other.secret is None:
+            other.secret = self.secret
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
         self.routes.add(Route(rule, mounted, None, None, mounted, _UNLIMITED))
         self._mounted.append(other)
@@ -2966,25 +3060,26 @@ class Brubeck:
             response = (self._respond or self._wrapped())(request)
             if type(response) is not Response and not isinstance(response, Response):
                 raise TypeError(f"middleware gave a {type(response).__name__} for a Response")
-            if request.is_private:
-                self._keep_session(request, response)
-            return response
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # middleware's own
-            return self.answer_error(request, error)
+            response = self.answer_error(request, error)
+        return self._keep_session(request, response) if request.is_private else response
 
-    @staticmethod
-    def _keep_session(request: Request, response: Response) -> None:
-        """Send the session if it changed, and keep from shared caches what depends on it or on a signed cookie."""
+    def _keep_session(self, request: Request, response: Response) -> Response:
+        """The answer with the session, if that changed, and kept from shared caches: a copy, for the handler may give
+        the same answer to others."""
+        response, session = response.copy(), request._session
         response.keep_private()
-        session = request._session
-        if session is not None and (text := dump_json(session)) != session.kept:
-            session.kept = text
-            if session:
-                response.set_cookie(session.COOKIE, text, max_age=session.MAX_AGE, signed=True)
-            else:
-                response.delete_cookie(session.COOKIE)
+        try:
+            if session is not None and (text := dump_json(session)) != session.kept:
+                if session:
+                    response.set_cookie(session.COOKIE, text, max_age=session.MAX_AGE, signed=True)
+                else:
+                    response.delete_cookie(session.COOKIE)
+        except (TypeError, ValueError) as error:  # what JSON cannot hold
+            return self.answer_error(request, error)
+        return response
 
     def _find(self, request: Request) -> Found:
         """The route and its arguments; an HTTPError where there is none, or where the door refused already."""
@@ -3122,7 +3217,10 @@ class Brubeck:
         if not self._started:
             self.start()
             atexit.register(self.stop)
-        request = WSGIRequest(environ)
+        return self.answer_wsgi(WSGIRequest(environ), start_response)
+
+    def answer_wsgi(self, request: WSGIRequest, start_response: StartResponse) -> Iterable[bytes]:
+        """Handle the request, and send the answer."""
         response = self.handle(request)
         try:
             return start_wsgi(request, response, start_response)
@@ -3216,21 +3314,22 @@ class Client:
             fields.setdefault("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
         request = WSGIRequest(self._environ(method, path, fields, body))
         self.app.start()
-        answer = self._read(request, self.app.handle(request))
+        answer = self._read(request)
         if request.error is not None and (self.raise_errors if raise_errors is None else raise_errors):
             raise request.error
         return answer
 
     def _multipart(self, fields: Mapping[str, str], files: Mapping[str, Any]) -> bytes:
-        form = [(name, "", "", value.encode()) for name, value in fields.items()]
+        def quoted(name: str) -> str:
+            return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+
+        form = [(quoted(name), value.encode()) for name, value in fields.items()]
         for name, file in files.items():
             filename, content, *kind = file if isinstance(file, tuple) else (name, file)
-            escaped = re.sub(r'(["\\])', r"\\\1", filename)
-            form.append((name, f'; filename="{escaped}"', f"\r\nContent-Type: {kind[0]}" if kind else "", content))
-        parts = [
-            f'--{self.BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}{kind}\r\n\r\n'.encode() + content
-            for name, more, kind, content in form
-        ]
+            more = f"\r\nContent-Type: {kind[0]}" if kind else ""
+            form.append((f"{quoted(name)}; filename={quoted(filename)}{more}", content))
+        begin = f"--{self.BOUNDARY}\r\nContent-Disposition: form-data; name="
+        parts = [f"{begin}{head}\r\n\r\n".encode() + content for head, content in form]
         return b"\r\n".join([*parts, f"--{self.BOUNDARY}--\r\n".encode()])
 
     @staticmethod
@@ -3263,9 +3362,9 @@ class Client:
             environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
         return environ
 
-    def _read(self, request: Request, response: Response) -> Answer:
+    def _read(self, request: WSGIRequest) -> Answer:
         sent: list[Any] = []
-        pieces = start_wsgi(request, response, lambda status, fields: sent.extend((status, fields)))
+        pieces = self.app.answer_wsgi(request, lambda status, fields: sent.extend((status, fields)))
         try:
             body = b"".join(pieces)
         finally:
@@ -3298,6 +3397,7 @@ class Client:
 # A connection gives requests, and has `answer(request, response)`, which sends the one answer of each.
 
 Connection = Union["Mongrel2Connection", "HTTPConnection"]
+TURN = 0.005  # seconds that a coroutine goes on without letting the others have theirs
 
 
 def route_message(app: Brubeck, connection: Connection, request: Request) -> None:
@@ -3338,10 +3438,13 @@ def send_stream(
     is_chunked = declared is None and request.version == "HTTP/1.1"
     if is_chunked:
         fields.append(("Transfer-Encoding", "chunked"))
-    waiting = format_head(request, status, fields, http_date(int(time.time())))
+    waiting, turn = format_head(request, status, fields, http_date(int(time.time()))), time.monotonic()
     request.coroutine = greenlet.getcurrent()
     try:
         for piece in pieces:
+            if time.monotonic() - turn > TURN:
+                eventlet.sleep(0)
+                turn = time.monotonic()
             size += len(piece)
             if declared is not None and size > declared:
                 raise ValueError(f"the body is longer than its Content-Length of {declared} bytes")
@@ -3415,7 +3518,6 @@ class Receivers:
     """
 
     MAX_PARKED = 500
-    TURN = 0.005  # seconds that a coroutine goes on without letting the hub run
 
     def __init__(self, connection: Mongrel2Connection, load: Load) -> None:
         self._connection, self._load = connection, load
@@ -3454,7 +3556,7 @@ class Receivers:
 
     def _receive(self) -> bool:
         """One message. False once the connection gives no more."""
-        if self._timer_since is not None and time.monotonic() - self._timer_since > self.TURN:
+        if self._timer_since is not None and time.monotonic() - self._timer_since > TURN:
             self._sleep(0)
         try:
             request = self._connection.recv()
@@ -4503,6 +4605,7 @@ class Mongrel2Connection:
         """Let go of Mongrel2, after a second at most for replies that are still to be sent."""
         self._last_turn = 0.0
         if self._life is not None:
+            self._life.uploads.clear()  # Mongrel2 goes on with them
             self._life.close(1000)
             self._life = None
         if self._context is not None:

@@ -19,7 +19,8 @@ from support import ROOT, environment, free_port, is_running, listens, output, p
 from brubeck_lite import HTTPConnection
 
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-PROGRAM, SETTINGS, TUNES, TUNES_CLIENT, MEMBERS, MEMBERS_CLIENT = (text for language, text in BLOCKS if language == "python")
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+PROGRAM, SETTINGS, TUNES, TUNES_CLIENT, MEMBERS, MEMBERS_CLIENT = PYTHON
 COMMANDS = [text.strip() for language, text in BLOCKS if language == "sh"]
 SET_UP, TEST, SERVE_HTTP, START_MONGREL2, SERVE_MONGREL2, SERVE_WSGI = COMMANDS
 

@@ -1,12 +1,15 @@
 """One program for each framework, made when it is asked for, so that a server imports only the one that it serves:
 `web_programs:ours`, `:bottle`, `:flask`, `:falcon`, `:falcon_asgi`, `:starlette`. Run itself, it serves ours with
-eventlet.wsgi on the port that is named."""
+eventlet.wsgi on the port that is named. The first three serve the files of the folder FILES below `/files/`."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
+
+FILES = os.environ.get("FILES", os.curdir)
 
 
 def compute() -> str:
@@ -25,6 +28,7 @@ def make_ours() -> Any:
     app.route("/hello/<name>")(lambda request, name: f"Take five, {name}!")
     app.post("/json")(lambda request: {"count": len(request.json)})
     app.route("/compute")(lambda request: compute())
+    app.static("/files", FILES)
     return app
 
 
@@ -36,6 +40,7 @@ def make_bottle() -> Any:
     app.route("/hello/<name>")(lambda name: f"Take five, {name}!")
     app.post("/json")(lambda: {"count": len(bottle.request.json)})
     app.route("/compute")(compute)
+    app.route("/files/<name>")(lambda name: bottle.static_file(name, FILES))
     return app
 
 
@@ -47,6 +52,7 @@ def make_flask() -> Any:
     app.add_url_rule("/hello/<name>", "hello", lambda name: f"Take five, {name}!")
     app.add_url_rule("/json", "json", lambda: {"count": len(flask.request.json or ())}, methods=["POST"])
     app.add_url_rule("/compute", "compute", compute)
+    app.add_url_rule("/files/<name>", "files", lambda name: flask.send_from_directory(FILES, name))
     return app
 
 

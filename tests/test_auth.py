@@ -1,0 +1,492 @@
+"""Who is asking: sign-in, Basic and Bearer credentials, passwords; and the mixins, which are these for classes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+from support import behind_http, environment
+
+from brubeck_lite import (
+    ArgumentsMixin,
+    AuthMixin,
+    Brubeck,
+    Request,
+    TemplateMixin,
+    WebMessageHandler,
+    authenticated,
+    basic_auth,
+    bearer_auth,
+    check_password,
+    hash_password,
+    safe_target,
+)
+
+SECRET = "a secret of thirty-two characters"
+
+
+class Members(AuthMixin, WebMessageHandler):
+    """A page for all, of which members may change something."""
+
+    def get(self) -> str:
+        return f"for all, {self.current_user}"
+
+    @authenticated
+    def post(self) -> str:
+        return f"changed by {self.current_user}"
+
+
+def members_app(login: bool = True) -> Brubeck:
+    """Pages for members, as a function and as a class; POST /enter?user= signs in, `/login` is the page for that."""
+    app = Brubeck(secret=SECRET)
+
+    @app.route("/members/<path:page>", methods=["GET", "POST"])
+    @authenticated
+    def members(request: Request, page: str) -> str:
+        return f"{page} for {request.current_user}"
+
+    @app.post("/enter")
+    def enter(request: Request) -> None:
+        request.session["user"] = request.query["user"]
+
+    @app.post("/leave")
+    def leave(request: Request) -> None:
+        request.session.pop("user", None)
+
+    app.route("/class")(Members)
+    if login:
+        app.route("/login")(says_login)
+    return app
+
+
+def says_login(request: Request) -> str:
+    return "please sign in"
+
+
+says_login.__name__ = "login"
+
+
+# authenticated
+
+
+def test_a_page_for_members_is_for_who_signed_in_until_they_leave() -> None:
+    client = members_app(login=False).test(raise_errors=True)
+    seen = [client.get("/members/a").status]
+    client.post("/enter?user=ann")
+    seen.append(client.get("/members/a").text)
+    client.post("/leave")
+    assert [*seen, client.get("/members/a").status] == [401, "a for ann", 401]
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/members/a", "/members/a?b=c&d=%26e%23", "/members/%C3%A9%20%3F", "/members/a?next=//evil",
+     "/members/a?%0d%0aX:1"],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_who_did_not_sign_in_is_sent_to_the_login_page_which_knows_where_they_wanted_to_go(
+    target: str, method: str
+) -> None:
+    app = members_app()
+    seen: list[bool] = []
+    app.route("/look")(lambda request: seen.append(safe_target(request, request.query["next"])))
+    got = app.test(raise_errors=True).request(method, target)
+    location = urlsplit(got.headers["Location"])
+    wanted = parse_qs(location.query)["next"][0]
+    assert (got.status, location.path, wanted) == (303, "/login", target)
+    app.test(raise_errors=True).get(f"/look?{location.query}")
+    assert seen == [True]
+
+
+@pytest.mark.parametrize(("login", "method"), [(True, "POST"), (False, "POST"), (False, "GET")])
+def test_who_did_not_sign_in_and_cannot_be_sent_is_401(login: bool, method: str) -> None:
+    got = members_app(login).test().request(method, "/members/a")
+    assert (got.status, "Location" in got.headers, "WWW-Authenticate" in got.headers) == (401, False, True)
+
+
+def test_the_way_to_the_login_page_is_kept_by_nobody_else() -> None:
+    headers = members_app().test().get("/members/a").headers
+    assert ("Cookie" in headers["Vary"], "private" in headers["Cache-Control"]) == (True, True)
+
+
+def test_a_guarded_function_keeps_its_name_and_its_arguments() -> None:
+    app = members_app()
+    client = app.test()
+    client.post("/enter?user=ann")
+    path = app.url_for("members", page="x/y")
+    assert (path, client.get(path).text) == ("/members/x/y", "x/y for ann")
+
+
+def test_of_a_class_the_methods_that_say_so_are_for_members() -> None:
+    client = members_app().test()
+    seen = [client.get("/class").text, client.post("/class").status]
+    client.post("/enter?user=ann")
+    assert [*seen, client.get("/class").text, client.post("/class").text] == [
+        "for all, None", 401, "for all, ann", "changed by ann"
+    ]  # fmt: skip
+
+
+def test_a_guard_above_a_class_is_an_error_and_not_a_page_for_everybody() -> None:
+    with pytest.raises(TypeError):
+        authenticated(Members)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("user", [None, "", False])
+def test_a_user_that_is_nothing_is_nobody(user: Any) -> None:
+    class Page(AuthMixin, WebMessageHandler):
+        def get_current_user(self) -> Any:
+            return user
+
+        @authenticated
+        def get(self) -> str:
+            return "for members"
+
+    app = Brubeck()
+    app.route("/")(Page)
+    assert app.test().get("/").status == 401
+
+
+def test_a_program_says_who_the_user_is_and_is_asked_once() -> None:
+    asked: list[Request] = []
+
+    class Page(AuthMixin, WebMessageHandler):
+        def get_current_user(self) -> Any:
+            asked.append(self.request)
+            return {"name": self.request.headers.get("x-user")}
+
+        @authenticated
+        def get(self) -> Any:
+            return [self.current_user, self.current_user]
+
+    app = Brubeck()
+    app.route("/")(Page)
+    assert app.test(raise_errors=True).get("/", {"X-User": "ann"}).json == [{"name": "ann"}] * 2
+    assert len(asked) == 1
+
+
+def test_a_mounted_application_has_a_login_page_of_its_own() -> None:
+    outer = Brubeck(secret=SECRET)
+    outer.mount("/inner", members_app())
+    location = urlsplit(outer.test().get("/inner/members/a?b=c").headers["Location"])
+    assert (location.path, parse_qs(location.query)) == ("/inner/login", {"next": ["/inner/members/a?b=c"]})
+
+
+# Basic (RFC 7617) and Bearer (RFC 6750)
+
+
+def guarded(decorator: Callable[[Any], Any]) -> Brubeck:
+    """/ is a function, /class a class; both say who the user is."""
+    app = Brubeck()
+    app.route("/")(decorator(lambda request: repr(request.current_user)))
+
+    @app.route("/class")
+    class Page(AuthMixin, WebMessageHandler):
+        @decorator
+        def get(self) -> str:
+            return repr(self.current_user)
+
+    return app
+
+
+def basic(credentials: str | bytes) -> str:
+    octets = credentials.encode() if isinstance(credentials, str) else credentials
+    return f"Basic {base64.b64encode(octets).decode()}"
+
+
+def ask(app: Brubeck, authorization: str | None, path: str = "/") -> Any:
+    return app.test(raise_errors=True).get(path, {"Authorization": authorization} if authorization is not None else {})
+
+
+@pytest.mark.parametrize("path", ["/", "/class"])
+@pytest.mark.parametrize(
+    ("credentials", "checked"),
+    [("ann:secret", ("ann", "secret")), ("ann:a:b:", ("ann", "a:b:")), ("ann:", ("ann", "")), (":x", ("", "x")),
+     ("é€:ü😀", ("é€", "ü😀")), ("a b: c ", ("a b", " c ")), ("ann:\x00\n", ("ann", "\x00\n"))],
+)  # fmt: skip
+def test_basic_credentials_are_checked(credentials: str, checked: tuple[str, str], path: str) -> None:
+    seen: list[tuple[str, str]] = []
+    app = guarded(basic_auth(lambda name, password: seen.append((name, password)) or {"id": 1}))
+    assert (ask(app, basic(credentials), path).text, seen) == ("{'id': 1}", [checked])
+
+
+@pytest.mark.parametrize(("found", "user"), [(True, "'ann'"), ("Ann", "'Ann'"), (7, "7")])
+def test_what_a_check_finds_is_the_user(found: Any, user: str) -> None:
+    assert ask(guarded(basic_auth(lambda name, password: found)), basic("ann:x")).text == user
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
+def test_the_scheme_is_read_in_any_case(scheme: str) -> None:
+    app = guarded(basic_auth(lambda name, password: password == "x"))
+    assert ask(app, basic("ann:x").replace("Basic", scheme)).status == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", " ", "Basic", "Basic ", "Basic !!!", "Basic YW5u", "Basic YW5uOn", "Basic YW5uOng", "Basic é",
+     "BasicYW5uOng=", "Basic YW5uOng= x", "Basic YW5u OngK", "Bearer YW5uOng=", "YW5uOng=", ":", "Basic ====",
+     "Basic YW5uOng==", basic(b"\xff\xfe:\xff"), basic(b"ann:\xe9"), basic(""), basic("ann"),
+     "Basic " + "A" * 6001, 'Basic username="ann"', "Digest " + "x" * 100, "Basic -_-_", "Basic YW5uOng=,"],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/", "/class"])
+def test_credentials_that_are_none_are_401_and_nobody_is_asked(authorization: str | None, path: str) -> None:
+    asked: list[Any] = []
+    got = ask(guarded(basic_auth(lambda *given: asked.append(given) or True)), authorization, path)
+    assert (got.status, asked) == (401, [])
+    assert got.headers["WWW-Authenticate"].startswith('Basic realm="') and "UTF-8" in got.headers["WWW-Authenticate"]
+
+
+@pytest.mark.parametrize("found", [False, None, "", 0, {}])
+def test_credentials_that_a_check_refuses_are_401_and_the_handler_is_not_called(found: Any) -> None:
+    called: list[Request] = []
+    app = Brubeck()
+    app.route("/")(basic_auth(lambda name, password: found)(called.append))
+    assert (ask(app, basic("ann:x")).status, called) == (401, [])
+
+
+def test_a_check_that_fails_is_a_500() -> None:
+    app = guarded(basic_auth(lambda name, password: 1 / 0))
+    assert app.test().get("/", {"Authorization": basic("ann:x")}).status == 500
+
+
+def test_a_user_of_basic_credentials_passes_for_signed_in_without_any_session() -> None:
+    app = Brubeck()
+    app.route("/")(basic_auth(lambda name, password: True)(authenticated(lambda request: request.current_user)))
+    assert ask(app, basic("ann:x")).text == "ann"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "token"),
+    [("Bearer abc", "abc"), ("bearer abc", "abc"), ("BEARER a.b-c_d~e+f/g==", "a.b-c_d~e+f/g=="),
+     ("Bearer  abc", "abc")],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/", "/class"])
+def test_a_bearer_token_is_checked(authorization: str, token: str, path: str) -> None:
+    app = guarded(bearer_auth(lambda given: {"token": given}))
+    assert ask(app, authorization, path).text == repr({"token": token})
+
+
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer ", "Basic abc", "abc", "Bearerabc", "Token abc"])
+def test_a_token_that_is_none_is_401_and_nobody_is_asked(authorization: str | None) -> None:
+    asked: list[Any] = []
+    got = ask(guarded(bearer_auth(lambda token: asked.append(token) or True)), authorization)
+    assert (got.status, got.headers["WWW-Authenticate"][:6], asked) == (401, "Bearer", [])
+
+
+def test_a_token_that_a_check_refuses_is_401() -> None:
+    app = guarded(bearer_auth(lambda token: token == "right" and "ann"))
+    assert [ask(app, f"Bearer {token}").status for token in ("right", "wrong", "é")] == [200, 401, 401]
+
+
+# Passwords
+
+HASHED = hash_password("secret")
+
+
+@pytest.mark.parametrize(("password", "other"), [("", " "), ("é€😀 ", "é€😀"), ("x" * 100_000, "x" * 99_999)])
+def test_a_password_is_known_by_its_hash(password: str, other: str) -> None:
+    hashed = hash_password(password)
+    assert check_password(password, hashed) and not check_password(other, hashed)
+
+
+def test_a_hash_tells_its_parameters_and_never_the_password_and_no_two_are_alike() -> None:
+    other = hash_password("secret")
+    assert other != HASHED and "secret" not in HASHED and HASHED.isascii()
+    assert HASHED.split("$")[:4] == other.split("$")[:4] and HASHED.startswith("scrypt$")
+    assert int(HASHED.split("$")[1]) >= 1 << 14
+
+
+@pytest.mark.parametrize(("password", "salt"), [("pass", b"0123456789abcdef"), ("é", b"x" * 8)])
+def test_a_hash_with_other_parameters_is_still_known(password: str, salt: bytes) -> None:
+    derived = hashlib.scrypt(password.encode(), salt=salt, n=1 << 10, r=4, p=2, dklen=32)
+    text = [base64.urlsafe_b64encode(octets).rstrip(b"=").decode() for octets in (salt, derived)]
+    assert check_password(password, "$".join(["scrypt", "1024", "4", "2", *text]))
+    assert not check_password(password, "$".join(["scrypt", "1024", "4", "1", *text]))
+
+
+PARTS = HASHED.split("$")
+
+
+@pytest.mark.parametrize(
+    "hashed",
+    ["", "$", "$$$$$", "scrypt", "scrypt$", "secret", "x" * 1000, "é", "\ud800", "scrypt$16384$8$5$$", HASHED[:-1],
+     HASHED + "$", HASHED + "x", "$" + HASHED, "x" + HASHED, HASHED.upper(), "$".join(PARTS[:5]),
+     "$".join(PARTS[:5]) + "$", "$".join([*PARTS[:4], "!", PARTS[5]]), "$".join([*PARTS[:5], "é"]),
+     "$".join([*PARTS[:5], "\ud800"]), "$".join(["bcrypt", *PARTS[1:]]), "$2b$12$abcdefghijklmnopqrstuv",
+     "pbkdf2:sha256:1$x$y", "$".join([*PARTS[:4], "", PARTS[5]]), "\n" + HASHED],
+    ids=lambda text: ascii(text)[:18],
+)  # fmt: skip
+def test_what_is_no_hash_fits_no_password(hashed: str) -> None:
+    assert check_password("secret", hashed) is False
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+@pytest.mark.parametrize(
+    "number", ["0", "-1", "1", "3", "", "x", "1.5", "16385", "1_6", str(1 << 31), str(1 << 40), "9" * 30, "9" * 5000]
+)
+def test_a_hash_with_parameters_that_cannot_be_fits_no_password(place: int, number: str) -> None:
+    assert check_password("secret", "$".join([*PARTS[:place], number, *PARTS[place + 1 :]])) is False
+
+
+def test_passwords_need_no_coroutines() -> None:
+    program = """
+import sys
+import brubeck_lite
+assert brubeck_lite.check_password("x", brubeck_lite.hash_password("x"))
+print("eventlet" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
+
+
+def test_others_are_served_while_a_password_is_checked() -> None:
+    with behind_http("slow_passwords:app") as (_, port):
+        address = f"http://127.0.0.1:{port}"
+        answers: list[str] = []
+        hashing = threading.Thread(target=lambda: answers.append(fetch(f"{address}/passwords")))
+        hashing.start()
+        count = 0
+        while hashing.is_alive():
+            assert fetch(f"{address}/") == "quick"
+            count += 1
+        hashing.join()
+    assert answers == ["TrueTrueTrueTrueTrueTrue"]
+    assert count > 20
+
+
+def fetch(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=30) as response:
+        return str(response.read().decode())
+
+
+# Arguments for classes
+
+
+class Shop(ArgumentsMixin, WebMessageHandler):
+    def get(self, number: int = 0) -> Any:
+        return [self.get_argument("page", 1, type=int), self.get_argument("number"), self.get_arguments("tag")]
+
+    def post(self, number: int = 0) -> Any:
+        return [self.get_argument("price", type=float), self.get_argument("missing", "x")]
+
+
+def shop() -> Any:
+    app = Brubeck()
+    app.route("/shop")(Shop)
+    app.route("/shop/<int:number>", name="numbered")(Shop)
+    return app.test(raise_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "seen"),
+    [("/shop", [1, None, []]), ("/shop?page=2", [2, None, []]), ("/shop/5?page=%202%20&number=6", [2, "5", []]),
+     ("/shop?tag=a&tag=b", [1, None, ["a", "b"]]), ("/shop?page=2&page=3", [2, None, []])],
+)  # fmt: skip
+def test_a_class_has_arguments(target: str, seen: Any) -> None:
+    assert shop().get(target).json == seen
+
+
+@pytest.mark.parametrize("data", [{"price": "1.5"}, "price=1.5", "price=1.5&price=x"])
+def test_a_class_has_the_arguments_of_a_form(data: Any) -> None:
+    got = shop().post("/shop", {"Content-Type": "application/x-www-form-urlencoded"}, data=data)
+    assert got.json == [1.5, "x"]
+
+
+@pytest.mark.parametrize("value", ["", "x", "1.0", "0x1", "½", "9" * 5000, "1e3", "<script>"])
+def test_an_argument_of_a_bad_type_is_400_that_names_it_and_does_not_repeat_it(value: str) -> None:
+    got = shop().get(f"/shop?page={quote(value)}")
+    assert (got.status, "'page'" in got.text, "<script>" in got.text) == (400, True, False)
+
+
+@pytest.mark.parametrize("path", ["/shop?price=x", "/shop"])
+def test_an_argument_of_a_bad_type_is_400_wherever_it_stood(path: str) -> None:
+    got = shop().post(path, data={} if "?" in path else {"price": "x"})
+    assert (got.status, "'price'" in got.text) == (400, True)
+
+
+class Refused(Exception):
+    pass
+
+
+def picky(text: str) -> str:
+    raise Refused
+
+
+@pytest.mark.parametrize(
+    ("type", "status"), [(lambda text: text.index("z"), 400), (lambda text: {}[text], 500), (picky, 500)]
+)
+def test_a_programs_own_type_refuses_with_a_value_error(type: Any, status: int) -> None:
+    app = Brubeck()
+    app.route("/")(lambda request: request.get_argument("page", type=type))
+    assert app.test().get("/?page=a").status == status
+
+
+# Templates for classes, and everything at once
+
+
+def test_a_class_of_all_mixins_answers_with_all_it_was_told() -> None:
+    class Page(AuthMixin, ArgumentsMixin, TemplateMixin, WebMessageHandler):
+        def prepare(self) -> None:
+            self.headers["X-Prepared"] = "yes"
+
+        def get_current_user(self) -> str | None:
+            return self.get_argument("user")
+
+        @authenticated
+        def get(self) -> str:
+            self.set_status(202)
+            self.set_cookie("seen", "yes", httponly=False)
+            return self.render("page.html", name=self.current_user)
+
+    app = Brubeck()
+    app.templates = lambda template, /, **values: f"{template} {values}"
+    app.route("/")(Page)
+    got = app.test(raise_errors=True).get("/?user=ann")
+    assert (got.status, got.text) == (202, "page.html {'name': 'ann'}")
+    assert (got.headers["X-Prepared"], got.headers["Set-Cookie"]) == ("yes", "seen=yes; Path=/; SameSite=Lax")
+    assert (app.test().get("/").status, "Set-Cookie" in app.test().get("/").headers) == (401, False)
+
+
+def test_a_page_ends_with_the_applications_page_for_an_error() -> None:
+    class Page(WebMessageHandler):
+        def get(self) -> None:
+            self.set_cookie("seen", "yes")
+            self.render_error(410, "gone for good")
+
+    app = Brubeck()
+    app.route("/")(Page)
+    assert (app.test().get("/").status, "gone for good" in app.test().get("/").text) == (410, True)
+    app.error(410)(lambda request, error: f"sorry: {error.message}")
+    assert app.test().get("/").text == "sorry: gone for good"
+
+
+def test_a_page_redirects_with_its_own_fields() -> None:
+    class Page(WebMessageHandler):
+        def get(self) -> Any:
+            self.set_status(201)
+            self.headers["X-Page"] = "yes"
+            return self.redirect("/next", 307)
+
+    app = Brubeck()
+    app.route("/")(Page)
+    got = app.test().get("/")
+    assert (got.status, got.headers["Location"], got.headers["X-Page"]) == (307, "/next", "yes")
+
+
+@pytest.mark.parametrize("name", ["Set-Cookie\r\n", "X\r\nY", "Transfer-Encoding"])
+def test_a_page_with_a_field_that_cannot_be_sent_is_a_500(name: str) -> None:
+    class Page(WebMessageHandler):
+        def get(self) -> str:
+            self.headers[name] = "x"
+            return "never"
+
+    app = Brubeck()
+    app.route("/")(Page)
+    assert app.test().get("/").status == 500
