@@ -64,6 +64,7 @@ import secrets
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 import tempfile
@@ -393,7 +394,9 @@ def parse_parameters(text: str) -> tuple[str, dict[str, str]]:
         abort(400, "a parameter of a header is malformed")
     for name, parameter in _PARAMETER.findall(rest):
         if parameter[:1] == '"':
-            parameter = re.sub(r'\\(["\\])', r"\1", parameter[1:-1])
+            parameter = parameter[1:-1]
+            if "\\" in parameter:
+                parameter = re.sub(r'\\(["\\])', r"\1", parameter)
         if parameters.setdefault(name.lower(), parameter) is not parameter:
             abort(400, "a parameter of a header is there twice")
     return value.strip(" \t").lower(), parameters
@@ -448,7 +451,7 @@ class MultipartReader:
         self._in_part = True  # the preamble, which nobody reads
 
     def _read_more(self) -> None:
-        data = self._read(_PIECE)
+        data = self._read(4 * _PIECE)
         if not data:
             abort(400, "the form ended before its last boundary")
         self._buffer, self._at = self._buffer[self._at :] + data, 0
@@ -904,6 +907,8 @@ class ResponseHeaders(MutableMapping[str, str]):
             raise ValueError(f"not a header name: {name!r}")
         if _NO_FIELD_VALUE.search(text):
             raise ValueError(f"the value of the header {name} has a character that HTTP does not allow: {text!r}")
+        if name.lower() == "content-length" and not (text.isascii() and text.isdigit()):
+            raise ValueError(f"a Content-Length is digits, not {text!r}")
         if name.lower() in _HOP_BY_HOP:
             raise ValueError(f"the header {name} is the server's to send")
         return name, text
@@ -912,8 +917,10 @@ class ResponseHeaders(MutableMapping[str, str]):
         self._fields[name.lower()] = [self._checked(name, value)]
 
     def add(self, name: str, value: str | int) -> None:
-        """Send one more field of this name."""
+        """Send one more field of this name; but there is one Content-Length."""
         field = self._checked(name, value)
+        if name.lower() == "content-length":
+            self._fields.pop("content-length", None)
         self._fields.setdefault(name.lower(), []).append(field)
 
     def __getitem__(self, name: str) -> str:
@@ -939,7 +946,8 @@ class ResponseHeaders(MutableMapping[str, str]):
 
     def merge(self, fields: HeaderFields) -> None:
         """Take over these fields, repeated ones too, in place of what has their names."""
-        self._fields.update(ResponseHeaders(fields)._fields)
+        other = fields if isinstance(fields, ResponseHeaders) else ResponseHeaders(fields)
+        self._fields.update({name: [*pairs] for name, pairs in other._fields.items()})
 
     def pairs(self) -> list[tuple[str, str]]:
         """Every field as (name, value), repeated ones too."""
@@ -983,10 +991,11 @@ class Pieces:
         return piece
 
     def close(self) -> None:
-        """End the iterator, whether or not it was read to its end."""
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            close()
+        """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
+        try:
+            getattr(self._iterator, "close", tuple)()
+        except Exception:
+            logger.exception("the body of an answer failed to close")
 
 
 _COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
@@ -1328,8 +1337,17 @@ def find_file(root: str, name: str) -> str | None:
     segments = name.split("/")
     if _NOT_IN_NAMES.search(name) or any(s in ("", ".", "..") or _RESERVED.fullmatch(s) for s in segments):
         return None
-    path = os.path.realpath(os.path.join(root, name))
-    return path if path.startswith(os.path.join(root, "")) and os.path.isfile(path) else None
+    path, mode = root, 0
+    for segment in segments:
+        path = os.path.join(path, segment)
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            return None
+        if stat.S_ISLNK(mode):
+            path = os.path.realpath(os.path.join(root, name))
+            return path if path.startswith(os.path.join(root, "")) and os.path.isfile(path) else None
+    return path if stat.S_ISREG(mode) else None
 
 
 def _content_disposition(name: str) -> str:
@@ -1379,9 +1397,9 @@ def static_file(
             file = unless_streamed.enter_context(open(path, "rb"))
         except (FileNotFoundError, PermissionError):
             raise HTTPError(404) from None
-        stat = os.fstat(file.fileno())
-        size, modified = stat.st_size, int(stat.st_mtime)
-        etag, date = f'"{stat.st_mtime_ns:x}-{size:x}{coding}"', http_date(modified)
+        found = os.fstat(file.fileno())
+        size, modified = found.st_size, int(found.st_mtime)
+        etag, date = f'"{found.st_mtime_ns:x}-{size:x}{coding}"', http_date(modified)
         headers["ETag"], headers["Last-Modified"] = etag, date
         if (failed := failed_precondition(request, etag, modified)) is not None:
             return Response(b"", failed, headers)
@@ -1824,7 +1842,7 @@ class HTTPRequest(CoroutineRequest):
 
     @property
     def connected(self) -> bool:  # type: ignore[override]
-        """False once the client has left."""
+        """False once the client has left, or said that it sends no more, which looks the same."""
         return self.client.is_there()
 
     @lazy
@@ -3397,7 +3415,7 @@ class Client:
 # A connection gives requests, and has `answer(request, response)`, which sends the one answer of each.
 
 Connection = Union["Mongrel2Connection", "HTTPConnection"]
-TURN = 0.005  # seconds that a coroutine goes on without letting the others have theirs
+TURN, STREAM_TURN = 0.005, 0.001  # seconds that a coroutine goes on without letting the others have theirs
 
 
 def route_message(app: Brubeck, connection: Connection, request: Request) -> None:
@@ -3442,7 +3460,7 @@ def send_stream(
     request.coroutine = greenlet.getcurrent()
     try:
         for piece in pieces:
-            if time.monotonic() - turn > TURN:
+            if time.monotonic() - turn > STREAM_TURN:
                 eventlet.sleep(0)
                 turn = time.monotonic()
             size += len(piece)
@@ -3456,7 +3474,9 @@ def send_stream(
         send(waiting + b"0\r\n\r\n" if is_chunked else waiting)
     except BaseException as error:
         if not request.is_cancelled:
-            logger.error("the stream of %r failed", request, exc_info=error)
+            is_clients = isinstance(error, HTTPError)  # it reads the body, and that does not come as it should
+            level, trace = (logging.INFO, None) if is_clients else (logging.ERROR, error)
+            logger.log(level, "the stream of %r failed: %s", request, error, exc_info=trace)
         request.keep_alive = False
         abort()
     finally:
@@ -4649,7 +4669,7 @@ class _HTTPClient:
                 pass
         except OSError:
             pass  # the client is gone
-        except Exception:
+        except BaseException:  # a Timeout that a handler has left behind is no Exception
             logger.exception("a connection failed")
         finally:
             self.close()
@@ -4665,8 +4685,7 @@ class _HTTPClient:
         if request.keep_alive and not self._is_gone and (self.parser.body_is_over or self._drain()):
             self.request, self.served = None, self.served + 1
             return True
-        if self.parser.has_input or not self.parser.body_is_over:
-            self._linger()
+        self._linger()
         return False
 
     def _receive_request(self) -> HTTPRequest | None:
@@ -5001,11 +5020,15 @@ class HTTPConnection:
 
     def _remove_stale_path(self, socket: Any) -> None:
         """Take away what a server that is no more has left; OSError where one listens."""
+        path = cast(str, self._path)
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(self._path)
+            probe.settimeout(1)
+            probe.connect(path)
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(cast(str, self._path))
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise OSError(errno.EEXIST, "there is a file, and it is no socket")
+            os.unlink(path)
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
@@ -5175,21 +5198,34 @@ class HTTPConnection:
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` only notes it; `write` does the work."""
+    """A line for each answer in the combined format, on standard output. `add` only notes it; `write` does the work,
+    for many at a time."""
+
+    HELD = 200  # lines
+    SILENCE = 60.0  # seconds between complaints that they cannot be written
 
     def __init__(self) -> None:
-        self._noted: deque[tuple[float, Request, int, int]] = deque()
+        self._noted: list[tuple[float, Request, int, int]] = []
+        self._next_complaint = 0.0
 
     def add(self, request: Request, status: int, size: int) -> None:
         """Note an answer with `size` bytes of body."""
         self._noted.append((time.time(), request, status, size))
+        if len(self._noted) >= self.HELD:
+            self.write()
 
-    def write(self) -> bool:
-        """Write lines for what was noted, at most 100; whether there was anything."""
-        lines = [format_access_line(*self._noted.popleft()) for _ in range(min(100, len(self._noted)))]
-        sys.stdout.write("".join(lines))
-        sys.stdout.flush()
-        return bool(lines)
+    def write(self) -> None:
+        """Write lines for what was noted: called ten times a second too."""
+        noted, self._noted = self._noted, []
+        if not noted:
+            return
+        try:
+            sys.stdout.write("".join([format_access_line(*each) for each in noted]))
+            sys.stdout.flush()
+        except OSError as error:
+            if time.monotonic() >= self._next_complaint:
+                self._next_complaint = time.monotonic() + self.SILENCE
+                logger.warning("the access log cannot be written: %s", error)
 
 
 def _escape_for_log(text: str) -> str:
@@ -5269,8 +5305,8 @@ class Server:
     def _tick(self) -> None:
         for connection in self._connections:
             connection.check()
-            while connection.access_log is not None and connection.access_log.write():
-                eventlet.sleep(0)
+            if connection.access_log is not None:
+                connection.access_log.write()
 
 
 def serve(

@@ -1,7 +1,7 @@
 """Pictures: drop them on the page, watch the bar, see them in the gallery.
 
     python upload.py                     (http://127.0.0.1:6767)
-    UPLOADS=pictures brubeck_lite upload:app --bind 0.0.0.0:8000 --workers 4
+    UPLOADS=pictures brubeck_lite upload:app --bind 0.0.0.0:8000
     UPLOAD_STORE=tmp brubeck_lite upload:app --mongrel2 tcp://127.0.0.1:9999 tcp://127.0.0.1:9998
 
 UPLOADS is the folder that keeps the pictures; without it they go with the program. UPLOAD_STORE is where Mongrel2 puts

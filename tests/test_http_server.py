@@ -623,6 +623,57 @@ def test_what_is_done_is_gone_and_nothing_is_left_to_the_garbage_collector() -> 
         assert garbage() == 0
 
 
+@pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1\r\nConnection: close"])
+def test_what_comes_unasked_takes_no_answer_from_the_client(server: int, version: bytes) -> None:
+    with connect(server) as client:
+        client.sendall(b"GET /large/3000000 " + version + b"\r\n" + HOST + b"\r\n")
+        time.sleep(0.2)
+        client.sendall(b"\r\n")
+        time.sleep(0.2)
+        received, ending = read_all(client)
+    assert ending == "closed" and len(received.partition(b"\r\n\r\n")[2]) == 3_000_000
+
+
+def test_a_stream_that_fails_to_close_has_had_its_answer(server: int) -> None:
+    received, _ = ask(server, b"GET /fails-to-close HTTP/1.1\r\n" + HOST + b"\r\n" + LAST)
+    assert statuses(received) == [200, 200] and received.endswith(b"Take five!")
+
+
+def test_a_timeout_that_a_handler_left_behind_ends_its_connection_alone(server: int) -> None:
+    with connect(server) as client:
+        client.sendall(b"GET /left-behind HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert read_answer(client) == (200, b"left")
+        assert read_all(client)[1] == "closed"
+    assert served_as_ever(server)
+
+
+def test_a_signal_ends_it_under_load_with_an_access_log_that_cannot_be_written() -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "brubeck_lite", "wire:app", "--bind", f"127.0.0.1:{port}", "--access-log"]
+    with open("/dev/full", "w") as full, process(command, stdout=full, stderr=full) as child:
+        wait_for(lambda: listens(port), what="the server")
+        load = subprocess.Popen(
+            ["wrk", "-t1", "-c200", "-d20", f"http://127.0.0.1:{port}/"], stdout=subprocess.DEVNULL
+        )
+        try:
+            time.sleep(1.5)
+            assert served_as_ever(port)
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(15) == 0
+        finally:
+            load.kill()
+            load.wait()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "app.db"
+    precious.write_text("data")
+    with wire(0, address=f"unix:{precious}") as child:
+        assert child.wait(10) == 2
+        assert "no socket" in output(child)
+    assert precious.read_text() == "data"
+
+
 # However the bytes are cut
 
 STREAMS = [

@@ -449,3 +449,21 @@ def test_a_page_redirects_with_the_cookies_it_has_set() -> None:
 @pytest.mark.parametrize("status", [99, 600, "200"])
 def test_a_page_with_a_status_that_is_none_is_a_500(status: Any) -> None:
     assert page(lambda self: self.set_status(status)).status == 500
+
+
+@pytest.mark.parametrize("length", ["+5", "1_0", "-5", "abc", "", "\xb2"])
+def test_a_content_length_is_digits(length: str) -> None:
+    with pytest.raises(ValueError, match="Content-Length"):
+        Response(b"", headers={"Content-Length": length})
+
+
+def test_there_is_one_content_length() -> None:
+    headers = Response().headers
+    headers.add("Content-Length", 5)
+    headers.add("content-length", 7)
+    assert headers["Content-Length"] == "7"
+
+
+def test_repeated_fields_stay_apart_when_they_are_taken_over() -> None:
+    given = Response(headers=[("Link", "<a>"), ("Link", "<b>")]).headers
+    assert Response(headers=given).headers.pairs()[-2:] == [("Link", "<a>"), ("Link", "<b>")]

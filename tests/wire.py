@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+import eventlet
+
 from brubeck_lite import Brubeck, HTTPConnection, Request, Response
 
 app = Brubeck()
@@ -53,6 +55,31 @@ def fails_later(request: Request) -> Iterator[str]:
     yield "one"
     time.sleep(0.1)
     raise LookupError("a secret")
+
+
+class FailsToClose:
+    def __init__(self) -> None:
+        self.pieces = iter(["one", "two"])
+
+    def __next__(self) -> str:
+        return next(self.pieces)
+
+    def __iter__(self) -> FailsToClose:
+        return self
+
+    def close(self) -> None:
+        raise LookupError("a secret")
+
+
+@app.route("/fails-to-close")
+def fails_to_close(request: Request) -> FailsToClose:
+    return FailsToClose()
+
+
+@app.route("/left-behind")
+def left_behind(request: Request) -> str:
+    eventlet.Timeout(0.2)
+    return "left"
 
 
 @app.route("/declared/<int:size>")
