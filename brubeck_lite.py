@@ -117,8 +117,8 @@ else:
 
 
 def in_coroutines() -> bool:
-    """Whether what blocks in this process has been replaced, as `run()` does, so that only coroutines wait."""
-    return "eventlet" in sys.modules and bool(eventlet.patcher.is_monkey_patched("thread"))
+    """Whether this runs in one of eventlet's coroutines, as handlers do inside `run()`, of which others must go on."""
+    return "eventlet" in sys.modules and greenlet.getcurrent().parent is not None
 
 
 class HTTPError(Exception):
@@ -2733,6 +2733,10 @@ class WebMessageHandler(MessageHandler):
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
         """Set a cookie, with the attributes of `Response.set_cookie`."""
         self._response.set_cookie(name, value, **attributes)
+
+    def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
+        """Have the client forget a cookie."""
+        self._response.delete_cookie(name, path, domain)
 
     def redirect(self, target: str, status: int = 303) -> Response:
         """The answer that sends the client to `target`: return it."""
