@@ -3645,6 +3645,9 @@ class _Sleeper:
             eventlet.hubs.get_hub().schedule_call_global(0, self.wake)
 
 
+_NEVER = float("inf")
+
+
 class Event(NamedTuple):
     """A server-sent event: `data` (str, or a dict or a list, which is sent as JSON), `event` (its type), `id` (which
     comes back as Last-Event-ID), `retry` (milliseconds until the client connects again)."""
@@ -3690,8 +3693,11 @@ class Subscription:
 
     def get(self, timeout: float | None = None) -> Any:
         """The next message; None when there is none in time, or no more."""
-        if not self._messages and not self._is_over:
+        if not self._messages and not self._is_over and in_coroutines():
             self._sleeper.wait(timeout)
+        end = time.monotonic() + (_NEVER if timeout is None else timeout)
+        while not self._messages and not self._is_over and not in_coroutines() and time.monotonic() < end:
+            time.sleep(0.05)  # in a thread of a WSGI server
         return self._messages.popleft() if self._messages else None
 
     def close(self) -> None:
@@ -4641,7 +4647,6 @@ class Mongrel2Connection:
 
 
 _BIND = re.compile(r"unix:(.+)|(\[[^\s\]]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
-_NEVER = float("inf")
 
 
 class _HTTPClient:
