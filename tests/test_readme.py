@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import websockets.sync.client
 from support import ROOT, environment, free_port, is_running, listens, output, process, wait_for
 
 from brubeck_lite import HTTPConnection
 
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
-PROGRAM, SETTINGS, TUNES, TUNES_CLIENT, MEMBERS, MEMBERS_CLIENT = PYTHON
+PROGRAM, SETTINGS, TUNES, TUNES_CLIENT, MEMBERS, MEMBERS_CLIENT, LIVE = PYTHON
 COMMANDS = [text.strip() for language, text in BLOCKS if language == "sh"]
 SET_UP, TEST, SERVE_HTTP, START_MONGREL2, SERVE_MONGREL2, SERVE_WSGI = COMMANDS
 
@@ -126,3 +130,23 @@ def test_a_wsgi_server_serves(hello: Path) -> None:
 @pytest.mark.parametrize("text", [TUNES + TUNES_CLIENT, MEMBERS + MEMBERS_CLIENT], ids=["tunes", "members"])
 def test_the_longer_programs_do_what_their_tests_say(text: str) -> None:
     exec(compile(text, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_the_program_of_live_connections_serves_them(tmp_path: Path) -> None:
+    (tmp_path / "live.py").write_text(LIVE)
+    port = free_port()
+    with shell(f"brubeck_lite live:app --bind 127.0.0.1:{port}", tmp_path) as child:
+        wait_for(lambda: listens(port), what="the server")
+        polls = [ThreadPoolExecutor(1).submit(fetch, port, "/next") for _ in range(2)]
+        events = urllib.request.urlopen(f"http://127.0.0.1:{port}/news", timeout=10)
+        assert events.readline() == b":\n"
+        with websockets.sync.client.connect(f"ws://127.0.0.1:{port}/room/blue") as room:
+            room.send("hello")
+            assert json.loads(room.recv(10)) == {"room": "blue", "you said": "hello"}
+            time.sleep(0.5)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/news", b"text=five", timeout=10)
+            assert json.loads(room.recv(10)) == {"text": "five"}
+        assert [poll.result(10) for poll in polls] == ['{"text":"five"}'] * 2, output(child)
+        lines = [events.readline() for _ in range(3)]
+        assert lines[1].startswith(b"id: ") and lines[2] == b'data: {"text":"five"}\n'
+        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/count", timeout=10).read(4) == b"0\n1\n"
