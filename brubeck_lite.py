@@ -3612,37 +3612,37 @@ class Receivers:
 class _Sleeper:
     """The one coroutine that waits for something, and what wakes it."""
 
-    __slots__ = ("_coroutine",)
+    __slots__ = ("_current", "_hub", "_sleeping")
 
     def __init__(self) -> None:
-        self._coroutine: greenlet.greenlet | None = None
+        self._current, self._hub = greenlet.getcurrent, eventlet.hubs.get_hub()
+        self._sleeping: greenlet.greenlet | None = None
 
     def is_waiting(self) -> bool:
         """Whether somebody sleeps."""
-        return self._coroutine is not None
+        return self._sleeping is not None
 
     def wait(self, seconds: float | None = None) -> None:
         """Sleep until somebody wakes us, or for so many seconds."""
-        hub = eventlet.hubs.get_hub()
-        timer = None if seconds is None else hub.schedule_call_global(seconds, self.wake)
-        self._coroutine = greenlet.getcurrent()
+        timer = None if seconds is None else self._hub.schedule_call_global(seconds, self.wake)
+        self._sleeping = self._current()
         try:
-            hub.switch()
+            self._hub.switch()
         finally:
-            self._coroutine = None
+            self._sleeping = None  # whatever woke it, such as a Timeout of the handler's
             if timer is not None:
                 timer.cancel()
 
     def wake(self) -> None:
         """Wake who waits, from the hub."""
-        coroutine, self._coroutine = self._coroutine, None
-        if coroutine is not None:
-            coroutine.switch()
+        sleeping, self._sleeping = self._sleeping, None
+        if sleeping is not None:
+            sleeping.switch()
 
     def wake_soon(self) -> None:
         """Wake who waits, from whatever coroutine."""
-        if self._coroutine is not None:
-            eventlet.hubs.get_hub().schedule_call_global(0, self.wake)
+        if self._sleeping is not None:
+            self._hub.schedule_call_global(0, self.wake)
 
 
 _NEVER = float("inf")
@@ -3677,34 +3677,38 @@ class Subscription:
     (`was_dropped`) and when it is closed. Use it in a `with` block, or close it."""
 
     def __init__(self, channel: Channel) -> None:
-        self._channel, self._messages, self._sleeper = channel, deque[Any](), _Sleeper()
+        self._channel, self._messages = channel, deque[Any]()
+        self._sleeper = _Sleeper() if in_coroutines() else None  # in a thread of a WSGI server there is none
         self.was_dropped = self._is_over = False
         channel.subscriptions.add(self)
 
     def put(self, message: Any) -> None:
-        """Have a message wait; false where too many do, and it is dropped."""
+        """Have a message wait; it ends where too many do."""
         if len(self._messages) < self._channel.size:
             self._messages.append(message)
-            self._sleeper.wake_soon()
         else:
             logger.warning("a subscriber of %r was too slow: dropped", self._channel)
             self.was_dropped = True
             self.close()
+        if self._sleeper is not None:
+            self._sleeper.wake_soon()
 
     def get(self, timeout: float | None = None) -> Any:
         """The next message; None when there is none in time, or no more."""
-        if not self._messages and not self._is_over and in_coroutines():
-            self._sleeper.wait(timeout)
         end = time.monotonic() + (_NEVER if timeout is None else timeout)
-        while not self._messages and not self._is_over and not in_coroutines() and time.monotonic() < end:
-            time.sleep(0.05)  # in a thread of a WSGI server
+        while not self._messages and not self._is_over and (left := end - time.monotonic()) > 0:
+            if self._sleeper is None:
+                time.sleep(min(left, 0.05))
+            else:
+                self._sleeper.wait(None if timeout is None else left)
         return self._messages.popleft() if self._messages else None
 
     def close(self) -> None:
         """Take no more messages."""
         self._is_over = True
         self._channel.subscriptions.discard(self)
-        self._sleeper.wake_soon()
+        if self._sleeper is not None:
+            self._sleeper.wake_soon()
 
     def __iter__(self) -> Iterator[Any]:
         while self._messages or not self._is_over:
@@ -4029,38 +4033,29 @@ _CREDITS = re.compile(
 )
 
 
-class _Bell:
+class _Bell(_Sleeper):
     """Wakes the one coroutine that waits to read from a descriptor. Its listener stays in eventlet's hub from one wait
     to the next, for to register one each time costs more than most handlers do."""
 
-    __slots__ = ("_current", "_descriptor", "_hub", "_listener", "_sleeper")
+    __slots__ = ("_descriptor", "_listener")
 
     def __init__(self, descriptor: int) -> None:
-        self._current, self._hub, self._descriptor = greenlet.getcurrent, eventlet.hubs.get_hub(), descriptor
-        self._sleeper: greenlet.greenlet | None = None
+        super().__init__()
+        self._descriptor = descriptor
         self._listener: Any = None
 
     def _ring(self, *_: Any) -> None:
-        sleeper, self._sleeper = self._sleeper, None
-        if sleeper is not None:
-            sleeper.switch()
+        if self._sleeping is not None:
+            self.wake()
         else:
             self.close()  # nobody reads for now, and the hub would ring for ever
 
-    def ring_soon(self) -> None:
-        """Wake who waits, from whatever coroutine."""
-        self._hub.schedule_call_global(0, self._ring)
-
-    def wait(self) -> None:
+    def wait(self, seconds: float | None = None) -> None:
         """Wait until there may be something to read. A ZeroMQ socket's descriptor tells of news once, so that must have
         answered EAGAIN just before (libzmq manual, zmq_getsockopt, ZMQ_FD)."""
         if self._listener is None:
             self._listener = self._hub.add(self._hub.READ, self._descriptor, self._ring, self._ring, lambda: None)
-        self._sleeper = self._current()
-        try:
-            self._hub.switch()
-        finally:
-            self._sleeper = None  # whatever woke it, such as a Timeout of the handler's
+        super().wait(seconds)
 
     def close(self) -> None:
         """Take the listener away: always before the descriptor is closed."""
@@ -4607,7 +4602,7 @@ class Mongrel2Connection:
     def check(self) -> None:
         """Have the coroutine that receives look whether Mongrel2 is still there: ten times a second."""
         if self._life is not None and self._life.bell is not None:
-            self._life.bell.ring_soon()
+            self._life.bell.wake_soon()
             self._check_uploads(self._life)
             if time.monotonic() >= self._next_ping:
                 self._next_ping = time.monotonic() + self.PING
@@ -5114,7 +5109,7 @@ class HTTPConnection:
             self._listen()
             for client in self._clients:
                 if client.deadline <= now:
-                    client.bell.ring_soon()
+                    client.bell.wake_soon()
             for websocket in [*self._websockets]:
                 websocket.check(now)
             self._end_what_nobody_reads()
