@@ -634,6 +634,7 @@ class Request:
     is_private = False  # the answer depends on a signed cookie
     coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
     is_cancelled = False  # it did
+    is_endless = False  # a stream of events, which has no end of its own
     _session: Session | None = None
     proxies: int | None = None  # of the outermost application, once the request has entered another
     prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
@@ -869,6 +870,7 @@ class CoroutineRequest(Request):
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+EVENT_STREAM = "text/event-stream"
 _BODILESS = frozenset([204, 304])
 _HTML_FIELD = ("Content-Type", HTML)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
@@ -3460,6 +3462,7 @@ def send_stream(
     is_chunked = declared is None and request.version == "HTTP/1.1"
     if is_chunked:
         fields.append(("Transfer-Encoding", "chunked"))
+    request.is_endless = any(value.startswith(EVENT_STREAM) for _, value in fields)
     waiting, turn = format_head(request, status, fields, http_date(int(time.time()))), time.monotonic()
     request.coroutine = greenlet.getcurrent()
     try:
@@ -3477,11 +3480,13 @@ def send_stream(
             raise ValueError(f"the body is shorter than its Content-Length of {declared} bytes")
         send(waiting + b"0\r\n\r\n" if is_chunked else waiting)
     except BaseException as error:
+        request.keep_alive = False
+        if request.is_cancelled and request.is_endless and is_chunked and send(b"0\r\n\r\n"):
+            return size
         if not request.is_cancelled:
             is_clients = isinstance(error, HTTPError)  # it reads the body, and that does not come as it should
             level, trace = (logging.INFO, None) if is_clients else (logging.ERROR, error)
             logger.log(level, "the stream of %r failed: %s", request, error, exc_info=trace)
-        request.keep_alive = False
         abort()
     finally:
         request.coroutine = None
@@ -3612,11 +3617,12 @@ class Receivers:
 class _Sleeper:
     """The one coroutine that waits for something, and what wakes it."""
 
-    __slots__ = ("_current", "_hub", "_sleeping")
+    __slots__ = ("_alarm", "_current", "_hub", "_sleeping")
 
     def __init__(self) -> None:
         self._current, self._hub = greenlet.getcurrent, eventlet.hubs.get_hub()
         self._sleeping: greenlet.greenlet | None = None
+        self._alarm: Any = None  # the timer of `wake_soon`: one for each sleep, lest it disturbs the next
 
     def is_waiting(self) -> bool:
         """Whether somebody sleeps."""
@@ -3632,6 +3638,9 @@ class _Sleeper:
             self._sleeping = None  # whatever woke it, such as a Timeout of the handler's
             if timer is not None:
                 timer.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
 
     def wake(self) -> None:
         """Wake who waits, from the hub."""
@@ -3641,8 +3650,8 @@ class _Sleeper:
 
     def wake_soon(self) -> None:
         """Wake who waits, from whatever coroutine."""
-        if self._sleeping is not None:
-            self._hub.schedule_call_global(0, self.wake)
+        if self._sleeping is not None and self._alarm is None:
+            self._alarm = self._hub.schedule_call_global(0, self.wake)
 
 
 _NEVER = float("inf")
@@ -3791,7 +3800,7 @@ def event_stream(source: Iterable[Any] | Channel, heartbeat: float = 15) -> Resp
     channel gets an event "dropped", and the stream ends. `request.headers["Last-Event-ID"]` is what a client saw
     last."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Response(_events(source, heartbeat), 200, headers, "text/event-stream; charset=utf-8")
+    return Response(_events(source, heartbeat), 200, headers, f"{EVENT_STREAM}; charset=utf-8")
 
 
 def _events(source: Iterable[Any] | Channel, heartbeat: float) -> Iterator[bytes]:
@@ -4276,7 +4285,7 @@ class Mongrel2Connection:
         """The next request, or message about a connection (path "@*", in a plain script of interest too). What is not
         Mongrel2's protocol is logged and left out. EOFError once the connection was closed."""
         while True:
-            if self._last_turn is not None and time.monotonic() >= self._last_turn:
+            if self._is_ending() and not (self._load is not None and (self._load.busy or self._load.waiting)):
                 self._end_receiving()
             life = self._life or self._begin_life()
             try:
@@ -4309,11 +4318,17 @@ class Mongrel2Connection:
                 continue
             return request
 
+    def _is_ending(self) -> bool:
+        return self._last_turn is not None and time.monotonic() >= self._last_turn
+
     def _admit(self, life: _Life, request: Mongrel2Request) -> bool:
         """Note a request as one to be answered. False where it is not yet there, being an upload, and where too many
         wait on its connection, which is closed."""
         if "DOWNLOAD_CREDITS" in request.fields and not (request.upload_is_there and request.conn_id in life.credits):
             life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
+        if self._is_ending() and not request.is_message:
+            self.answer(request, Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT))
+            return False
         if request.upload is not None and not self._take_upload(life, request):
             return False
         if request.conn_id in life.requests and not request.is_message and self._in_coroutines:
@@ -4621,10 +4636,16 @@ class Mongrel2Connection:
             websocket.check(now)
 
     def finish_receiving(self, seconds: float) -> None:
-        """Give out what is on its way, until a moment of silence or for `seconds`; then `recv()` raises EOFError."""
+        """Give out what is on its way, until a moment of silence or for `seconds`; answer more with 503, until all that
+        was given out has had its answer; then `recv()` raises EOFError."""
         self._last_turn = time.monotonic() + seconds
-        for websocket in [*self._life.websockets.values()] if self._life is not None else ():
+        if self._life is None:
+            return
+        for websocket in [*self._life.websockets.values()]:
             websocket.close(1001, "going away")
+        for request in self._life.requests.values():
+            if request.is_endless:
+                eventlet.hubs.get_hub().schedule_call_global(0, request.end_coroutine)
 
     def close(self) -> None:
         """Let go of Mongrel2, after a second at most for replies that are still to be sent."""
@@ -5170,6 +5191,9 @@ class HTTPConnection:
         self.head_timeout = self.keep_alive = self.GRACE
         for websocket in [*self._websockets]:
             websocket.close(1001, "going away")
+        for client in self._clients:
+            if client.request is not None and client.request.is_endless:
+                self.call_soon(client.request.end_coroutine)
         now = time.monotonic()
         for client in self._clients:
             if client.request is None:

@@ -1,0 +1,84 @@
+"""Chat: several rooms, who is in them, and what was said before one came; WebSockets that carry JSON.
+
+    python chat.py                      (http://127.0.0.1:6767)
+    brubeck_lite chat:app --bind 0.0.0.0:8000
+    brubeck_lite chat:app --mongrel2 tcp://127.0.0.1:9999 tcp://127.0.0.1:9998
+
+A browser sends {"text": ...}, and gets {"history": [line, ...]} once, {"line": line} when somebody says something and
+{"rooms": {room: [name, ...]}} when somebody comes or goes. The rooms are in this process: it is the only worker.
+"""
+
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from brubeck_lite import Brubeck, Channel, Request, Response, WebSocket, static_file
+
+STATIC = Path(__file__).parent / "static"
+
+app = Brubeck()
+app.static("/static", STATIC)
+
+
+class Room:
+    """Those who are in it, the last lines, and the channel by which all of them get the next one."""
+
+    def __init__(self) -> None:
+        self.people: dict[WebSocket, str] = {}
+        self.history: deque[dict[str, Any]] = deque(maxlen=100)
+        self.channel = Channel()
+
+    def say(self, name: str, text: str) -> None:
+        line = {"name": name, "text": text, "time": time.time()}
+        self.history.append(line)
+        self.channel.publish({"line": line})
+
+
+ROOMS = {name: Room() for name in ("birdland", "blackhawk", "storyville")}
+
+
+def tell_who_is_here() -> None:
+    rooms = {name: sorted({*room.people.values()}) for name, room in ROOMS.items()}  # two tabs are one name
+    for room in ROOMS.values():
+        room.channel.publish({"rooms": rooms})
+
+
+def read_text(message: str | bytes) -> str:
+    """What somebody wants to say; nothing, if this is not the JSON that we expect."""
+    try:
+        given = json.loads(message)
+    except (ValueError, RecursionError):
+        return ""
+    text = given.get("text") if isinstance(given, dict) else None
+    return text.strip()[:1000] if isinstance(text, str) else ""
+
+
+@app.get("/")
+def index(request: Request) -> Response:
+    return static_file(request, "chat.html", STATIC)
+
+
+@app.websocket("/rooms/<room_name>", max_message=16 << 10)
+def talk(ws: WebSocket, room_name: str) -> None:
+    """The whole stay of one browser in one room."""
+    room, name = ROOMS.get(room_name), ws.request.query.get("name", "").strip()[:30]
+    if room is None or not name:  # a browser never sees a 404 for a WebSocket, but it sees why one was closed
+        ws.close(1008, "that room does not exist" if name else "one needs a name here")
+        return
+    ws.follow(room.channel)
+    ws.send({"history": [*room.history]})
+    room.people[ws] = name
+    try:
+        tell_who_is_here()
+        for message in ws:
+            if text := read_text(message):
+                room.say(name, text)
+    finally:  # the browser left, or vanished
+        del room.people[ws]
+        tell_who_is_here()
+
+
+if __name__ == "__main__":
+    app.run()

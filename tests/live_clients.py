@@ -1,0 +1,484 @@
+"""Clients of program_faults.py that look at each byte they get, and what they are for: experiments with faults, whose
+figures tests/benchmarks/faults prints and tests/test_live_faults.py asserts. Each gives lines (what was seen, whether
+that is right)."""
+
+from __future__ import annotations
+
+import base64
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import socket
+import struct
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from support import Mongrel2, behind_http, behind_mongrel2, output, wait_for
+
+Lines = list[tuple[str, bool]]
+HEAD = re.compile(rb"HTTP/1\.1 (200 OK|101 Switching Protocols)\r\n(?:[A-Za-z-]+: [^\r\n]*\r\n)+\r\n")
+SECONDS = 10.0  # for what should be so at once, on a machine that is busy
+
+
+class Wrong(Exception):
+    """A byte that is not this client's."""
+
+
+class Client:
+    """One connection with a token of its own. OSError when it ends; Wrong for any byte that should not be there."""
+
+    def __init__(self, port: int, life: int = 0, token: str = "") -> None:
+        self.token = (token or uuid.uuid4().hex).encode()
+        self._life, self._received = life, b""
+        self.late = 0.0  # seconds until what we ask for begins
+        self.socket = socket.create_connection(("127.0.0.1", port), SECONDS)
+        self._key = base64.b64encode(os.urandom(16))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.socket.close()
+
+    def request(self, path: str, is_websocket: bool = False, query: str = "") -> bytes:
+        """The request for what this path says to our token."""
+        target = f"{path}/{self.token.decode()}?life={self._life}&late={self.late}&{query}"
+        upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n"
+        fields = upgrade % self._key if is_websocket else b""
+        return b"GET %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (target.encode(), fields)
+
+    def ask(self, path: str, query: str = "") -> None:
+        self.socket.sendall(self.request(path, query=query))
+
+    def upgrade(self, path: str) -> None:
+        """Open a WebSocket."""
+        self.socket.sendall(self.request(path, is_websocket=True))
+        accept = base64.b64encode(hashlib.sha1(self._key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        self._take_head(b"101", b"Sec-WebSocket-Accept: " + accept)
+
+    def say(self, message: bytes) -> None:
+        """Send a short text in a frame."""
+        self.socket.sendall(struct.pack("!BB4x", 0x81, 0x80 | len(message)) + message)
+
+    def take_head(self, body: bytes = b"Transfer-Encoding: chunked") -> None:
+        """The head of our answer, which has this field."""
+        self._take_head(b"200", b"X-Token: " + self.token, body)
+
+    def _take_head(self, status: bytes, *fields: bytes) -> None:
+        while b"\r\n\r\n" not in self._received:
+            self._receive()
+            self._check(self._received.startswith(b"HTTP/1.1 "[: len(self._received)]))
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
+        match, lines = HEAD.fullmatch(head + b"\r\n\r\n"), head.split(b"\r\n")
+        if match is None or not match[1].startswith(status) or any(lines.count(field) != 1 for field in fields):
+            raise Wrong(f"{self.token!r} got the head {head!r}")
+
+    def take(self, expected: bytes) -> None:
+        """Exactly these bytes."""
+        while expected:
+            if not self._received:
+                self._receive()
+            size = min(len(expected), len(self._received))
+            self._check(self._received[:size] == expected[:size])
+            expected, self._received = expected[size:], self._received[size:]
+
+    def take_chunk(self, payload: bytes) -> None:
+        self.take(b"%x\r\n%b\r\n" % (len(payload), payload))
+
+    def take_answer(self) -> None:
+        """The answer that is our token."""
+        self.take_head(b"Content-Length: %d" % len(self.token))
+        self.take(self.token)
+
+    def take_json(self) -> bytes:
+        """A body that is an object without objects."""
+        self.take_head(b"Content-Type: application/json")
+        while b"}" not in self._received:
+            self._receive()
+        return self._received
+
+    def take_number(self, before: bytes, after: bytes) -> int:
+        """The number between these; the length that goes before both, of a chunk or in a frame, is `%d` in `before`."""
+        while (match := re.match(rb".{,4}?%b(\d+)%b" % (re.escape(before), re.escape(after)), self._received)) is None:
+            self._check(len(self._received) < 200)
+            self._receive()
+        return int(match[1])
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether nothing comes for so long."""
+        self.socket.settimeout(seconds)
+        try:
+            self._receive()
+        except TimeoutError:
+            return True
+        return False
+
+    def vanish(self, with_reset: bool) -> None:
+        if with_reset:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def _receive(self) -> None:
+        data = self.socket.recv(1 << 16)
+        if not data:
+            raise ConnectionError("the end")
+        self._received += data
+
+    def _check(self, is_right: bool) -> None:
+        if not is_right:
+            raise Wrong(f"{self.token!r} got {self._received[:300]!r}")
+
+
+def frame(payload: bytes) -> bytes:
+    """A short text as a server sends it."""
+    return bytes([0x81, len(payload)]) + payload
+
+
+# What clients do for a while. Each raises OSError when its connection ends, and Wrong.
+
+
+def poll(client: Client, seconds: float) -> None:
+    client.ask("/poll", f"seconds={seconds / 2}")
+    client.take_answer()
+
+
+def be_held(client: Client, seconds: float) -> None:
+    client.ask("/held")
+    if not client.is_silent(seconds):
+        raise Wrong(f"{client.token!r} got something while it was held")
+
+
+def read_stream(client: Client, seconds: float) -> None:
+    client.ask("/stream")
+    client.take_head()
+    for number in range(int(seconds / 0.02)):
+        client.take_chunk(b"%b:%d\n" % (client.token, number))
+
+
+def read_quiet(client: Client, seconds: float) -> None:
+    client.ask("/quiet")
+    client.take_head()
+    client.take_chunk(client.token)
+    if not client.is_silent(seconds):
+        raise Wrong(f"{client.token!r} got a second piece")
+
+
+def wait_unbegun(client: Client, seconds: float) -> None:
+    client.ask("/unbegun")
+    if not client.is_silent(seconds):
+        raise Wrong(f"{client.token!r} got something of a stream that had nothing")
+
+
+def read_pipelined(client: Client, seconds: float) -> None:
+    """Three requests at once."""
+    client.socket.sendall(
+        client.request("/poll", query=f"seconds={seconds / 3}") + client.request("/stream") + client.request("/poll")
+    )
+    client.take_answer()
+    client.take_head()
+    for number in range(int(seconds / 0.05)):
+        client.take_chunk(b"%b:%d\n" % (client.token, number))
+
+
+def read_events(client: Client, seconds: float) -> None:
+    client.ask("/events")
+    client.take_head()
+    client.take_chunk(b":\n\n")
+    first = client.take_number(b"\r\ndata: %b:" % client.token, b"\n\n\r\n")
+    for number in range(first, first + int(seconds / 0.05)):
+        client.take_chunk(b"data: %b:%d\n\n" % (client.token, number))
+
+
+def talk(client: Client, seconds: float) -> None:
+    client.upgrade("/echo")
+    for number in range(int(seconds / 0.02)):
+        client.say(b"%d" % number)
+        client.take(frame(b"%b:%d" % (client.token, number)))
+        time.sleep(0.02)
+
+
+def follow(client: Client, seconds: float) -> None:
+    client.upgrade("/follow")
+    first = client.take_number(client.token + b":", b"\x81")
+    for number in range(first, first + int(seconds / 0.05)):
+        client.take(frame(b"%b:%d" % (client.token, number)))
+
+
+KINDS = [poll, be_held, read_stream, read_quiet, wait_unbegun, read_pipelined, read_events, talk, follow]
+FOLLOWERS = (read_events, follow)
+
+
+class Crowd:
+    """Threads, so many of each kind, that connect again and again, each time with a new token (followers share it by
+    threes)."""
+
+    def __init__(self, port: int, count: int, kinds: list[Callable[[Client, float], None]] | None = None) -> None:
+        self.right, self.ended, self.wrong = 0, 0, list[str]()
+        self.life = 0  # of Mongrel2, which the clients tell
+        self._port, self._running = port, True
+        self._threads = [
+            threading.Thread(target=self._live, args=(kind, number), daemon=True)
+            for kind in kinds or KINDS
+            for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _live(self, kind: Callable[[Client, float], None], number: int) -> None:
+        chance = random.Random(f"{kind.__name__} {number}")
+        while self._running:
+            life = self.life
+            shared = f"{kind.__name__}-{number // 3}-{life}-{int(time.monotonic()) // 5}" if kind in FOLLOWERS else ""
+            try:
+                with Client(self._port, life, shared and hashlib.md5(shared.encode()).hexdigest()) as client:
+                    client.late = chance.choice([0, 0, 0, 0.5, 1])
+                    kind(client, chance.uniform(0.2, 2.5))
+                    client.vanish(chance.random() < 0.5)
+                self.right += 1
+            except Wrong as error:
+                self.wrong.append(f"{kind.__name__}: {error}")
+            except OSError:
+                self.ended += 1
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        self._running = False
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+# Experiments
+
+
+def state(port: int, child: subprocess.Popen[str]) -> collections.Counter[str]:
+    """What is in the process."""
+    with Client(port) as client:
+        client.ask("/state")
+        text = client.take_json()
+        counts = collections.Counter(json.loads(text))
+        counts["descriptors"] = len([*Path(f"/proc/{child.pid}/fd").iterdir()])
+    return counts
+
+
+def left_behind(port: int, child: subprocess.Popen[str], before: collections.Counter[str]) -> dict[str, int]:
+    """What is in the process beyond what there was before: nothing, some seconds later at the latest."""
+    deadline = time.monotonic() + SECONDS
+    while (left := state(port, child) - before) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    return dict(left)
+
+
+def idle_share(child: subprocess.Popen[str]) -> float:
+    """The share of a second in which the process does something though nobody asks for it."""
+
+    def ticks() -> int:
+        return sum(map(int, Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+    before = ticks()
+    time.sleep(1)
+    return (ticks() - before) / os.sysconf("SC_CLK_TCK")
+
+
+def told(left: dict[str, int]) -> str:
+    return "nothing is left behind" if not left else f"left behind: {json.dumps(left)}"
+
+
+def log_line(child: subprocess.Popen[str], name: str) -> tuple[str, bool]:
+    """Whether the log is free of tracebacks."""
+    traces = output(child).count("Traceback")
+    return f"{name}: tracebacks in the log: {traces}", traces == 0
+
+
+def warm_up(port: int, child: subprocess.Popen[str]) -> collections.Counter[str]:
+    """What there is when everything was used once."""
+    for kind in KINDS:
+        with Client(port) as client:
+            kind(client, 0.2)
+    return state(port, child)
+
+
+def restart(times: int, each: int, resumes_within: float) -> Lines:
+    """Mongrel2 is killed and started again with everything open."""
+    resumed, former = [], collections.Counter[str]()
+    with Mongrel2() as mongrel2, behind_mongrel2("program_faults:app", mongrel2) as child:
+        before = warm_up(mongrel2.port, child)
+        crowd = Crowd(mongrel2.port, each)
+        try:
+            for _ in range(times):
+                time.sleep(random.uniform(0.8, 1.5))
+                mongrel2.kill()
+                crowd.life += 1
+                time.sleep(0.1)
+                mongrel2.start()
+                began = time.monotonic()
+                while time.monotonic() - began < SECONDS:
+                    with contextlib.suppress(OSError), Client(mongrel2.port, crowd.life) as client:
+                        client.socket.settimeout(2)
+                        poll(client, 0)
+                        break
+                resumed.append(time.monotonic() - began)
+                former += former_life(mongrel2.port, child, crowd.life)
+            time.sleep(1)
+        finally:
+            crowd.stop()
+        left = left_behind(mongrel2.port, child, before)
+        logged = log_line(child, "mongrel2")
+    share = f"{times} restarts of Mongrel2 with streams, polls and WebSockets open"
+    return [
+        (f"{share}: {crowd.right:,} clients had theirs, {crowd.ended:,} were cut off", crowd.right > times),
+        (f"clients with a byte of another's: {len(crowd.wrong)} {' '.join(crowd.wrong[:2])}", not crowd.wrong),
+        (f"of the former lives, seconds later: {told(dict(former))}", not former),
+        (f"at the end: {told(left)}", not left),
+        (f"service resumed after at most {max(resumed):.2f} s", max(resumed) < resumes_within),
+        logged,
+    ]
+
+
+def former_life(port: int, child: subprocess.Popen[str], life: int) -> collections.Counter[str]:
+    """What still runs for clients of another life of Mongrel2."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        counts = state(port, child)
+        # "poll 3": of the third life; that of clients which gave none is the first's.
+        former = {key: count for key, count in counts.items() if re.fullmatch(r"[a-z]+ \d+", key)}
+        former = {key: count for key, count in former.items() if int(key.split()[1]) != life}
+        if counts["objects _Life"] != 1:
+            former["lives"] = counts["objects _Life"] - 1
+        if not former or time.monotonic() > deadline:
+            return collections.Counter(former)
+        time.sleep(0.2)
+
+
+PATHS = ["/poll", "/held", "/stream", "/quiet", "/unbegun", "/events", "/endless", "/large",
+         "/echo", "/follow", "/elsewhere", "/pour", "/brief"]  # fmt: skip
+WEBSOCKETS = ("/echo", "/follow", "/elsewhere", "/pour", "/brief")
+
+
+class Door:
+    """The program behind "http" or "mongrel2", for experiments one after the other. Each begins and ends with nothing
+    but what there was at the start."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Door:
+        if self.name == "http":
+            self.child, self.port = self._stack.enter_context(behind_http("program_faults:app"))
+        else:
+            mongrel2 = self._stack.enter_context(Mongrel2())
+            self.child, self.port = self._stack.enter_context(behind_mongrel2("program_faults:app", mongrel2)), mongrel2.port
+        self._before = warm_up(self.port, self.child)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def vanish(self, count: int) -> Lines:
+        """Clients that connect, ask and are gone: before the end of their request, at once, or after what came first."""
+        chance, window = random.Random(count), list[Client]()
+        for number in range(count + 40):
+            if len(window) == 40 or number >= count:
+                client = window.pop(chance.randrange(len(window)))
+                if chance.random() < 0.3:
+                    with contextlib.suppress(OSError):
+                        client.is_silent(0.01)
+                client.vanish(chance.random() < 0.5)
+            if number < count:
+                client, path = Client(self.port), chance.choice(PATHS)
+                client.late = chance.choice([0, 0, 0, 0.3])
+                request = client.request(path, path in WEBSOCKETS)
+                if chance.random() < 0.1:
+                    request = request[: chance.randrange(len(request))]
+                elif chance.random() < 0.1:
+                    request = client.request(chance.choice(PATHS[:8])) + request
+                client.socket.sendall(request)
+                window.append(client)
+        told, is_right = self._left_behind()
+        share = idle_share(self.child)
+        return [
+            (f"{self.name}: {count:,} clients asked and vanished: {told}", is_right),
+            (f"{self.name}: then the process was busy for {share:.0%} of a second", share < 0.5),
+            self._log(),
+        ]
+
+    def annoy(self, each: int, asks: int) -> Lines:
+        """Clients that are slow in all ways, while others ask."""
+        with contextlib.ExitStack() as stack:
+            slow = [stack.enter_context(Client(self.port)) for _ in range(8 * each)]
+            kinds = iter(["", "/endless", "/large", "/pour", "/poll", "/stream", "/quiet", "/echo"])
+            by_path = {next(kinds): slow[at : at + each] for at in range(0, len(slow), each)}
+            dribbling = by_path.pop("")
+            for path, clients in by_path.items():
+                for client in clients:
+                    client.socket.sendall(client.request(path, path in WEBSOCKETS))
+                    if path in ("/endless", "/large", "/pour"):
+                        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    else:
+                        client.socket.shutdown(socket.SHUT_WR)
+            crowd = Crowd(self.port, 2)
+            served = 0
+            for at in range(asks):
+                for client in dribbling:
+                    with contextlib.suppress(OSError):  # Mongrel2 ends it after a few pieces
+                        client.socket.sendall(b"GET /dribble HTTP/1.1"[at % 20 : at % 20 + 1])
+                with Client(self.port) as client:
+                    poll(client, 0.02)
+                    served += 1
+            crowd.stop()
+            answered = 0
+            for client in by_path["/poll"] if self.name == "http" else ():
+                client.take_answer()
+                answered += 1
+        told, is_right = self._left_behind()
+        lines = [
+            (f"{self.name}: beside {len(slow)} clients that dribble, read nothing or half-close, {served} of {asks} "
+             f"asked and were served, {crowd.right} had what they should, {crowd.ended} were cut off, {len(crowd.wrong)} "
+             "had something wrong", served == asks and crowd.right > 0 and not crowd.ended and not crowd.wrong),
+            (f"{self.name}: when they had left: {told}", is_right),
+            self._log(),
+        ]  # fmt: skip
+        if self.name == "http":
+            lines.append((f"http: {answered} of {each} that half-closed after asking were answered", answered == each))
+        return lines
+
+    def compute(self, seconds: float, each: int, asks: int = 50) -> Lines:
+        """A handler keeps the process to itself, with everything open."""
+        crowd = Crowd(self.port, each)
+        time.sleep(0.5)
+        with Client(self.port) as busy:
+            busy.ask("/compute", f"seconds={seconds}")
+            time.sleep(seconds / 4)
+            began = time.monotonic()
+            clients = [Client(self.port) for _ in range(asks)]
+            for client in clients:
+                client.ask("/poll", "seconds=0")
+            for client in clients:
+                with client:
+                    client.take_answer()
+            waited = time.monotonic() - began
+            busy.take_answer()
+        crowd.stop()
+        is_right = waited < seconds + SECONDS / 2 and crowd.right > 0 and not crowd.ended and not crowd.wrong
+        return [
+            (f"{self.name}: while a handler computed for {seconds} s {asks} asked and were answered within {waited:.2f} s; "
+             f"of the others {crowd.right} had what they should, {crowd.ended} were cut off, {len(crowd.wrong)} had "
+             "something wrong", is_right),
+            self._log(),
+        ]  # fmt: skip
+
+    def _left_behind(self) -> tuple[str, bool]:
+        left = left_behind(self.port, self.child, self._before)
+        return told(left), not left
+
+    def _log(self) -> tuple[str, bool]:
+        return log_line(self.child, self.name)

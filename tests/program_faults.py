@@ -1,0 +1,220 @@
+"""The program of the tests of faults: whatever it says to a client has that client's token in it, and GET /state tells
+what there is in the process."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+
+import eventlet
+import greenlet
+
+import brubeck_lite
+from brubeck_lite import Brubeck, Channel, Request, Response, WebSocket, event_stream
+
+app = Brubeck()
+Respond = Callable[[Request], Response]
+alive: Counter[str] = Counter()  # by "KIND LIFE", with the life that the client gave: handlers and iterators that run
+channels: defaultdict[str, Channel] = defaultdict(Channel)
+CACHED = ("Framing", "Headers")  # of heads that were seen lately
+DICTIONARIES = {
+    "_Life": ["requests", "credits", "waiting", "websockets", "uploads"],
+    "HTTPConnection": ["_clients", "_websockets"],
+    "Load": ["waiting"],
+}
+
+
+@contextlib.contextmanager
+def counted(kind: str, request: Request) -> Iterator[None]:
+    key = f"{kind} {request.query.get('life', '')}"
+    alive[key] += 1
+    try:
+        yield
+    finally:
+        alive[key] -= 1
+
+
+@app.wrap
+def late(handler: Respond) -> Respond:
+    """Handlers begin as late as the client says, and their answers too, perhaps when that is gone."""
+
+    def respond(request: Request) -> Response:
+        seconds = request.get_argument("late", 0.0, float)
+        time.sleep(seconds)
+        response = handler(request)
+        time.sleep(seconds)
+        return response
+
+    return respond
+
+
+def answer(token: str, body: str | bytes | Iterator[str]) -> Response:
+    return Response(body, headers={"X-Token": token})
+
+
+@app.route("/state/<token>")
+def state(request: Request, token: str) -> Response:
+    """How many there are of what must not be left behind. Parked coroutines wait for the next message: they may."""
+    gc.collect()
+    counts: Counter[str] = Counter({key: count for key, count in alive.items() if count})
+    for thing in gc.get_objects():
+        kind = type(thing)
+        if kind.__module__ == "brubeck_lite" and kind.__name__ not in CACHED:
+            counts[f"objects {kind.__name__}"] += 1
+            for name in DICTIONARIES.get(kind.__name__, ()):
+                counts[f"ids {name}"] += len(getattr(thing, name))
+            if kind is brubeck_lite.Load:
+                counts["busy"] += thing.busy
+            elif kind is brubeck_lite.Receivers:
+                counts["coroutines"] -= len(thing._parked)
+        elif issubclass(kind, greenlet.greenlet):
+            counts["coroutines"] += not thing.dead
+    hub = eventlet.hubs.get_hub()
+    counts["listeners"] = len(hub.get_readers()) + len(hub.get_writers())
+    counts["listened to"] = sum(len(one.subscriptions) + len(one.followers) for one in channels.values())
+    return Response(json.dumps(counts), 200, {"X-Token": token}, "application/json")
+
+
+@app.on_start
+def begin() -> None:
+    """Each channel says its name, all the time."""
+
+    def publish() -> None:
+        for number in range(1 << 40):
+            for name, channel in [*channels.items()]:
+                channel.publish(f"{name}:{number}")
+                if not channel.subscriptions and not channel.followers:
+                    del channels[name]
+            time.sleep(0.05)
+
+    eventlet.spawn(publish)
+
+
+# Handlers that wait
+
+
+@app.route("/poll/<token>")
+def poll(request: Request, token: str) -> Response:
+    """Runs to its end, whether or not its client is there."""
+    with counted("poll", request):
+        time.sleep(request.get_argument("seconds", 0.5, float))
+    return answer(token, token)
+
+
+@app.route("/held/<token>", cancel=True)
+def held(request: Request, token: str) -> Response:
+    with counted("held", request):
+        time.sleep(600)
+    return answer(token, token)
+
+
+@app.route("/compute/<token>")
+def compute(request: Request, token: str) -> Response:
+    deadline = time.monotonic() + request.get_argument("seconds", 1.0, float)
+    while time.monotonic() < deadline:
+        pass
+    return answer(token, token)
+
+
+@app.route("/large/<token>")
+def large(request: Request, token: str) -> Response:
+    return answer(token, f"{token}\n" * (8 << 20 >> 5))
+
+
+# Streams
+
+
+@app.route("/stream/<token>")
+def stream(request: Request, token: str) -> Response:
+    def pieces() -> Iterator[str]:
+        with counted("stream", request):
+            for number in range(1 << 40):
+                yield f"{token}:{number}\n"
+                time.sleep(0.02)
+
+    return answer(token, pieces())
+
+
+@app.route("/quiet/<token>")
+def quiet(request: Request, token: str) -> Response:
+    """Waits for long after its first piece."""
+
+    def pieces() -> Iterator[str]:
+        with counted("quiet", request):
+            yield token
+            time.sleep(600)
+
+    return answer(token, pieces())
+
+
+@app.route("/unbegun/<token>")
+def unbegun(request: Request, token: str) -> Response:
+    """Waits for long before its first piece."""
+
+    def pieces() -> Iterator[str]:
+        with counted("unbegun", request):
+            time.sleep(600)
+            yield token
+
+    return answer(token, pieces())
+
+
+@app.route("/endless/<token>")
+def endless(request: Request, token: str) -> Response:
+    """As fast as the client reads."""
+
+    def pieces() -> Iterator[str]:
+        with counted("endless", request):
+            while True:
+                yield f"{token}\n" * 2000
+
+    return answer(token, pieces())
+
+
+@app.route("/events/<token>")
+def events(request: Request, token: str) -> Response:
+    response = event_stream(channels[token])
+    response.headers["X-Token"] = token
+    return response
+
+
+# WebSockets
+
+
+@app.websocket("/echo/<token>")
+def echo(ws: WebSocket, token: str) -> None:
+    with counted("echo", ws.request):
+        for message in ws:
+            ws.send(f"{token}:{message}")
+
+
+@app.websocket("/follow/<token>")
+def follow(ws: WebSocket, token: str) -> None:
+    with counted("follow", ws.request):
+        ws.follow(channels[token])
+        for _ in ws:
+            pass
+
+
+@app.websocket("/pour/<token>")
+def pour(ws: WebSocket, token: str) -> None:
+    with counted("pour", ws.request):
+        while True:
+            ws.send(f"{token}\n" * 2000)
+
+
+@app.websocket("/elsewhere/<token>")
+def elsewhere(ws: WebSocket, token: str) -> None:
+    """Does not receive."""
+    with counted("elsewhere", ws.request):
+        time.sleep(600)
+
+
+@app.websocket("/brief/<token>")
+def brief(ws: WebSocket, token: str) -> None:
+    with counted("brief", ws.request):
+        ws.send(token)
