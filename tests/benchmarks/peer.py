@@ -93,11 +93,17 @@ class Peer:
             except zmq.Again:
                 self.replies.poll(5)
 
+    def reply(self, flags: int = 0) -> bytes:
+        """The next reply, as `recv` has it; what keeps connections alive is none."""
+        while b":X " in (reply := bytes(self.replies.recv(flags)))[:60]:
+            pass
+        return reply
+
     def ask(self, path: str, seconds: float = 10.0) -> bytes:
         """The next reply after this one request; AssertionError where there is none."""
         self.send(message(1, path))
         assert self.replies.poll(int(seconds * 1000)), f"no reply to {path}"
-        return bytes(self.replies.recv())
+        return self.reply()
 
     def await_handler(self) -> None:
         """Ask until a handler answers (some lose their first reply), and forget what else they say."""
@@ -125,7 +131,7 @@ class Peer:
                 poller.modify(self.requests, 0)
             with contextlib.suppress(zmq.Again):
                 for _ in range(100):
-                    replies.append(self.replies.recv(zmq.NOBLOCK))
+                    replies.append(self.reply(zmq.NOBLOCK))
             if before == sent + len(replies):
                 assert poller.poll(30_000), f"{len(messages) - len(replies)} replies are missing"
         seconds, busy = time.perf_counter() - began, time.thread_time() - busy
