@@ -872,6 +872,7 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 EVENT_STREAM = "text/event-stream"
 _BODILESS = frozenset([204, 304])
+_WHOLE = frozenset([bytes, dict, list, type(None)])  # what surely is no stream
 _HTML_FIELD = ("Content-Type", HTML)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
@@ -2070,6 +2071,12 @@ def decode_text(payload: bytes) -> str:
         raise ProtocolError("a text is not UTF-8", 1007) from None
 
 
+def check_opcode(first: int) -> None:
+    """ProtocolError for the first octet of a frame with a reserved bit or opcode (RFC 6455, 5.2)."""
+    if first & 0x70 or first & 0x0F not in (CONTINUATION, TEXT_MESSAGE, BINARY_MESSAGE, CLOSE, PING, PONG):
+        raise ProtocolError("a frame has a reserved bit or opcode", 1002)
+
+
 def unmask(key: bytes, payload: bytes) -> bytes:
     """What a client masked (RFC 6455, 5.3)."""
     size = len(payload)
@@ -2127,8 +2134,7 @@ class FrameReader:
         opcode = first & 0x0F
         if not second & 0x80:
             raise ProtocolError("a client masks its frames", 1002)
-        if first & 0x70 or opcode not in (CONTINUATION, TEXT_MESSAGE, BINARY_MESSAGE, CLOSE, PING, PONG):
-            raise ProtocolError("a frame has a reserved bit or opcode", 1002)
+        check_opcode(first)
         if opcode >= CLOSE and (not first & 0x80 or second & 0x7F > 125):
             raise ProtocolError("a control frame is whole, and has at most 125 bytes", 1002)
         if opcode < CLOSE and (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
@@ -2139,7 +2145,8 @@ class FrameReader:
         if is_last and not self._fragments:
             message = self._opcode, payload
         else:
-            self._fragments.append(payload)
+            if payload:
+                self._fragments.append(payload)
             self._total += len(payload)
             if not is_last:
                 return None
@@ -2172,6 +2179,8 @@ def check_handshake(request: Request, origins: str | Iterable[str] | None) -> No
     """HTTPError unless this is a right request for a WebSocket (RFC 6455, 4.2.1): 426 without Upgrade or for another
     version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all)."""
     headers = request.headers
+    if request.method != "GET" or "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        abort(400, "a WebSocket begins with a GET that has no body")
     upgrades = [token.strip().lower() for token in headers.get("upgrade", "").split(",")]
     if "websocket" not in upgrades or "upgrade" not in headers.get("connection", "").lower():
         abort(426, "this is a WebSocket")
@@ -2818,6 +2827,11 @@ def _pieces_inside(request: Request, pieces: Pieces, inner: Place) -> Iterator[b
         pieces.close()
 
 
+def _talk_inside(request: Request, inner: Place, handler: Handler, ws: Any, **arguments: Any) -> None:
+    request.enter(inner)
+    handler(ws, **arguments)
+
+
 def _route_for(method: str) -> Callable[..., Callable[[T], T]]:
     def route(self: Brubeck, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
         return self.route(rule, [method], name, **options)
@@ -3025,6 +3039,8 @@ class Brubeck:
                 response = other.handle(request).signed(request)
             finally:
                 inner = request.enter(outer)
+            if isinstance(response, Upgrade):
+                response.handler = functools.partial(_talk_inside, request, inner, response.handler)
             if isinstance(response.body, Pieces):
                 response.body = Pieces(_pieces_inside(request, response.body, inner))
             return response
@@ -3139,7 +3155,12 @@ class Brubeck:
                 value = route.call(request, *positional)
             else:
                 value = route.call(request, **named) if named else route.call(request)
-            return Response(value) if type(value) is str else to_response(value, self.json_dumps)
+            if type(value) is str:
+                return Response(value)
+            if type(value) in _WHOLE:
+                return to_response(value, self.json_dumps)
+            with request.limited(None, True):  # the first piece of a stream may take its time
+                return to_response(value, self.json_dumps)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
@@ -3772,7 +3793,9 @@ class _Pump:
             for value in self._iterator:
                 self._values.put((value, None))
             self._values.put((None, StopIteration()))
-        except Exception as error:
+        except greenlet.GreenletExit:
+            raise
+        except BaseException as error:
             self._values.put((None, error))
 
     def get(self, timeout: float) -> Any:
@@ -3855,11 +3878,14 @@ class WebSocket:
         self._was_told = self._has_answered = self._is_pinged = False
         self._coroutine: greenlet.greenlet | None = None
         self._followed: list[Channel] = []
+        self._farewell: tuple[int, str, bytes] | None = None  # the client's, which is still to be answered
 
     # -- for handlers
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         """The next message: str for a text, bytes for binary; None after `timeout` seconds, and once it is closed."""
+        if not self._inbox:
+            self._say_farewell()
         if not self._inbox and self.closed is None:
             self._reader.wait(timeout)
         if not self._inbox:
@@ -3880,6 +3906,9 @@ class WebSocket:
         closed."""
         frame = format_message(message)
         while self.closed is None and self._unsent > self.MAX_UNSENT:
+            if self._writer.is_waiting():  # another coroutine sends, too
+                eventlet.sleep(0.05)
+                continue
             before = self._unsent
             self._writer.wait(self.PATIENCE)
             if self._unsent >= before:
@@ -3905,8 +3934,9 @@ class WebSocket:
 
     def follow(self, channel: Channel) -> None:
         """Send on whatever the channel publishes, until it is closed."""
-        self._followed.append(channel)
-        channel.followers.add(self)
+        if self.closed is None:
+            self._followed.append(channel)
+            channel.followers.add(self)
 
     # -- for channels and connections
 
@@ -3927,11 +3957,12 @@ class WebSocket:
         if opcode == CLOSE:
             code, reason = parse_close(payload)
             self._has_answered = True
-            if self.closed is None:
-                self._write(format_frame(CLOSE, payload[:2]))
-                self._note_end(code, reason)
-            self._writer.wake_soon()
-        elif self.closed is not None:
+            self._farewell = code, reason, format_frame(CLOSE, payload[:2])
+            if self._inbox:  # which the handler may still want to answer
+                eventlet.hubs.get_hub().schedule_call_global(1.0, self._say_farewell)
+            else:
+                self._say_farewell()
+        elif self.closed is not None or self._farewell is not None:
             return
         elif opcode == PING:
             self.push(format_frame(PONG, payload))
@@ -3945,8 +3976,17 @@ class WebSocket:
                 self._pause()
             self._reader.wake_soon()
 
+    def _say_farewell(self) -> None:
+        if self.closed is None and self._farewell is not None:
+            code, reason, frame = self._farewell
+            self._write(frame)
+            self._note_end(code, reason)
+        self._writer.wake_soon()
+
     def check(self, now: float) -> None:
         """Ask for a sign of life, or note that there was none: called once a second."""
+        if self._unread >= self.MAX_UNREAD:
+            self.heard = now  # it is we who do not listen
         silence = now - self.heard
         if silence < self.IDLE or self.closed is not None:
             self._is_pinged = False
@@ -4140,10 +4180,11 @@ class _Life:
         """Note that a connection is no more."""
         self.credits.pop(conn_id, None)
         request = self.requests.pop(conn_id, None)
-        if request is not None:
+        while request is not None:
             request.connected = False
             if request.coroutine is not None:
                 eventlet.hubs.get_hub().schedule_call_global(0, request.end_coroutine)
+            request = request.after
         if conn_id in self.websockets:
             self.websockets.pop(conn_id).vanish()
         if conn_id in self.uploads:
@@ -4229,15 +4270,25 @@ class _Gatherer:
     def __init__(self, send: Callable[[bytes], bool]) -> None:
         self._send, self._gathered = send, bytearray()
         self._count, self._next_second = 0, 0.0
+        self._late: Any = None  # sends what has gathered, where nothing more comes
 
     def __call__(self, data: bytes) -> bool:
         self._gathered += data
         if self._count < self.FEW or len(self._gathered) > self.LARGE or time.monotonic() >= self._next_second:
             return self.flush()
+        if self._late is None:
+            self._late = eventlet.spawn_after(max(0.0, self._next_second - time.monotonic()), self._flush_late)
         return True
+
+    def _flush_late(self) -> None:
+        self._late = None
+        self.flush()
 
     def flush(self) -> bool:
         """Send what was gathered."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
         if self._count >= self.MOST:
             eventlet.sleep(max(0.0, self._next_second - time.monotonic()))
         now = time.monotonic()
@@ -4577,7 +4628,9 @@ class Mongrel2Connection:
             return False
         websocket.heard = time.monotonic()
         try:
-            websocket.take(int(flags, 16) & 0x0F, request.body)
+            first = int(flags, 16)
+            check_opcode(first)
+            websocket.take(first & 0x0F, request.body)
         except ProtocolError as error:
             websocket.fail(error.status, str(error))
         return True
@@ -4652,6 +4705,8 @@ class Mongrel2Connection:
         self._last_turn = 0.0
         if self._life is not None:
             self._life.uploads.clear()  # Mongrel2 goes on with them
+            for request in [*self._life.requests.values()]:
+                self.close_client(request)
             self._life.close(1000)
             self._life = None
         if self._context is not None:
@@ -4864,7 +4919,8 @@ class _HTTPClient:
             websocket.let_go()
             request.keep_alive = False
             if websocket.closed != (1006, ""):
-                self._linger()
+                with contextlib.suppress(OSError):
+                    self._linger()
 
     def is_there(self) -> bool:
         """Whether the client has not ended the connection."""

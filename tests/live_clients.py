@@ -1,6 +1,6 @@
-"""Clients of program_faults.py that look at each byte they get, and what they are for: experiments with faults, whose
-figures tests/benchmarks/faults prints and tests/test_live_faults.py asserts. Each gives lines (what was seen, whether
-that is right)."""
+"""Clients of program_faults.py that look at each byte they get, and experiments with faults, of which
+tests/benchmarks/faults prints the table and tests/test_live_faults.py asserts that all is right. An experiment gives
+lines: what was seen, and whether that is right."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from support import Mongrel2, behind_http, behind_mongrel2, output, wait_for
 
 Lines = list[tuple[str, bool]]
 HEAD = re.compile(rb"HTTP/1\.1 (200 OK|101 Switching Protocols)\r\n(?:[A-Za-z-]+: [^\r\n]*\r\n)+\r\n")
+BUSY = r"[a-z]+ \d+|objects (?:Channel|_\w+WebSocket|Pieces)"  # names in the program's state
 SECONDS = 10.0  # for what should be so at once, on a machine that is busy
 
 
@@ -106,8 +107,9 @@ class Client:
         return self._received
 
     def take_number(self, before: bytes, after: bytes) -> int:
-        """The number between these; the length that goes before both, of a chunk or in a frame, is `%d` in `before`."""
-        while (match := re.match(rb".{,4}?%b(\d+)%b" % (re.escape(before), re.escape(after)), self._received)) is None:
+        """The number between these, after the length of a chunk or the head of a frame."""
+        pattern = re.compile(rb".{,4}?%b(\d+)%b" % (re.escape(before), re.escape(after)), re.DOTALL)
+        while (match := pattern.match(self._received)) is None:
             self._check(len(self._received) < 200)
             self._receive()
         return int(match[1])
@@ -218,15 +220,15 @@ FOLLOWERS = (read_events, follow)
 
 class Crowd:
     """Threads, so many of each kind, that connect again and again, each time with a new token (followers share it by
-    threes)."""
+    threes), for at most `longest` seconds and what is late."""
 
-    def __init__(self, port: int, count: int, kinds: list[Callable[[Client, float], None]] | None = None) -> None:
-        self.right, self.ended, self.wrong = 0, 0, list[str]()
+    def __init__(self, port: int, count: int, longest: float = 2.5) -> None:
+        self.right, self.ended, self.wrong = 0, list[str](), list[str]()
         self.life = 0  # of Mongrel2, which the clients tell
-        self._port, self._running = port, True
+        self._port, self._longest, self._running = port, longest, True
         self._threads = [
             threading.Thread(target=self._live, args=(kind, number), daemon=True)
-            for kind in kinds or KINDS
+            for kind in KINDS
             for number in range(count)
         ]
         for thread in self._threads:
@@ -239,14 +241,14 @@ class Crowd:
             shared = f"{kind.__name__}-{number // 3}-{life}-{int(time.monotonic()) // 5}" if kind in FOLLOWERS else ""
             try:
                 with Client(self._port, life, shared and hashlib.md5(shared.encode()).hexdigest()) as client:
-                    client.late = chance.choice([0, 0, 0, 0.5, 1])
-                    kind(client, chance.uniform(0.2, 2.5))
+                    client.late = chance.choice([0, 0, 0, 0.2, 0.4]) * self._longest
+                    kind(client, chance.uniform(0.2, self._longest))
                     client.vanish(chance.random() < 0.5)
                 self.right += 1
             except Wrong as error:
                 self.wrong.append(f"{kind.__name__}: {error}")
-            except OSError:
-                self.ended += 1
+            except OSError as error:
+                self.ended.append(f"{kind.__name__}: {error!r}")
                 time.sleep(0.02)
 
     def stop(self) -> None:
@@ -254,6 +256,13 @@ class Crowd:
         for thread in self._threads:
             thread.join(30)
             assert not thread.is_alive()
+
+    def told(self) -> str:
+        ended, wrong = (f"{len(them):,} {them[:2] or ''}".strip() for them in (self.ended, self.wrong))
+        return f"{self.right:,} of all kinds had what is theirs, cut off: {ended}, wrong: {wrong}"
+
+    def is_right(self) -> bool:
+        return self.right > 0 and not self.ended and not self.wrong
 
 
 # Experiments
@@ -289,20 +298,20 @@ def idle_share(child: subprocess.Popen[str]) -> float:
 
 
 def told(left: dict[str, int]) -> str:
-    return "nothing is left behind" if not left else f"left behind: {json.dumps(left)}"
+    return f"left behind: {json.dumps(left) if left else 'nothing'}"
 
 
 def log_line(child: subprocess.Popen[str], name: str) -> tuple[str, bool]:
-    """Whether the log is free of tracebacks."""
     traces = output(child).count("Traceback")
     return f"{name}: tracebacks in the log: {traces}", traces == 0
 
 
 def warm_up(port: int, child: subprocess.Popen[str]) -> collections.Counter[str]:
-    """What there is when everything was used once."""
-    for kind in KINDS:
+    """What there is when it was used a little, and that has ended."""
+    for kind in (poll, read_stream, talk):
         with Client(port) as client:
             kind(client, 0.2)
+    wait_for(lambda: not any(re.fullmatch(BUSY, key) for key in state(port, child)), what="the end of what began")
     return state(port, child)
 
 
@@ -334,7 +343,7 @@ def restart(times: int, each: int, resumes_within: float) -> Lines:
         logged = log_line(child, "mongrel2")
     share = f"{times} restarts of Mongrel2 with streams, polls and WebSockets open"
     return [
-        (f"{share}: {crowd.right:,} clients had theirs, {crowd.ended:,} were cut off", crowd.right > times),
+        (f"{share}: {crowd.right:,} clients had theirs, {len(crowd.ended):,} were cut off", crowd.right > times),
         (f"clients with a byte of another's: {len(crowd.wrong)} {' '.join(crowd.wrong[:2])}", not crowd.wrong),
         (f"of the former lives, seconds later: {told(dict(former))}", not former),
         (f"at the end: {told(left)}", not left),
@@ -376,7 +385,8 @@ class Door:
             self.child, self.port = self._stack.enter_context(behind_http("program_faults:app"))
         else:
             mongrel2 = self._stack.enter_context(Mongrel2())
-            self.child, self.port = self._stack.enter_context(behind_mongrel2("program_faults:app", mongrel2)), mongrel2.port
+            self.child = self._stack.enter_context(behind_mongrel2("program_faults:app", mongrel2))
+            self.port = mongrel2.port
         self._before = warm_up(self.port, self.child)
         return self
 
@@ -384,7 +394,7 @@ class Door:
         self._stack.close()
 
     def vanish(self, count: int) -> Lines:
-        """Clients that connect, ask and are gone: before the end of their request, at once, or after what came first."""
+        """Clients that connect, ask and are gone: before the end of their request, at once, or soon."""
         chance, window = random.Random(count), list[Client]()
         for number in range(count + 40):
             if len(window) == 40 or number >= count:
@@ -408,10 +418,9 @@ class Door:
         return [
             (f"{self.name}: {count:,} clients asked and vanished: {told}", is_right),
             (f"{self.name}: then the process was busy for {share:.0%} of a second", share < 0.5),
-            self._log(),
         ]
 
-    def annoy(self, each: int, asks: int) -> Lines:
+    def annoy(self, each: int, asks: int, longest: float) -> Lines:
         """Clients that are slow in all ways, while others ask."""
         with contextlib.ExitStack() as stack:
             slow = [stack.enter_context(Client(self.port)) for _ in range(8 * each)]
@@ -425,7 +434,7 @@ class Door:
                         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                     else:
                         client.socket.shutdown(socket.SHUT_WR)
-            crowd = Crowd(self.port, 2)
+            crowd = Crowd(self.port, 2, longest)
             served = 0
             for at in range(asks):
                 for client in dribbling:
@@ -441,19 +450,17 @@ class Door:
                 answered += 1
         told, is_right = self._left_behind()
         lines = [
-            (f"{self.name}: beside {len(slow)} clients that dribble, read nothing or half-close, {served} of {asks} "
-             f"asked and were served, {crowd.right} had what they should, {crowd.ended} were cut off, {len(crowd.wrong)} "
-             "had something wrong", served == asks and crowd.right > 0 and not crowd.ended and not crowd.wrong),
+            (f"{self.name}: beside {len(slow)} clients that dribble, read nothing or half-close {served} of {asks} "
+             f"were served; {crowd.told()}", served == asks and crowd.is_right()),
             (f"{self.name}: when they had left: {told}", is_right),
-            self._log(),
         ]  # fmt: skip
         if self.name == "http":
             lines.append((f"http: {answered} of {each} that half-closed after asking were answered", answered == each))
         return lines
 
-    def compute(self, seconds: float, each: int, asks: int = 50) -> Lines:
+    def compute(self, seconds: float, each: int, longest: float, asks: int = 50) -> Lines:
         """A handler keeps the process to itself, with everything open."""
-        crowd = Crowd(self.port, each)
+        crowd = Crowd(self.port, each, longest)
         time.sleep(0.5)
         with Client(self.port) as busy:
             busy.ask("/compute", f"seconds={seconds}")
@@ -468,17 +475,15 @@ class Door:
             waited = time.monotonic() - began
             busy.take_answer()
         crowd.stop()
-        is_right = waited < seconds + SECONDS / 2 and crowd.right > 0 and not crowd.ended and not crowd.wrong
         return [
-            (f"{self.name}: while a handler computed for {seconds} s {asks} asked and were answered within {waited:.2f} s; "
-             f"of the others {crowd.right} had what they should, {crowd.ended} were cut off, {len(crowd.wrong)} had "
-             "something wrong", is_right),
-            self._log(),
+            (f"{self.name}: {asks} who asked while a handler computed for {seconds} s were answered in {waited:.2f} s; "
+             f"{crowd.told()}", waited < seconds + SECONDS / 2 and crowd.is_right()),
         ]  # fmt: skip
 
     def _left_behind(self) -> tuple[str, bool]:
         left = left_behind(self.port, self.child, self._before)
         return told(left), not left
 
-    def _log(self) -> tuple[str, bool]:
+    def log(self) -> tuple[str, bool]:
+        """Whether the log is free of tracebacks."""
         return log_line(self.child, self.name)

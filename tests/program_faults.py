@@ -79,19 +79,25 @@ def state(request: Request, token: str) -> Response:
     return Response(json.dumps(counts), 200, {"X-Token": token}, "application/json")
 
 
+def publish(number: int, idle: Counter[str]) -> None:
+    for name, channel in [*channels.items()]:
+        channel.publish(f"{name}:{number}")
+        idle[name] = 0 if channel.subscriptions or channel.followers else idle[name] + 1
+        if idle[name] > 40:  # those who asked for it late have come
+            del channels[name], idle[name]
+
+
 @app.on_start
 def begin() -> None:
     """Each channel says its name, all the time."""
 
-    def publish() -> None:
+    def publish_on() -> None:
+        idle: Counter[str] = Counter()
         for number in range(1 << 40):
-            for name, channel in [*channels.items()]:
-                channel.publish(f"{name}:{number}")
-                if not channel.subscriptions and not channel.followers:
-                    del channels[name]
+            publish(number, idle)
             time.sleep(0.05)
 
-    eventlet.spawn(publish)
+    eventlet.spawn(publish_on)
 
 
 # Handlers that wait
@@ -195,6 +201,7 @@ def echo(ws: WebSocket, token: str) -> None:
 @app.websocket("/follow/<token>")
 def follow(ws: WebSocket, token: str) -> None:
     with counted("follow", ws.request):
+        time.sleep(0.1)  # in which its client may vanish
         ws.follow(channels[token])
         for _ in ws:
             pass

@@ -281,7 +281,7 @@ def asleep(ws: WebSocket, seconds: float) -> None:
     except BaseException as error:
         note(ws.request, type(error).__name__)
         raise
-    ws.send([message for message in iter(lambda: ws.receive(0.2), None)])
+    ws.send(list(iter(lambda: ws.receive(0.2), None)))
 
 
 @app.websocket("/patient")
@@ -303,6 +303,15 @@ def follow(ws: WebSocket, name: str) -> None:
     ws.follow(channels[name])
     for _ in ws:
         pass
+
+
+@app.websocket("/follow-late/<name>")
+@noted
+def follow_late(ws: WebSocket, name: str) -> None:
+    """Follows when its client has left already."""
+    for _ in ws:
+        pass
+    ws.follow(channels[name])
 
 
 @app.websocket("/pours/<int:messages>")

@@ -136,7 +136,7 @@ def compare_echoes(row: Row, count: int, rounds: int) -> None:
             read_head(clients[name], b"101")
         for _ in range(rounds):
             for name, client in clients.items():
-                for window in (1, 50):
+                for window in (1,) if name == "eventlet.websocket" else (1, 50):  # that one waits for acknowledgements
                     began = time.perf_counter()
                     for _ in range(count // window):
                         client.sendall(MASKED * window)
@@ -146,10 +146,10 @@ def compare_echoes(row: Row, count: int, rounds: int) -> None:
                         assert data == FRAME * window
                     found.setdefault((name, window), []).append(count / (time.perf_counter() - began))
     medians = {key: statistics.median(rates) for key, rates in found.items()}
-    for window, what in ((1, "echo"), (50, "echo, 50 on their way")):
-        for name in [*SERVERS][1:]:
-            ours, other = medians["ours", window], medians[name, window]
-            aim = 1.0 if name != "Starlette on uvicorn" else None
+    for (name, window), other in medians.items():
+        if name != "ours":
+            what = "echo, one at a time" if window == 1 else f"echo, {window} on their way"
+            ours, aim = medians["ours", window], None if name == "Starlette on uvicorn" else 1.0
             row(what, f"{ours:,.0f}/s", f"{name} {other:,.0f}/s", ours / other, aim, above=True)
 
 
@@ -195,7 +195,7 @@ def compare_streams(row: Row, size: int, rounds: int) -> None:
                     download(door, f"/stream/{len(PIECE) * 100}", len(PIECE) * 100)
                 before = peak(pid), peak(through_pid)
                 download(door, path, size)
-                grown[name] = (peak(pid) - before[0] + peak(through_pid) - before[1]) / 1024
+                grown[name] = max(0, peak(pid) - before[0] + peak(through_pid) - before[1]) / 1024
             for _ in range(rounds):
                 for name, (door, path) in asked.items():
                     rates.setdefault(name, []).append(download(door, path, size))
