@@ -5422,7 +5422,9 @@ main = Server(uuid='f400bf85-4538-4f7a-8908-67e313d515c2', name='main', port=676
               default_host='localhost', hosts=[Host(name='localhost', routes={{{routes}}})])
 
 settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {max_body},
-            'upload.temp_store': '/tmp/upload.XXXXXX'}}
+            'upload.temp_store': '/tmp/upload.XXXXXX',
+            # Connections beyond superpoll.max_fd / hot_dividend (10240 / 4) take the place of the handlers' sockets.
+            'superpoll.hot_dividend': 2}}
 
 servers = [main]
 """

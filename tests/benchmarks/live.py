@@ -1,23 +1,30 @@
 """Connections that live: long polls, WebSockets, streams. What had to be raised for 10,000 of them: the open files of
-each process (`ulimit -n`, 10,000 and some), our `pool_size` (a long poll takes a place in it, a WebSocket does not), and
-Mongrel2's 'superpoll.max_fd' (10,240; three quarters of it are for the connections that are quiet)."""
+each process (`ulimit -n`), our `pool_size` (a long poll takes a place in it, a WebSocket does not), and Mongrel2's
+'superpoll.max_fd' (10,240) and 'superpoll.hot_dividend' (4). The former by the latter are its "hot" places, of which
+each connection and each message on its way to a handler takes one. Where none is left it loses messages, breaks
+connections off (502 in the middle of a WebSocket), or looks at its sockets only twice a second. `ulimit -n` bounds
+max_fd: with 20,000 it takes two Mongrel2s, with 5,000 connections each, before our one process."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import os
+import random
 import re
 import resource
+import select
+import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from live_programs import ASKING, FRAME, MASKED, OPENING, PIECE, ask, read_head
+import support
+from live_programs import DATA, PIECE
 from peer import get, resident_bytes
-from support import Mongrel2, environment, free_port, listens, process, wait_for
 
 Row = Callable[..., None]
 
@@ -26,204 +33,218 @@ OURS = ["-m", "brubeck_lite", "live_programs:ours", "--quiet"]
 SERVERS = {
     "ours": [*OURS, "--bind", "127.0.0.1:{port}"],
     "websockets": [PROGRAMS, "websockets", "{port}"],
-    "Starlette on uvicorn": ["-m", "uvicorn", "live_programs:starlette", "--log-level", "critical", "--port", "{port}",
-                             "--ws-ping-interval", "600", "--ws-ping-timeout", "600"],
     "eventlet.websocket": [PROGRAMS, "eventlet", "{port}"],
-}  # fmt: skip
+    "Starlette on uvicorn": ["-m", "uvicorn", "live_programs:starlette", "--log-level", "critical", "--port", "{port}"],
+}
 THROUGH = "ours through Mongrel2"
+RAISED = "settings = {{'superpoll.max_fd': 20000, 'superpoll.hot_dividend': 2, "
 
-
-class LargeMongrel2(Mongrel2):
-    """One that takes 10,000 connections."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        config = self.folder / "mongrel2.conf"
-        config.write_text(config.read_text().replace("settings = {", "settings = {'superpoll.max_fd': 20000, 'superpoll.hot_dividend': 3, "))
-        m2sh = ["m2sh", "load", "-config", "mongrel2.conf", "-db", "config.sqlite"]
-        subprocess.run(m2sh, cwd=self.folder, check=True, capture_output=True)
+GET = "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+UPGRADE = (
+    "GET {} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\r\n\r\n"
+)
+TEXT = b"x" * 100
+MASKED, FRAME = b"\x81\xe4\0\0\0\0" + TEXT, b"\x81\x64" + TEXT  # as a client and as a server sends it
+RELEASED = re.compile(rb"(?s)HTTP/1.1 200 OK\r\n.*\r\n\r\nreleased")
 
 
 @contextlib.contextmanager
-def serving(name: str, files: str = ".") -> Iterator[tuple[int, int]]:
-    """One of the servers: its port and process id."""
-    variables = {**environment(measured=False), "FILES": files}
+def serving(name: str, files: str = ".") -> Iterator[tuple[list[int], int]]:
+    """One of the servers: its ports (there are two Mongrel2s before ours) and process id."""
+    variables = {**support.environment(measured=False), "FILES": files}
     variables["PYTHONPATH"] += f":{Path(__file__).parent}"
     with contextlib.ExitStack() as stack:
-        if name == THROUGH:
-            mongrel2 = stack.enter_context(LargeMongrel2())
-            port, command = mongrel2.port, [*OURS, "--mongrel2", mongrel2.pull, mongrel2.pub]
-        else:
-            port = free_port()
-            command = [part.format(port=port) for part in SERVERS[name]]
-        child = stack.enter_context(process([sys.executable, *command], env=variables))
-        wait_for(lambda: listens(port) or child.poll() is not None, 20, name)
-        if command[:4] == OURS:
+        doors = [stack.enter_context(support.Mongrel2()) for _ in range(2 if name == THROUGH else 0)]
+        ports = [door.port for door in doors] or [support.free_port()]
+        command = [part.format(port=ports[0]) for part in SERVERS.get(name, OURS)]
+        command += [part for door in doors for part in ("--mongrel2", door.pull, door.pub)]
+        child = stack.enter_context(support.process([sys.executable, *command], env=variables))
+        support.wait_for(lambda: support.listens(ports[0]) or child.poll() is not None, 20, name)
+        for port in ports if name in ("ours", THROUGH) else ():
             assert get(port, "/", 10) == b"Take five!"
-        yield port, child.pid
+        yield ports, child.pid
 
 
-@contextlib.contextmanager
-def crowd(kind: str, port: int, count: int) -> Iterator[Callable[[], float]]:
-    """So many clients in one process, which have opened: call it to have all of them get something."""
-    command = [sys.executable, PROGRAMS, "crowd", kind, str(port), str(count)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdin and child.stdout
-        assert child.stdout.readline() == "open\n", "not all could connect"
-
-        def release() -> float:
-            print(file=child.stdin, flush=True)
-            return float(child.stdout.readline())
-
-        yield release
-        child.stdin.close()
+def ask(port: int, text: str) -> socket.socket:
+    """A connection on which this request was sent, from any address of the loopback: one has not ports enough."""
+    client = socket.create_connection(("127.0.0.1", port), 60, (f"127.0.{random.randrange(1, 255)}.1", 0))
+    client.sendall(text.encode())
+    return client
 
 
-def warm_up(kind: str, port: int) -> None:
-    with crowd(kind, port, 20) as release:
-        release()
-    time.sleep(0.5)
+def read_head(client: socket.socket, status: bytes) -> bytes:
+    """Read the head of an answer, and what came with it of the body."""
+    head, line, body = b"", b"", b""
+    while not line:
+        piece = client.recv(2000)
+        assert piece, head
+        head, line, body = (head + piece).partition(b"\r\n\r\n")
+    assert head[8:].startswith(b" %b " % status), head
+    return body
 
 
-def measure_polls(row: Row, count: int) -> None:
-    """Long polls held by one process and released at once."""
-    for name in ("ours", THROUGH):
-        with serving(name) as (port, pid):
-            warm_up("poll", port)
-            before = resident_bytes(pid)
-            with crowd("poll", port, count) as release:
-                each = (resident_bytes(pid) - before) / count / 1024
-                seconds = release()
-        what = f"{count:,} long polls, {name}"
-        row(what, f"{each:.1f} KB each, all answered in {seconds:.2f} s", "12 KB", each / 12, 1.0)
+def hold(kind: str, count: int, ports: list[int]) -> dict[int, socket.socket]:
+    """So many clients that wait, by descriptor: for the answer to a poll, or on a WebSocket."""
+    clients: dict[int, socket.socket] = {}
+    while len(clients) < count:
+        opening = GET.format("/hold") if kind == "long polls" else UPGRADE.format("/all")
+        some = [ask(ports[number % len(ports)], opening) for number in range(min(100, count - len(clients)))]
+        clients.update({client.fileno(): client for client in some})
+        for client in some if kind == "WebSockets" else ():
+            assert read_head(client, b"101") == b""
+        while kind == "long polls" and int(get(ports[0], "/held", 10)) < len(clients):
+            time.sleep(0.01)
+    return clients
 
 
-def compare_crowds(row: Row, count: int, rounds: int) -> None:
-    """WebSockets that all are open at the same time at all servers, and messages from one to all, in turns."""
-    seconds: dict[str, list[float]] = {}
-    memory = {}
-    with contextlib.ExitStack() as stack:
-        crowds = {}
-        for name in ("ours", THROUGH, "websockets", "Starlette on uvicorn"):
-            port, pid = stack.enter_context(serving(name))
-            warm_up("ws", port)
-            before = resident_bytes(pid)
-            crowds[name] = pid, before, stack.enter_context(crowd("ws", port, count))
-        for _ in range(rounds):
-            for name, (*_, release) in crowds.items():
-                seconds.setdefault(name, []).append(release())
-        for name, (pid, before, _) in crowds.items():
-            memory[name] = (resident_bytes(pid) - before) / count / 1024
-    medians = {name: statistics.median(measured) for name, measured in seconds.items()}
-    what = f"{count:,} WebSockets"
-    for name in ("ours", THROUGH):
-        row(f"{what}, {name}", f"{memory[name]:.1f} KB each", "16 KB", memory[name] / 16, 1.0)
-        row(f"one message to all, {name}", f"{medians[name]:.2f} s until the last", "1 s", medians[name], 1.0)
-    for name in ("websockets", "Starlette on uvicorn"):
-        row(what, f"{memory['ours']:.1f} KB each", f"{name} {memory[name]:.1f} KB", memory["ours"] / memory[name], None)
-        ours, other = medians["ours"], medians[name]
-        row("one message to all", f"{ours:.2f} s", f"{name} {other:.2f} s", ours / other, None)
+def release(kind: str, clients: dict[int, socket.socket], port: int) -> float:
+    """Have the server send something to all; the seconds until the last of them has it. AssertionError where one gets
+    anything else, or nothing, or more."""
+    waiting, poll = dict.fromkeys(clients, b""), select.epoll()
+    for descriptor in clients:
+        poll.register(descriptor, select.EPOLLIN)
+    began = time.perf_counter()
+    if kind == "long polls":
+        releasing = ask(port, GET.format("/release"))
+    else:
+        releasing = next(iter(clients.values()))
+        releasing.sendall(MASKED)
+    while waiting:
+        events = poll.poll(60)
+        assert events, f"{len(waiting)} clients got nothing"
+        for descriptor, _ in events:
+            piece = clients[descriptor].recv(10_000)
+            waiting[descriptor] += piece
+            if waiting[descriptor] == FRAME or RELEASED.fullmatch(waiting[descriptor]):
+                del waiting[descriptor]
+            else:
+                assert piece and len(waiting[descriptor]) < 1000, waiting[descriptor]
+    seconds = time.perf_counter() - began
+    assert not poll.poll(0.1), "some got more"
+    return seconds
 
 
-def compare_echoes(row: Row, count: int, rounds: int) -> None:
-    """Messages there and back on one WebSocket: one at a time, and 50 on their way."""
-    found: dict[tuple[str, int], list[float]] = {}
+def compare_crowds(row: Row, kind: str, names: list[str], count: int, rounds: int, aim: float) -> None:
+    """Clients that wait, of one server after the other: KB for each, and seconds in which something reaches all."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            with serving(name) as (ports, pid):
+                for size in (20, count):  # the first ones warm it up
+                    before = resident_bytes(pid)
+                    clients = hold(kind, size, ports)
+                    each = (resident_bytes(pid) - before) / size / 1024
+                    seconds = release(kind, clients, ports[0])
+                    for client in clients.values():
+                        client.close()
+                    time.sleep(0.3)
+                found[name].append((each, seconds))
+    medians = {name: [*map(statistics.median, zip(*rows, strict=True))] for name, rows in found.items()}
+    what, (ours, our_seconds) = f"{count:,} {kind}", medians["ours"]
+    for name, (each, seconds) in medians.items():
+        if name in ("ours", THROUGH):
+            row(f"{what}, {name}", f"{each:.1f} KB each", f"{aim:.0f} KB", each / aim, 1.0)
+            row(f"{what}, {name}, to all", f"{seconds:.2f} s", "1 s", seconds, 1.0 if kind == "WebSockets" else None)
+        else:
+            row(what, f"{ours:.1f} KB each", f"{name} {each:.1f} KB", ours / each, None)
+            row(f"{what}, to all", f"{our_seconds:.2f} s", f"{name} {seconds:.2f} s", our_seconds / seconds, None)
+
+
+def compare_echoes(row: Row, rounds: int) -> None:
+    """1,000 messages there and back on one WebSocket, in many rounds, client and server on one core: who wakes whom on
+    which core is luck."""
+    rates: dict[str, list[float]] = {"ours": [], "websockets": [], "eventlet.websocket": []}
     with contextlib.ExitStack() as stack:
         clients = {}
-        for name in SERVERS:
-            port, _ = stack.enter_context(serving(name))
-            clients[name] = stack.enter_context(ask(port, OPENING.format("/echo")))
+        for name in rates:
+            (port,), pid = stack.enter_context(serving(name))
+            os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
+            clients[name] = stack.enter_context(ask(port, UPGRADE.format("/echo")))
             read_head(clients[name], b"101")
+        stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         for _ in range(rounds):
             for name, client in clients.items():
-                for window in (1,) if name == "eventlet.websocket" else (1, 50):  # that one waits for acknowledgements
-                    began = time.perf_counter()
-                    for _ in range(count // window):
-                        client.sendall(MASKED * window)
-                        data = client.recv(1 << 16)
-                        while len(data) < len(FRAME) * window:
-                            data += client.recv(1 << 16)
-                        assert data == FRAME * window
-                    found.setdefault((name, window), []).append(count / (time.perf_counter() - began))
-    medians = {key: statistics.median(rates) for key, rates in found.items()}
-    for (name, window), other in medians.items():
-        if name != "ours":
-            what = "echo, one at a time" if window == 1 else f"echo, {window} on their way"
-            ours, aim = medians["ours", window], None if name == "Starlette on uvicorn" else 1.0
-            row(what, f"{ours:,.0f}/s", f"{name} {other:,.0f}/s", ours / other, aim, above=True)
+                began = time.perf_counter()
+                for _ in range(1000):
+                    client.sendall(MASKED)
+                    assert client.recv(1000) == FRAME
+                rates[name].append(1000 / (time.perf_counter() - began))
+    ours, *others = (statistics.median(measured) for measured in rates.values())
+    for name, other in zip([*rates][1:], others, strict=True):
+        row("echo, one WebSocket", f"{ours:,.0f}/s", f"{name} {other:,.0f}/s", ours / other, 1.0, above=True)
 
 
 def download(port: int, path: str, size: int) -> float:
-    """Megabytes a second of an answer with a body of so many bytes, or chunks with so many in them."""
-    buffer = memoryview(bytearray(1 << 20))
-    began = time.perf_counter()
-    with ask(port, ASKING.format(path)) as client:
-        head, _, body = client.recv(2000).partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200 OK"), head
-        wanted = size
-        if b"chunked" in head:
-            wanted += size // len(PIECE) * len(b"%x\r\n\r\n" % len(PIECE)) + len(b"0\r\n\r\n")
-        got, last = len(body), body
-        while got < wanted:
+    """Megabytes a second of an answer of so many bytes, with the framing of chunks."""
+    buffer, began = memoryview(bytearray(1 << 20)), time.perf_counter()
+    with ask(port, GET.format(path)) as client:
+        size = left = size - len(read_head(client, b"200"))
+        while left > 0:
             count = client.recv_into(buffer)
-            assert count, f"{wanted - got} bytes are missing"
-            got, last = got + count, buffer[:count]
-        assert got == wanted and (wanted == size or bytes(last).endswith(b"0\r\n\r\n"))
-        return size / (time.perf_counter() - began) / 1e6
+            assert count, f"{left} bytes are missing"
+            left -= count
+        assert left == 0
+    return size / (time.perf_counter() - began) / 1e6
 
 
-def peak(pid: int) -> int:
-    """The most memory that a process has had in use, in KB."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1])
+def compare_streams(row: Row, pieces: int, rounds: int) -> None:
+    """A large stream in chunks, beside a static file of the same size."""
+    size, stream, static = pieces * len(PIECE), list[float](), list[float]()
+    chunked = size + pieces * len(b"10000\r\n\r\n") + len(b"0\r\n\r\n")
 
+    def peak() -> int:
+        return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0])
 
-def compare_streams(row: Row, size: int, rounds: int) -> None:
-    """A large stream, beside a static file of the same size."""
-    rates: dict[str, list[float]] = {}
-    grown = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, serving("ours", folder) as ((port,), pid):
         with open(f"{folder}/large.bin", "wb") as file:
-            for _ in range(size // len(PIECE)):
-                file.write(PIECE)
-        with serving("ours", folder) as (port, pid), serving(THROUGH) as (through, through_pid):
-            asked = {"stream": (port, f"/stream/{size}"), "file": (port, "/files/large.bin"),
-                     THROUGH: (through, f"/stream/{size}")}  # fmt: skip
-            for name, (door, path) in asked.items():
-                if name != "file":
-                    download(door, f"/stream/{len(PIECE) * 100}", len(PIECE) * 100)
-                before = peak(pid), peak(through_pid)
-                download(door, path, size)
-                grown[name] = max(0, peak(pid) - before[0] + peak(through_pid) - before[1]) / 1024
-            for _ in range(rounds):
-                for name, (door, path) in asked.items():
-                    rates.setdefault(name, []).append(download(door, path, size))
-    stream, static, through_rate = (statistics.median(measured) for measured in rates.values())
-    what = f"stream of {size / 1e9:.1f} GB"
-    row(what, f"{stream:,.0f} MB/s", f"static file {static:,.0f} MB/s", stream / static, 0.5, above=True)
-    row(f"{what} through Mongrel2", f"{through_rate:,.0f} MB/s", f"embedded {stream:,.0f} MB/s",
-        through_rate / stream, None, above=True)  # fmt: skip
-    for name in ("stream", THROUGH):
-        row(f"{what}, peak of memory, {name}", f"grew by {grown[name]:.1f} MB", "4 MB", grown[name] / 4, 1.0)
+            file.writelines(PIECE for _ in range(pieces))
+        assert get(port, "/stream/100", 10) == PIECE * 100
+        before = peak()
+        for _ in range(rounds):
+            stream.append(download(port, f"/stream/{pieces}", chunked))
+            static.append(download(port, "/files/large.bin", size))
+        grown = peak() - before
+    ours, other, what = statistics.median(stream), statistics.median(static), f"stream of {size / 1e9:.2f} GB"
+    row(what, f"{ours:,.0f} MB/s", f"static file {other:,.0f} MB/s", ours / other, 0.5, above=True)
+    row(f"{what}, peak of memory", f"{grown / 1024:+.1f} MB", "4 MB", grown / 4096, 1.0)
 
 
 def measure_credits(row: Row, count: int, size: int, rate: int) -> None:
-    """Clients that read at a steady rate, through Mongrel2 with download.flow_control."""
-    with serving(THROUGH) as (port, _):
-        command = [sys.executable, PROGRAMS, "readers", str(port), str(count), str(size), str(rate)]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    row(f"{count} clients at {rate / 1e6:.0f} MB/s through Mongrel2", f"{told[0]} whole", f"{count}, {float(told[1]):.1f} s",
-        int(told[0]) / count, 1.0, above=True)  # fmt: skip
-    assert int(told[0]) == count
+    """Clients that each read a body of their own at this many bytes a second, through Mongrel2 with
+    download.flow_control: every other one a stream."""
+    with serving(THROUGH) as ((port, _), _):
+        paths = [f"/body/{number * 997}/{size}" for number in range(count)]
+        clients = [ask(port, GET.replace("1.1", "1.0").format(path)) for path in paths]
+        for client in clients:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)  # so that Mongrel2 feels how slow it is
+        got = {client: bytearray(read_head(client, b"200")) for client in clients}
+        began, reading = time.perf_counter(), [*clients]
+        while reading:
+            for client in [*reading]:
+                while len(got[client]) < rate * (time.perf_counter() - began):
+                    if not (piece := client.recv(1 << 14)):
+                        reading.remove(client)
+                        break
+                    got[client] += piece
+            time.sleep(0.005)
+        seconds = time.perf_counter() - began
+    whole = sum(got[client] == DATA[number * 997 :][:size] for number, client in enumerate(clients))
+    what = f"{count} clients of Mongrel2 at {rate / 1e6:.0f} MB/s each"
+    row(what, f"{whole} whole, {seconds:.1f} s", f"{count}, {size / rate:.1f} s", whole / count, 1.0, above=True)
+    assert whole == count
 
 
 def compare_live(row: Row, short: bool) -> None:
     """All of it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    measure_polls(row, 500 if short else 10_000)
-    compare_crowds(row, 500 if short else 10_000, 1 if short else 5)
-    compare_echoes(row, 1_000 if short else 10_000, 1 if short else 5)
-    compare_streams(row, len(PIECE) * (500 if short else 16_000), 1 if short else 3)
-    measure_credits(row, 20 if short else 200, 300_000 if short else 3_000_000, 1_000_000)
+    support.CONFIG = support.CONFIG.replace("settings = {{", RAISED)
+    count, rounds = (500, 1) if short else (10_000, 3)
+    compare_crowds(row, "long polls", ["ours", THROUGH], count, rounds, 12)
+    others = [] if short else ["Starlette on uvicorn"]
+    compare_crowds(row, "WebSockets", ["ours", THROUGH, "websockets", *others], count, rounds, 16)
+    compare_echoes(row, 3 if short else 31)
+    compare_streams(row, 500 if short else 16_000, rounds)
+    measure_credits(row, 20 if short else 200, 500_000 if short else 3_000_000, 1_000_000)
