@@ -850,12 +850,17 @@ class HandlerTimeout(BaseException):
 class CoroutineRequest(Request):
     """A request of a door of ours, which has a coroutine for it."""
 
+    has_left = False  # its door was told so of the client, once
+
     @contextlib.contextmanager
     def limited(self, seconds: float | None, cancel: bool) -> Iterator[None]:
         current = greenlet.getcurrent()
         timer = seconds and eventlet.hubs.get_hub().schedule_call_global(seconds, current.throw, HandlerTimeout)
         self.coroutine = current if cancel else None
         try:
+            if cancel and self.has_left:
+                self.is_cancelled = True
+                raise greenlet.GreenletExit
             yield
         finally:
             self.coroutine = None
@@ -1584,7 +1589,10 @@ class Mongrel2Request(CoroutineRequest):
             self.path, self.refused = path.decode("latin-1"), error
         if self.path[:1] != "/" and not self.is_message and self.refused is None:
             self.refused = HTTPError(400, "the path must begin with /")
-        if not _BODY_FIELDS.isdisjoint(fields) and self.method != "WEBSOCKET":
+        kind = fields.get("METHOD")
+        if not _BODY_FIELDS.isdisjoint(fields) and kind == "WEBSOCKET_HANDSHAKE":
+            self.refuse(400, "a WebSocket begins with a GET that has no body")
+        elif not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
             self._check_body(fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
 
     def _wants_more(self) -> bool:
@@ -3538,6 +3546,8 @@ class Load:
     def uncounted(self) -> Iterator[None]:
         """For what is there to last, such as a WebSocket: it takes no room in the pool."""
         self.busy -= 1
+        if self.waiting:
+            eventlet.spawn_n(self.take_waiting)
         try:
             yield
         finally:
@@ -4030,7 +4040,8 @@ class WebSocket:
         self._resume()
         code = 1000
         try:
-            handler(self, **arguments)
+            if self.closed is None:
+                handler(self, **arguments)
         except (ConnectionError, greenlet.GreenletExit) as error:
             if self.closed is None:
                 code = 1011
@@ -4181,7 +4192,7 @@ class _Life:
         self.credits.pop(conn_id, None)
         request = self.requests.pop(conn_id, None)
         while request is not None:
-            request.connected = False
+            request.connected, request.has_left = False, True
             if request.coroutine is not None:
                 eventlet.hubs.get_hub().schedule_call_global(0, request.end_coroutine)
             request = request.after
@@ -4509,7 +4520,7 @@ class Mongrel2Connection:
                 return
             except zmq.Again:
                 self._sleep(0.005)  # the queue is full: Mongrel2 is behind
-                if life.has_ended():
+                if not life.alive or life.has_ended():
                     break
         self.dropped += 1
 
@@ -4559,6 +4570,8 @@ class Mongrel2Connection:
         """Send a part of an answer in as many messages as the client has room for: with download.flow_control Mongrel2
         ends a connection for which more than its credits would wait. A client that makes no room for 30 seconds is
         closed. False if it is gone."""
+        if not request.connected:
+            return False
         life, conn_id = request.life, request.conn_id
         room = None if life is None else life.credits.get(conn_id)
         if life is None or room is None:
@@ -4567,9 +4580,9 @@ class Mongrel2Connection:
         while room < len(payload):
             if room > 0:
                 payload = memoryview(payload)
+                life.credits[conn_id] -= room  # before the reply, which may wait
                 self.reply(request, payload[:room])
                 payload = payload[room:]
-                life.credits[conn_id] -= room
             elif not self._wait_for_room(life, conn_id):
                 logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
                 self.close_client(request)
@@ -4582,6 +4595,9 @@ class Mongrel2Connection:
         return True
 
     def _stream(self, request: Mongrel2Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
+        if not request.connected:
+            pieces.close()
+            return 0
         send = functools.partial(self._reply_in_credits, request)
         close = functools.partial(self.close_client, request)
         if request.life is not None and request.conn_id in request.life.credits:
@@ -4602,7 +4618,8 @@ class Mongrel2Connection:
         life = cast(_Life, request.life)
         life.websockets[request.conn_id] = websocket
         try:
-            self._reply_in_credits(request, format_head(request, 101, fields, http_date(int(time.time()))))
+            if not self._reply_in_credits(request, format_head(request, 101, fields, http_date(int(time.time())))):
+                return
             with cast(Load, self._load).uncounted():
                 websocket.converse(response.handler, response.arguments)
         finally:
