@@ -335,10 +335,13 @@ _BAD_PATH = "the path is not UTF-8, or has a NUL in it"
 
 def decode_path(octets: bytes) -> str:
     """The octets of a path, percent-decoded already, as strict UTF-8 without NUL; HTTPError 400 for anything else."""
-    with contextlib.suppress(UnicodeDecodeError):
-        if b"\0" not in octets:
-            return octets.decode()
-    raise HTTPError(400, _BAD_PATH)
+    try:
+        path = octets.decode()
+    except UnicodeDecodeError:
+        path = "\0"
+    if "\0" in path:
+        raise HTTPError(400, _BAD_PATH)
+    return path
 
 
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
@@ -1215,9 +1218,11 @@ def find_file(root: str, name: str) -> str | None:
     if _NOT_IN_NAMES.search(name) or any(s in ("", ".", "..") or _RESERVED.fullmatch(s) for s in segments):
         return None
     path = os.path.join(root, name)
+    if not os.path.isfile(path):
+        return None
     if any(map(os.path.islink, itertools.accumulate(segments, os.path.join, initial=root))):
         path = os.path.realpath(path)
-    return path if path.startswith(os.path.join(root, "")) and os.path.isfile(path) else None
+    return path if path.startswith(os.path.join(root, "")) else None
 
 
 def _content_disposition(name: str) -> str:
