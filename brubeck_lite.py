@@ -55,6 +55,7 @@ import hashlib
 import hmac
 import importlib
 import io
+import itertools
 import json
 import logging
 import mimetypes
@@ -78,7 +79,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, Union, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, Union, cast
 from urllib.parse import quote, unquote, unquote_to_bytes, urlencode, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
@@ -93,8 +94,7 @@ T = TypeVar("T")
 
 
 class _Late:
-    """A package that is imported when it is first used: when a server starts, and not with this module. eventlet's
-    warning that it is in maintenance is kept from users, who cannot do anything about it."""
+    """A package that is imported when a server starts; eventlet's warning that it is in maintenance is kept back."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -108,12 +108,29 @@ class _Late:
 
 
 if TYPE_CHECKING:
+    from functools import cached_property as lazy
+
     import eventlet
     import greenlet
     import zmq
     from eventlet.event import Event as Signal
 else:
     eventlet, greenlet, zmq = _Late("eventlet"), _Late("greenlet"), _Late("zmq")
+
+    class lazy:
+        """An attribute that is worked out when first read. (cached_property takes a lock until Python 3.12.)"""
+
+        def __init__(self, compute):
+            self.compute, self.__doc__ = compute, compute.__doc__
+
+        def __set_name__(self, owner, name):
+            self.name = name
+
+        def __get__(self, instance, owner):
+            if instance is None:
+                return self
+            value = instance.__dict__[self.name] = self.compute(instance)
+            return value
 
 
 def in_coroutines() -> bool:
@@ -122,16 +139,11 @@ def in_coroutines() -> bool:
 
 
 class HTTPError(Exception):
-    """An answer that is not the one hoped for: raise it anywhere in a handler (or call `abort`).
-
-    `status` is the HTTP status; `message` a sentence for the client; `headers` go into the answer, like `Allow` in a
-    405.
-    """
+    """An answer that a handler raises: its status, a sentence for the client, and header fields (`Allow` in a 405)."""
 
     def __init__(self, status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, message)
-        self.status = status
-        self.message = message
+        self.status, self.message = status, message
         self.headers: Mapping[str, str] = headers or {}
 
 
@@ -144,36 +156,13 @@ class ProtocolError(ValueError):
 
 
 def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> NoReturn:
-    """End the request here with this status, a sentence for the client and header fields: raises HTTPError."""
+    """End the request here: raises HTTPError."""
     raise HTTPError(status, message, headers)
 
 
 # ---- Request ---------------------------------------------------------------------------------------------------------
 # In: what a door knows of a request. Out: attributes that handlers read, each worked out when first asked for.
 # Nothing here touches a socket; a body is read through the stream that the door supplies.
-
-
-class lazy(Generic[T]):
-    """An attribute that is worked out when first read and then kept. (functools' cached_property takes a lock until
-    Python 3.12, and an attribute of a request belongs to one thread.)"""
-
-    def __init__(self, compute: Callable[[Any], T]) -> None:
-        self.compute = compute
-        self.__doc__ = compute.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> lazy[T]: ...
-    @overload
-    def __get__(self, instance: object, owner: type) -> T: ...
-    def __get__(self, instance: object | None, owner: type) -> T | lazy[T]:
-        if instance is None:
-            return self
-        value = self.compute(instance)
-        instance.__dict__[self.name] = value
-        return value
 
 
 class _Named(Mapping[str, T]):
@@ -224,26 +213,20 @@ class MultiDict(_Named[T]):
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_COOKIE_ESCAPE = re.compile(rb"\\([0-3][0-7][0-7]|.)", re.DOTALL)
-
-
-def _unescape_cookie(match: re.Match[bytes]) -> bytes:
-    escaped = match[1]
-    return bytes([int(escaped, 8)]) if len(escaped) == 3 else escaped
+_COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
 
 
 def parse_cookies(header: str) -> MultiDict[str]:
-    """A Cookie header -> its cookies, in linear time. What has no name or holds control characters is left out, and the
-    others stay (RFC 6265, 5.4; quoted values as Python's http.cookies and werkzeug write them, UTF-8 inside)."""
+    """A Cookie header -> its cookies, in linear time. What has no name or holds control characters is left out (RFC
+    6265, 5.4; quoted values as Python's http.cookies and werkzeug write them, UTF-8 inside)."""
     cookies = []
     for pair in header.split(";"):
-        name, equals, value = pair.partition("=")
-        name, value = name.strip(" \t"), value.strip(" \t")
+        name, equals, value = [part.strip(" \t") for part in pair.partition("=")]
         if not name or not equals or CONTROLS.search(pair):
             continue
         octets = value.encode("latin-1", "replace")
         if len(octets) > 1 and octets[:1] == octets[-1:] == b'"':
-            octets = _COOKIE_ESCAPE.sub(_unescape_cookie, octets[1:-1])
+            octets = _COOKIE_ESCAPE.sub(lambda escape: escape[2] or bytes([int(escape[1], 8)]), octets[1:-1])
         cookies.append((name, octets.decode("utf-8", "replace")))
     return MultiDict(cookies)
 
@@ -272,9 +255,8 @@ def _signature(key: bytes, purpose: str, text: str) -> str:
 def sign(value: str, secrets: Secrets, purpose: str = "") -> str:
     """A value, which stays readable, with the time and a signature (HMAC-SHA256, by the first of the secrets): letters,
     digits, `-`, `_` and `.`. It holds for this `purpose` alone. RuntimeError where there is no secret."""
-    keys = _keys(secrets)
     text = f"{_encode64(value.encode())}.{int(time.time()):x}"
-    return f"{text}.{_signature(keys[0], purpose, text)}"
+    return f"{text}.{_signature(_keys(secrets)[0], purpose, text)}"
 
 
 def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: str = "") -> str | None:
@@ -297,8 +279,7 @@ def dump_json(value: Any) -> str:
 class Session(dict[str, Any]):
     """What a signed cookie holds: `kept` is its text, by which a change of any depth is seen."""
 
-    COOKIE = "session"
-    MAX_AGE = 14 * 24 * 3600  # seconds
+    COOKIE, MAX_AGE = "session", 14 * 24 * 3600  # seconds
 
     def __init__(self, kept: str | None) -> None:
         self.kept = kept or "{}"
@@ -311,16 +292,12 @@ def body_too_large(limit: int) -> HTTPError:
 
 
 class _Body(io.RawIOBase):
-    """The body of a request as it comes out of a door, with its bounds.
-
-    `length` is what the client declared, None where the body ends by itself. Reading raises HTTPError: 413 beyond
-    `limit`, 400 where the client stopped early.
-    """
+    """The body of a request as a door reads it. `length` is what the client declared, None where the body ends by
+    itself. Reading raises HTTPError: 413 beyond `limit`, 400 where the client stopped early."""
 
     def __init__(self, read: Callable[[int], bytes], length: int | None, limit: int) -> None:
         super().__init__()
-        self._read, self._left, self._limit = read, length, limit
-        self._seen = 0
+        self._read, self._left, self._limit, self._seen = read, length, limit, 0
 
     def readable(self) -> bool:
         return True
@@ -331,17 +308,14 @@ class _Body(io.RawIOBase):
         return len(piece)
 
     def readall(self) -> bytes:
-        body = bytearray()
-        while piece := self._take(1 << 16):
-            body += piece
-        return bytes(body)
+        return b"".join(iter(functools.partial(self._take, 1 << 16), b""))
 
     def _take(self, size: int) -> bytes:
         wanted = size if self._left is None else min(size, self._left)
         piece = self._read(wanted) if wanted else b""
-        if wanted and not piece and self._left:
-            abort(400, "the body ended before its Content-Length")
         if self._left is not None:
+            if wanted and not piece:
+                abort(400, "the body ended before its Content-Length")
             self._left -= len(piece)
         self._seen += len(piece)
         if self._seen > self._limit:
@@ -350,10 +324,13 @@ class _Body(io.RawIOBase):
 
 
 def parse_content_length(text: str) -> int:
-    """Digits and nothing else (RFC 9110, 8.6) -> the number; HTTPError 400 for anything else."""
+    """Digits and nothing else (RFC 9110, 8.6) -> the number; ProtocolError for anything else."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        abort(400, "Content-Length is not a number")
+        raise ProtocolError("Content-Length is not a number")
     return int(text)
+
+
+_BAD_PATH = "the path is not UTF-8, or has a NUL in it"
 
 
 def decode_path(octets: bytes) -> str:
@@ -363,17 +340,11 @@ def decode_path(octets: bytes) -> str:
     except UnicodeDecodeError:
         path = "\0"
     if "\0" in path:
-        raise HTTPError(400, "the path is not UTF-8, or has a NUL in it")
+        raise HTTPError(400, _BAD_PATH)
     return path
 
 
-def _latin1_as_utf8(text: str) -> str:
-    """Text that a door decoded as Latin-1, read as the UTF-8 that browsers send."""
-    return text if text.isascii() else text.encode("latin-1", "replace").decode("utf-8", "replace")
-
-
-MAX_FORM_FIELDS = 1000  # also of a query
-MAX_FORM_FILES = 100
+MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
 MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
 MAX_PART_HEAD = 8 << 10
 SPOOLED = 512 << 10  # bytes of a file that are held in memory before it goes to a temporary one
@@ -386,51 +357,37 @@ _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7
 
 
 def parse_parameters(text: str) -> tuple[str, dict[str, str]]:
-    """`form-data; name="a b"` -> the value in lower case, and its parameters by lower-case name (RFC 9110, 5.6.6; in
-    quotes only `\\"` and `\\\\` are escapes, as browsers have it). HTTPError 400 for anything else."""
+    """`form-data; name="a b"` -> value and parameters, their names in lower case (RFC 9110, 5.6.6; in quotes only `\\"`
+    and `\\\\` are escapes, as browsers have it). HTTPError 400 for anything else."""
     value, semicolon, rest = text.partition(";")
-    parameters: dict[str, str] = {}
     if not _PARAMETERS.fullmatch(semicolon + rest):
         abort(400, "a parameter of a header is malformed")
+    parameters: dict[str, str] = {}
     for name, parameter in _PARAMETER.findall(rest):
-        if parameter[:1] == '"':
-            parameter = parameter[1:-1]
-            if "\\" in parameter:
-                parameter = re.sub(r'\\(["\\])', r"\1", parameter)
-        if parameters.setdefault(name.lower(), parameter) is not parameter:
+        if name.lower() in parameters:
             abort(400, "a parameter of a header is there twice")
+        is_quoted = parameter[:1] == '"'
+        parameters[name.lower()] = re.sub(r'\\(["\\])', r"\1", parameter[1:-1]) if is_quoted else parameter
     return value.strip(" \t").lower(), parameters
 
 
-class UploadedFile:
-    """A file of a form: `name` of its field, `filename` (without folders), `content_type` as the client says, `size` in
-    bytes; itself a binary file object. Above 512 KiB it is a temporary file, which disappears with it."""
+class UploadedFile(io.BufferedReader):
+    """A file of a form, a binary file object: `name` of its field, `filename` (without folders), `content_type` as the
+    client says, `size` in bytes. Above 512 KiB it is a temporary file, which disappears with it."""
+
+    name: str = ""  # of the field, not of the temporary file
 
     def __init__(self, name: str, filename: str, content_type: str, file: Any) -> None:
-        self.name, self.filename, self.content_type, self._file = name, filename, content_type, file
         self.size: int = file.seek(0, io.SEEK_END)
         file.seek(0)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._file)
-
-    def __next__(self) -> bytes:
-        return cast(bytes, next(self._file))
-
-    def __enter__(self) -> UploadedFile:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        super().__init__(file)
+        self.name, self.filename, self.content_type = name, filename, content_type
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole file to `path`, in place of what is there."""
-        self._file.seek(0)
+        self.seek(0)
         with open(path, "wb") as target:
-            while piece := self._file.read(1 << 20):
+            while piece := self.read(1 << 20):
                 target.write(piece)
                 if in_coroutines():
                     eventlet.sleep(0)
@@ -442,8 +399,6 @@ class UploadedFile:
 class MultipartReader:
     """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1): ask for the `next_part`, then for each
     `next_piece` of it, to the end. `read(size)` gives the body. HTTPError 400 where it is malformed."""
-
-    __slots__ = ("_at", "_buffer", "_delimiter", "_in_part", "_read")
 
     def __init__(self, read: Callable[[int], bytes], boundary: bytes) -> None:
         self._read, self._delimiter = read, b"\r\n--" + boundary
@@ -492,19 +447,18 @@ class MultipartReader:
 
 def parse_part_head(head: bytes) -> tuple[str, str | None, str]:
     """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
-    anything else. RFC 7578, 4.2: `filename*` is not for forms. Some send it all the same, and no harm comes of it where
-    it stands alone."""
+    anything else. `filename*`, which is not for forms (RFC 7578, 4.2), is taken where it stands alone."""
     text = head.decode("utf-8", "replace")
     if not _PART_HEAD.fullmatch(text):
         abort(400, "a part of a form begins with lines of header fields")
     pairs = [line.partition(":") for line in text.split("\r\n")[1:-1]]
-    fields = {name.lower(): value for name, _, value in pairs}
+    fields = {name.lower(): value.strip(" \t") for name, _, value in pairs}
     if len(fields) < len(pairs):
         abort(400, "a part of a form has a header field twice")
     kind, parameters = parse_parameters(fields.get("content-disposition", ""))
     if kind != "form-data" or "name" not in parameters:
         abort(400, "a part of a form has a Content-Disposition of form-data, with a name")
-    if fields.get("content-transfer-encoding", "binary").strip(" \t").lower() not in ("7bit", "8bit", "binary"):
+    if fields.get("content-transfer-encoding", "binary").lower() not in ("7bit", "8bit", "binary"):
         abort(400, "a part of a form comes as it is, without a Content-Transfer-Encoding")
     filename = parameters.get("filename")
     if "filename*" in parameters:
@@ -516,44 +470,36 @@ def parse_part_head(head: bytes) -> tuple[str, str | None, str]:
         filename = CONTROLS.sub("", re.split(r"[/\\]", filename)[-1])
         filename = "" if filename in (".", "..") else filename
     default = "text/plain" if filename is None else "application/octet-stream"
-    return parameters["name"], filename, fields.get("content-type", "").strip(" \t") or default
+    return parameters["name"], filename, fields.get("content-type") or default
 
 
 Form = tuple[MultiDict[str], MultiDict[UploadedFile]]
 
 
 def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
-    """The fields and the files of a multipart/form-data body. HTTPError 400 where it is malformed, 413 beyond the
-    limits above."""
+    """The fields and files of a multipart/form-data body. HTTPError 400 where it is malformed, 413 over the limits."""
     if not _BOUNDARY.fullmatch(boundary):
         abort(400, "a multipart form needs a boundary of 1 to 70 characters")
     reader = MultipartReader(read, boundary.encode())
     fields: list[tuple[str, str]] = []
     files: list[tuple[str, UploadedFile]] = []
-    count, room = 0, MAX_FORM_TEXT
+    room = MAX_FORM_TEXT
     while (part := reader.next_part()) is not None:
         name, filename, content_type = part
-        if filename is None:
-            octets = _read_field(reader, room)
-            room -= len(octets)
-            fields.append((name, octets.decode("utf-8", "replace")))
+        if filename is not None:
+            files.append((name, UploadedFile(name, filename, content_type, _read_file(reader))))
         else:
-            count += 1
-            file = UploadedFile(name, filename, content_type, _read_file(reader))
-            if filename or file.size:  # else no file was chosen
-                files.append((name, file))
-        if len(fields) > MAX_FORM_FIELDS or count > MAX_FORM_FILES:
+            octets = bytearray()
+            while piece := reader.next_piece():
+                octets += piece
+                room -= len(piece)
+                if room < 0:
+                    abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
+            fields.append((name, octets.decode("utf-8", "replace")))
+        if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
             abort(413, f"a form has at most {MAX_FORM_FIELDS} fields and {MAX_FORM_FILES} files")
-    return MultiDict(fields), MultiDict(files)
-
-
-def _read_field(reader: MultipartReader, room: int) -> bytearray:
-    octets = bytearray()
-    while piece := reader.next_piece():
-        octets += piece
-        if len(octets) > room:
-            abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
-    return octets
+    # A field for which no file was chosen comes as a file without name and content.
+    return MultiDict(fields), MultiDict(field for field in files if field[1].filename or field[1].size)
 
 
 def _read_file(reader: MultipartReader) -> Any:
@@ -578,23 +524,12 @@ def _unquote_field(octets: bytes) -> str:
     return unquoted.decode("utf-8", "replace")
 
 
-def parse_urlencoded(octets: bytes) -> MultiDict[str]:
-    """`a=1&b=%20` -> its fields, as UTF-8 (WHATWG URL, 5.1); ValueError for more than 1,000."""
+def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[str]:
+    """`a=1&b=%20` -> its fields, as UTF-8 (WHATWG URL, 5.1); HTTPError with this status for more than 1,000."""
     if octets.count(b"&") >= MAX_FORM_FIELDS:
-        raise ValueError(f"there are more than {MAX_FORM_FIELDS} fields")
+        abort(status, f"there are more than {MAX_FORM_FIELDS} fields{place}")
     pairs = [field.partition(b"=") for field in octets.split(b"&") if field]
     return MultiDict([(_unquote_field(name), _unquote_field(value)) for name, _, value in pairs])
-
-
-def read_urlencoded(read: Callable[[int], bytes]) -> Form:
-    """The fields of an application/x-www-form-urlencoded body. HTTPError 413 beyond the limits."""
-    octets = read(MAX_FORM_TEXT + 1)
-    if len(octets) > MAX_FORM_TEXT:
-        raise body_too_large(MAX_FORM_TEXT)
-    try:
-        return parse_urlencoded(octets), MultiDict()
-    except ValueError as error:
-        raise HTTPError(413, str(error)) from error
 
 
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
@@ -603,12 +538,8 @@ _UNLIMITED = 1 << 62  # for a route that leaves the limit to the application beh
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
 class Request:
-    """What a client asked. A door fills in the first group; the application the second; the rest follows from them.
+    """What a client asked. A door fills in the first line; the application the second; the rest follows from them.
 
     `method`, `path` (decoded, whole), `version` ("HTTP/1.1"), `query_string`, `headers`, `stream`
     `app`, `found`: `route` (None where none matched) and `arguments` (of the path, by name)
@@ -675,14 +606,16 @@ class Request:
         """The body, or what was not yet read of `stream`."""
         return self.stream.read()
 
+    def _media_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip(" \t").lower()
+
     @lazy
     def json(self) -> Any:
         """The body as JSON. HTTPError 415 unless the Content-Type says so, 400 for what is malformed."""
-        content_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", content_type):
+        if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
-            return json.loads(self.body.decode(), parse_constant=_refuse_constant)
+            return json.loads(self.body.decode(), parse_constant=int)  # int refuses NaN and Infinity
         except (ValueError, RecursionError) as error:
             reason = "nested too deep" if isinstance(error, RecursionError) else "malformed"
             raise HTTPError(400, f"the JSON is {reason}") from error
@@ -690,41 +623,40 @@ class Request:
     @lazy
     def query(self) -> MultiDict[str]:
         """The arguments after the `?`, as UTF-8; at most 1,000 of them, else HTTPError 400."""
-        try:
-            return parse_urlencoded(str(self.query_string).encode("latin-1", "replace"))
-        except ValueError as error:
-            raise HTTPError(400, f"{error} in the query") from error
+        return parse_urlencoded(str(self.query_string).encode("latin-1", "replace"), 400, " in the query")
 
     @lazy
     def _posted(self) -> Form | HTTPError:
+        """The form, or what is wrong with it, for whoever asks again."""
+        kind = self._media_type()
+        if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+            return MultiDict(), MultiDict()
         try:
-            return self._read_form()
-        except HTTPError as error:  # which is so for whoever asks again
+            read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
+            if kind == "multipart/form-data":
+                return read_multipart(read, parse_parameters(self.headers["content-type"])[1].get("boundary", ""))
+            octets = read(MAX_FORM_TEXT + 1)
+            if len(octets) > MAX_FORM_TEXT:
+                raise body_too_large(MAX_FORM_TEXT)
+            return parse_urlencoded(octets, 413), MultiDict()
+        except HTTPError as error:
             return error
 
     def _read_form(self) -> Form:
-        kind = self.headers.get("content-type", "").partition(";")[0].strip(" \t").lower()
-        if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
-            return MultiDict(), MultiDict()
-        read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
-        if kind == "application/x-www-form-urlencoded":
-            return read_urlencoded(read)
-        return read_multipart(read, parse_parameters(self.headers["content-type"])[1].get("boundary", ""))
+        if isinstance(self._posted, HTTPError):
+            raise self._posted
+        return self._posted
 
     @property
     def form(self) -> MultiDict[str]:
-        """The fields of a form in the body, urlencoded or multipart/form-data, as UTF-8; none where the Content-Type is
-        another. HTTPError 400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it."""
-        if isinstance(self._posted, HTTPError):
-            raise self._posted
-        return self._posted[0]
+        """The fields of a form, urlencoded or multipart/form-data, as UTF-8; none for another Content-Type. HTTPError
+        400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it."""
+        return self._read_form()[0]
 
     @property
     def files(self) -> MultiDict[UploadedFile]:
         """The files of a multipart/form-data body, as for `form`."""
-        if isinstance(self._posted, HTTPError):
-            raise self._posted
-        return self._posted[1]
+        return self._read_form()[1]
 
     @lazy
     def cookies(self) -> MultiDict[str]:
@@ -739,9 +671,8 @@ class Request:
 
     @property
     def session(self) -> Session:
-        """What this client's signed cookie holds, a dict of what JSON can hold: change it, and it is sent again. The
-        client can read it, but not write it; it lasts for two weeks from its last change. RuntimeError where the
-        application has no secret."""
+        """What this client's signed cookie holds, as JSON: change it, and it is sent again, for two weeks. The client
+        can read it, but not write it. RuntimeError where the application has no secret."""
         if self._session is None:
             self._session = Session(self.get_signed_cookie(Session.COOKIE, Session.MAX_AGE))
         return self._session
@@ -779,8 +710,8 @@ class Request:
     @property
     def target(self) -> str:
         """The path and the query that were asked for, percent-encoded."""
-        query = "?" + quote(_latin1_as_utf8(self.query_string), safe=_IN_QUERY) if self.query_string else ""
-        return quote(self.path, safe=_IN_PATH) + query
+        query = str(self.query_string).encode("latin-1", "replace").decode("utf-8", "replace")
+        return quote(self.path, safe=_IN_PATH) + ("?" + quote(query, safe=_IN_QUERY) if query else "")
 
     @lazy
     def url(self) -> str:
@@ -810,13 +741,11 @@ class Request:
         return own + self.query.getall(name) + self.form.getall(name)
 
     def url_for(self, name: str, /, **values: Any) -> str:
-        """The path of the named route, as the client must write it: with the prefix under which the application
-        stands."""
+        """The path of the named route as the client must write it: with the prefix of the application."""
         return quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
 
     def enter(self, place: Place) -> Place:
-        """Stand in another application, with the route it found, its prefix and, if its secret is another, its session:
-        returns where the request stood before."""
+        """Stand in another application, with its session if its secret is another; returns where it stood before."""
         before = self.app, self.found, self.prefix, self._session
         app, self.found, self.prefix, session = place
         if app.secret != self.app.secret:
@@ -828,7 +757,7 @@ class Request:
         return before
 
     def limited(self, seconds: float | None, cancel: bool) -> contextlib.AbstractContextManager[Any]:
-        """Within it, HandlerTimeout is raised after so many seconds, and GreenletExit, if `cancel`, when the client
+        """Within it, HandlerTimeout is raised after so many seconds and, if `cancel`, GreenletExit when the client
         leaves: where requests have coroutines, which WSGI servers do not give them."""
         return contextlib.nullcontext()
 
@@ -872,10 +801,8 @@ class CoroutineRequest(Request):
 # In: what a handler returned. Out: a Response; and of a Response, the header fields and the body for a door to send.
 # Whatever could break the wire raises an error where it is set.
 
-HTML = "text/html; charset=utf-8"
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
-EVENT_STREAM = "text/event-stream"
+HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
+JSON, EVENT_STREAM = "application/json", "text/event-stream"
 _BODILESS = frozenset([204, 304])
 _WHOLE = frozenset([bytes, dict, list, type(None)])  # what surely is no stream
 _HTML_FIELD = ("Content-Type", HTML)
@@ -895,11 +822,9 @@ HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
 
 
 class ResponseHeaders(MutableMapping[str, str]):
-    """The header fields of an answer: names in any case, sent as they were written; `add` repeats one.
-
-    Setting raises ValueError for a name that is no token, a value with CR, LF, NUL or anything that is not Latin-1
-    (RFC 9110, 5.5), and for the fields of the connection itself, such as Transfer-Encoding.
-    """
+    """The header fields of an answer: names in any case, sent as they were written; `add` repeats one. ValueError for a
+    name that is no token, a value with CR, LF, NUL or anything that is not Latin-1 (RFC 9110, 5.5), and for the fields
+    of the connection itself, such as Transfer-Encoding."""
 
     __slots__ = ("_fields",)
 
@@ -908,28 +833,24 @@ class ResponseHeaders(MutableMapping[str, str]):
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
 
-    @staticmethod
-    def _checked(name: str, value: str | int) -> tuple[str, str]:
-        text = str(value)
+    def __setitem__(self, name: str, value: str | int) -> None:
+        text, key = str(value), name.lower()
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"not a header name: {name!r}")
         if _NO_FIELD_VALUE.search(text):
             raise ValueError(f"the value of the header {name} has a character that HTTP does not allow: {text!r}")
-        if name.lower() == "content-length" and not (text.isascii() and text.isdigit()):
+        if key == "content-length" and not (text.isascii() and text.isdigit()):
             raise ValueError(f"a Content-Length is digits, not {text!r}")
-        if name.lower() in _HOP_BY_HOP:
+        if key in _HOP_BY_HOP:
             raise ValueError(f"the header {name} is the server's to send")
-        return name, text
-
-    def __setitem__(self, name: str, value: str | int) -> None:
-        self._fields[name.lower()] = [self._checked(name, value)]
+        self._fields[key] = [(name, text)]
 
     def add(self, name: str, value: str | int) -> None:
         """Send one more field of this name; but there is one Content-Length."""
-        field = self._checked(name, value)
-        if name.lower() == "content-length":
-            self._fields.pop("content-length", None)
-        self._fields.setdefault(name.lower(), []).append(field)
+        before = self._fields.get(name.lower(), [])
+        self[name] = value
+        if before and name.lower() != "content-length":
+            self._fields[name.lower()][:0] = before
 
     def __getitem__(self, name: str) -> str:
         return ", ".join(value for _, value in self._fields[name.lower()])
@@ -966,36 +887,30 @@ class ResponseHeaders(MutableMapping[str, str]):
 
 
 class Pieces:
-    """A streamed body: the pieces of an iterator as bytes, empty ones left out.
-
-    The first piece is made at once, so that an iterator that fails before it has given anything is an ordinary error.
-    """
+    """A streamed body: the pieces of an iterator as bytes, empty ones left out. The first is made at once, so that an
+    iterator that fails before it has given anything is an ordinary error."""
 
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
-        self._iterator = iterator
+        self._iterator, self._pieces = iterator, self._encoded(iterator)
         try:
-            self._first: bytes | None = self._next()
+            self._first = next(self._pieces, b"")
         except BaseException:
             self.close()
             raise
 
-    def _next(self) -> bytes | None:
-        for piece in self._iterator:
+    @staticmethod
+    def _encoded(iterator: Iterator[str | bytes]) -> Iterator[bytes]:
+        for piece in iterator:
             if not isinstance(piece, (str, bytes)):
                 raise TypeError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}")
             if piece:
-                return piece.encode() if isinstance(piece, str) else piece
-        return None
+                yield piece.encode() if isinstance(piece, str) else piece
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        piece, self._first = self._first, None
-        if piece is None:
-            piece = self._next()
-        if piece is None:
-            raise StopIteration
+        piece, self._first = self._first or next(self._pieces), b""
         return piece
 
     def close(self) -> None:
@@ -1019,12 +934,6 @@ def _quote_cookie(value: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def _cookie_attribute(name: str, value: str) -> str:
-    if not value.isascii() or CONTROLS.search(value) or ";" in value:
-        raise ValueError(f"not a {name} for a cookie: {value!r}")
-    return f"; {name}={value}"
-
-
 class _Cookie(NamedTuple):
     """A cookie to set. Whether it goes over https alone, and with which secret it is signed, the request decides."""
 
@@ -1035,13 +944,11 @@ class _Cookie(NamedTuple):
     signed: bool
 
     def sign(self, request: Request) -> _Cookie:
-        """The cookie as it is sent, signed if it is to be."""
         if not self.signed:
             return self
         return self._replace(value=sign(self.value, request.app.secret, self.name), signed=False)
 
     def header(self, request: Request) -> str:
-        """The value of its Set-Cookie."""
         value = _quote_cookie(self.sign(request).value)
         if len(self.name) + len(value) > 4096:  # RFC 6265bis, 5.7: browsers drop it
             raise ValueError(f"the cookie {self.name!r} is over 4,096 bytes, which no browser keeps")
@@ -1049,23 +956,18 @@ class _Cookie(NamedTuple):
         return f"{self.name}={value}{self.attributes}{'; Secure' if secure else ''}"
 
 
-class Response:
-    """An answer: `body` (bytes, str as UTF-8, or an iterator of either, which is streamed), `status`, `headers`.
+_NO_COOKIES: dict[tuple[str, str, str | None], _Cookie] = {}  # never changed: setting a cookie makes another
 
-    `headers` is a mapping or pairs; `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or
-    ValueError for a body, a status or a header that cannot be sent. Content-Length, and Date and Server where the door
-    has none of its own, are added when it is sent; an answer to HEAD, a 204 and a 304 go without their body.
-    """
+
+class Response:
+    """An answer: `body` (bytes, str as UTF-8, or an iterator of either, which is streamed), `status`, `headers` (a
+    mapping or pairs); `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or ValueError for what
+    cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go without the body."""
 
     __slots__ = ("_body", "_cookies", "_headers", "_status")
 
-    def __init__(
-        self,
-        body: bytes | str | Iterator[str | bytes] = b"",
-        status: int = 200,
-        headers: HeaderFields | None = None,
-        content_type: str | None = None,
-    ) -> None:
+    def __init__(self, body: bytes | str | Iterator[str | bytes] = b"", status: int = 200,
+                 headers: HeaderFields | None = None, content_type: str | None = None) -> None:  # fmt: skip
         if type(body) is str:
             self._body: bytes | Iterator[str | bytes] = body.encode()
         else:
@@ -1074,7 +976,7 @@ class Response:
         if status != 200:
             self.status = status
         self._headers: ResponseHeaders | None = None
-        self._cookies: dict[tuple[str, str, str | None], _Cookie] | None = None
+        self._cookies = _NO_COOKIES
         if headers is not None:
             self.headers.merge(headers)
         if content_type is not None:
@@ -1102,7 +1004,7 @@ class Response:
 
     @status.setter
     def status(self, status: int) -> None:
-        if status != 200 and not (isinstance(status, int) and 200 <= status <= 599):
+        if not (isinstance(status, int) and 200 <= status <= 599):
             raise ValueError(f"not the status of an answer: {status!r}")
         self._status = status
 
@@ -1113,26 +1015,13 @@ class Response:
             self._headers = ResponseHeaders([("Content-Type", HTML)])
         return self._headers
 
-    def set_cookie(
-        self,
-        name: str,
-        value: str,
-        *,
-        max_age: int | None = None,
-        path: str = "/",
-        domain: str | None = None,
-        secure: bool | None = None,
-        httponly: bool = True,
-        samesite: str | None = "Lax",
-        signed: bool = False,
-    ) -> None:
-        """Have the client keep a cookie (RFC 6265): for `max_age` seconds, or until the browser closes.
-
-        `secure=None` means: only over https if the request came by https. `samesite` is "Lax", "Strict", "None" or
-        None. `signed`: it can be read by `request.get_signed_cookie` alone, for which the application needs a secret.
-        ValueError for what cannot stand in a cookie, and for a name with `__Host-` or `__Secure-` and attributes that
-        such a name forbids (RFC 6265bis, 4.1.3).
-        """
+    def set_cookie(self, name: str, value: str, *, max_age: int | None = None, path: str = "/",
+                   domain: str | None = None, secure: bool | None = None, httponly: bool = True,
+                   samesite: str | None = "Lax", signed: bool = False) -> None:  # fmt: skip
+        """Have the client keep a cookie (RFC 6265): for `max_age` seconds, or until the browser closes. `secure=None`:
+        only over https if the request came by https. `samesite`: "Lax", "Strict", "None" or None. `signed`: for
+        `request.get_signed_cookie` alone; the application needs a secret. ValueError for what cannot be in a cookie, or
+        not beside a name with `__Host-` or `__Secure-` (RFC 6265bis, 4.1.3)."""
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"not the name of a cookie: {name!r}")
         if samesite not in ("Lax", "Strict", "None", None):
@@ -1144,17 +1033,15 @@ class Response:
             secure = True
         if not signed:
             _quote_cookie(value)  # which finds what cannot be sent
-        attributes = ""
-        if max_age is not None:
-            attributes += f"; Max-Age={int(max_age)}"
-            attributes += "; Expires=Thu, 01 Jan 1970 00:00:00 GMT" if max_age <= 0 else ""
-        attributes += _cookie_attribute("Domain", domain) if domain else ""
-        attributes += _cookie_attribute("Path", path)
-        attributes += "; HttpOnly" if httponly else ""
-        attributes += f"; SameSite={samesite}" if samesite else ""
-        if self._cookies is None:
-            self._cookies = {}
-        self._cookies[name, path, domain] = _Cookie(name, value, attributes, secure, signed)
+        attributes = "" if max_age is None else f"; Max-Age={int(max_age)}"
+        if max_age is not None and max_age <= 0:
+            attributes += "; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        for attribute, text in (("Domain", domain or ""), ("Path", path)):
+            if not text.isascii() or CONTROLS.search(text) or ";" in text:
+                raise ValueError(f"not a {attribute} for a cookie: {text!r}")
+            attributes += f"; {attribute}={text}" if text or attribute == "Path" else ""
+        attributes += ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else "")
+        self._cookies = {**self._cookies, (name, path, domain): _Cookie(name, value, attributes, secure, signed)}
 
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie that was set with this path and domain."""
@@ -1164,15 +1051,14 @@ class Response:
         """An answer like this one, with header fields and cookies of its own."""
         twin = copy.copy(self)
         twin._headers = None if self._headers is None else ResponseHeaders(self._headers.pairs())
-        twin._cookies = None if self._cookies is None else {**self._cookies}
         return twin
 
     def signed(self, request: Request) -> Response:
         """This answer, its cookies signed with the secret of the application in which the request stands."""
-        if not any(cookie.signed for cookie in (self._cookies or {}).values()):
+        if not any(cookie.signed for cookie in self._cookies.values()):
             return self
         twin = self.copy()
-        twin._cookies = {key: cookie.sign(request) for key, cookie in (self._cookies or {}).items()}
+        twin._cookies = {key: cookie.sign(request) for key, cookie in self._cookies.items()}
         return twin
 
     def keep_private(self) -> None:
@@ -1184,33 +1070,31 @@ class Response:
 
     def add_cookies(self, other: Response) -> None:
         """Set the cookies of another answer as well."""
-        if other._cookies:
-            self._cookies = {**(self._cookies or {}), **other._cookies}
+        self._cookies = {**self._cookies, **other._cookies}
+
+    def _cookie_fields(self, request: Request) -> list[tuple[str, str]]:
+        return [("Set-Cookie", cookie.header(request)) for cookie in self._cookies.values()]
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
         body = self._body
         bodiless = request.method == "HEAD" or self._status in _BODILESS
-        if type(body) is bytes and self._headers is None and self._cookies is None and not bodiless:
+        if type(body) is bytes and self._headers is None and not self._cookies and not bodiless:
             return [_HTML_FIELD, ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):
             body = Pieces(body)
-        fields = self._fields(request, body)
+        fields = self.headers.pairs()
+        if self._status in _BODILESS:
+            fields = [field for field in fields if field[0].lower() not in ("content-type", "content-length")]
+        elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
+            fields = [field for field in fields if field[0].lower() != "content-length"]
+            fields.append(("Content-Length", str(len(body))))
+        fields += self._cookie_fields(request)
         if not bodiless:
             return fields, body
         if isinstance(body, Pieces):
             body.close()
         return fields, b""
-
-    def _fields(self, request: Request, body: bytes | Pieces) -> list[tuple[str, str]]:
-        fields = self.headers.pairs()
-        if self.status in _BODILESS:
-            fields = [field for field in fields if field[0].lower() not in ("content-type", "content-length")]
-        elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
-            fields = [field for field in fields if field[0].lower() != "content-length"]
-            fields.append(("Content-Length", str(len(body))))
-        fields += [("Set-Cookie", cookie.header(request)) for cookie in (self._cookies or {}).values()]
-        return fields
 
 
 def redirect(target: str, status: int = 303) -> Response:
@@ -1236,13 +1120,9 @@ def safe_target(request: Request, url: str) -> bool:
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
-    """What a handler returned -> a Response; TypeError for what no answer can be made of.
-
-    str, bytes: text/html. dict, list: JSON. An iterator: streamed. None: empty. A Response: itself.
-    (body, status) and (body, status, headers): any of these, with the status and header fields added.
-    """
-    kind = type(value)
-    if kind is str or kind is bytes:
+    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed. None:
+    empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
+    if isinstance(value, (str, bytes)):
         return Response(value)
     if isinstance(value, Response):
         if not isinstance(value.body, (bytes, Pieces)):
@@ -1260,9 +1140,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
         return response
     if hasattr(value, "__next__"):
         return Response(Pieces(value))
-    if isinstance(value, (str, bytes)):
-        return Response(value)
-    raise TypeError(f"cannot make an answer of {kind.__name__}")
+    raise TypeError(f"cannot make an answer of {type(value).__name__}")
 
 
 # -- files to clients
@@ -1345,17 +1223,12 @@ def find_file(root: str, name: str) -> str | None:
     segments = name.split("/")
     if _NOT_IN_NAMES.search(name) or any(s in ("", ".", "..") or _RESERVED.fullmatch(s) for s in segments):
         return None
-    path, mode = root, 0
-    for segment in segments:
-        path = os.path.join(path, segment)
-        try:
-            mode = os.lstat(path).st_mode
-        except OSError:
-            return None
-        if stat.S_ISLNK(mode):
-            path = os.path.realpath(os.path.join(root, name))
-            return path if path.startswith(os.path.join(root, "")) and os.path.isfile(path) else None
-    return path if stat.S_ISREG(mode) else None
+    path = os.path.join(root, name)
+    if not os.path.isfile(path):
+        return None
+    if any(map(os.path.islink, itertools.accumulate(segments, os.path.join, initial=root))):
+        path = os.path.realpath(path)
+    return path if path.startswith(os.path.join(root, "")) else None
 
 
 def _content_disposition(name: str) -> str:
@@ -1375,31 +1248,27 @@ def _file_pieces(file: Any, size: int) -> Iterator[bytes]:
             yield piece
 
 
-def static_file(
-    request: Request, name: str, root: str | os.PathLike[str], *, download: str | bool | None = None
-) -> Response:
-    """The answer with the file of this name below the folder `root`: with type, ETag, Last-Modified, conditions and
-    one range as RFC 9110 has them, and `.br` or `.gz` beside it where the client takes that. `download`: to be saved,
-    under its own name or this one. HTTPError 404 where there is no such file, whatever the name; 416 for a range
-    outside."""
+def static_file(request: Request, name: str, root: str | os.PathLike[str], *,
+                download: str | bool | None = None) -> Response:  # fmt: skip
+    """The file of this name below the folder `root`: with type, ETag, Last-Modified, conditions and one range as RFC
+    9110 has them, and `.br` or `.gz` beside it where the client takes that. `download`: to be saved, under its own name
+    or this one. HTTPError 404 where there is no such file, whatever the name; 416 for a range outside."""
     root = os.path.realpath(root)
     path = find_file(root, name)
     if path is None:
         abort(404)
     headers = ResponseHeaders([("Accept-Ranges", "bytes"), ("X-Content-Type-Options", "nosniff")])
-    suffix = os.path.splitext(name)[1].lower()
     guessed, compression = mimetypes.guess_type(name)
-    kind = _TYPES.get(suffix) or (not compression and guessed) or "application/octet-stream"
+    kind = _TYPES.get(os.path.splitext(name)[1].lower()) or (not compression and guessed) or "application/octet-stream"
     headers["Content-Type"] = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
     if download:
         headers["Content-Disposition"] = _content_disposition(name.rpartition("/")[2] if download is True else download)
-    coding = ""
-    for suffix, candidate in _PRECOMPRESSED.items():
+    for suffix, coding in _PRECOMPRESSED.items():
         if (compressed := find_file(root, name + suffix)) is not None:
             headers.vary("Accept-Encoding")
-            if not coding and accepts_encoding(request.headers.get("accept-encoding", ""), candidate):
-                path, coding = compressed, candidate
-                headers["Content-Encoding"] = coding
+            accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
+            if accepted and "Content-Encoding" not in headers:
+                path, headers["Content-Encoding"] = compressed, coding
     with contextlib.ExitStack() as unless_streamed:
         try:
             file = unless_streamed.enter_context(open(path, "rb"))
@@ -1407,7 +1276,7 @@ def static_file(
             raise HTTPError(404) from None
         found = os.fstat(file.fileno())
         size, modified = found.st_size, int(found.st_mtime)
-        etag, date = f'"{found.st_mtime_ns:x}-{size:x}{coding}"', http_date(modified)
+        etag, date = f'"{found.st_mtime_ns:x}-{size:x}{headers.get("Content-Encoding", "")}"', http_date(modified)
         headers["ETag"], headers["Last-Modified"] = etag, date
         if (failed := failed_precondition(request, etag, modified)) is not None:
             return Response(b"", failed, headers)
@@ -1417,15 +1286,14 @@ def static_file(
         start, end = span or (0, size)
         if span is not None:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        headers["Content-Length"] = end - start
+        headers["Content-Length"] = str(end - start)
         body: bytes | Iterator[bytes] = b""
-        if request.method != "HEAD":
-            file.seek(start)
-            if end - start <= SMALL:
-                body = file.read(end - start)
-            else:
-                body = _file_pieces(file, end - start)
-                unless_streamed.pop_all()
+        file.seek(start)
+        if request.method != "HEAD" and end - start <= SMALL:
+            body = file.read(end - start)
+        elif request.method != "HEAD":
+            body = _file_pieces(file, end - start)
+            unless_streamed.pop_all()
         return Response(body, 206 if span else 200, headers)
 
 
@@ -1445,11 +1313,10 @@ def _split_netstring(data: bytes, offset: int = 0) -> tuple[bytes, bytes, int]:
     length = _LENGTH.match(data, offset)
     if length is None:
         raise ProtocolError("a netstring begins with its length")
-    start = length.end()
-    end = start + int(length[1])
+    end = length.end() + int(length[1])
     if len(data) <= end:
         raise ProtocolError("a netstring is longer than what holds it")
-    return data[start:end], data[end : end + 1], end + 1
+    return data[length.end() : end], data[end : end + 1], end + 1
 
 
 def parse_netstring(data: bytes) -> tuple[bytes, bytes]:
@@ -1466,10 +1333,8 @@ def format_netstring(value: bytes) -> bytes:
 
 
 def parse_tnetstring(data: bytes) -> tuple[Any, bytes]:
-    """A tnetstring and more -> (value, what follows); ProtocolError for anything else.
-
-    `,` bytes, `#` int, `^` float, `!` bool, `~` None, `]` list, `}` dict with bytes for keys, nested at most 50 deep.
-    """
+    """A tnetstring and more -> (value, what follows); ProtocolError for anything else. `,` bytes, `#` int, `^` float,
+    `!` bool, `~` None, `]` list, `}` dict with bytes for keys, nested at most 50 deep."""
     value, end, offset = _split_netstring(data)
     return _tnetstring_value(value, end, 0), data[offset:]
 
@@ -1486,11 +1351,10 @@ def _tnetstring_value(value: bytes, end: bytes, depth: int) -> Any:
     if end == b"~" and not value:
         return None
     if end in (b"]", b"}") and depth < _MAX_DEPTH:
-        items = []
-        offset = 0
+        items, offset = [], 0
         while offset < len(value):
-            item_value, item_end, offset = _split_netstring(value, offset)
-            items.append(_tnetstring_value(item_value, item_end, depth + 1))
+            item, item_end, offset = _split_netstring(value, offset)
+            items.append(_tnetstring_value(item, item_end, depth + 1))
         if end == b"]":
             return items
         if len(items) % 2 == 0 and all(isinstance(key, bytes) for key in items[::2]):
@@ -1500,13 +1364,13 @@ def _tnetstring_value(value: bytes, end: bytes, depth: int) -> Any:
 
 def format_tnetstring(value: Any) -> bytes:
     """None, bool, int, float, bytes, str (UTF-8), lists and dicts of them -> a tnetstring; TypeError for the rest."""
-    if value is None:
-        return b"0:~"
-    if isinstance(value, bool):
-        return b"4:true!" if value else b"5:false!"
     if isinstance(value, (str, bytes)):
         return format_netstring(value.encode() if isinstance(value, str) else value)
-    if isinstance(value, (int, float)):
+    if value is None:
+        text, end = b"", b"~"
+    elif isinstance(value, bool):
+        text, end = b"true" if value else b"false", b"!"
+    elif isinstance(value, (int, float)):
         text, end = repr(value).encode(), b"#" if isinstance(value, int) else b"^"
     elif isinstance(value, (list, tuple)):
         text, end = b"".join(map(format_tnetstring, value)), b"]"
@@ -1519,15 +1383,13 @@ def format_tnetstring(value: Any) -> bytes:
 
 # Raw bytes stay raw in Mongrel2's JSON: Latin-1 is what header fields are, and control characters pass unless "strict".
 _decode_json = json.JSONDecoder(strict=False).raw_decode
-
-
 _HEADER_TYPES = frozenset([str, list])
 
 
 def _mongrel2_fields(data: bytes, end: bytes) -> dict[str, Any]:
     """The headers of a message, JSON or the inside of a tnetstring dictionary -> by name a str, or a list of them."""
     if end == b"}":
-        fields = _as_latin1(_tnetstring_value(data, end, 0))
+        fields = {_as_latin1(name): _as_latin1(text) for name, text in _tnetstring_value(data, end, 0).items()}
     elif end == b",":
         try:
             fields, length = _decode_json(data.decode("latin-1"))
@@ -1543,13 +1405,9 @@ def _mongrel2_fields(data: bytes, end: bytes) -> dict[str, Any]:
 
 
 def _as_latin1(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("latin-1")
     if isinstance(value, list):
         return [_as_latin1(item) for item in value]
-    if isinstance(value, dict):
-        return {key.decode("latin-1"): _as_latin1(item) for key, item in value.items()}
-    return value
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 _BODY_FIELDS = frozenset(["content-length", "transfer-encoding", "x-mongrel2-upload-start", "x-mongrel2-upload-done"])
@@ -1568,14 +1426,11 @@ class Mongrel2Request(CoroutineRequest):
     upload_is_there = False
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
-        self.sender = sender
-        self.conn_id = conn_id
-        self.fields = fields
+        self.sender, self.conn_id, self.fields = sender, conn_id, fields
         self.method = self.text("METHOD")
         if self.method == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
             self.method, body = "GET", b""
-        self.content_length = len(body)
-        self._octets = body
+        self.content_length, self._octets = len(body), body
         version = fields.get("VERSION")
         if version is None:
             # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
@@ -1600,23 +1455,22 @@ class Mongrel2Request(CoroutineRequest):
         return self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
 
     def _check_body(self, start: Any, done: Any) -> None:
-        """See whether the body is what the fields say, or an upload: one that Mongrel2 writes to a file, and which
-        begins or is there (Mongrel2 manual, 5.5). A client may say that too, but Mongrel2 hands out no request without
-        its body unless it is true: what counts as a body is read as Mongrel2 reads it."""
+        """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file and which begins
+        or is there (Mongrel2 manual, 5.5). A client may say that too, but Mongrel2 hands out no request without its
+        body unless it is true: what counts as a body is read as Mongrel2 reads it."""
         length, coding = self.fields.get("content-length"), self.fields.get("transfer-encoding")
         if length is None:
             size = -1 if coding == "chunked" else 0
         else:
-            is_number = isinstance(length, str) and re.fullmatch("[0-9]{1,10}", length)
-            size = int(length) if is_number else -2
-        is_upload = not self._octets and (size == -1 or 0 < size < 1 << 31)
+            size = int(length) if isinstance(length, str) and re.fullmatch("[0-9]{1,10}", length) else -2
+        is_upload = not self.content_length and (size == -1 or 0 < size < 1 << 31)
         if is_upload and self.refused is None and isinstance(start, str) and done in (None, start):
             self.upload, self.upload_is_there = start, done is not None
             self.content_length = max(size, 0)
             self.refuse(413, "the body is over the limit for this server")  # unless a connection takes it
         elif start is not None or done is not None:
             self.refuse(400, "x-mongrel2-upload is for Mongrel2 to say")
-        elif size != len(self._octets) or (coding is not None and coding != "chunked"):
+        elif size != self.content_length or coding not in (None, "chunked"):
             self.refuse(400, "the body is not what Content-Length or Transfer-Encoding say")
 
     def refuse(self, status: int, message: str) -> None:
@@ -1626,12 +1480,10 @@ class Mongrel2Request(CoroutineRequest):
     def receive_upload(self, path: str) -> None:
         """Have the file at `path`, which is taken away, for the body."""
         self.refused, self.keep_alive = None, self._wants_more()
-
-        def open_it(path: str, flags: int) -> int:
-            return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
         try:
-            file = open(path, "rb", opener=open_it)  # noqa: SIM115 (it goes with the request)
+            file = open(  # noqa: SIM115 (it goes with the request)
+                path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+            )
             os.unlink(path)
         except OSError as error:
             self.refused, self.keep_alive = error, False
@@ -1665,18 +1517,12 @@ class Mongrel2Request(CoroutineRequest):
     query_string = lazy(lambda request: request.text("QUERY"))
     peer_scheme = lazy(lambda request: request.text("URL_SCHEME") or "http")
     peer_addr = lazy(lambda request: request.text("REMOTE_ADDR") or request.text("x-forwarded-for"))
-
-    @lazy
-    def stream(self) -> io.BytesIO | io.BufferedReader:
-        """The body, which came whole, as a file object."""
-        return io.BytesIO(self._octets)
+    stream: lazy[Any] = lazy(lambda request: io.BytesIO(request._octets))  # it came whole
 
 
 def parse_mongrel2(message: bytes) -> Mongrel2Request:
-    """One message of Mongrel2, with headers in JSON or tnetstring -> a Request; ProtocolError for anything else.
-
-    A request whose path or headers a client got wrong is still a Request, for it must be answered: `refused` says why.
-    """
+    """One message of Mongrel2, with headers in JSON or tnetstring -> a Request; ProtocolError for anything else. One
+    that a client got wrong is still a Request, for it must be answered: `refused` says why."""
     parts = message.split(b" ", 3)
     if len(parts) != 4:
         raise ProtocolError("a message is SENDER CONN_ID PATH HEADERS BODY")
@@ -1690,39 +1536,28 @@ def parse_mongrel2(message: bytes) -> Mongrel2Request:
     return Mongrel2Request(sender.decode(), conn_id.decode(), path, _mongrel2_fields(headers, end), body)
 
 
-def format_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], payload: bytes) -> list[bytes]:
+def format_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], payload: bytes, *,
+                 mark: bytes = b"") -> list[bytes]:  # fmt: skip
     """The messages that take `payload` to these connections of `sender`, 128 in each. An empty payload closes."""
-    return [b"%b %d:%b, %b" % (_octets(sender), len(ids), ids, payload) for ids in _joined_ids(conn_ids)]
+    ids = [conn_id if isinstance(conn_id, bytes) else str(conn_id).encode("ascii") for conn_id in conn_ids]
+    targets = [mark + b" ".join(ids[start : start + MAX_TARGETS]) for start in range(0, len(ids), MAX_TARGETS)]
+    octets = sender if isinstance(sender, bytes) else sender.encode("ascii")
+    return [b"%b %d:%b, %b" % (octets, len(target), target, payload) for target in targets]
 
 
-def format_extended_reply(
-    sender: str | bytes, conn_ids: Iterable[str | bytes | int], name: str, arguments: Any
-) -> list[bytes]:
+def format_extended_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], name: str,
+                          arguments: Any) -> list[bytes]:  # fmt: skip
     """The messages for an extended reply to these connections: `ctl`, or a filter's name (Mongrel2 manual, 5.6)."""
-    payload = format_tnetstring([name, arguments])
-    return [b"%b %d:X %b, %b" % (_octets(sender), len(ids) + 2, ids, payload) for ids in _joined_ids(conn_ids)]
-
-
-def _octets(text: str | bytes | int) -> bytes:
-    return text if isinstance(text, bytes) else str(text).encode("ascii")
-
-
-def _joined_ids(conn_ids: Iterable[str | bytes | int]) -> list[bytes]:
-    ids = [_octets(conn_id) for conn_id in conn_ids]
-    return [b" ".join(ids[start : start + MAX_TARGETS]) for start in range(0, len(ids), MAX_TARGETS)]
+    return format_reply(sender, conn_ids, format_tnetstring([name, arguments]), mark=b"X ")
 
 
 # ---- HTTP/1.1 --------------------------------------------------------------------------------------------------------
 # In: the bytes of one connection, cut anywhere. Out: a Request, then the pieces of its body; None where more is needed;
 # ProtocolError, with the status for the client, where they are no HTTP (RFC 9112). And of a Response, its head. Pure.
 
-MAX_HEAD = 64 << 10  # bytes of a request line and its header fields
-MAX_TARGET = 8 << 10
-MAX_LINE = MAX_TARGET + 1024  # bytes of a request line
-MAX_FIELDS = 100
-MAX_CHUNK_LINE = 1 << 10
-MAX_EXTENSIONS = 16 << 10  # bytes of chunk extensions in a whole body
-MAX_TRAILERS = 8 << 10
+MAX_HEAD, MAX_FIELDS = 64 << 10, 100  # bytes of a request line and its header fields; lines of these
+MAX_TARGET, MAX_LINE = 8 << 10, 9 << 10  # bytes of a target, and of a request line
+MAX_CHUNK_LINE, MAX_EXTENSIONS, MAX_TRAILERS = 1 << 10, 16 << 10, 8 << 10  # bytes; extensions: of a whole body
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REQUEST_LINE = re.compile(rf'({_TOKEN.pattern}) ([!"$-~]+) HTTP/([0-9]\.[0-9])')
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?]+)(.*)")
@@ -1797,10 +1632,7 @@ def parse_fields(block: bytes, version: str) -> Framing:
             raise ProtocolError("the only Transfer-Encoding here is chunked", 501)
         length = None
     elif "content-length" in fields:
-        try:
-            length = parse_content_length(fields["content-length"])
-        except HTTPError as error:
-            raise ProtocolError(str(error.message)) from None
+        length = parse_content_length(fields["content-length"])
     expects = is_new and "expect" in fields
     if expects and fields["expect"].lower() != "100-continue":
         raise ProtocolError("the only expectation that is met here is 100-continue", 417)
@@ -1837,7 +1669,7 @@ class HTTPRequest(CoroutineRequest):
         self.method, path, query, version, host = line
         self.headers, length, self.keep_alive, self.expects = framing
         if path is None:
-            self.path, self.refused = "/", HTTPError(400, "the path is not UTF-8, or has a NUL in it")
+            self.path, self.refused = "/", HTTPError(400, _BAD_PATH)
         else:
             self.path = path
         if query:
@@ -1930,9 +1762,10 @@ class HTTPParser:
 
     def _skip_empty_line(self) -> None:
         """RFC 9112, 2.2: one empty line before a request is skipped."""
-        if self._skipped or self._buffer[self._at : self._at + 2] not in (b"\r\n", b"\r"):
+        line = self._buffer[self._at : self._at + 2]
+        if self._skipped or line not in (b"\r\n", b"\r"):
             raise ProtocolError("a request begins with its method")
-        if self._buffer[self._at : self._at + 2] == b"\r\n":
+        if line == b"\r\n":
             self._skipped = True
             self._at += 2
             if self._buffer[self._at : self._at + 1] in (b"\r", b"\n"):
@@ -1945,9 +1778,13 @@ class HTTPParser:
             raise ProtocolError(_LONG_LINE, 414)
         if size >= MAX_HEAD:
             raise ProtocolError(f"the head is over the limit of {MAX_HEAD} bytes", 431)
+        self._check_rest()
+
+    def _check_rest(self) -> None:
+        """Lines that are not yet whole: see that none is broken, and do not search them again."""
         if _BROKEN.search(self._buffer, self._at + self._seen):
             raise ProtocolError(_BROKEN_LINE)
-        self._seen = max(0, size - 3)
+        self._seen = max(0, len(self._buffer) - self._at - 3)
 
     def next_piece(self, size: int = 1 << 16) -> bytes | None:
         """The next bytes of the body, at most `size`; b"" at its end; None where more is needed."""
@@ -1981,26 +1818,20 @@ class HTTPParser:
             raise ProtocolError(f"the chunk extensions are over the limit of {MAX_EXTENSIONS} bytes")
         self.left = int(line[1], 16)
         self._in_chunks, self._in_trailers = True, self.left == 0
-        self._skip_to(end + 2)
+        self._skip_to(end + 2 if self.left else end)  # the line of the last chunk ends with the trailers
         return True
 
     def _end_trailers(self) -> bool:
         """Take, and forget, the trailer fields and the empty line behind them; False where more is needed."""
-        buffer, start = self._buffer, self._at
-        end = start
-        if not buffer.startswith(b"\r\n", start):
-            end = buffer.find(b"\r\n\r\n", start + self._seen) + 2
-            is_whole = end != 1
-            if (end + 2 if is_whole else len(buffer) + 1) - start > MAX_TRAILERS:
-                raise ProtocolError(f"the trailers are over the limit of {MAX_TRAILERS} bytes")
-            if not is_whole and _BROKEN.search(buffer, start + self._seen):
-                raise ProtocolError(_BROKEN_LINE)
-            if not is_whole:
-                self._seen = max(0, len(buffer) - start - 3)
-                return False
-        check_field_lines(buffer[start:end].decode("latin-1"))
+        start, end = self._at + 2, self._buffer.find(b"\r\n\r\n", self._at + self._seen)
+        if (len(self._buffer) if end < 0 else end + 3) - start >= MAX_TRAILERS:
+            raise ProtocolError(f"the trailers are over the limit of {MAX_TRAILERS} bytes")
+        if end < 0:
+            self._check_rest()
+            return False
+        check_field_lines(self._buffer[start : end + 2].decode("latin-1"))
         self._chunked, self._seen = False, 0
-        self._skip_to(end + 2)
+        self._skip_to(end + 4)
         return True
 
 
@@ -2025,7 +1856,6 @@ def format_head(request: Request, status: int, fields: list[tuple[str, str]], da
 CONTINUATION, TEXT_MESSAGE, BINARY_MESSAGE, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 _ACCEPT_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _WEBSOCKET_KEY = re.compile(r"[0-9A-Za-z+/]{21}[AQgw]==")  # 16 octets
-_MASK_UNIT = 4
 
 
 def format_frame(opcode: int, payload: bytes) -> bytes:
@@ -2085,10 +1915,10 @@ def check_opcode(first: int) -> None:
         raise ProtocolError("a frame has a reserved bit or opcode", 1002)
 
 
-def unmask(key: bytes, payload: bytes) -> bytes:
+def unmask(key: bytes | bytearray, payload: bytes | bytearray) -> bytes:
     """What a client masked (RFC 6455, 5.3)."""
     size = len(payload)
-    mask = int.from_bytes((key * (size // _MASK_UNIT + 1))[:size], "big")
+    mask = int.from_bytes((key * (size // 4 + 1))[:size], "big")
     return (int.from_bytes(payload, "big") ^ mask).to_bytes(size, "big")
 
 
@@ -2096,45 +1926,38 @@ class FrameReader:
     """The frames of a client: `feed` it what was received; ask for `next_message` until that is None. ProtocolError is
     the end of the connection: 1002 for broken framing, 1009 for a message over `limit` bytes."""
 
-    __slots__ = ("_fragments", "_limit", "_needed", "_opcode", "_pending", "_size", "_total")
-
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._pending: list[bytes] = []
-        self._size, self._needed = 0, 2  # bytes that are pending, and how many a step further takes
-        self._fragments: list[bytes] = []
-        self._opcode, self._total = CONTINUATION, 0  # of the message that comes in fragments
+        self._limit, self._buffer = limit, bytearray()
+        self._opcode, self._message = CONTINUATION, bytearray()  # of the message that comes in fragments
 
     def feed(self, data: bytes) -> None:
         """Add what was received."""
-        self._pending.append(data)
-        self._size += len(data)
+        self._buffer += data
 
     def next_message(self) -> tuple[int, bytes] | None:
         """The opcode and the payload of the next whole message or control frame; None where more is needed."""
-        while self._size >= self._needed:
-            buffer = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-            self._pending = [buffer]
-            size = buffer[1] & 0x7F
-            start = 6 if size < 126 else 8 if size == 126 else 14
+        buffer = self._buffer
+        while len(buffer) >= 2:
             self._check_head(buffer[0], buffer[1])
+            opcode, size = buffer[0] & 0x0F, buffer[1] & 0x7F
+            start = {126: 8, 127: 14}.get(size, 6)
             if len(buffer) < start:
-                self._needed = start
                 return None
             if size >= 126:
                 size = int.from_bytes(buffer[2 : start - 4], "big")
-            opcode = buffer[0] & 0x0F
-            if opcode < CLOSE and self._total + size > self._limit:
+            if opcode < CLOSE and len(self._message) + size > self._limit:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
-            end = start + size
-            if len(buffer) < end:
-                self._needed = end
+            if len(buffer) < start + size:
                 return None
-            payload = unmask(buffer[start - 4 : start], buffer[start:end])
-            self._pending, self._size, self._needed = [buffer[end:]], len(buffer) - end, 2
+            is_last, payload = buffer[0] & 0x80, unmask(buffer[start - 4 : start], buffer[start : start + size])
+            del buffer[: start + size]
             if opcode >= CLOSE:
                 return opcode, payload
-            if (message := self._join(opcode, payload, bool(buffer[0] & 0x80))) is not None:
+            self._opcode = opcode or self._opcode
+            self._message += payload
+            if is_last:
+                message = self._opcode, bytes(self._message)
+                self._opcode, self._message = CONTINUATION, bytearray()
                 return message
         return None
 
@@ -2148,20 +1971,6 @@ class FrameReader:
         if opcode < CLOSE and (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
             raise ProtocolError("a message continues what began, and ends before the next", 1002)
 
-    def _join(self, opcode: int, payload: bytes, is_last: bool) -> tuple[int, bytes] | None:
-        self._opcode = opcode or self._opcode
-        if is_last and not self._fragments:
-            message = self._opcode, payload
-        else:
-            if payload:
-                self._fragments.append(payload)
-            self._total += len(payload)
-            if not is_last:
-                return None
-            message = self._opcode, b"".join(self._fragments)
-        self._fragments, self._opcode, self._total = [], CONTINUATION, 0
-        return message
-
 
 class Upgrade(Response):
     """The answer 101 to a request for a WebSocket, and how to go on (RFC 6455, 4.2.2)."""
@@ -2174,13 +1983,12 @@ class Upgrade(Response):
         self.handler, self.arguments, self.max_message = handler, arguments, max_message
         key = request.headers["sec-websocket-key"] + _ACCEPT_GUID
         accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
-        self._headers = ResponseHeaders()
-        self._headers["Sec-WebSocket-Accept"] = accept
+        self._headers = ResponseHeaders({"Sec-WebSocket-Accept": accept})
 
     def fields(self, request: Request) -> list[tuple[str, str]]:
         """The header fields to send."""
-        cookies = [("Set-Cookie", cookie.header(request)) for cookie in (self._cookies or {}).values()]
-        return [("Upgrade", "websocket"), ("Connection", "Upgrade"), *self.headers.pairs(), *cookies]
+        own = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
+        return [*own, *self.headers.pairs(), *self._cookie_fields(request)]
 
 
 def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
@@ -2209,7 +2017,6 @@ StartResponse = Callable[..., Any]
 
 
 def _from_environ(key: str, default: str) -> lazy[str]:
-    """An attribute that a WSGI server gives as it is."""
     return lazy(lambda request: str(request.environ.get(key, default)))
 
 
@@ -2221,39 +2028,30 @@ class WSGIRequest(Request):
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
         self.method = environ["REQUEST_METHOD"]
-        path = environ.get("PATH_INFO", "")
-        prefix = environ.get("SCRIPT_NAME", "")
-        if prefix or not path or not path.isascii() or "\0" in path:
-            path = self._decode(prefix, path)
-        self.path = path
-        length = environ.get("CONTENT_LENGTH")
-        if length:
-            try:
-                self.content_length = parse_content_length(length)
-            except HTTPError as error:
-                self.refused = error
-
-    def _decode(self, prefix: str, path: str) -> str:
-        """PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path."""
+        self.path = environ.get("PATH_INFO", "")
+        prefix, length = environ.get("SCRIPT_NAME", ""), environ.get("CONTENT_LENGTH")
         try:
-            self.prefix = decode_path(prefix.encode("latin-1"))
-            return self.prefix + decode_path(path.encode("latin-1")) or "/"
+            if prefix or not self.path or not self.path.isascii() or "\0" in self.path:
+                self._decode(prefix, self.path)
+            if length:
+                self.content_length = parse_content_length(length)
         except HTTPError as error:
-            self.prefix, self.refused = "", error
-            return "/"
+            self.refused = error
+        except ProtocolError as error:
+            self.refused = HTTPError(error.status, str(error))
+
+    def _decode(self, prefix: str, path: str) -> None:
+        """PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path."""
+        self.path = "/"  # for what is no path
+        prefix = decode_path(prefix.encode("latin-1"))
+        self.path, self.prefix = prefix + decode_path(path.encode("latin-1")) or "/", prefix
 
     @lazy
     def headers(self) -> Headers:
         """The header fields, from HTTP_* and the two that CGI names otherwise."""
-        fields = {
-            name[5:].replace("_", "-").lower(): value
-            for name, value in self.environ.items()
-            if name.startswith("HTTP_")
-        }
-        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            if self.environ.get(name):
-                fields[name.replace("_", "-").lower()] = self.environ[name]
-        return Headers(fields)
+        names = {name: name[5:] for name in self.environ if name.startswith("HTTP_")}
+        names |= {name: name for name in ("CONTENT_TYPE", "CONTENT_LENGTH") if self.environ.get(name)}
+        return Headers({field.replace("_", "-").lower(): self.environ[name] for name, field in names.items()})
 
     version = _from_environ("SERVER_PROTOCOL", "HTTP/1.1")
     query_string = _from_environ("QUERY_STRING", "")
@@ -2284,11 +2082,8 @@ def start_wsgi(request: Request, response: Response, start_response: StartRespon
     if isinstance(response, Upgrade):
         response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
     fields, body = response.finish(request)
-    status = response._status
-    start_response(_STATUS_LINES.get(status) or status_line(status), fields)
-    if type(body) is bytes:
-        return [body]
-    return body  # type: ignore[return-value]
+    start_response(status_line(response._status), fields)
+    return [body] if isinstance(body, bytes) else body
 
 
 # ---- Routes ----------------------------------------------------------------------------------------------------------
@@ -2317,15 +2112,8 @@ class Route:
 
     __slots__ = ("accepts", "call", "handler", "max_body", "methods", "name", "rememberable", "rule")
 
-    def __init__(
-        self,
-        rule: str | re.Pattern[str],
-        handler: Handler,
-        methods: frozenset[str] | None,
-        name: str | None,
-        call: Handler,
-        max_body: int | None,
-    ) -> None:
+    def __init__(self, rule: str | re.Pattern[str], handler: Handler, methods: frozenset[str] | None, name: str | None,
+                 call: Handler, max_body: int | None) -> None:  # fmt: skip
         self.rule, self.handler, self.methods, self.name, self.max_body = rule, handler, methods, name, max_body
         self.call = call  # call(request, *positional, **named)
         self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
@@ -2394,22 +2182,19 @@ class Routes:
             self._named[route.name] = [*named, route]
 
     def find(self, method: str, path: str) -> Found:
-        """The route that takes this method of this path, and its arguments; HTTPError if there is none."""
-        found = self.found.get((method, path))
-        if found is None:
-            found = self._match(method, path) or self._refuse(method, path)
-            if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
-                if len(self.found) >= _REMEMBERED:
-                    self.found = {}
-                self.found[method, path] = found
+        """The route for this method of this path, and its arguments, kept in `found`; HTTPError if there is none."""
+        found = self._match(method, path) or self._refuse(method, path)
+        if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
+            if len(self.found) >= _REMEMBERED:
+                self.found = {}
+            self.found[method, path] = found
         return found
 
     def find_socket(self, path: str) -> Found:
         """The route of a message socket; HTTPError 404 if there is none."""
-        route = self._sockets.get(path)
-        if route is None:
+        if path not in self._sockets:
             raise HTTPError(404)
-        return route, (), {}
+        return self._sockets[path], (), {}
 
     def _match(self, method: str, path: str) -> Found | None:
         if not path.startswith("/"):
@@ -2418,16 +2203,15 @@ class Routes:
             # werkzeug would take "get" for GET; methods are case-sensitive (RFC 9110, 9.1).
             route, arguments = self._adapter.match(path, method if method.isupper() else _NO_METHOD)
             return route, (), arguments  # type: ignore[return-value]
-        except (NotFound, MethodNotAllowed):
-            pass
         except RequestRedirect as error:
             raise HTTPError(308, headers={"Location": "/" + error.new_url[len(_BASE) :].lstrip("/")}) from None
+        except (NotFound, MethodNotAllowed):
+            pass
         for route in self._expressions:
-            if route.accepts is None or method in route.accepts:
-                match = route.rule.match(path)  # type: ignore[union-attr]
-                if match is not None:
-                    named = match.groupdict()
-                    return route, () if named else match.groups(), named
+            match = route.rule.match(path)  # type: ignore[union-attr]
+            if match is not None and (route.accepts is None or method in route.accepts):
+                named = match.groupdict()
+                return route, () if named else match.groups(), named
         return None
 
     def _refuse(self, method: str, path: str) -> Found:
@@ -2460,10 +2244,8 @@ class Routes:
     def build(self, name: str, values: Mapping[str, Any]) -> str:
         """The path of the named route with these values; ValueError if there is none."""
         for route in self._named.get(name, ()):
-            try:
+            with contextlib.suppress(BuildError):
                 return self._adapter.build(cast(Any, route), values, append_unknown=False)
-            except BuildError:
-                continue
         raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
 
 
