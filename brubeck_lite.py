@@ -3633,7 +3633,6 @@ class _Sleeper:
         self._alarm: Any = None  # the timer of `wake_soon`: one for each sleep, lest it disturbs the next
 
     def wait(self, seconds: float | None = None) -> None:
-        """Sleep until somebody wakes us, or for so many seconds."""
         timer = None if seconds is None else call_soon(self.wake, seconds)
         self.sleeping = self._current()
         try:
@@ -3659,8 +3658,8 @@ class _Sleeper:
 
 
 class Event(NamedTuple):
-    """A server-sent event: `data` (str, or a dict or a list, which is sent as JSON), `event` (its type), `id` (which
-    comes back as Last-Event-ID), `retry` (milliseconds until the client connects again)."""
+    """A server-sent event: `data` (str; a dict or a list goes as JSON), `event` (its type), `id` (comes back as
+    Last-Event-ID), `retry` (milliseconds until the client connects again)."""
 
     data: Any
     event: str | None = None
@@ -3683,8 +3682,8 @@ class Event(NamedTuple):
 
 
 class Subscription:
-    """The messages of a channel from now on, for one who iterates over them. It ends when it was too slow
-    (`was_dropped`) and when it is closed. Use it in a `with` block, or close it."""
+    """The messages of a channel from now on, to iterate over, in a `with` block or until `close`. It ends when it was
+    too slow (`was_dropped`)."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel, self._messages = channel, deque[Any]()
@@ -3760,10 +3759,9 @@ class Channel:
 
 def event_stream(source: Iterable[Any] | Channel, heartbeat: float = 15) -> Response:
     """The answer with a stream of server-sent events (HTML Standard, 9.2): those of an iterable or a channel, each an
-    Event, or a str, a dict or a list for its data. A comment goes out after every `heartbeat` seconds of silence, by
-    which proxies and clients see that it lives (under a foreign WSGI server there is none). Who is too slow for a
-    channel gets an event "dropped", and the stream ends. `request.headers["Last-Event-ID"]` is what a client saw
-    last."""
+    Event, or the data of one. After every `heartbeat` seconds of silence a comment shows proxies and clients that it
+    lives (not under a foreign WSGI server). Who is too slow for a channel gets an event "dropped", and the stream ends.
+    What a client saw last is `request.headers["Last-Event-ID"]`."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(_events(source, heartbeat), 200, headers, f"{EVENT_STREAM}; charset=utf-8")
 
@@ -3873,8 +3871,7 @@ class WebSocket:
             yield message
 
     def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
-        """Send a message: text, binary, or JSON as text. Waits where the client is slow. ConnectionError once it is
-        closed."""
+        """Send text, binary, or JSON as text. Waits where the client is slow; ConnectionError once it is closed."""
         frame = format_message(message)
         while self.closed is None and (before := len(self._outbox)) > self.MAX_UNSENT:
             self._writer.wait(self.PATIENCE)
@@ -3922,11 +3919,9 @@ class WebSocket:
                 self._write(format_frame(CLOSE, payload[:2]))
                 self._note_end(code, reason)
             self._writer.wake_soon()
-        elif self.closed is not None:
-            return
         elif opcode == PING:
             self.push(format_frame(PONG, payload))
-        elif opcode != PONG:
+        elif opcode != PONG and self.closed is None:
             if len(payload) > self._limit:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
             message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
@@ -3972,9 +3967,8 @@ class WebSocket:
 
     def converse(self, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
         """Have the handler talk, then close."""
-        self._coroutine = greenlet.getcurrent()
+        self._coroutine, code = greenlet.getcurrent(), 1000
         self._resume()
-        code = 1000
         try:
             handler(self, **arguments)
         except BaseException as error:
@@ -4056,8 +4050,8 @@ class _Listener:
 
 
 class _Bell(_Sleeper):
-    """Wakes the one coroutine that waits to read from a descriptor. Its listener stays in eventlet's hub from one wait
-    to the next, for to register one each time costs more than most handlers do."""
+    """Wakes the one coroutine that waits to read from a descriptor. Its listener stays from one wait to the next, for
+    to register one costs more than most handlers do."""
 
     __slots__ = ("_listener",)
 
@@ -4072,8 +4066,8 @@ class _Bell(_Sleeper):
             self.close()  # nobody reads for now, and the hub would ring for ever
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until there may be something to read. A ZeroMQ socket's descriptor tells of news once, so that must have
-        answered EAGAIN just before (libzmq manual, zmq_getsockopt, ZMQ_FD)."""
+        """Wait for news. A ZeroMQ descriptor tells of them once: its socket must have answered EAGAIN just before
+        (ZMQ_FD)."""
         self._listener.start(self._ring)
         super().wait(seconds)
 
@@ -4123,10 +4117,9 @@ class _Life:
     def begin(self) -> bool:
         """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so."""
         self._read_subscriptions()
-        if not self.prefixes:
-            return False
-        self.pull.connect(self._pull_address)
-        return True
+        if self.prefixes:
+            self.pull.connect(self._pull_address)
+        return bool(self.prefixes)
 
     def _read_subscriptions(self) -> None:
         while _is_readable(self.pub):
@@ -4141,12 +4134,12 @@ class _Life:
     def give(self, conn_id: str, credits: str) -> None:
         """Note that a connection has room for so many bytes more, and tell who waits for it."""
         self.credits[conn_id] = self.credits.get(conn_id, 0) + int(credits if credits.isdigit() else 0)
-        self._wake(conn_id)
+        if conn_id in self.waiting:
+            self.waiting.pop(conn_id).send()
         if conn_id in self.websockets:
             self.websockets[conn_id].flush()
 
     def forget(self, conn_id: str) -> None:
-        """Note that a connection is no more."""
         self.credits.pop(conn_id, None)
         request = self.requests.pop(conn_id, None)
         if request is not None:
@@ -4158,12 +4151,8 @@ class _Life:
         if conn_id in self.uploads:
             with contextlib.suppress(OSError):
                 os.unlink(self.uploads.pop(conn_id)[1])
-        self._wake(conn_id)
-
-    def _wake(self, conn_id: str) -> None:
-        event = self.waiting.pop(conn_id, None)
-        if event is not None:
-            event.send()
+        if conn_id in self.waiting:
+            self.waiting.pop(conn_id).send()
 
     def close(self, linger: int) -> None:
         """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
@@ -4183,18 +4172,19 @@ class _Mongrel2WebSocket(WebSocket):
     """One whose frames Mongrel2 unmasks, joins and hands out one by one."""
 
     MAX_LEFT = 4 << 20  # bytes of messages that a handler leaves unread: Mongrel2 cannot be told to wait
+    request: Mongrel2Request
 
     def __init__(self, connection: Mongrel2Connection, request: Mongrel2Request, limit: int) -> None:
         super().__init__(request, limit)
-        self._connection, self.mongrel2_request = connection, request
+        self._connection = connection
         self.push_to_many = connection.push_to_many
 
     def can_spend(self, size: int) -> bool:
         """Whether the client has room for so many bytes, which then are as good as sent."""
-        return not self._outbox and self._connection.spend(self.mongrel2_request, size, size) > 0
+        return not self._outbox and self._connection.spend(self.request, size, size) > 0
 
     def flush(self) -> None:
-        size = self._connection.reply_in_room(self.mongrel2_request, bytes(self._outbox))
+        size = self._connection.reply_in_room(self.request, bytes(self._outbox))
         del self._outbox[:size]
         if size:
             self._writer.wake_soon()
@@ -4231,7 +4221,6 @@ class _Gatherer:
         return True
 
     def flush(self) -> bool:
-        """Send what was gathered."""
         if self._count >= self.MOST:
             eventlet.sleep(max(0.0, self._next_second - time.monotonic()))
         now = time.monotonic()
@@ -4274,8 +4263,8 @@ class Mongrel2Connection:
     # -- receiving
 
     def recv(self) -> Mongrel2Request:
-        """The next request, or message about a connection (path "@*", in a plain script of interest too). What is not
-        Mongrel2's protocol is logged and left out. EOFError once the connection was closed."""
+        """The next request, or message about a connection (path "@*"). What is not Mongrel2's protocol is logged and
+        left out. EOFError once the connection was closed."""
         while True:
             if self._is_ending() and not (self._load is not None and (self._load.busy or self._load.waiting)):
                 self._end_receiving()
@@ -4285,13 +4274,11 @@ class Mongrel2Connection:
             except zmq.Again:
                 self._idle(life)
                 continue
-            if self._load is not None and b" @* " in message:
-                credits = _CREDITS.fullmatch(message)
-                if credits is not None:  # one for each answer: not worth a request
-                    conn_id = credits[1].decode()
-                    if conn_id in life.credits:
-                        life.give(conn_id, credits[2].decode())
-                    continue
+            if self._load is not None and b" @* " in message and (credits := _CREDITS.fullmatch(message)) is not None:
+                conn_id = credits[1].decode()
+                if conn_id in life.credits:  # one message for each answer: not worth a request
+                    life.give(conn_id, credits[2].decode())
+                continue
             try:
                 request = parse_mongrel2(message)
             except ProtocolError as error:
@@ -4312,8 +4299,8 @@ class Mongrel2Connection:
         return self._last_turn is not None and time.monotonic() >= self._last_turn
 
     def _admit(self, life: _Life, request: Mongrel2Request) -> bool:
-        """Note a request as one to be answered. False where it is not yet there, being an upload, and where too many
-        wait on its connection, which is closed."""
+        """Whether a request is to be answered now: not an upload that is on its way, nor where too many wait on its
+        connection."""
         if "DOWNLOAD_CREDITS" in request.fields and not (request.upload_is_there and request.conn_id in life.credits):
             life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
         if self._is_ending() and not request.is_message:
@@ -4402,11 +4389,8 @@ class Mongrel2Connection:
     def _check_sender(self, life: _Life, sender: str) -> None:
         if not sender.encode().startswith(tuple(life.prefixes)):
             heard = ", ".join(repr(prefix.decode("latin-1")) for prefix in sorted(life.prefixes))
-            logger.error(
-                "no reply will arrive: Mongrel2 sends requests as %r but listens at %s for replies to %s only; "
-                "set recv_ident='' in its Handler",
-                sender, self.pub, heard,
-            )  # fmt: skip
+            logger.error("no reply will arrive: Mongrel2 sends requests as %r but listens at %s for replies to %s "
+                         "only; set recv_ident='' in its Handler", sender, self.pub, heard)  # fmt: skip
         if len(life.checked_senders) < 1000:
             life.checked_senders.add(sender)
 
@@ -4456,8 +4440,7 @@ class Mongrel2Connection:
         self.dropped += 1
 
     def answer(self, request: Request, response: Response) -> None:
-        """Send the answer to a request: over HTTP with its head, to a message socket the bare body, where it has one.
-        Raises before anything is sent, or not at all."""
+        """Send the one answer: to a message socket the bare body. Raises before anything is sent, or not at all."""
         request = cast(Mongrel2Request, request)
         if isinstance(response, Upgrade):
             self._converse(request, response)
@@ -4504,16 +4487,14 @@ class Mongrel2Connection:
         return size
 
     def reply_in_room(self, request: Mongrel2Request, payload: bytes | memoryview) -> int:
-        """Send as much of it as the client has room for: with download.flow_control Mongrel2 ends a connection for
-        which more than its credits would wait. How many bytes that was."""
+        """Send as much as the client has room for, beyond which Mongrel2 ends a connection; how many bytes that was."""
         size = self.spend(request, 0, len(payload))
         if size:
             self.reply(request, payload[:size])
         return size
 
     def _reply_in_credits(self, request: Mongrel2Request, payload: bytes | memoryview) -> bool:
-        """Send a part of an answer in as many messages as it takes. A client that makes no room for 30 seconds is
-        closed. False if it is gone."""
+        """Send all, as the client makes room for it; who makes none for 30 seconds is closed. False if it is gone."""
         life, conn_id = cast(_Life, request.life), request.conn_id
         while (size := self.reply_in_room(request, payload)) < len(payload):
             payload = memoryview(payload)[size:]
@@ -4543,17 +4524,15 @@ class Mongrel2Connection:
         return size
 
     def _converse(self, request: Mongrel2Request, response: Upgrade) -> None:
-        """Have a WebSocket's handler talk with its client."""
-        fields = response.fields(request)
-        websocket = _Mongrel2WebSocket(self, request, response.max_message)
-        life = cast(_Life, request.life)
-        life.websockets[request.conn_id] = websocket
+        head = format_head(request, 101, response.fields(request), http_date(int(time.time())))
+        websockets = cast(_Life, request.life).websockets
+        websocket = websockets[request.conn_id] = _Mongrel2WebSocket(self, request, response.max_message)
         try:
-            self._reply_in_credits(request, format_head(request, 101, fields, http_date(int(time.time()))))
+            self._reply_in_credits(request, head)
             with cast(Load, self._load).uncounted():
                 websocket.converse(response.handler, response.arguments)
         finally:
-            life.websockets.pop(request.conn_id, None)
+            websockets.pop(request.conn_id, None)
             self.close_client(request)
 
     def push_to_many(self, websockets: Sequence[_Mongrel2WebSocket], frame: bytes) -> None:
@@ -4561,7 +4540,7 @@ class Mongrel2Connection:
         ready = []
         for websocket in websockets:
             if websocket.can_spend(len(frame)):
-                ready.append(websocket.mongrel2_request)
+                ready.append(websocket.request)
             else:
                 websocket.push(frame)
         self.deliver(ready, frame)
@@ -4605,20 +4584,17 @@ class Mongrel2Connection:
 
     def check(self) -> None:
         """Have the coroutine that receives look whether Mongrel2 is still there: ten times a second."""
-        if self._life is not None and self._life.bell is not None:
-            self._life.bell.wake_soon()
-            self._check_uploads(self._life)
-            if time.monotonic() >= self._next_ping:
-                self._next_ping = time.monotonic() + self.PING
-                self._keep_alive(self._life)
-
-    def _keep_alive(self, life: _Life) -> None:
-        """Tell Mongrel2, which ends connections that are quiet for long, that those which wait are wanted."""
-        wanted = {"keep-alive": 1}
-        self._deliver(life.requests.values(), lambda sender, ids: format_extended_reply(sender, ids, "ctl", wanted))
-        now = time.monotonic()
-        for websocket in [*life.websockets.values()]:
-            websocket.check(now)
+        life, now = self._life, time.monotonic()
+        if life is not None and life.bell is not None:
+            life.bell.wake_soon()
+            self._check_uploads(life)
+            if now >= self._next_ping:
+                self._next_ping = now + self.PING
+                # Mongrel2 ends connections that are quiet for long, unless it is told that they are wanted.
+                wanted = functools.partial(format_extended_reply, name="ctl", arguments={"keep-alive": 1})
+                self._deliver(life.requests.values(), wanted)
+                for websocket in [*life.websockets.values()]:
+                    websocket.check(now)
 
     def finish_receiving(self, seconds: float) -> None:
         """Give out what is on its way, until a moment of silence or for `seconds`; answer more with 503, until all that
@@ -4668,7 +4644,6 @@ class _HTTPClient:
         self._body_size, self._body_waited = 0, 0.0  # bytes, and seconds that were waited for them
 
     def run(self) -> None:
-        """The life of the coroutine."""
         try:
             while self._serve():
                 pass
@@ -4720,7 +4695,6 @@ class _HTTPClient:
         return None
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer what is no request, and end the connection."""
         request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), Framing(Headers({}), 0, False, False))
         request.client = self
         self._server.answer(request, Response(f"{status_line(status)}\n{message}\n", status, None, TEXT))
@@ -4776,24 +4750,20 @@ class _HTTPClient:
     def _drain(self) -> bool:
         """Read what the handler left of a body; False where that is too much, or does not come."""
         left = self.DRAINED
-        try:
+        with contextlib.suppress(HTTPError):
             while left > 0:
-                piece = self.read_body(self.served, left)
-                if not piece:
+                if not (piece := self.read_body(self.served, left)):
                     return True
                 left -= len(piece)
-        except HTTPError:
-            pass
         return False
 
     def _linger(self) -> None:
         """Half-close, and drop what still comes, lest a reset takes the answer from the client (RFC 9112, 9.6)."""
-        if self.is_gone:
-            return
-        self.socket.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + self.LINGER
-        while time.monotonic() < deadline and self._receive(deadline):
-            pass
+        if not self.is_gone:
+            self.socket.shutdown(socket.SHUT_WR)
+            deadline = time.monotonic() + self.LINGER
+            while time.monotonic() < deadline and self._receive(deadline):
+                pass
 
     def send(self, data: bytes) -> bool:
         """Send all of it, waiting where the client is slow; False if it is gone, or too slow."""
@@ -4836,7 +4806,6 @@ class _HTTPClient:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
-        """Close the socket."""
         self.request = self._failure = None
         self.bell.close()
         self.socket.close()
@@ -4844,8 +4813,8 @@ class _HTTPClient:
 
 
 class _HTTPWebSocket(WebSocket):
-    """One of the embedded server. What its client sends is read in the hub, so that pings are answered while the
-    handler does something else; what it cannot take at once is sent by the hub, too."""
+    """One of the embedded server. The hub reads what its client sends, so that pings are answered while the handler
+    does something else, and sends what it cannot take at once."""
 
     def __init__(self, request: HTTPRequest, limit: int, accepted: socket.socket) -> None:
         super().__init__(request, limit)
@@ -4853,7 +4822,6 @@ class _HTTPWebSocket(WebSocket):
         self._readable, self._writable = (_Listener(event, accepted.fileno()) for event in ("read", "write"))
 
     def feed(self, data: bytes) -> None:
-        """Take what was received."""
         try:
             self._frames.feed(data)
             while (message := self._frames.next_message()) is not None:
@@ -4886,6 +4854,7 @@ class _HTTPWebSocket(WebSocket):
     def flush(self, *_: Any) -> None:
         try:
             del self._outbox[: self._socket.send(self._outbox)]
+            self._writer.wake_soon()
         except BlockingIOError:
             pass
         except OSError:
@@ -4894,7 +4863,6 @@ class _HTTPWebSocket(WebSocket):
             self._writable.start(self.flush)
         else:
             self._writable.stop()
-        self._writer.wake_soon()
 
     def let_go(self) -> None:
         super().let_go()
@@ -4914,6 +4882,7 @@ class HTTPConnection:
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.3  # seconds for a request that is on its way when the server stops
+    _load: Load
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
                  max_connections: int = 20_000) -> None:  # fmt: skip
@@ -4929,7 +4898,6 @@ class HTTPConnection:
         self._path, self._host, self._port = match[1], (match[2] or "").strip("[]"), int(match[3] or 0)
         self._socket: Any = None  # once it is bound
         self._listener: _Listener | None = None
-        self._load: Load | None = None
         self._clients: set[_HTTPClient] = set()
         self._websockets: set[_HTTPWebSocket] = set()
         self._next_sweep = self._next_complaint = 0.0
@@ -5010,7 +4978,7 @@ class HTTPConnection:
 
     def handle(self, request: HTTPRequest) -> None:
         """Have a request answered: now, or when there is room in the pool."""
-        load = cast(Load, self._load)
+        load = self._load
         if load.busy < load.app.pool_size:
             load.take(self, request)
         else:
@@ -5022,9 +4990,8 @@ class HTTPConnection:
 
     def finished(self, request: Request) -> None:
         """Go on with the connection of a request that had to wait."""
-        request = cast(HTTPRequest, request)
-        if request.done is not None:
-            request.done.send()
+        if (done := cast(HTTPRequest, request).done) is not None:
+            done.send()
 
     def forget(self, client: _HTTPClient) -> None:
         """A client is gone: there is room for another."""
@@ -5081,7 +5048,6 @@ class HTTPConnection:
             self.access_log.add(request, response._status, size)
 
     def _converse(self, request: HTTPRequest, response: Upgrade) -> None:
-        """Have a WebSocket's handler talk with its client."""
         client, head = request.client, format_head(request, 101, response.fields(request), http_date(int(time.time())))
         request.keep_alive = False
         client.bell.close()
@@ -5090,7 +5056,7 @@ class HTTPConnection:
         try:
             if client.send(head):
                 websocket.feed(client.parser.take_rest())
-                with cast(Load, self._load).uncounted():
+                with self._load.uncounted():
                     websocket.converse(response.handler, response.arguments)
         finally:
             self._websockets.discard(websocket)
@@ -5112,7 +5078,6 @@ class HTTPConnection:
                 client.deadline = now if is_idle else min(client.deadline, now + self.GRACE)
 
     def has_ended(self) -> bool:
-        """Whether it has no more clients, and takes none."""
         return self._is_stopping and not self._clients
 
     def _end_listening(self) -> None:
@@ -5137,8 +5102,8 @@ class HTTPConnection:
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` only notes it; `write` does the work,
-    for many at a time."""
+    """A line for each answer in the combined format, on standard output. `add` notes it; `write` writes many at a
+    time."""
 
     HELD = 200  # lines
     SILENCE = 60.0  # seconds between complaints that they cannot be written
@@ -5148,13 +5113,11 @@ class AccessLog:
         self._next_complaint = 0.0
 
     def add(self, request: Request, status: int, size: int) -> None:
-        """Note an answer with `size` bytes of body."""
         self._noted.append((time.time(), request, status, size))
         if len(self._noted) >= self.HELD:
             self.write()
 
     def write(self) -> None:
-        """Write lines for what was noted: called ten times a second too."""
         noted, self._noted = self._noted, []
         if not noted:
             return
@@ -5175,13 +5138,11 @@ def _escape_for_log(text: str) -> str:
 def format_access_line(when: float, request: Request, status: int, size: int) -> str:
     """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
     _, day, month, year, clock, _ = http_date(int(when)).split()
-    date = f"{day}/{month}/{year}:{clock} +0000"
     target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
     asked = _escape_for_log(f"{request.method} {target} {request.version}")
     referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
-    return (
-        f'{_escape_for_log(request.remote_addr) or "-"} - - [{date}] "{asked}" {status} {size} "{referer}" "{agent}"\n'
-    )
+    address = _escape_for_log(request.remote_addr) or "-"
+    return f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
 
 
 def patch_standard_library() -> None:
@@ -5228,18 +5189,16 @@ class Server:
         self._stopping = True
 
     def _finish(self) -> None:
-        """Take no more, and let what is there come to its end."""
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
         for connection in self._connections:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
-        while time.monotonic() < deadline:
-            ended = all(connection.has_ended() for connection in self._connections)
-            if ended and not self._load.busy and not self._load.waiting:
+        while self._load.busy or self._load.waiting or not all(each.has_ended() for each in self._connections):
+            if time.monotonic() >= deadline:
+                logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
                 return
             self._tick()
             eventlet.sleep(0.02)
-        logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
 
     def _tick(self) -> None:
         for connection in self._connections:
@@ -5254,8 +5213,7 @@ def serve(
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do."""
     if patch:
         patch_standard_library()
-    if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     for each in connections if access_log else ():
         each.access_log = AccessLog()
