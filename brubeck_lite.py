@@ -3862,8 +3862,7 @@ class WebSocket:
             return None
         message = self._inbox.popleft()
         self._unread -= len(message)
-        if self._unread < self.MAX_UNREAD:
-            self._resume()
+        self._pace()
         return message
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -3927,8 +3926,7 @@ class WebSocket:
             message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
             self._inbox.append(message)
             self._unread += len(message)
-            if self._unread >= self.MAX_UNREAD:
-                self._pause()
+            self._pace()
             self._reader.wake_soon()
 
     def check(self, now: float) -> None:
@@ -3968,7 +3966,7 @@ class WebSocket:
     def converse(self, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
         """Have the handler talk, then close."""
         self._coroutine, code = greenlet.getcurrent(), 1000
-        self._resume()
+        self._pace()
         try:
             handler(self, **arguments)
         except BaseException as error:
@@ -3978,7 +3976,8 @@ class WebSocket:
         self._coroutine = None
         self.close(code)
         self._inbox.clear()
-        self._resume()
+        self._unread = 0
+        self._pace()
         deadline = time.monotonic() + self.FAREWELL
         while (self._outbox or not self._has_answered) and time.monotonic() < deadline:
             self._writer.wait(self.FAREWELL)
@@ -3993,17 +3992,13 @@ class WebSocket:
         if is_first:
             self.flush()
 
-    # -- by the kind of connection
-
     def flush(self) -> None:
         """Send what the client has room for."""
         raise NotImplementedError
 
-    def _pause(self) -> None:
-        """Receive no more for now."""
-
-    def _resume(self) -> None:
-        """Receive again."""
+    def _pace(self) -> None:
+        """Receive only as long as not too much is unread."""
+        raise NotImplementedError
 
 
 # ---- Servers ---------------------------------------------------------------------------------------------------------
@@ -4024,9 +4019,8 @@ def _is_readable(socket: zmq.Socket[Any]) -> bool:
 
 
 # What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
-_CREDITS = re.compile(
-    rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:\{"type":"credits"\},'
-)
+_CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
+                      rb'\{"type":"credits"\},')  # fmt: skip
 
 
 class _Listener:
@@ -4189,7 +4183,7 @@ class _Mongrel2WebSocket(WebSocket):
         if size:
             self._writer.wake_soon()
 
-    def _pause(self) -> None:
+    def _pace(self) -> None:
         if self._unread > self.MAX_LEFT:
             self.close(1013, "too much is unread")
 
@@ -4675,7 +4669,6 @@ class _HTTPClient:
             request = parser.next_request() if parser.has_input else None
             if request is not None:
                 eventlet.sleep(0)  # a pipelined one: now others have their turn
-                return request
             is_idle = self.served > 0 and not parser.has_input
             deadline = time.monotonic() + (server.keep_alive if is_idle else server.head_timeout)
             while request is None:
@@ -4829,14 +4822,13 @@ class _HTTPWebSocket(WebSocket):
         except ProtocolError as error:
             self.close(error.status, str(error))
             self._has_answered = True  # whatever it says more is not understood
-            self._pause()
+            self._pace()
 
-    def _resume(self) -> None:
-        if not self._has_answered:
+    def _pace(self) -> None:
+        if self._unread < self.MAX_UNREAD and not self._has_answered:
             self._readable.start(self._on_readable)
-
-    def _pause(self) -> None:
-        self._readable.stop()
+        else:
+            self._readable.stop()
 
     def _on_readable(self, *_: Any) -> None:
         try:
@@ -5207,9 +5199,8 @@ class Server:
                 connection.access_log.write()
 
 
-def serve(
-    app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True, access_log: bool = False
-) -> None:
+def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True,
+          access_log: bool = False) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do."""
     if patch:
         patch_standard_library()
