@@ -3427,28 +3427,31 @@ class Receivers:
 # Connections that live longer than an answer: streams of events, WebSockets, and the channels that feed many of them.
 
 
+_NEVER = float("inf")
+
+
+def call_soon(function: Callable[[], Any], seconds: float = 0) -> Any:
+    """Have eventlet's hub call a function, which must not wait. The timer, which has `cancel`."""
+    return eventlet.hubs.get_hub().schedule_call_global(seconds, function)
+
+
 class _Sleeper:
     """The one coroutine that waits for something, and what wakes it."""
 
-    __slots__ = ("_alarm", "_current", "_hub", "_sleeping")
+    __slots__ = ("_alarm", "_current", "_hub", "sleeping")
 
     def __init__(self) -> None:
         self._current, self._hub = greenlet.getcurrent, eventlet.hubs.get_hub()
-        self._sleeping: greenlet.greenlet | None = None
+        self.sleeping: greenlet.greenlet | None = None
         self._alarm: Any = None  # the timer of `wake_soon`: one for each sleep, lest it disturbs the next
 
-    def is_waiting(self) -> bool:
-        """Whether somebody sleeps."""
-        return self._sleeping is not None
-
     def wait(self, seconds: float | None = None) -> None:
-        """Sleep until somebody wakes us, or for so many seconds."""
-        timer = None if seconds is None else self._hub.schedule_call_global(seconds, self.wake)
-        self._sleeping = self._current()
+        timer = None if seconds is None else call_soon(self.wake, seconds)
+        self.sleeping = self._current()
         try:
             self._hub.switch()
         finally:
-            self._sleeping = None  # whatever woke it, such as a Timeout of the handler's
+            self.sleeping = None  # whatever woke it, such as a Timeout of the handler's
             if timer is not None:
                 timer.cancel()
             if self._alarm is not None:
@@ -3457,22 +3460,19 @@ class _Sleeper:
 
     def wake(self) -> None:
         """Wake who waits, from the hub."""
-        sleeping, self._sleeping = self._sleeping, None
+        sleeping, self.sleeping = self.sleeping, None
         if sleeping is not None:
             sleeping.switch()
 
     def wake_soon(self) -> None:
         """Wake who waits, from whatever coroutine."""
-        if self._sleeping is not None and self._alarm is None:
-            self._alarm = self._hub.schedule_call_global(0, self.wake)
-
-
-_NEVER = float("inf")
+        if self.sleeping is not None and self._alarm is None:
+            self._alarm = call_soon(self.wake)
 
 
 class Event(NamedTuple):
-    """A server-sent event: `data` (str, or a dict or a list, which is sent as JSON), `event` (its type), `id` (which
-    comes back as Last-Event-ID), `retry` (milliseconds until the client connects again)."""
+    """A server-sent event: `data` (str; a dict or a list goes as JSON), `event` (its type), `id` (comes back as
+    Last-Event-ID), `retry` (milliseconds until the client connects again)."""
 
     data: Any
     event: str | None = None
@@ -3495,8 +3495,8 @@ class Event(NamedTuple):
 
 
 class Subscription:
-    """The messages of a channel from now on, for one who iterates over them. It ends when it was too slow
-    (`was_dropped`) and when it is closed. Use it in a `with` block, or close it."""
+    """The messages of a channel from now on, to iterate over, in a `with` block or until `close`. It ends when it was
+    too slow (`was_dropped`)."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel, self._messages = channel, deque[Any]()
@@ -3560,89 +3560,81 @@ class Channel:
         if self.followers:
             frame = format_message(message.data if isinstance(message, Event) else message)
             together: dict[Any, list[WebSocket]] = {}
-            for follower in [*self.followers]:
-                if (group := follower.group()) is None:
-                    follower.push(frame)
-                else:
-                    together.setdefault(group, []).append(follower)
-            for (connection, _), group in together.items():
-                connection.push_to_many(group, frame)
+            for follower in self.followers:
+                together.setdefault(follower.push_to_many, []).append(follower)
+            for push_to_many, followers in together.items():
+                push_to_many(followers, frame)
 
     def subscribe(self) -> Subscription:
         """What is published from now on, to iterate over."""
         return Subscription(self)
 
 
-class _Pump:
-    """An iterator that runs in a coroutine of its own, so that its next value can be waited for with a limit."""
-
-    def __init__(self, iterator: Iterator[Any]) -> None:
-        self._iterator, self._values = iterator, eventlet.queue.Queue(1)
-        self._coroutine = eventlet.spawn(self._run)
-
-    def _run(self) -> None:
-        try:
-            for value in self._iterator:
-                self._values.put((value, None))
-            self._values.put((None, StopIteration()))
-        except greenlet.GreenletExit:
-            raise
-        except BaseException as error:
-            self._values.put((None, error))
-
-    def get(self, timeout: float) -> Any:
-        """The next value; None when there is none in time. StopIteration, or what the iterator raised."""
-        try:
-            value, error = self._values.get(timeout=timeout)
-        except eventlet.queue.Empty:
-            return None
-        if error is not None:
-            raise error
-        return value
-
-    def close(self) -> None:
-        """End the iterator."""
-        self._coroutine.kill()
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            close()
-
-
 def event_stream(source: Iterable[Any] | Channel, heartbeat: float = 15) -> Response:
     """The answer with a stream of server-sent events (HTML Standard, 9.2): those of an iterable or a channel, each an
-    Event, or a str, a dict or a list for its data. A comment goes out after every `heartbeat` seconds of silence, by
-    which proxies and clients see that it lives (under a foreign WSGI server there is none). Who is too slow for a
-    channel gets an event "dropped", and the stream ends. `request.headers["Last-Event-ID"]` is what a client saw
-    last."""
+    Event, or the data of one. After every `heartbeat` seconds of silence a comment shows proxies and clients that it
+    lives (not under a foreign WSGI server). Who is too slow for a channel gets an event "dropped", and the stream ends.
+    What a client saw last is `request.headers["Last-Event-ID"]`."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(_events(source, heartbeat), 200, headers, f"{EVENT_STREAM}; charset=utf-8")
 
 
 def _events(source: Iterable[Any] | Channel, heartbeat: float) -> Iterator[bytes]:
-    yield b":\n\n"  # so that the head goes out, and the client knows that it is connected
+    yield encode_event(None)  # so that the head goes out, and the client knows that it is connected
     if isinstance(source, Channel):
         with source.subscribe() as subscription:
             while not subscription.was_dropped:
-                message = subscription.get(heartbeat)
-                yield b":\n\n" if message is None else encode_event(message)
+                yield encode_event(subscription.get(heartbeat))
             yield Event("too slow", "dropped").encode()
-    elif not in_coroutines():
-        yield from map(encode_event, source)
+    elif in_coroutines():
+        yield from _pump_events(iter(source), heartbeat)
     else:
-        pump = _Pump(iter(source))
+        yield from map(encode_event, source)
+
+
+def _pump_events(messages: Iterator[Any], heartbeat: float) -> Iterator[bytes]:
+    """Run the iterator in a coroutine of its own, so that its next message can be waited for with a limit."""
+    queue = eventlet.queue.Queue(1)  # of messages, each in a tuple; then what the iterator raised, or None
+
+    def run() -> None:
+        end: BaseException | None = None
         try:
-            while True:
-                message = pump.get(heartbeat)
-                yield b":\n\n" if message is None else encode_event(message)
-        except StopIteration:
-            return
-        finally:
-            pump.close()
+            for message in messages:
+                queue.put((message,))
+        except greenlet.GreenletExit:  # nobody listens any more
+            raise
+        except BaseException as error:
+            end = error
+        queue.put(end)
+
+    coroutine = eventlet.spawn(run)
+    try:
+        while True:
+            try:
+                item = queue.get(timeout=heartbeat)
+            except eventlet.queue.Empty:
+                item = (None,)
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield encode_event(*item)
+    finally:
+        coroutine.kill()
+        if (close := getattr(messages, "close", None)) is not None:
+            close()
 
 
 def encode_event(message: Any) -> bytes:
-    """An Event, or what is to be the data of one, as it is sent."""
+    """An Event, or what is to be the data of one, as it is sent; None: a comment, which no page sees."""
+    if message is None:
+        return b":\n\n"
     return (message if isinstance(message, Event) else Event(message)).encode()
+
+
+def _push_to_each(websockets: Sequence[WebSocket], frame: bytes) -> None:
+    for websocket in websockets:
+        websocket.push(frame)
 
 
 class WebSocket:
@@ -3663,12 +3655,14 @@ class WebSocket:
         self.request = request
         self.closed: tuple[int, str] | None = None
         self.heard = time.monotonic()
+        self.push_to_many: Callable[[Sequence[Any], bytes], None] = _push_to_each  # those who have this in common
+        self._pinged = 0.0
         self._limit = limit
         self._inbox: deque[str | bytes] = deque()
-        self._unread = self._unsent = 0
+        self._unread, self._outbox = 0, bytearray()  # characters of the inbox; what is to be sent
         self._reader, self._writer = _Sleeper(), _Sleeper()
-        self._was_told = self._has_answered = self._is_pinged = False
-        self._coroutine: greenlet.greenlet | None = None
+        self._has_answered = False  # its client says no more
+        self._coroutine: greenlet.greenlet | None = None  # the handler's, as long as it does not know of the end
         self._followed: list[Channel] = []
         self._farewell: tuple[int, str, bytes] | None = None  # the client's, which is still to be answered
 
@@ -3681,12 +3675,12 @@ class WebSocket:
         if not self._inbox and self.closed is None:
             self._reader.wait(timeout)
         if not self._inbox:
-            self._was_told = self.closed is not None
+            if self.closed is not None:
+                self._coroutine = None
             return None
         message = self._inbox.popleft()
         self._unread -= len(message)
-        if self._unread < self.MAX_UNREAD:
-            self._resume()
+        self._pace()
         return message
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -3694,19 +3688,17 @@ class WebSocket:
             yield message
 
     def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
-        """Send a message: text, binary, or JSON as text. Waits where the client is slow. ConnectionError once it is
-        closed."""
+        """Send text, binary, or JSON as text. Waits where the client is slow; ConnectionError once it is closed."""
         frame = format_message(message)
-        while self.closed is None and self._unsent > self.MAX_UNSENT:
-            if self._writer.is_waiting():  # another coroutine sends, too
+        while self.closed is None and (before := len(self._outbox)) > self.MAX_UNSENT:
+            if self._writer.sleeping is not None:  # another coroutine sends, too
                 eventlet.sleep(0.05)
                 continue
-            before = self._unsent
             self._writer.wait(self.PATIENCE)
-            if self._unsent >= before:
-                self.fail(1013, "too slow")
+            if len(self._outbox) >= before:
+                self.close(1013, "too slow")
         if self.closed is not None:
-            self._was_told = True
+            self._coroutine = None
             raise ConnectionError(f"the WebSocket is closed: {self.closed}")
         self._write(frame)
 
@@ -3732,17 +3724,12 @@ class WebSocket:
 
     # -- for channels and connections
 
-    def group(self) -> Any:
-        """Those who get the same frame in one message: a key that begins with their connection; None for one alone."""
-        return None
-
     def push(self, frame: bytes) -> None:
         """Send a frame without waiting: who has too many unread is closed."""
-        if self.closed is None:
-            if self._unsent > self.MAX_UNSENT:
-                self.fail(1013, "too slow")
-            else:
-                self._write(frame)
+        if len(self._outbox) > self.MAX_UNSENT:
+            self.close(1013, "too slow")
+        elif self.closed is None:
+            self._write(frame)
 
     def take(self, opcode: int, payload: bytes) -> None:
         """What the client sent: a whole message, or a control frame."""
@@ -3758,14 +3745,13 @@ class WebSocket:
             return
         elif opcode == PING:
             self.push(format_frame(PONG, payload))
-        elif opcode != PONG:
+        elif opcode != PONG and self.closed is None:
             if len(payload) > self._limit:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
             message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
             self._inbox.append(message)
             self._unread += len(message)
-            if self._unread >= self.MAX_UNREAD:
-                self._pause()
+            self._pace()
             self._reader.wake_soon()
 
     def _say_farewell(self) -> None:
@@ -3780,76 +3766,74 @@ class WebSocket:
         if self._unread >= self.MAX_UNREAD:
             self.heard = now  # it is we who do not listen
         silence = now - self.heard
-        if silence < self.IDLE or self.closed is not None:
-            self._is_pinged = False
-        elif silence > 2 * self.IDLE:
+        if self.closed is not None or silence < self.IDLE:
+            return
+        if silence > 2 * self.IDLE:
             self.vanish()
-        elif not self._is_pinged:
-            self._is_pinged = True
+        elif self._pinged < self.heard:
+            self._pinged = now
             self.ping()
 
     def vanish(self) -> None:
         """The client is gone without a close."""
         self._has_answered = True
+        self.let_go()
         self._note_end(1006, "")
         self._writer.wake_soon()
-
-    def fail(self, code: int, reason: str) -> None:
-        """Close it for what the client did."""
-        if self.closed is None:
-            self._write(format_close(code, reason))
-            self._note_end(code, reason)
 
     def _note_end(self, code: int, reason: str) -> None:
         if self.closed is None:
             self.closed = code, reason
             for channel in self._followed:
                 channel.followers.discard(self)
-            if self._reader.is_waiting():
-                self._was_told = True
+            if self._reader.sleeping is not None:
+                self._coroutine = None
                 self._reader.wake_soon()
-            elif self._coroutine is not None and self._coroutine is not greenlet.getcurrent():
-                eventlet.hubs.get_hub().schedule_call_global(1.0, self._end_coroutine)
+            elif self._coroutine not in (None, greenlet.getcurrent()):
+                call_soon(self._end_coroutine, 1.0)
 
     def _end_coroutine(self) -> None:
         coroutine, self._coroutine = self._coroutine, None
-        if coroutine is not None and not self._was_told:
+        if coroutine is not None:
             coroutine.throw(greenlet.GreenletExit)
 
     def converse(self, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
         """Have the handler talk, then close."""
-        self._coroutine = greenlet.getcurrent()
-        self._resume()
-        code = 1000
+        self._coroutine, code = greenlet.getcurrent(), 1000
+        self._pace()
         try:
             if self.closed is None:
                 handler(self, **arguments)
-        except (ConnectionError, greenlet.GreenletExit) as error:
-            if self.closed is None:
+        except BaseException as error:
+            if self.closed is None or not isinstance(error, (ConnectionError, greenlet.GreenletExit)):
                 code = 1011
                 logger.error("the WebSocket of %r failed", self.request, exc_info=error)
-        except BaseException as error:
-            code = 1011
-            logger.error("the WebSocket of %r failed", self.request, exc_info=error)
-        finally:
-            self._coroutine = None
+        self._coroutine = None
         self.close(code)
         self._inbox.clear()
-        self._resume()
+        self._unread = 0
+        self._pace()
         deadline = time.monotonic() + self.FAREWELL
-        while (self._unsent or not self._has_answered) and time.monotonic() < deadline:
+        while (self._outbox or not self._has_answered) and time.monotonic() < deadline:
             self._writer.wait(self.FAREWELL)
 
-    # -- by the kind of connection
+    def let_go(self) -> None:
+        """Neither send nor receive any more."""
+        self._outbox.clear()
 
     def _write(self, frame: bytes) -> None:
+        is_first = not self._outbox
+        self._outbox += frame
+        if is_first:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what the client has room for."""
         raise NotImplementedError
 
-    def _pause(self) -> None:
-        """Receive no more for now."""
-
-    def _resume(self) -> None:
-        """Receive again."""
+    def _pace(self) -> None:
+        """Receive only as long as not too much is unread."""
+        raise NotImplementedError
 
 
 # ---- Servers ---------------------------------------------------------------------------------------------------------
@@ -3870,40 +3854,55 @@ def _is_readable(socket: zmq.Socket[Any]) -> bool:
 
 
 # What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
-_CREDITS = re.compile(
-    rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:\{"type":"credits"\},'
-)
+_CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
+                      rb'\{"type":"credits"\},')  # fmt: skip
+
+
+class _Listener:
+    """Has eventlet's hub call a function whenever a descriptor is ready ("read" or "write"), from `start` to `stop`."""
+
+    __slots__ = ("_descriptor", "_event", "_listener")
+
+    def __init__(self, event: str, descriptor: int) -> None:
+        self._event, self._descriptor = event, descriptor
+        self._listener: Any = None
+
+    def start(self, function: Callable[..., None]) -> None:
+        if self._listener is None:
+            add = eventlet.hubs.get_hub().add
+            self._listener = add(self._event, self._descriptor, function, function, lambda: None)
+
+    def stop(self) -> None:
+        if self._listener is not None:
+            eventlet.hubs.get_hub().remove(self._listener)
+            self._listener = None
 
 
 class _Bell(_Sleeper):
-    """Wakes the one coroutine that waits to read from a descriptor. Its listener stays in eventlet's hub from one wait
-    to the next, for to register one each time costs more than most handlers do."""
+    """Wakes the one coroutine that waits to read from a descriptor. Its listener stays from one wait to the next, for
+    to register one costs more than most handlers do."""
 
-    __slots__ = ("_descriptor", "_listener")
+    __slots__ = ("_listener",)
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._descriptor = descriptor
-        self._listener: Any = None
+        self._listener = _Listener("read", descriptor)
 
     def _ring(self, *_: Any) -> None:
-        if self._sleeping is not None:
+        if self.sleeping is not None:
             self.wake()
         else:
             self.close()  # nobody reads for now, and the hub would ring for ever
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until there may be something to read. A ZeroMQ socket's descriptor tells of news once, so that must have
-        answered EAGAIN just before (libzmq manual, zmq_getsockopt, ZMQ_FD)."""
-        if self._listener is None:
-            self._listener = self._hub.add(self._hub.READ, self._descriptor, self._ring, self._ring, lambda: None)
+        """Wait for news. A ZeroMQ descriptor tells of them once: its socket must have answered EAGAIN just before
+        (ZMQ_FD)."""
+        self._listener.start(self._ring)
         super().wait(seconds)
 
     def close(self) -> None:
         """Take the listener away: always before the descriptor is closed."""
-        if self._listener is not None:
-            self._hub.remove(self._listener)
-            self._listener = None
+        self._listener.stop()
 
 
 class _Life:
@@ -3947,10 +3946,9 @@ class _Life:
     def begin(self) -> bool:
         """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so."""
         self._read_subscriptions()
-        if not self.prefixes:
-            return False
-        self.pull.connect(self._pull_address)
-        return True
+        if self.prefixes:
+            self.pull.connect(self._pull_address)
+        return bool(self.prefixes)
 
     def _read_subscriptions(self) -> None:
         while _is_readable(self.pub):
@@ -3965,30 +3963,26 @@ class _Life:
     def give(self, conn_id: str, credits: str) -> None:
         """Note that a connection has room for so many bytes more, and tell who waits for it."""
         self.credits[conn_id] = self.credits.get(conn_id, 0) + int(credits if credits.isdigit() else 0)
-        self._wake(conn_id)
+        if conn_id in self.waiting:
+            self.waiting.pop(conn_id).send()
         if conn_id in self.websockets:
             self.websockets[conn_id].flush()
 
     def forget(self, conn_id: str) -> None:
-        """Note that a connection is no more."""
         self.credits.pop(conn_id, None)
         request = self.requests.pop(conn_id, None)
         while request is not None:
             request.connected, request.has_left = False, True
             if request.coroutine is not None:
-                eventlet.hubs.get_hub().schedule_call_global(0, request.end_coroutine)
+                call_soon(request.end_coroutine)
             request = request.after
         if conn_id in self.websockets:
             self.websockets.pop(conn_id).vanish()
         if conn_id in self.uploads:
             with contextlib.suppress(OSError):
                 os.unlink(self.uploads.pop(conn_id)[1])
-        self._wake(conn_id)
-
-    def _wake(self, conn_id: str) -> None:
-        event = self.waiting.pop(conn_id, None)
-        if event is not None:
-            event.send()
+        if conn_id in self.waiting:
+            self.waiting.pop(conn_id).send()
 
     def close(self, linger: int) -> None:
         """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
@@ -4008,49 +4002,35 @@ class _Mongrel2WebSocket(WebSocket):
     """One whose frames Mongrel2 unmasks, joins and hands out one by one."""
 
     MAX_LEFT = 4 << 20  # bytes of messages that a handler leaves unread: Mongrel2 cannot be told to wait
+    request: Mongrel2Request
 
     def __init__(self, connection: Mongrel2Connection, request: Mongrel2Request, limit: int) -> None:
         super().__init__(request, limit)
-        self._connection, self.mongrel2_request = connection, request
-        self._life = cast(_Life, request.life)
-        self._outbox = b""
+        self._connection = connection
+        self.push_to_many = connection.push_to_many
 
-    def group(self) -> Any:
-        return self._connection, self._life
-
-    def spend(self, size: int) -> bool:
+    def can_spend(self, size: int) -> bool:
         """Whether the client has room for so many bytes, which then are as good as sent."""
-        room = self._life.credits.get(self.mongrel2_request.conn_id)
-        if self._outbox or (room is not None and room < size):
-            return False
-        if room is not None:
-            self._life.credits[self.mongrel2_request.conn_id] = room - size
-        return True
-
-    def _write(self, frame: bytes) -> None:
-        if self.spend(len(frame)):
-            self._connection.reply(self.mongrel2_request, frame)
-        else:
-            self._outbox += frame
-            self.flush()
+        return not self._outbox and self._connection.spend(self.request, size, size) > 0
 
     def flush(self) -> None:
-        """Send what the client has room for."""
-        size = min(len(self._outbox), self._life.credits.get(self.mongrel2_request.conn_id, 0))
-        part, self._outbox = self._outbox[:size], self._outbox[size:]
-        self._unsent = len(self._outbox)
-        if part:
-            self._life.credits[self.mongrel2_request.conn_id] -= size
-            self._connection.reply(self.mongrel2_request, part)
+        size = self._connection.reply_in_room(self.request, bytes(self._outbox))
+        del self._outbox[:size]
+        if size:
             self._writer.wake_soon()
 
-    def vanish(self) -> None:
-        self._outbox, self._unsent = b"", 0
-        super().vanish()
-
-    def _pause(self) -> None:
+    def _pace(self) -> None:
         if self._unread > self.MAX_LEFT:
-            self.fail(1013, "too much is unread")
+            self.close(1013, "too much is unread")
+
+
+def say_goodbye(websockets: Iterable[WebSocket], requests: Iterable[Request]) -> None:
+    """The server stops: close WebSockets, and end streams that have no end of their own."""
+    for websocket in [*websockets]:
+        websocket.close(1001, "going away")
+    for request in requests:
+        if request.is_endless:
+            call_soon(request.end_coroutine)
 
 
 class _Gatherer:
@@ -4078,7 +4058,6 @@ class _Gatherer:
         self.flush()
 
     def flush(self) -> bool:
-        """Send what was gathered."""
         if self._late is not None:
             self._late.cancel()
             self._late = None
@@ -4114,20 +4093,18 @@ class Mongrel2Connection:
         self.access_log: AccessLog | None = None
         self._context: zmq.Context[Any] | None = None
         self._life: _Life | None = None
-        self._is_waiting = False
         self._last_turn: float | None = None  # when to stop receiving
-        self._in_coroutines = False
         self._receivers: Receivers | None = None
         self._load: Load | None = None  # inside run()
+        self._sleep: Callable[[float], None] = time.sleep
         self._has_warned = False
         self._next_ping = 0.0
-        self._sleep: Callable[[float], None] = time.sleep
 
     # -- receiving
 
     def recv(self) -> Mongrel2Request:
-        """The next request, or message about a connection (path "@*", in a plain script of interest too). What is not
-        Mongrel2's protocol is logged and left out. EOFError once the connection was closed."""
+        """The next request, or message about a connection (path "@*"). What is not Mongrel2's protocol is logged and
+        left out. EOFError once the connection was closed."""
         while True:
             if self._is_ending() and not (self._load is not None and (self._load.busy or self._load.waiting)):
                 self._end_receiving()
@@ -4137,13 +4114,11 @@ class Mongrel2Connection:
             except zmq.Again:
                 self._idle(life)
                 continue
-            if self._in_coroutines and b" @* " in message:
-                credits = _CREDITS.fullmatch(message)
-                if credits is not None:  # one for each answer: not worth a request
-                    conn_id = credits[1].decode()
-                    if conn_id in life.credits:
-                        life.give(conn_id, credits[2].decode())
-                    continue
+            if self._load is not None and b" @* " in message and (credits := _CREDITS.fullmatch(message)) is not None:
+                conn_id = credits[1].decode()
+                if conn_id in life.credits:  # one message for each answer: not worth a request
+                    life.give(conn_id, credits[2].decode())
+                continue
             try:
                 request = parse_mongrel2(message)
             except ProtocolError as error:
@@ -4152,22 +4127,20 @@ class Mongrel2Connection:
             request.life = life
             if request.sender not in life.checked_senders:
                 self._check_sender(life, request.sender)
-            if request.method == "WEBSOCKET" and self._in_coroutines:
-                if not self._take_frame(life, request):
-                    self.close_client(request)
-                continue
-            if request.is_message and request.path == "@*":
+            if request.method == "WEBSOCKET" and self._load is not None:
+                self._take_frame(life, request)
+            elif request.is_message and request.path == "@*":
                 self._note(life, request)
-            elif not self._admit(life, request):
-                continue
-            return request
+                return request
+            elif self._admit(life, request):
+                return request
 
     def _is_ending(self) -> bool:
         return self._last_turn is not None and time.monotonic() >= self._last_turn
 
     def _admit(self, life: _Life, request: Mongrel2Request) -> bool:
-        """Note a request as one to be answered. False where it is not yet there, being an upload, and where too many
-        wait on its connection, which is closed."""
+        """Whether a request is to be answered now: not an upload that is on its way, nor where too many wait on its
+        connection."""
         if "DOWNLOAD_CREDITS" in request.fields and not (request.upload_is_there and request.conn_id in life.credits):
             life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
         if self._is_ending() and not request.is_message:
@@ -4175,7 +4148,7 @@ class Mongrel2Connection:
             return False
         if request.upload is not None and not self._take_upload(life, request):
             return False
-        if request.conn_id in life.requests and not request.is_message and self._in_coroutines:
+        if request.conn_id in life.requests and not request.is_message and self._load is not None:
             request.after = life.requests[request.conn_id]
             if request.outstanding() > self.MAX_PIPELINED:
                 logger.warning("more than %d requests wait on one connection: closed", self.MAX_PIPELINED)
@@ -4211,6 +4184,7 @@ class Mongrel2Connection:
     def _begin_life(self) -> _Life:
         """A new pair of sockets, as soon as there is a Mongrel2 for it."""
         self._context = self._context or zmq.Context()
+        is_waiting = False
         while True:
             life = _Life(self._context, self.pull, self.pub, self.identity)
             deadline = time.monotonic() + life.SUBSCRIPTION
@@ -4221,13 +4195,12 @@ class Mongrel2Connection:
                 self._end_receiving()
             if begun:
                 self._life = life
-                life.bell = _Bell(life.pull.getsockopt(zmq.FD)) if self._in_coroutines else None
-                self._is_waiting = False
+                life.bell = None if self._load is None else _Bell(life.pull.getsockopt(zmq.FD))
                 logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
                 return life
             life.close(0)
-            if not self._is_waiting:
-                self._is_waiting = True
+            if not is_waiting:
+                is_waiting = True
                 logger.info("waiting for Mongrel2 at %s and %s", self.pull, self.pub)
             self._sleep(life.CHECK)
 
@@ -4256,11 +4229,8 @@ class Mongrel2Connection:
     def _check_sender(self, life: _Life, sender: str) -> None:
         if not sender.encode().startswith(tuple(life.prefixes)):
             heard = ", ".join(repr(prefix.decode("latin-1")) for prefix in sorted(life.prefixes))
-            logger.error(
-                "no reply will arrive: Mongrel2 sends requests as %r but listens at %s for replies to %s only; "
-                "set recv_ident='' in its Handler",
-                sender, self.pub, heard,
-            )  # fmt: skip
+            logger.error("no reply will arrive: Mongrel2 sends requests as %r but listens at %s for replies to %s "
+                         "only; set recv_ident='' in its Handler", sender, self.pub, heard)  # fmt: skip
         if len(life.checked_senders) < 1000:
             life.checked_senders.add(sender)
 
@@ -4284,11 +4254,14 @@ class Mongrel2Connection:
 
     def deliver(self, requests: Iterable[Mongrel2Request], payload: bytes) -> None:
         """Send `payload` to the clients of all these requests, 128 in one message."""
+        self._deliver(requests, lambda sender, conn_ids: format_reply(sender, conn_ids, payload))
+
+    def _deliver(self, requests: Iterable[Mongrel2Request], form: Callable[[str, list[str]], list[bytes]]) -> None:
         together: dict[tuple[_Life | None, str], list[str]] = {}
         for request in requests:
             together.setdefault((request.life or self._life, request.sender), []).append(request.conn_id)
         for (life, sender), conn_ids in together.items():
-            for message in format_reply(sender, conn_ids, payload):
+            for message in form(sender, conn_ids):
                 self._send(life, message)
 
     def close_client(self, request: Mongrel2Request) -> None:
@@ -4307,8 +4280,7 @@ class Mongrel2Connection:
         self.dropped += 1
 
     def answer(self, request: Request, response: Response) -> None:
-        """Send the answer to a request: over HTTP with its head, to a message socket the bare body, where it has one.
-        Raises before anything is sent, or not at all."""
+        """Send the one answer: to a message socket the bare body. Raises before anything is sent, or not at all."""
         request = cast(Mongrel2Request, request)
         if isinstance(response, Upgrade):
             self._converse(request, response)
@@ -4318,9 +4290,11 @@ class Mongrel2Connection:
             if body := self._joined(body) if isinstance(body, Pieces) else body:
                 self.reply(request, body)
             return
-        if request.after is not None:
-            self._wait_for_turn(request.after)
-            request.after = None
+        if request.after is not None and not request.after.is_answered:
+            # Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting.
+            request.after.follower = eventlet.event.Event()
+            request.after.follower.wait()
+        request.after = None
         if isinstance(body, Pieces):
             size = self._stream(request, response.status, fields, body)
         else:
@@ -4332,13 +4306,6 @@ class Mongrel2Connection:
         if self.access_log is not None:
             self.access_log.add(request, response.status, size)
 
-    @staticmethod
-    def _wait_for_turn(earlier: Mongrel2Request) -> None:
-        """Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting."""
-        if not earlier.is_answered:
-            earlier.follower = eventlet.event.Event()
-            earlier.follower.wait()
-
     def finished(self, request: Request) -> None:
         """Forget a request that has had its answer, and let the next one on its connection have its own."""
         request = cast(Mongrel2Request, request)
@@ -4348,33 +4315,41 @@ class Mongrel2Connection:
         if request.follower is not None:
             request.follower.send()
 
+    @staticmethod
+    def spend(request: Mongrel2Request, least: int, most: int) -> int:
+        """How many bytes, from `least` to `most`, the client has room for: they are as good as sent; else 0."""
+        credits = cast(_Life, request.life).credits
+        room = credits.get(request.conn_id)
+        if room is None:
+            return most
+        size = min(room, most) if room >= least else 0
+        credits[request.conn_id] = room - size
+        return size
+
+    def reply_in_room(self, request: Mongrel2Request, payload: bytes | memoryview) -> int:
+        """Send as much as the client has room for, beyond which Mongrel2 ends a connection; how many bytes that was."""
+        size = self.spend(request, 0, len(payload))
+        if size:
+            self.reply(request, payload[:size])
+        return size
+
     def _reply_in_credits(self, request: Mongrel2Request, payload: bytes | memoryview) -> bool:
-        """Send a part of an answer in as many messages as the client has room for: with download.flow_control Mongrel2
-        ends a connection for which more than its credits would wait. A client that makes no room for 30 seconds is
-        closed. False if it is gone."""
+        """Send all, as the client makes room for it; who makes none for 30 seconds is closed. False if it is gone."""
         if not request.connected:
             return False
-        life, conn_id = request.life, request.conn_id
-        room = None if life is None else life.credits.get(conn_id)
-        if life is None or room is None:
-            self.reply(request, payload)
-            return request.connected
-        while room < len(payload):
-            if room > 0:
-                payload = memoryview(payload)
-                life.credits[conn_id] -= room  # before the reply, which may wait
-                self.reply(request, payload[:room])
-                payload = payload[room:]
-            elif not self._wait_for_room(life, conn_id):
-                logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
-                self.close_client(request)
-                return False
+        life, conn_id = cast(_Life, request.life), request.conn_id
+        while (size := self.reply_in_room(request, payload)) < len(payload):
+            payload = memoryview(payload)[size:]
+            if not size:
+                event = life.waiting.setdefault(conn_id, eventlet.event.Event())
+                event.wait(self.PATIENCE)
+                if not event.ready() and not life.credits.get(conn_id, 1):
+                    logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
+                    self.close_client(request)
+                    return False
             if conn_id not in life.credits:
                 return False  # the client has left
-            room = life.credits[conn_id]
-        life.credits[conn_id] -= len(payload)
-        self.reply(request, payload)
-        return True
+        return request.connected
 
     def _stream(self, request: Mongrel2Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
         if not request.connected:
@@ -4394,61 +4369,51 @@ class Mongrel2Connection:
         return size
 
     def _converse(self, request: Mongrel2Request, response: Upgrade) -> None:
-        """Have a WebSocket's handler talk with its client."""
-        fields = response.fields(request)
-        websocket = _Mongrel2WebSocket(self, request, response.max_message)
-        life = cast(_Life, request.life)
-        life.websockets[request.conn_id] = websocket
+        head = format_head(request, 101, response.fields(request), http_date(int(time.time())))
+        websockets = cast(_Life, request.life).websockets
+        websocket = websockets[request.conn_id] = _Mongrel2WebSocket(self, request, response.max_message)
         try:
-            if not self._reply_in_credits(request, format_head(request, 101, fields, http_date(int(time.time())))):
+            if not self._reply_in_credits(request, head):
                 return
             with cast(Load, self._load).uncounted():
                 websocket.converse(response.handler, response.arguments)
         finally:
-            life.websockets.pop(request.conn_id, None)
+            websockets.pop(request.conn_id, None)
             self.close_client(request)
 
-    def push_to_many(self, websockets: Iterable[_Mongrel2WebSocket], frame: bytes) -> None:
+    def push_to_many(self, websockets: Sequence[_Mongrel2WebSocket], frame: bytes) -> None:
         """Send a frame to many without waiting: 128 in one message, but for those who have no room."""
         ready = []
         for websocket in websockets:
-            if websocket.spend(len(frame)):
-                ready.append(websocket.mongrel2_request)
+            if websocket.can_spend(len(frame)):
+                ready.append(websocket.request)
             else:
                 websocket.push(frame)
         self.deliver(ready, frame)
 
-    @staticmethod
-    def _take_frame(life: _Life, request: Mongrel2Request) -> bool:
-        """Give a client's frame to its WebSocket; False where it has none."""
+    def _take_frame(self, life: _Life, request: Mongrel2Request) -> None:
+        """Give a client's frame to its WebSocket; who has none is closed."""
         websocket = life.websockets.get(request.conn_id)
         flags = request.text("FLAGS")
         if websocket is None or not re.fullmatch(r"0x[0-9A-Fa-f]{1,2}", flags):
-            return False
+            self.close_client(request)
+            return
         websocket.heard = time.monotonic()
         try:
             first = int(flags, 16)
             check_opcode(first)
             websocket.take(first & 0x0F, request.body)
         except ProtocolError as error:
-            websocket.fail(error.status, str(error))
-        return True
-
-    def _wait_for_room(self, life: _Life, conn_id: str) -> bool:
-        event = life.waiting.setdefault(conn_id, eventlet.event.Event())
-        event.wait(self.PATIENCE)
-        return event.ready() or life.credits.get(conn_id, 1) > 0
+            websocket.close(error.status, str(error))
 
     def _joined(self, pieces: Pieces) -> bytes:
         """The pieces of a streamed body as one; ValueError beyond MAX_JOINED, for an answer is never cut."""
         joined = bytearray()
-        try:
+        with contextlib.closing(pieces):
             for piece in pieces:
                 joined += piece
                 if len(joined) > self.MAX_JOINED:
                     raise ValueError(f"a stream over {self.MAX_JOINED} bytes needs Mongrel2's download.flow_control")
-        finally:
-            pieces.close()
         return bytes(joined)
 
     # -- inside run()
@@ -4458,8 +4423,7 @@ class Mongrel2Connection:
 
     def start(self, load: Load) -> None:
         """Receive in coroutines: from here on only the one that calls waits, not the process."""
-        self._in_coroutines, self._load = True, load
-        self._sleep = eventlet.sleep
+        self._load, self._sleep = load, eventlet.sleep
         self._receivers = Receivers(self, load)
 
     def has_ended(self) -> bool:
@@ -4468,36 +4432,24 @@ class Mongrel2Connection:
 
     def check(self) -> None:
         """Have the coroutine that receives look whether Mongrel2 is still there: ten times a second."""
-        if self._life is not None and self._life.bell is not None:
-            self._life.bell.wake_soon()
-            self._check_uploads(self._life)
-            if time.monotonic() >= self._next_ping:
-                self._next_ping = time.monotonic() + self.PING
-                self._keep_alive(self._life)
-
-    def _keep_alive(self, life: _Life) -> None:
-        """Tell Mongrel2, which ends connections that are quiet for long, that those which wait are wanted."""
-        together: dict[str, list[str]] = {}
-        for request in life.requests.values():
-            together.setdefault(request.sender, []).append(request.conn_id)
-        for sender, conn_ids in together.items():
-            for message in format_extended_reply(sender, conn_ids, "ctl", {"keep-alive": 1}):
-                self._send(life, message)
-        now = time.monotonic()
-        for websocket in [*life.websockets.values()]:
-            websocket.check(now)
+        life, now = self._life, time.monotonic()
+        if life is not None and life.bell is not None:
+            life.bell.wake_soon()
+            self._check_uploads(life)
+            if now >= self._next_ping:
+                self._next_ping = now + self.PING
+                # Mongrel2 ends connections that are quiet for long, unless it is told that they are wanted.
+                wanted = functools.partial(format_extended_reply, name="ctl", arguments={"keep-alive": 1})
+                self._deliver(life.requests.values(), wanted)
+                for websocket in [*life.websockets.values()]:
+                    websocket.check(now)
 
     def finish_receiving(self, seconds: float) -> None:
         """Give out what is on its way, until a moment of silence or for `seconds`; answer more with 503, until all that
         was given out has had its answer; then `recv()` raises EOFError."""
         self._last_turn = time.monotonic() + seconds
-        if self._life is None:
-            return
-        for websocket in [*self._life.websockets.values()]:
-            websocket.close(1001, "going away")
-        for request in self._life.requests.values():
-            if request.is_endless:
-                eventlet.hubs.get_hub().schedule_call_global(0, request.end_coroutine)
+        if self._life is not None:
+            say_goodbye(self._life.websockets.values(), self._life.requests.values())
 
     def close(self) -> None:
         """Let go of Mongrel2, after a second at most for replies that are still to be sent."""
@@ -4527,22 +4479,21 @@ class _HTTPClient:
     LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
     SLOWEST = 1 << 10  # bytes a second that a body must come or go with
 
-    __slots__ = ("_body_size", "_body_waited", "_failure", "_is_gone", "_server", "_socket", "bell", "deadline",
-                 "parser", "peer_addr", "request", "served")  # fmt: skip
+    __slots__ = ("_body_size", "_body_waited", "_failure", "_server", "bell", "deadline", "is_gone", "parser",
+                 "peer_addr", "request", "served", "socket")  # fmt: skip
 
     def __init__(self, server: HTTPConnection, accepted: socket.socket, peer_addr: str) -> None:
-        self._server, self._socket, self.peer_addr = server, accepted, peer_addr
+        self._server, self.socket, self.peer_addr = server, accepted, peer_addr
         self.bell = _Bell(accepted.fileno())  # for what it receives
         self.parser = HTTPParser()
         self.request: HTTPRequest | None = None  # that is being handled
         self.deadline = _NEVER
         self.served = 0  # requests; the number of the present one
-        self._is_gone = False
+        self.is_gone = False
         self._failure: HTTPError | None = None  # what was wrong with the body
         self._body_size, self._body_waited = 0, 0.0  # bytes, and seconds that were waited for them
 
     def run(self) -> None:
-        """The life of the coroutine."""
         try:
             while self._serve():
                 pass
@@ -4561,7 +4512,7 @@ class _HTTPClient:
         self.request, request.client = request, self
         self._body_size, self._body_waited, self._failure = 0, 0.0, None
         self._server.handle(request)
-        if request.keep_alive and not self._is_gone and (self.parser.body_is_over or self._drain()):
+        if request.keep_alive and not self.is_gone and (self.parser.body_is_over or self._drain()):
             self.request, self.served = None, self.served + 1
             return True
         self._linger()
@@ -4574,7 +4525,6 @@ class _HTTPClient:
             request = parser.next_request() if parser.has_input else None
             if request is not None:
                 eventlet.sleep(0)  # a pipelined one: now others have their turn
-                return request
             is_idle = self.served > 0 and not parser.has_input
             deadline = time.monotonic() + (server.keep_alive if is_idle else server.head_timeout)
             while request is None:
@@ -4594,7 +4544,6 @@ class _HTTPClient:
         return None
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer what is no request, and end the connection."""
         request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), Framing(Headers({}), 0, False, False))
         request.client = self
         self._server.answer(request, Response(f"{status_line(status)}\n{message}\n", status, None, TEXT))
@@ -4606,7 +4555,7 @@ class _HTTPClient:
         while True:
             self.bell.wait()
             try:
-                data = self._socket.recv(1 << 16)
+                data = self.socket.recv(1 << 16)
             except BlockingIOError:
                 if time.monotonic() >= self.deadline:  # which may have come nearer
                     raise TimeoutError from None
@@ -4650,38 +4599,34 @@ class _HTTPClient:
     def _drain(self) -> bool:
         """Read what the handler left of a body; False where that is too much, or does not come."""
         left = self.DRAINED
-        try:
+        with contextlib.suppress(HTTPError):
             while left > 0:
-                piece = self.read_body(self.served, left)
-                if not piece:
+                if not (piece := self.read_body(self.served, left)):
                     return True
                 left -= len(piece)
-        except HTTPError:
-            pass
         return False
 
     def _linger(self) -> None:
         """Half-close, and drop what still comes, lest a reset takes the answer from the client (RFC 9112, 9.6)."""
-        if self._is_gone:
-            return
-        self._socket.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + self.LINGER
-        while time.monotonic() < deadline and self._receive(deadline):
-            pass
+        if not self.is_gone:
+            self.socket.shutdown(socket.SHUT_WR)
+            deadline = time.monotonic() + self.LINGER
+            while time.monotonic() < deadline and self._receive(deadline):
+                pass
 
     def send(self, data: bytes) -> bool:
         """Send all of it, waiting where the client is slow; False if it is gone, or too slow."""
-        if self._is_gone:
+        if self.is_gone:
             return False
         try:
-            sent = self._socket.send(data)
+            sent = self.socket.send(data)
             if sent < len(data):
                 self._send_rest(memoryview(data)[sent:])
         except BlockingIOError:
             self._send_rest(memoryview(data))
         except OSError:
-            self._is_gone = True
-        return not self._is_gone
+            self.is_gone = True
+        return not self.is_gone
 
     def _send_rest(self, data: memoryview) -> None:
         patience = self._server.io_timeout
@@ -4689,90 +4634,57 @@ class _HTTPClient:
         while data:
             seconds = min(patience, deadline - time.monotonic())
             try:
-                eventlet.hubs.trampoline(self._socket, write=True, timeout=max(seconds, 0), timeout_exc=TimeoutError)
-                data = data[self._socket.send(data) :]
+                eventlet.hubs.trampoline(self.socket, write=True, timeout=max(seconds, 0), timeout_exc=TimeoutError)
+                data = data[self.socket.send(data) :]
             except BlockingIOError:
                 continue
             except OSError:  # TimeoutError too
                 self.abort()
                 return
 
-    def fileno(self) -> int:
-        """The descriptor of its socket."""
-        return self._socket.fileno()
-
-    def leave(self) -> None:
-        """The client has left: end the coroutine that works for it alone."""
-        self._is_gone = True
-        if self.request is not None:
-            self._server.call_soon(self.request.end_coroutine)
-
-    @contextlib.contextmanager
-    def websocket(self, request: HTTPRequest, limit: int) -> Iterator[_HTTPWebSocket]:
-        """The connection, from here on as a WebSocket; then it is closed."""
-        self.bell.close()
-        websocket = _HTTPWebSocket(request, limit, self._socket)
-        try:
-            yield websocket
-        finally:
-            websocket.let_go()
-            request.keep_alive = False
-            if websocket.closed != (1006, ""):
-                with contextlib.suppress(OSError):
-                    self._linger()
-
     def is_there(self) -> bool:
         """Whether the client has not ended the connection."""
         try:
-            return not self._is_gone and bool(self._socket.recv(1, socket.MSG_PEEK))
+            return not self.is_gone and bool(self.socket.recv(1, socket.MSG_PEEK))
         except OSError as error:
             return isinstance(error, BlockingIOError)
 
     def abort(self) -> None:
         """Have the connection reset when it is closed: the client must not take what it has for the whole."""
-        self._is_gone = True
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.is_gone = True
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
-        """Close the socket."""
         self.request = self._failure = None
         self.bell.close()
-        self._socket.close()
+        self.socket.close()
         self._server.forget(self)
 
 
 class _HTTPWebSocket(WebSocket):
-    """One of the embedded server. What its client sends is read in the hub, so that pings are answered while the
-    handler does something else; what it cannot take at once is sent by the hub, too."""
+    """One of the embedded server. The hub reads what its client sends, so that pings are answered while the handler
+    does something else, and sends what it cannot take at once."""
 
     def __init__(self, request: HTTPRequest, limit: int, accepted: socket.socket) -> None:
         super().__init__(request, limit)
         self._frames, self._socket = FrameReader(limit), accepted
-        self._hub = eventlet.hubs.get_hub()
-        self._reading: Any = None
-        self._writing: Any = None
-        self._outbox: list[bytes] = []
+        self._readable, self._writable = (_Listener(event, accepted.fileno()) for event in ("read", "write"))
 
     def feed(self, data: bytes) -> None:
-        """Take what was received."""
         try:
             self._frames.feed(data)
             while (message := self._frames.next_message()) is not None:
                 self.take(*message)
         except ProtocolError as error:
-            self.fail(error.status, str(error))
+            self.close(error.status, str(error))
             self._has_answered = True  # whatever it says more is not understood
-            self._pause()
+            self._pace()
 
-    def _resume(self) -> None:
-        if self._reading is None and not self._has_answered:
-            add, descriptor = self._hub.add, self._socket.fileno()
-            self._reading = add(self._hub.READ, descriptor, self._on_readable, self._on_readable, lambda: None)
-
-    def _pause(self) -> None:
-        if self._reading is not None:
-            self._hub.remove(self._reading)
-            self._reading = None
+    def _pace(self) -> None:
+        if self._unread < self.MAX_UNREAD and not self._has_answered:
+            self._readable.start(self._on_readable)
+        else:
+            self._readable.stop()
 
     def _on_readable(self, *_: Any) -> None:
         try:
@@ -4787,50 +4699,23 @@ class _HTTPWebSocket(WebSocket):
         else:
             self.vanish()
 
-    def _write(self, frame: bytes) -> None:
-        if not self._outbox:
-            try:
-                frame = frame[self._socket.send(frame) :]
-            except BlockingIOError:
-                pass
-            except OSError:
-                self.vanish()
-                return
-            if not frame:
-                return
-            add, descriptor = self._hub.add, self._socket.fileno()
-            self._writing = add(self._hub.WRITE, descriptor, self._on_writable, self._on_writable, lambda: None)
-        self._outbox.append(frame)
-        self._unsent += len(frame)
-
-    def _on_writable(self, *_: Any) -> None:
-        data = b"".join(self._outbox)
+    def flush(self, *_: Any) -> None:
         try:
-            data = data[self._socket.send(data) :]
+            del self._outbox[: self._socket.send(self._outbox)]
+            self._writer.wake_soon()
         except BlockingIOError:
-            return
+            pass
         except OSError:
             self.vanish()
-            return
-        self._outbox, self._unsent = [data] if data else [], len(data)
-        if not data:
-            self._end_writing()
-        self._writer.wake()
-
-    def _end_writing(self) -> None:
-        if self._writing is not None:
-            self._hub.remove(self._writing)
-            self._writing = None
-
-    def vanish(self) -> None:
-        self.let_go()
-        super().vanish()
+        if self._outbox:
+            self._writable.start(self.flush)
+        else:
+            self._writable.stop()
 
     def let_go(self) -> None:
-        """Leave the socket to others."""
-        self._pause()
-        self._end_writing()
-        self._outbox, self._unsent = [], 0
+        super().let_go()
+        self._readable.stop()
+        self._writable.stop()
 
 
 class HTTPConnection:
@@ -4845,16 +4730,10 @@ class HTTPConnection:
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.3  # seconds for a request that is on its way when the server stops
+    _load: Load
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        head_timeout: float = 10,
-        io_timeout: float = 30,
-        keep_alive: float = 15,
-        max_connections: int = 20_000,
-    ) -> None:
+    def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
+                 max_connections: int = 20_000) -> None:  # fmt: skip
         match = _BIND.fullmatch(address)
         if match is None or int(match[3] or 0) > 65535:
             raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:6767, [::1]:6767 or unix:/run/hello)")
@@ -4865,14 +4744,12 @@ class HTTPConnection:
         self.max_connections = max_connections
         self.access_log: AccessLog | None = None
         self._path, self._host, self._port = match[1], (match[2] or "").strip("[]"), int(match[3] or 0)
-        self._socket: Any = None
-        self._hub: Any = None
-        self._listener: Any = None
-        self._load: Load | None = None
+        self._socket: Any = None  # once it is bound
+        self._listener: _Listener | None = None
         self._clients: set[_HTTPClient] = set()
         self._websockets: set[_HTTPWebSocket] = set()
         self._next_sweep = self._next_complaint = 0.0
-        self._is_bound = self._is_stopping = self._is_short = False
+        self._is_stopping = self._is_short = False
 
     # -- inside run()
 
@@ -4886,21 +4763,21 @@ class HTTPConnection:
 
     def _bind(self, socket: Any) -> None:
         if self._path is not None:
-            self._remove_stale_path(socket)
-            self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.bind(self._path)
-            self._socket.listen(self.BACKLOG)
+            self._remove_stale(self._path, socket)
+            listening = socket.socket(socket.AF_UNIX)
+            listening.bind(self._path)
+            listening.listen(self.BACKLOG)
         else:
             family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-            self._socket = socket.create_server((self._host, self._port), family=family, backlog=self.BACKLOG)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
-            self._port = self._socket.getsockname()[1]
-        self._socket.setblocking(False)
-        self._is_bound = True
+            listening = socket.create_server((self._host, self._port), family=family, backlog=self.BACKLOG)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
+            self._port = listening.getsockname()[1]
+        listening.setblocking(False)
+        self._socket = listening
 
-    def _remove_stale_path(self, socket: Any) -> None:
+    @staticmethod
+    def _remove_stale(path: str, socket: Any) -> None:
         """Take away what a server that is no more has left; OSError where one listens."""
-        path = cast(str, self._path)
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
             probe.connect(path)
@@ -4912,20 +4789,19 @@ class HTTPConnection:
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
-        self._load, self._hub = load, eventlet.hubs.get_hub()
+        self._load, self._listener = load, _Listener("read", self._socket.fileno())
         host = f"[{self._host}]" if ":" in self._host else self._host
         logger.info("serving %s", f"http://{host}:{self._port}" if self._path is None else self.address)
         self._listen()
 
     def _listen(self) -> None:
         """Have the hub tell of those who wait to be accepted: as long as there is room for them."""
-        is_wanted = not (self._is_stopping or self._is_short) and len(self._clients) < self.max_connections
-        if is_wanted and self._listener is None:
-            add, descriptor = self._hub.add, self._socket.fileno()
-            self._listener = add(self._hub.READ, descriptor, self._accept, self._accept, lambda: None)
-        elif self._listener is not None and not is_wanted:
-            self._hub.remove(self._listener)
-            self._listener = None
+        if self._listener is None:
+            return
+        if self._is_stopping or self._is_short or len(self._clients) >= self.max_connections:
+            self._listener.stop()
+        else:
+            self._listener.start(self._accept)
 
     def _accept(self, *event: Any) -> None:
         """Runs in the hub: take those who wait to be accepted, and start their coroutines."""
@@ -4945,12 +4821,12 @@ class HTTPConnection:
             accepted.setblocking(False)
             client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
             self._clients.add(client)
-            self._hub.schedule_call_global(0, greenlet.greenlet(client.run, self._hub.greenlet).switch)
+            call_soon(greenlet.greenlet(client.run, eventlet.hubs.get_hub().greenlet).switch)
         self._listen()
 
     def handle(self, request: HTTPRequest) -> None:
         """Have a request answered: now, or when there is room in the pool."""
-        load = cast(Load, self._load)
+        load = self._load
         if load.busy < load.app.pool_size:
             load.take(self, request)
         else:
@@ -4962,19 +4838,13 @@ class HTTPConnection:
 
     def finished(self, request: Request) -> None:
         """Go on with the connection of a request that had to wait."""
-        request = cast(HTTPRequest, request)
-        if request.done is not None:
-            request.done.send()
-
-    def call_soon(self, function: Callable[[], None]) -> None:
-        """Call a function in the hub."""
-        self._hub.schedule_call_global(0, function)
+        if (done := cast(HTTPRequest, request).done) is not None:
+            done.send()
 
     def forget(self, client: _HTTPClient) -> None:
         """A client is gone: there is room for another."""
         self._clients.discard(client)
-        if self._listener is None:
-            self._listen()
+        self._listen()
 
     def check(self) -> None:
         """Wake who is past a deadline, and accept again where that failed: called ten times a second."""
@@ -4992,13 +4862,15 @@ class HTTPConnection:
 
     def _end_what_nobody_reads(self) -> None:
         """Find the streams whose clients have left, which write nothing by which one would see it."""
-        watched = {client.fileno(): client for client in self._clients if client.request and client.request.coroutine}
-        if watched:
-            poll = eventlet.patcher.original("select").poll()
-            for descriptor in watched:
-                poll.register(descriptor, select.POLLRDHUP)
-            for descriptor, _ in poll.poll(0):
-                watched[descriptor].leave()
+        poll, watched = eventlet.patcher.original("select").poll(), {}
+        for client in self._clients:
+            if client.request is not None and client.request.coroutine is not None:
+                watched[client.socket.fileno()] = client, client.request
+                poll.register(client.socket, select.POLLRDHUP)
+        for descriptor, _ in poll.poll(0) if watched else ():
+            client, request = watched[descriptor]
+            client.is_gone = True
+            call_soon(request.end_coroutine)
 
     # -- answering
 
@@ -5024,17 +4896,19 @@ class HTTPConnection:
             self.access_log.add(request, response._status, size)
 
     def _converse(self, request: HTTPRequest, response: Upgrade) -> None:
-        """Have a WebSocket's handler talk with its client."""
-        head = format_head(request, 101, response.fields(request), http_date(int(time.time())))
-        with request.client.websocket(request, response.max_message) as websocket:
-            self._websockets.add(websocket)
-            try:
-                if request.client.send(head):
-                    websocket.feed(request.client.parser.take_rest())
-                    with cast(Load, self._load).uncounted():
-                        websocket.converse(response.handler, response.arguments)
-            finally:
-                self._websockets.discard(websocket)
+        client, head = request.client, format_head(request, 101, response.fields(request), http_date(int(time.time())))
+        request.keep_alive = False
+        client.bell.close()
+        websocket = _HTTPWebSocket(request, response.max_message, client.socket)
+        self._websockets.add(websocket)
+        try:
+            if client.send(head):
+                websocket.feed(client.parser.take_rest())
+                with self._load.uncounted():
+                    websocket.converse(response.handler, response.arguments)
+        finally:
+            self._websockets.discard(websocket)
+            websocket.let_go()
 
     # -- ending
 
@@ -5044,11 +4918,7 @@ class HTTPConnection:
             self._accept()
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
-        for websocket in [*self._websockets]:
-            websocket.close(1001, "going away")
-        for client in self._clients:
-            if client.request is not None and client.request.is_endless:
-                self.call_soon(client.request.end_coroutine)
+        say_goodbye(self._websockets, [client.request for client in self._clients if client.request is not None])
         now = time.monotonic()
         for client in self._clients:
             if client.request is None:
@@ -5056,7 +4926,6 @@ class HTTPConnection:
                 client.deadline = now if is_idle else min(client.deadline, now + self.GRACE)
 
     def has_ended(self) -> bool:
-        """Whether it has no more clients, and takes none."""
         return self._is_stopping and not self._clients
 
     def _end_listening(self) -> None:
@@ -5065,7 +4934,7 @@ class HTTPConnection:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-            if self._path is not None and self._is_bound:
+            if self._path is not None:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._path)
 
@@ -5081,8 +4950,8 @@ class HTTPConnection:
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` only notes it; `write` does the work,
-    for many at a time."""
+    """A line for each answer in the combined format, on standard output. `add` notes it; `write` writes many at a
+    time."""
 
     HELD = 200  # lines
     SILENCE = 60.0  # seconds between complaints that they cannot be written
@@ -5092,13 +4961,11 @@ class AccessLog:
         self._next_complaint = 0.0
 
     def add(self, request: Request, status: int, size: int) -> None:
-        """Note an answer with `size` bytes of body."""
         self._noted.append((time.time(), request, status, size))
         if len(self._noted) >= self.HELD:
             self.write()
 
     def write(self) -> None:
-        """Write lines for what was noted: called ten times a second too."""
         noted, self._noted = self._noted, []
         if not noted:
             return
@@ -5119,13 +4986,11 @@ def _escape_for_log(text: str) -> str:
 def format_access_line(when: float, request: Request, status: int, size: int) -> str:
     """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
     _, day, month, year, clock, _ = http_date(int(when)).split()
-    date = f"{day}/{month}/{year}:{clock} +0000"
     target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
     asked = _escape_for_log(f"{request.method} {target} {request.version}")
     referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
-    return (
-        f'{_escape_for_log(request.remote_addr) or "-"} - - [{date}] "{asked}" {status} {size} "{referer}" "{agent}"\n'
-    )
+    address = _escape_for_log(request.remote_addr) or "-"
+    return f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
 
 
 def patch_standard_library() -> None:
@@ -5172,18 +5037,16 @@ class Server:
         self._stopping = True
 
     def _finish(self) -> None:
-        """Take no more, and let what is there come to its end."""
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
         for connection in self._connections:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
-        while time.monotonic() < deadline:
-            ended = all(connection.has_ended() for connection in self._connections)
-            if ended and not self._load.busy and not self._load.waiting:
+        while self._load.busy or self._load.waiting or not all(each.has_ended() for each in self._connections):
+            if time.monotonic() >= deadline:
+                logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
                 return
             self._tick()
             eventlet.sleep(0.02)
-        logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
 
     def _tick(self) -> None:
         for connection in self._connections:
@@ -5192,14 +5055,12 @@ class Server:
                 connection.access_log.write()
 
 
-def serve(
-    app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True, access_log: bool = False
-) -> None:
+def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True,
+          access_log: bool = False) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do."""
     if patch:
         patch_standard_library()
-    if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     for each in connections if access_log else ():
         each.access_log = AccessLog()
