@@ -2798,8 +2798,7 @@ class Brubeck:
     `timeout`: seconds until a handler is ended and answered with 503, unless its route says otherwise. `secret`: signs
     cookies; of a list the first does. `proxies`: how many stand in front and are believed about the client's address,
     scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process sees it.
-    `debug=True` shows tracebacks in pages. ValueError for a route that cannot be.
-    """
+    `debug=True` shows tracebacks in pages. ValueError for a route that cannot be."""
 
     def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
                  handler_tuples: Iterable[tuple[Any, ...]] = (), *, pool_size: int = 10_000, max_waiting: int = 10_000,
@@ -2837,19 +2836,12 @@ class Brubeck:
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
               max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[T], T]:
-        """Decorator: the function or class answers requests for this rule.
-
-        `rule`: `/hello/<name>` (werkzeug's, converters as in `<int:id>`), `@chat` or `<chat` for a message socket, or a
-        compiled expression. `methods`: by default GET for a function, what it defines for a class. `name`: for
-        `url_for`, by default the handler's. `max_body`: bytes, `timeout`: seconds, instead of the application's.
-        `cancel`: the handler is ended when its client leaves. ValueError for what cannot be.
-        """
-
-        def register(handler: T) -> T:
-            self._add(rule, cast(Handler, handler), methods, name, max_body, timeout, cancel)
-            return handler
-
-        return register
+        """Decorator: the function or class answers requests for this rule: `/hello/<name>` (werkzeug's, converters as in
+        `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled expression. `methods`: by default GET for a
+        function, what it defines for a class. `name`: for `url_for`, by default the handler's. `max_body`: bytes,
+        `timeout`: seconds, instead of the application's. `cancel`: the handler is ended when its client leaves.
+        ValueError for what cannot be."""
+        return lambda handler: self._add(rule, handler, methods, name, max_body, timeout, cancel)
 
     get, post, put, patch, delete = map(_route_for, ("GET", "POST", "PUT", "PATCH", "DELETE"))
 
@@ -2874,10 +2866,10 @@ class Brubeck:
 
         return register
 
-    def _add(self, rule: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None,
-             name: str | None = None, max_body: int | None = None, timeout: float | None = None, cancel: bool = False,
-             default: Iterable[str] | None = ("GET",)) -> None:
-        """Register a route; without `methods` it takes those that a MessageHandler defines, else the `default`."""
+    def _add(self, rule: str | re.Pattern[str], handler: Any, methods: Iterable[str] | None, name: str | None = None,
+             max_body: int | None = None, timeout: float | None = None, cancel: bool = False,
+             default: Iterable[str] | None = ("GET",)) -> Any:
+        """Give a handler its route, for `methods`, else those that a MessageHandler defines, else the `default` ones."""
         if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
             raise ValueError(f"the handler of {rule!r} cannot be called")
         if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
@@ -2886,13 +2878,14 @@ class Brubeck:
             raise ValueError(f"methods is a list: [{methods!r}]")
         if methods is None:
             is_own = isinstance(handler, type) and issubclass(handler, MessageHandler)
-            methods = cast("type[MessageHandler]", handler).taken_methods() if is_own else default
+            methods = handler.taken_methods() if is_own else default
         taken = None if methods is None else frozenset(method.upper() for method in methods)
         if name is None:
             name = getattr(handler, "__name__", type(handler).__name__)
         name = None if name == "<lambda>" or not isinstance(rule, str) else name
         timeout = self.timeout if timeout is None else timeout
         self.routes.add(Route(rule, handler, taken, name, self._callable(handler, timeout, cancel), max_body))
+        return handler
 
     def _callable(self, handler: Handler, timeout: float | None, cancel: bool) -> Handler:
         """What is called with the request and the arguments of the path."""
@@ -3015,7 +3008,7 @@ class Brubeck:
         if request.is_message:
             return self.routes.find_socket(request.path)
         path = request.path[len(request.prefix) :] if request.prefix else request.path
-        if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
+        if not path and request.prefix:  # RFC 3986, 6.2.3: the root of what is mounted there
             raise HTTPError(308, headers={"Location": "/"})
         return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
 
@@ -3397,11 +3390,10 @@ class Load:
 class Receivers:
     """The coroutines that take turns at receiving from one connection.
 
-    The one that receives a message handles it itself, for making a coroutine costs more than most handlers do. Before
-    it starts, a zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and
-    nothing was spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with
-    its own message and parked, else a new one. So each message that waits has a coroutine, and receiving never stops.
-    """
+    Who receives a message handles it too, for making a coroutine costs more than most handlers do. Before it starts, a
+    zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and nothing was
+    spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with its message
+    and parked, else a new one. So each message that waits has a coroutine, and receiving never stops."""
 
     MAX_PARKED = 500
 
@@ -5278,10 +5270,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail("name the application, like hello:app (--help tells more)")
     patch_standard_library()
     app = load_program(options.app)
-    if options.pool_size is not None:
-        app.pool_size = max(1, options.pool_size)
-    if options.max_body is not None:
-        app.max_body = options.max_body
+    app.pool_size = app.pool_size if options.pool_size is None else max(1, options.pool_size)
+    app.max_body = app.max_body if options.max_body is None else options.max_body
     app.debug = app.debug or options.debug
     if options.print_mongrel2_config:
         pull, pub = (options.mongrel2 or [["tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"]])[0]
