@@ -2836,10 +2836,10 @@ class Brubeck:
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
               max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[T], T]:
-        """Decorator: the function or class answers requests for this rule: `/hello/<name>` (werkzeug's, converters as in
-        `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled expression. `methods`: by default GET for a
-        function, what it defines for a class. `name`: for `url_for`, by default the handler's. `max_body`: bytes,
-        `timeout`: seconds, instead of the application's. `cancel`: the handler is ended when its client leaves.
+        """Decorator: the function or class answers requests for this rule: `/hello/<name>` (werkzeug's, converters as
+        in `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled expression. `methods`: by default GET for
+        a function, what it defines for a class. `name`: for `url_for`, by default the handler's. `max_body` (bytes) and
+        `timeout` (seconds) instead of the application's. `cancel`: the handler is ended when its client leaves.
         ValueError for what cannot be."""
         return lambda handler: self._add(rule, handler, methods, name, max_body, timeout, cancel)
 
@@ -2869,7 +2869,7 @@ class Brubeck:
     def _add(self, rule: str | re.Pattern[str], handler: Any, methods: Iterable[str] | None, name: str | None = None,
              max_body: int | None = None, timeout: float | None = None, cancel: bool = False,
              default: Iterable[str] | None = ("GET",)) -> Any:
-        """Give a handler its route, for `methods`, else those that a MessageHandler defines, else the `default` ones."""
+        """Give a handler its route, for `methods`, else those that a MessageHandler defines, else the `default`."""
         if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
             raise ValueError(f"the handler of {rule!r} cannot be called")
         if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
@@ -3209,7 +3209,7 @@ class Client:
             fields.setdefault("Content-Type", JSON)
             data = dump_json(json)
         if self.cookies:
-            fields.setdefault("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
+            fields.setdefault("Cookie", "; ".join(map("=".join, self.cookies.items())))
         body = data.encode() if isinstance(data, str) else data
         request = WSGIRequest(self._environ(method, path, fields, body))
         self.app.start()
@@ -3310,8 +3310,7 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
     ends in `abort`. How many bytes were sent."""
     size = 0
     declared = next((int(value) for name, value in fields if name.lower() == "content-length"), None)
-    is_chunked = declared is None and request.version == "HTTP/1.1"
-    if is_chunked:
+    if is_chunked := declared is None and request.version == "HTTP/1.1":
         fields.append(("Transfer-Encoding", "chunked"))
     request.is_endless = any(value.startswith(EVENT_STREAM) for _, value in fields)
     waiting, turn = format_head(request, status, fields, http_date(int(time.time()))), time.monotonic()
@@ -3333,9 +3332,9 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
     except BaseException as error:
         request.keep_alive = False
         if not request.is_cancelled:
-            is_clients = isinstance(error, HTTPError)  # it reads the body, and that does not come as it should
-            level, trace = (logging.INFO, None) if is_clients else (logging.ERROR, error)
-            logger.log(level, "the stream of %r failed: %s", request, error, exc_info=trace)
+            # An HTTPError is the client's: the handler reads the body, and that does not come as it should.
+            log = logger.info if isinstance(error, HTTPError) else logger.exception
+            log("the stream of %r failed: %s", request, error)
         elif request.is_endless and is_chunked and send(b"0\r\n\r\n"):
             return size
         abort()
@@ -5257,7 +5256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("app", metavar="MODULE:APP", nargs="?", help="where the application is, like hello:app")
     add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
     add("--mongrel2", nargs=2, action="append", metavar=("PULL", "PUB"),
-        help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")  # fmt: skip
+        help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--pool-size", type=number, metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=number, metavar="BYTES", help="largest body of a request (1048576)")
     add("--access-log", action="store_true", help="a line for each answer on standard output")
