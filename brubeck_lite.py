@@ -2556,8 +2556,7 @@ def render(request: Request, name: str, /, **values: Any) -> str:
 
 
 def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
-    """For `app.templates`: Jinja2's, in a folder, with autoescaping. ImportError without Jinja2, ValueError without the
-    folder."""
+    """For `app.templates`: Jinja2 in a folder, autoescaping. ImportError without it, ValueError without the folder."""
     try:
         import jinja2
     except ImportError as error:
@@ -2579,8 +2578,7 @@ def cors(origins: str | Iterable[str], *, methods: Iterable[str] = ("GET", "HEAD
          credentials: bool = False, max_age: int = 600) -> Middleware:
     """Middleware for `app.wrap`: scripts of these origins ("https://app.example"; "*" for all) may use the application
     (WHATWG Fetch, 3.2): with these methods and header fields, reading the answers' fields in `expose` too, and with
-    cookies if `credentials`. Browsers remember it for `max_age` seconds. ValueError for no origin, and "*" with
-    credentials."""
+    cookies if `credentials`, not for "*". Browsers remember it for `max_age` seconds. ValueError for what is wrong."""
     allowed = frozenset([origins] if isinstance(origins, str) else origins)
     for origin in allowed - {"*"}:
         if not _ORIGIN.fullmatch(origin):
@@ -2816,6 +2814,7 @@ class Brubeck:
         self.routes = Routes()
         self._error_handlers: dict[int | type[BaseException], Handler] = {}
         self._middleware: list[Middleware] = []
+        self._respond: Respond | None = None
         self._mounted: list[Brubeck] = []
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
@@ -2964,7 +2963,7 @@ class Brubeck:
         """Put `middleware(respond) -> respond` around every answer, where `respond(request) -> Response`; the first is
         the outermost. Routing is done (`request.route` is None where nothing matched), errors are Responses already."""
         self._middleware.append(middleware)
-        self.__dict__.pop("_respond", None)
+        self._respond = None
         return middleware
 
     def on_start(self, function: Callable[[], T]) -> Callable[[], T]:
@@ -2992,8 +2991,8 @@ class Brubeck:
         except Exception as error:
             request.found, request.refused = None, self._with_query(request, error)
         try:
-            response = self._respond(request)
-            if not isinstance(response, Response):
+            response = (self._respond or self._wrapped())(request)
+            if type(response) is not Response and not isinstance(response, Response):
                 raise TypeError(f"middleware gave a {type(response).__name__} for a Response")
         except KeyboardInterrupt:
             raise
@@ -3007,9 +3006,11 @@ class Brubeck:
             raise request.refused
         if request.is_message:
             return self.routes.find_socket(request.path)
-        path = request.path[len(request.prefix) :] if request.prefix else request.path
-        if not path and request.prefix:  # RFC 3986, 6.2.3: the root of what is mounted there
-            raise HTTPError(308, headers={"Location": "/"})
+        path = request.path
+        if request.prefix:
+            path = path[len(request.prefix) :]
+            if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
+                raise HTTPError(308, headers={"Location": "/"})
         return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
 
     @staticmethod
@@ -3030,12 +3031,11 @@ class Brubeck:
             return False
         return request.found[0].max_body == _UNLIMITED or request.content_length <= request.max_body
 
-    @lazy
-    def _respond(self) -> Respond:
-        """What answers a request whose route was looked for: the handler inside the middleware."""
+    def _wrapped(self) -> Respond:
         respond: Respond = self._call_handler
         for middleware in reversed(self._middleware):
             respond = middleware(respond)
+        self._respond = respond  # a `lazy` attribute would slow down the application's others
         return respond
 
     def _call_handler(self, request: Request) -> Response:
@@ -3046,8 +3046,10 @@ class Brubeck:
             route, positional, named = request.found
             if request.content_length and route.max_body != _UNLIMITED and request.content_length > request.max_body:
                 raise body_too_large(request.max_body)
-            has_arguments = positional or named
-            value = route.call(request, *positional, **named) if has_arguments else route.call(request)
+            if positional:
+                value = route.call(request, *positional)
+            else:
+                value = route.call(request, **named) if named else route.call(request)
             return Response(value) if type(value) is str else to_response(value, self.json_dumps)
         except KeyboardInterrupt:
             raise
