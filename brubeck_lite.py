@@ -3211,7 +3211,7 @@ class Client:
             fields.setdefault("Content-Type", JSON)
             data = dump_json(json)
         if self.cookies:
-            fields.setdefault("Cookie", "; ".join(map("=".join, self.cookies.items())))
+            fields.setdefault("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
         body = data.encode() if isinstance(data, str) else data
         request = WSGIRequest(self._environ(method, path, fields, body))
         self.app.start()
