@@ -2254,48 +2254,45 @@ class Routes:
 # functions and decorators; a decorator takes a function (whose first argument is the request) or a method of a handler.
 
 
-def request_of(first: Any) -> Request:
-    """The request of a handler by its first argument: itself, or a class's `self`."""
-    return first if isinstance(first, Request) else cast(Request, first.request)
-
-
-def authenticated(handler: Handler) -> Handler:
-    """Decorator: somebody must be signed in, that is, `current_user` of the request or the handler is true. Others
-    are sent to the route named "login", with `?next=` and where they wanted to go; without such a route, and unless
-    they GET, it is HTTPError 401."""
-    if isinstance(handler, type):
-        raise TypeError(f"@authenticated stands above a function or a method, not above the class {handler.__name__}")
+def _guarded(handler: Handler, check: Callable[[Request, Any], Response | None]) -> Handler:
+    """The handler behind a check of the request and the first argument: None for who may pass, an answer for others."""
 
     @functools.wraps(handler)
     def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
+        request = first if isinstance(first, Request) else first.request
+        return check(request, first) or handler(first, *arguments, **named)
+
+    return guarded
+
+
+def authenticated(handler: Handler) -> Handler:
+    """Decorator: somebody must be signed in, that is, `current_user` of the request or the handler is true. Others who
+    GET go to the route named "login", with `?next=` and where they wanted to; else, or without it, HTTPError 401."""
+    if isinstance(handler, type):
+        raise TypeError(f"@authenticated stands above a function or a method, not above the class {handler.__name__}")
+
+    def check(request: Request, first: Any) -> Response | None:
         if first.current_user:
-            return handler(first, *arguments, **named)
-        request = request_of(first)
+            return None
         with contextlib.suppress(ValueError):
             if request.method in ("GET", "HEAD"):
                 return redirect(f"{request.url_for('login')}?next={quote(request.target, safe='')}")
         raise HTTPError(401, "please sign in", {"WWW-Authenticate": "Session"})
 
-    return guarded
+    return _guarded(handler, check)
 
 
 def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[[Handler], Handler]:
     """Decorator: `find_user` knows the credentials of the request's Authorization (RFC 9110, 11.6.2), else 401."""
 
-    def decorate(handler: Handler) -> Handler:
-        @functools.wraps(handler)
-        def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
-            request = request_of(first)
-            given, _, credentials = request.headers.get("authorization", "").partition(" ")
-            user = find_user(credentials.strip(" ")) if given.lower() == scheme.lower() else None
-            if not user:
-                abort(401, headers={"WWW-Authenticate": f'{scheme} realm="members", charset="UTF-8"'})
-            request.current_user = user
-            return handler(first, *arguments, **named)
+    def check(request: Request, first: Any) -> None:
+        given, _, credentials = request.headers.get("authorization", "").partition(" ")
+        user = find_user(credentials.strip(" ")) if given.lower() == scheme.lower() else None
+        if not user:
+            abort(401, headers={"WWW-Authenticate": f'{scheme} realm="members", charset="UTF-8"'})
+        request.current_user = user
 
-        return guarded
-
-    return decorate
+    return lambda handler: _guarded(handler, check)
 
 
 def basic_auth(check: Callable[[str, str], Any]) -> Callable[[Handler], Handler]:
@@ -2323,33 +2320,31 @@ _HASHED = re.compile(r"scrypt\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9A-
 _SCRYPT = (1 << 14, 8, 5)  # n, r, p: 16 MiB and about 0.2 s (OWASP's password storage cheat sheet)
 
 
-def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
+def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> str:
     """scrypt (RFC 7914), in a thread where coroutines would have to wait for it."""
     derive = functools.partial(hashlib.scrypt, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
     if in_coroutines():
         from eventlet import tpool
 
-        return cast(bytes, tpool.execute(derive, password.encode()))
-    return derive(password.encode())
+        derive = functools.partial(tpool.execute, derive)
+    return _encode64(derive(password.encode()))
 
 
 def hash_password(password: str) -> str:
     """A password -> what to keep of it: `scrypt$n$r$p$salt$hash`. Other coroutines go on meanwhile."""
     salt = secrets.token_bytes(16)
-    return "$".join(["scrypt", *map(str, _SCRYPT), _encode64(salt), _encode64(_scrypt(password, salt, *_SCRYPT))])
+    return "$".join(["scrypt", *map(str, _SCRYPT), _encode64(salt), _scrypt(password, salt, *_SCRYPT)])
 
 
 def check_password(password: str, hashed: str) -> bool:
     """Whether this is the password of which `hash_password` made `hashed`; False too where that is no such hash."""
-    match = _HASHED.fullmatch(hashed)
-    if match is None:
+    if not (match := _HASHED.fullmatch(hashed)):
         return False
-    n, r, p = map(int, match.group(1, 2, 3))
     try:
-        derived = _scrypt(password, base64.urlsafe_b64decode(match[4] + "=="), n, r, p)
+        salt = base64.urlsafe_b64decode(match[4] + "==")
+        return hmac.compare_digest(_scrypt(password, salt, *map(int, match.group(1, 2, 3))), match[5])
     except (ValueError, OverflowError, MemoryError):
         return False
-    return hmac.compare_digest(_encode64(derived), match[5])
 
 
 def render(request: Request, name: str, /, **values: Any) -> str:
@@ -2360,8 +2355,7 @@ def render(request: Request, name: str, /, **values: Any) -> str:
 
 
 def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
-    """For `app.templates`: Jinja2's templates in a folder, with autoescaping. ImportError without Jinja2; ValueError
-    for what is no folder."""
+    """For `app.templates`: Jinja2 in a folder, autoescaping. ImportError without it, ValueError without the folder."""
     try:
         import jinja2
     except ImportError as error:
@@ -2378,49 +2372,39 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0
 _SAFE_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE"])  # RFC 9110, 9.2.1
 
 
-def cors(
-    origins: str | Iterable[str],
-    *,
-    methods: Iterable[str] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
-    headers: Iterable[str] = ("Content-Type", "Authorization", "X-CSRF-Token"),
-    expose: Iterable[str] = (),
-    credentials: bool = False,
-    max_age: int = 600,
-) -> Middleware:
-    """Middleware for `app.wrap`: pages of these origins (like "https://app.example"; "*" for all) may use the
-    application from scripts (WHATWG Fetch, 3.2): with these methods and header fields, reading these fields of answers
-    besides the usual, and with cookies if `credentials`. `max_age`: seconds that a browser remembers it. ValueError for
-    what is no origin, and for "*" with credentials."""
+def cors(origins: str | Iterable[str], *, methods: Iterable[str] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+         headers: Iterable[str] = ("Content-Type", "Authorization", "X-CSRF-Token"), expose: Iterable[str] = (),
+         credentials: bool = False, max_age: int = 600) -> Middleware:
+    """Middleware for `app.wrap`: scripts of these origins ("https://app.example"; "*" for all) may use the application
+    (WHATWG Fetch, 3.2): with these methods and header fields, reading the answers' fields in `expose` too, and with
+    cookies if `credentials`, not for "*". Browsers remember it for `max_age` seconds. ValueError for what is wrong."""
     allowed = frozenset([origins] if isinstance(origins, str) else origins)
     for origin in allowed - {"*"}:
         if not _ORIGIN.fullmatch(origin):
             raise ValueError(f'an origin is like "https://app.example", or "*" for all, not {origin!r}')
     if "*" in allowed and credentials:
         raise ValueError('credentials are for origins that are named, not for "*"')
-    common = ResponseHeaders({"Access-Control-Allow-Credentials": "true"} if credentials else {})
     preflight = {"Access-Control-Allow-Methods": ", ".join(methods), "Access-Control-Max-Age": str(max_age),
                  "Access-Control-Allow-Headers": ", ".join(headers)}  # fmt: skip
+    common = ResponseHeaders({"Access-Control-Allow-Credentials": "true"} if credentials else {})
     if exposed := ", ".join(expose):
         common["Access-Control-Expose-Headers"] = exposed
 
-    def middleware(respond: Respond) -> Respond:
-        def answer(request: Request) -> Response:
-            origin = request.headers.get("origin", "")
-            is_allowed = bool(origin) and not allowed.isdisjoint((origin, "*"))
-            if is_allowed and request.method == "OPTIONS" and "access-control-request-method" in request.headers:
-                response = Response(b"", 204, preflight)
-            else:
-                response = respond(request)
-            if "*" not in allowed:
-                response.headers.vary("Origin")
-            if is_allowed:
-                response.headers.merge(common.pairs())
-                response.headers["Access-Control-Allow-Origin"] = "*" if "*" in allowed else origin
-            return response
+    def answer(respond: Respond, request: Request) -> Response:
+        origin = request.headers.get("origin", "")
+        is_allowed = bool(origin) and not allowed.isdisjoint((origin, "*"))
+        if is_allowed and request.method == "OPTIONS" and "access-control-request-method" in request.headers:
+            response = Response(b"", 204, preflight)
+        else:
+            response = respond(request)
+        if "*" not in allowed:
+            response.headers.vary("Origin")
+        if is_allowed:
+            response.headers.merge(common)
+            response.headers["Access-Control-Allow-Origin"] = "*" if "*" in allowed else origin
+        return response
 
-        return answer
-
-    return middleware
+    return lambda respond: functools.partial(answer, respond)
 
 
 def csrf_token(request: Request) -> str:
@@ -2444,20 +2428,16 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
 
 
 def csrf(origins: Iterable[str] = ()) -> Middleware:
-    """Middleware for `app.wrap`: what changes something (any method but GET, HEAD, OPTIONS and TRACE) must come from
-    our own pages, or from these origins; else it is answered with 403. Browsers that say neither Sec-Fetch-Site nor
-    Origin need the `csrf_token`."""
+    """Middleware for `app.wrap`: any method but GET, HEAD, OPTIONS and TRACE must come from our own pages or these
+    origins, else 403 is the answer. Browsers that say neither Sec-Fetch-Site nor Origin need the `csrf_token`."""
     trusted = frozenset(origins)
 
-    def middleware(respond: Respond) -> Respond:
-        def answer(request: Request) -> Response:
-            if request.method not in _SAFE_METHODS and _comes_from_elsewhere(request, trusted):
-                return request.app.answer_error(request, HTTPError(403, "this must come from a page of this site"))
-            return respond(request)
+    def answer(respond: Respond, request: Request) -> Response:
+        if request.method not in _SAFE_METHODS and _comes_from_elsewhere(request, trusted):
+            return request.app.answer_error(request, HTTPError(403, "this must come from a page of this site"))
+        return respond(request)
 
-        return answer
-
-    return middleware
+    return lambda respond: functools.partial(answer, respond)
 
 
 # ---- Handlers --------------------------------------------------------------------------------------------------------
@@ -2466,16 +2446,13 @@ def csrf(origins: Iterable[str] = ()) -> Middleware:
 
 class MessageHandler:
     """A handler with a method for each method it takes: `get`, `post`, `put`, `patch`, `delete`, `head`, `options`;
-    others only where `methods = ("REPORT",)` lists them. `message()` takes what comes through a message socket.
-
-    What they return is the body of a plain answer to HTTP, and the bare payload to a message socket.
-    """
+    others only where `methods = ("REPORT",)` lists them. `message()` takes what comes through a message socket. What
+    they return is the body of a plain answer to HTTP, and the bare payload to a message socket."""
 
     methods: Sequence[str] = ()
 
     def __init__(self, app: Brubeck, request: Request) -> None:
-        self.app = app
-        self.request = request
+        self.app, self.request = app, request
 
     @classmethod
     def taken_methods(cls) -> frozenset[str]:
@@ -2491,16 +2468,13 @@ class MessageHandler:
 
     def unsupported(self) -> Any:
         """Answers a method that the class does not take: 405, with Allow."""
-        request = self.request
-        allowed = self.app.routes.allowed(request.path[len(request.prefix) :]) or self.taken_methods()
-        abort(405, headers={"Allow": format_allow(allowed)})
+        path = self.request.path[len(self.request.prefix) :]
+        abort(405, headers={"Allow": format_allow(self.app.routes.allowed(path) or self.taken_methods())})
 
     def _method(self) -> Callable[..., Any] | None:
         if self.request.is_message:
             return getattr(self, "message", None)
-        name = self.request.method
-        taken = self.taken_methods()
-        route = self.request.route
+        name, route, taken = self.request.method, self.request.route, self.taken_methods()
         if route is not None and route.methods is not None:
             taken &= route.methods
         if name == "HEAD" and "HEAD" not in taken:
@@ -2523,9 +2497,9 @@ class WebMessageHandler(MessageHandler):
 
     def __init__(self, app: Brubeck, request: Request) -> None:
         super().__init__(app, request)
-        self._response = Response()
-        self._status: int | None = None
         self.headers = ResponseHeaders()
+        self._status: int | None = None
+        self._cookies = Response()
 
     def set_status(self, code: int) -> None:
         """Answer with this status."""
@@ -2533,11 +2507,11 @@ class WebMessageHandler(MessageHandler):
 
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
         """Set a cookie, with the attributes of `Response.set_cookie`."""
-        self._response.set_cookie(name, value, **attributes)
+        self._cookies.set_cookie(name, value, **attributes)
 
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie."""
-        self._response.delete_cookie(name, path, domain)
+        self._cookies.delete_cookie(name, path, domain)
 
     def redirect(self, target: str, status: int = 303) -> Response:
         """The answer that sends the client to `target`: return it."""
@@ -2553,31 +2527,22 @@ class WebMessageHandler(MessageHandler):
         if self._status is not None:
             response.status = self._status
         if self.headers:
-            response.headers.merge(self.headers.pairs())
-        response.add_cookies(self._response)
+            response.headers.merge(self.headers)
+        response.add_cookies(self._cookies)
         return response
 
 
 class ArgumentsMixin:
-    """For a MessageHandler: its arguments, of the path, the query and the form."""
+    """For a MessageHandler: `get_argument` and `get_arguments`, which are those of its request."""
 
-    request: Request
-
-    def get_argument(self, name: str, default: Any = None, type: Callable[[Any], Any] = str) -> Any:
-        """As `Request.get_argument`."""
-        return self.request.get_argument(name, default, type)
-
-    def get_arguments(self, name: str) -> list[str]:
-        """As `Request.get_arguments`."""
-        return self.request.get_arguments(name)
+    get_argument = property(lambda self: self.request.get_argument)
+    get_arguments = property(lambda self: self.request.get_arguments)
 
 
 class AuthMixin:
     """For a MessageHandler: `current_user`, for methods with `@authenticated` above them."""
 
-    request: Request
-
-    def get_current_user(self) -> Any:
+    def get_current_user(self: Any) -> Any:
         """Who is signed in, None for nobody: to be defined by the program; by default as `Request.current_user`."""
         return self.request.current_user
 
@@ -2590,9 +2555,7 @@ class AuthMixin:
 class TemplateMixin:
     """For a MessageHandler: pages from the templates of the application."""
 
-    request: Request
-
-    def render(self, name: str, /, **values: Any) -> str:
+    def render(self: Any, name: str, /, **values: Any) -> str:
         """As `render`."""
         return render(self.request, name, **values)
 
@@ -2603,7 +2566,7 @@ class TemplateMixin:
 
 def _pieces_inside(request: Request, pieces: Pieces, inner: Place) -> Iterator[bytes]:
     """The stream of a mounted application: each piece is made where its handler was called."""
-    try:
+    with contextlib.closing(pieces):
         while True:
             outer = request.enter(inner)
             try:
@@ -2613,8 +2576,6 @@ def _pieces_inside(request: Request, pieces: Pieces, inner: Place) -> Iterator[b
             if piece is None:
                 return
             yield piece
-    finally:
-        pieces.close()
 
 
 def _talk_inside(request: Request, inner: Place, handler: Handler, ws: Any, **arguments: Any) -> None:
@@ -2633,38 +2594,26 @@ def _route_for(method: str) -> Callable[..., Callable[[T], T]]:
 class Brubeck:
     """An application: routes, and what is common to them.
 
-    `msg_conn`: the connection (or a list of them) that `run()` serves. `handler_tuples`: (pattern, handler) or
-    (pattern, handler, methods), with expressions for patterns. `pool_size`: how many requests are handled at once;
-    `max_waiting`: how many more may wait for that, before 503 is the answer. `max_body`: bytes in a request's body,
-    unless its route says otherwise. `timeout`: seconds that a handler may take until it returns, unless its route says
-    otherwise; then it is ended, and answered with 503. `secret`: a text that signs cookies, or a list of them with the
-    newest first, which signs. `proxies`: how many proxies stand in front and are believed about the client's address,
-    scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process sees it. `debug=True`
-    shows tracebacks in pages. ValueError for a route that cannot be.
-    """
+    `msg_conn`: the connection, or a list of them, for `run()`. `handler_tuples`: (pattern, handler) or (pattern,
+    handler, methods), where a pattern is an expression. `pool_size`: how many requests are handled at once;
+    `max_waiting`: how many more may wait for that, before 503 is the answer. `max_body`: bytes of a request, and
+    `timeout`: seconds until a handler is ended and answered with 503, unless its route says otherwise. `secret`: signs
+    cookies; of a list the first does. `proxies`: how many stand in front and are believed about the client's address,
+    scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process sees it.
+    `debug=True` shows tracebacks in pages. ValueError for a route that cannot be."""
 
-    def __init__(
-        self,
-        msg_conn: Connection | Sequence[Connection] | None = None,
-        handler_tuples: Iterable[tuple[Any, ...]] = (),
-        *,
-        pool_size: int = 10_000,
-        max_waiting: int = 10_000,
-        max_body: int = 1 << 20,
-        timeout: float | None = None,
-        secret: Secrets = None,
-        proxies: int = 0,
-        upload_store: str | os.PathLike[str] | None = None,
-        debug: bool = False,
-    ) -> None:
+    def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
+                 handler_tuples: Iterable[tuple[Any, ...]] = (), *, pool_size: int = 10_000, max_waiting: int = 10_000,
+                 max_body: int = 1 << 20, timeout: float | None = None, secret: Secrets = None, proxies: int = 0,
+                 upload_store: str | os.PathLike[str] | None = None, debug: bool = False) -> None:
         if pool_size < 1 or min(max_waiting, max_body, proxies, timeout or 0) < 0:
             raise ValueError("pool_size is at least 1; max_waiting, max_body, proxies and timeout are at least 0")
         if secret is not None:
             _keys(secret)
-        self.msg_conn = msg_conn
+        self.msg_conn, self.pool_size, self.max_waiting, self.max_body = msg_conn, pool_size, max_waiting, max_body
         self.timeout, self.secret, self.proxies, self.upload_store = timeout, secret, proxies, upload_store
+        self.debug = debug
         self.templates: Callable[..., str] | None = None
-        self.pool_size, self.max_waiting, self.max_body, self.debug = pool_size, max_waiting, max_body, debug
         self.json_dumps: Callable[[Any], str | bytes] = dump_json
         self.routes = Routes()
         self._error_handlers: dict[int | type[BaseException], Handler] = {}
@@ -2673,8 +2622,7 @@ class Brubeck:
         self._mounted: list[Brubeck] = []
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
-        self._started = False
-        self._starting = threading.Lock()
+        self._started, self._starting = False, threading.Lock()
         for pattern, handler, *methods in handler_tuples:
             self._add_expression(pattern, handler, *methods)
 
@@ -2689,47 +2637,25 @@ class Brubeck:
     def converters(self, converters: Mapping[str, type[BaseConverter]]) -> None:
         self.routes.map.converters.update(converters)
 
-    def route(
-        self,
-        rule: str | re.Pattern[str],
-        methods: Iterable[str] | None = None,
-        name: str | None = None,
-        *,
-        max_body: int | None = None,
-        timeout: float | None = None,
-        cancel: bool = False,
-    ) -> Callable[[T], T]:
-        """Decorator: the function or class answers requests for this rule.
-
-        `rule`: `/hello/<name>` (werkzeug's, converters as in `<int:id>`), `@chat` or `<chat` for a message socket, or a
-        compiled expression. `methods`: by default GET for a function, what it defines for a class. `name`: for
-        `url_for`, by default the handler's. `max_body`: bytes, `timeout`: seconds, instead of the application's.
-        `cancel`: the handler is ended when its client leaves. ValueError for what cannot be.
-        """
-
-        def register(handler: T) -> T:
-            self._add(rule, cast(Handler, handler), methods, name, max_body, timeout, cancel)
-            return handler
-
-        return register
+    def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
+              max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[T], T]:
+        """Decorator: the function or class answers requests for this rule: `/hello/<name>` (werkzeug's, converters as
+        in `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled expression. `methods`: by default GET for
+        a function, what it defines for a class. `name`: for `url_for`, by default the handler's. `max_body` (bytes) and
+        `timeout` (seconds) instead of the application's. `cancel`: the handler is ended when its client leaves.
+        ValueError for what cannot be."""
+        return lambda handler: self._add(rule, handler, methods, name, max_body, timeout, cancel)
 
     get, post, put, patch, delete = map(_route_for, ("GET", "POST", "PUT", "PATCH", "DELETE"))
 
-    def websocket(
-        self,
-        rule: str,
-        name: str | None = None,
-        *,
-        origins: str | Iterable[str] | None = None,
-        subprotocols: Sequence[str] = (),
-        max_message: int = 1 << 20,
-        **options: Any,
-    ) -> Callable[[T], T]:
+    def websocket(self, rule: str, name: str | None = None, *, origins: str | Iterable[str] | None = None,
+                  subprotocols: Sequence[str] = (), max_message: int = 1 << 20, **options: Any) -> Callable[[T], T]:
         """Decorator: `handler(ws, **arguments)` talks with those who open a WebSocket here (RFC 6455). Pages of our own
         host may, those of `origins`, and with "*" all. Of `subprotocols` the first that the client knows is spoken.
         `max_message`: bytes. When it returns, the WebSocket is closed with 1000, when it raises, with 1011."""
 
         def register(handler: T) -> T:
+            @functools.wraps(cast(Handler, handler))
             def upgrade(request: Request, **arguments: Any) -> Response:
                 check_handshake(request, origins)
                 response = Upgrade(request, cast(Handler, handler), arguments, max_message)
@@ -2738,37 +2664,31 @@ class Brubeck:
                     response.headers["Sec-WebSocket-Protocol"] = spoken
                 return response
 
-            functools.update_wrapper(upgrade, cast(Any, handler))
             self.route(rule, ["GET"], name, **options)(upgrade)
             return handler
 
         return register
 
-    def _add(
-        self,
-        rule: str | re.Pattern[str],
-        handler: Handler,
-        methods: Iterable[str] | None,
-        name: str | None,
-        max_body: int | None,
-        timeout: float | None = None,
-        cancel: bool = False,
-    ) -> None:
+    def _add(self, rule: str | re.Pattern[str], handler: Any, methods: Iterable[str] | None, name: str | None = None,
+             max_body: int | None = None, timeout: float | None = None, cancel: bool = False,
+             default: Iterable[str] | None = ("GET",)) -> Any:
+        """Give a handler its route, for `methods`, else those that a MessageHandler defines, else the `default`."""
         if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
             raise ValueError(f"the handler of {rule!r} cannot be called")
         if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
             raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
         if isinstance(methods, str):
             raise ValueError(f"methods is a list: [{methods!r}]")
-        if methods is None and isinstance(handler, type) and issubclass(handler, MessageHandler):
-            taken: frozenset[str] | None = handler.taken_methods()
-        else:
-            taken = frozenset(["GET"] if methods is None else [method.upper() for method in methods])
+        if methods is None:
+            is_own = isinstance(handler, type) and issubclass(handler, MessageHandler)
+            methods = handler.taken_methods() if is_own else default
+        taken = None if methods is None else frozenset(method.upper() for method in methods)
         if name is None:
             name = getattr(handler, "__name__", type(handler).__name__)
         name = None if name == "<lambda>" or not isinstance(rule, str) else name
         timeout = self.timeout if timeout is None else timeout
         self.routes.add(Route(rule, handler, taken, name, self._callable(handler, timeout, cancel), max_body))
+        return handler
 
     def _callable(self, handler: Handler, timeout: float | None, cancel: bool) -> Handler:
         """What is called with the request and the arguments of the path."""
@@ -2791,19 +2711,13 @@ class Brubeck:
 
         return limited
 
-    def _add_expression(
-        self, pattern: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None = None
-    ) -> None:
+    def _add_expression(self, pattern: Any, handler: Handler, methods: Iterable[str] | None = None) -> None:
         """One of `handler_tuples`, whose functions take every method unless told otherwise."""
-        rule: str | re.Pattern[str] = pattern
-        if isinstance(pattern, str) and pattern[:1] not in ("@", "<"):
-            try:
-                rule = re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}") from error
-        self._add(rule, handler, methods, None, None)
-        if methods is None and not (isinstance(handler, type) and issubclass(handler, MessageHandler)):
-            self.routes.all[-1].methods = self.routes.all[-1].accepts = None
+        try:
+            is_expression = isinstance(pattern, str) and pattern[:1] not in ("@", "<")
+            self._add(re.compile(pattern) if is_expression else pattern, handler, methods, default=None)
+        except re.error as error:
+            raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}") from error
 
     def static(self, prefix: str, root: str | os.PathLike[str]) -> None:
         """Serve the files below the folder `root` under this prefix, by `static_file`. The first is the route "static":
@@ -2815,7 +2729,7 @@ class Brubeck:
         def static(request: Request, name: str) -> Response:
             return static_file(request, name, folder)
 
-        self._add(f"{prefix}/<path:name>", static, ["GET"], "static" if self.routes.is_free("static") else prefix, None)
+        self._add(f"{prefix}/<path:name>", static, ["GET"], "static" if self.routes.is_free("static") else prefix)
 
     def mount(self, prefix: str, other: Brubeck) -> None:
         """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
@@ -2837,14 +2751,13 @@ class Brubeck:
 
         if other.secret is None:
             other.secret = self.secret
+        self._mounted.append(other)
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
         self.routes.add(Route(rule, mounted, None, None, mounted, _UNLIMITED))
-        self._mounted.append(other)
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
-        """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class (the nearest
-        class wins). Its answer keeps the error's status unless it gives one. 500 gets every exception that nothing else
-        takes."""
+        """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class: the nearest
+        one wins, and 500 gets what nothing else takes. Its answer keeps the error's status unless it gives one."""
 
         def register(handler: T) -> T:
             self._error_handlers[what] = cast(Handler, handler)
@@ -2853,9 +2766,8 @@ class Brubeck:
         return register
 
     def wrap(self, middleware: Middleware) -> Middleware:
-        """Put `middleware(respond) -> respond` around every answer, where `respond(request) -> Response`. The first one
-        is the outermost. Routing is done (`request.route` is None where nothing matched), and errors are Responses
-        already."""
+        """Put `middleware(respond) -> respond` around every answer, where `respond(request) -> Response`; the first is
+        the outermost. Routing is done (`request.route` is None where nothing matched), errors are Responses already."""
         self._middleware.append(middleware)
         self._respond = None
         return middleware
@@ -2878,14 +2790,12 @@ class Brubeck:
 
     def handle(self, request: Request) -> Response:
         """Answer a request: find its route, call its handler inside the middleware, make a Response of what came back.
-        It always returns a Response, whatever was raised on the way (but for KeyboardInterrupt, which is the
-        operator's)."""
+        It always returns a Response, whatever was raised (but for KeyboardInterrupt, which is the operator's)."""
         request.app = self
         try:
             request.found = self._find(request)
         except Exception as error:
-            request.found = None
-            request.refused = self._with_query(request, error)
+            request.found, request.refused = None, self._with_query(request, error)
         try:
             response = (self._respond or self._wrapped())(request)
             if type(response) is not Response and not isinstance(response, Response):
@@ -2895,21 +2805,6 @@ class Brubeck:
         except BaseException as error:  # middleware's own
             response = self.answer_error(request, error)
         return self._keep_session(request, response) if request.is_private else response
-
-    def _keep_session(self, request: Request, response: Response) -> Response:
-        """The answer with the session, if that changed, and kept from shared caches: a copy, for the handler may give
-        the same answer to others."""
-        response, session = response.copy(), request._session
-        response.keep_private()
-        try:
-            if session is not None and (text := dump_json(session)) != session.kept:
-                if session:
-                    response.set_cookie(session.COOKIE, text, max_age=session.MAX_AGE, signed=True)
-                else:
-                    response.delete_cookie(session.COOKIE)
-        except (TypeError, ValueError) as error:  # what JSON cannot hold
-            return self.answer_error(request, error)
-        return response
 
     def _find(self, request: Request) -> Found:
         """The route and its arguments; an HTTPError where there is none, or where the door refused already."""
@@ -2924,6 +2819,15 @@ class Brubeck:
                 raise HTTPError(308, headers={"Location": "/"})
         return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
 
+    @staticmethod
+    def _with_query(request: Request, error: Exception) -> Exception:
+        """The router's redirect with the prefix and the query of the request; other errors as they are."""
+        if not isinstance(error, HTTPError) or error.status != 308:
+            return error
+        _, mark, query = request.target.partition("?")
+        location = quote(request.prefix, safe=_IN_PATH) + error.headers["Location"] + mark + query
+        return HTTPError(308, headers={"Location": location})
+
     def admits(self, request: Request) -> bool:
         """Whether the body of this request may come: a route takes it, in this size."""
         request.app = self
@@ -2932,6 +2836,13 @@ class Brubeck:
         except HTTPError:
             return False
         return request.found[0].max_body == _UNLIMITED or request.content_length <= request.max_body
+
+    def _wrapped(self) -> Respond:
+        respond: Respond = self._call_handler
+        for middleware in reversed(self._middleware):
+            respond = middleware(respond)
+        self._respond = respond  # a `lazy` attribute would slow down the application's others
+        return respond
 
     def _call_handler(self, request: Request) -> Response:
         """The innermost step: what the handler returned, or the answer to what it raised, as a Response."""
@@ -2956,69 +2867,57 @@ class Brubeck:
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
             return self.answer_error(request, error)
 
-    def _wrapped(self) -> Respond:
-        respond: Respond = self._call_handler
-        for middleware in reversed(self._middleware):
-            respond = middleware(respond)
-        self._respond = respond
-        return respond
-
-    @staticmethod
-    def _with_query(request: Request, error: Exception) -> Exception:
-        """The router's redirect with the prefix and the query of the request; other errors as they are."""
-        if not isinstance(error, HTTPError) or error.status != 308:
-            return error
-        query = request.target.partition("?")
-        location = quote(request.prefix, safe=_IN_PATH) + error.headers["Location"] + query[1] + query[2]
-        return HTTPError(308, headers={"Location": location})
+    def _keep_session(self, request: Request, response: Response) -> Response:
+        """A copy, for the handler may give the same answer to others: with the session, if that changed, and kept from
+        shared caches."""
+        response, session = response.copy(), request._session
+        response.keep_private()
+        try:
+            if session is not None and (text := dump_json(session)) != session.kept:
+                if session:
+                    response.set_cookie(session.COOKIE, text, max_age=session.MAX_AGE, signed=True)
+                else:
+                    response.delete_cookie(session.COOKIE)
+        except (TypeError, ValueError) as error:  # what JSON cannot hold
+            return self.answer_error(request, error)
+        return response
 
     def answer_error(self, request: Request, error: BaseException) -> Response:
-        """The answer to an exception: by its error handler, else plain; logged unless it was meant for the client."""
-        status = error.status if isinstance(error, HTTPError) else 500
-        if isinstance(error, HTTPError):
+        """The answer to an exception: by its error handler (of its status, its nearest class, 500), else plain; logged
+        unless it was meant for the client."""
+        told = error if isinstance(error, HTTPError) else HTTPError(500)
+        kinds: list[Any] = [*type(error).__mro__, 500]
+        if told is error:
+            kinds = [told.status, *kinds[:-1]]
             error.__traceback__ = None  # its frames hold the request, which may hold it: it should go when it is done
         elif not request.is_cancelled:
             request.error = error
             name = getattr(request.route and request.route.handler, "__qualname__", "no handler")
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
-        handler = self._error_handler(error, status)
+        handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
         if handler is None:
-            return self._plain_error(error, status)
+            return self._plain_error(error, told)
         try:
             value = handler(request, error)
             response = to_response(value, self.json_dumps)
             if not isinstance(value, (Response, tuple)):
-                response.status = status
-            if isinstance(error, HTTPError):
-                for name, text in error.headers.items():
-                    response.headers.setdefault(name, text)
+                response.status = told.status
+            for field, text in told.headers.items():
+                response.headers.setdefault(field, text)
+            return response
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
             request.error = failure
-            logger.error("the error handler for %s failed on %r", status, request.path, exc_info=failure)
-            return self._plain_error(failure, 500)
-        return response
+            logger.error("the error handler for %s failed on %r", told.status, request.path, exc_info=failure)
+            return self._plain_error(failure, HTTPError(500))
 
-    def _error_handler(self, error: BaseException, status: int) -> Handler | None:
-        """The handler for this status of an HTTPError, else for the nearest class of the exception, else for its
-        500."""
-        handlers = self._error_handlers
-        kinds: list[Any] = [status] if isinstance(error, HTTPError) else []
-        kinds += [*type(error).__mro__, status]
-        return next((handlers[kind] for kind in kinds if kind in handlers), None)
-
-    def _plain_error(self, error: BaseException, status: int) -> Response:
-        """Status and message as plain text; for what was not meant for the client nothing else, unless `debug`."""
-        line = status_line(status)
-        if isinstance(error, HTTPError) and status == error.status:
-            message, headers = error.message, error.headers
-        else:
-            message, headers = None, {}
-            if self.debug:
-                message = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
+        """What a client is told of an error, as plain text: with `debug`, also what was not meant for it."""
+        message = "".join(traceback.format_exception(error)) if self.debug and told is not error else told.message
+        text = f"{status_line(told.status)}\n" + (f"{message}\n" if message else "")
         try:
-            return Response(f"{line}\n{message}\n" if message else f"{line}\n", status, headers, TEXT)
+            return Response(text, told.status, told.headers, TEXT)
         except (TypeError, ValueError) as failure:
             logger.error("HTTPError %r cannot be sent", error, exc_info=failure)
             return Response("500 Internal Server Error\n", 500, None, TEXT)
@@ -3029,19 +2928,15 @@ class Brubeck:
         """Call the functions of `on_start`, once in a process: `run()` and the first WSGI request do."""
         with self._starting:
             if not self._started:
-                for function in self._on_start:
+                for function in [*self._on_start, *(app.start for app in self._mounted)]:
                     function()
-                for app in self._mounted:
-                    app.start()
                 self._started = True
 
     def stop(self) -> None:
         """Call the functions of `on_stop`, if those of `on_start` were; what they raise is logged."""
         with self._starting:
             started, self._started = self._started, False
-        for app in self._mounted if started else ():
-            app.stop()
-        for function in self._on_stop if started else ():
+        for function in [*(app.stop for app in self._mounted), *self._on_stop] if started else ():
             try:
                 function()
             except Exception:
@@ -3066,21 +2961,13 @@ class Brubeck:
         """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test."""
         return Client(self, raise_errors)
 
-    def run(
-        self,
-        connection: Connection | Sequence[Connection] | None = None,
-        *,
-        bind: str = "127.0.0.1:6767",
-        patch: bool = True,
-    ) -> None:
+    def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
+            patch: bool = True) -> None:
         """Serve until SIGINT or SIGTERM, which let requests finish for up to 10 seconds (a second one does not).
-
         `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
-        replace the blocking parts of the standard library, so that a handler that waits holds up no other. What
-        imported names from them before (`from socket import socket`, a driver, a thread that is running) keeps the
-        blocking ones: the command line patches before it imports the program, so prefer it. ValueError for a `bind`
-        that is no address; SystemExit 2, after one line on stderr, where it cannot start.
-        """
+        replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
+        from there before (`from socket import socket`, a driver) keeps blocking: prefer the command line, which patches
+        first. ValueError for a `bind` that is no address; SystemExit 2 where it cannot start."""
         serve(self, connection or self.msg_conn or HTTPConnection(bind), patch=patch)
 
 
@@ -3092,9 +2979,7 @@ class Answer:
     """What a test client got: `status`, `headers`, `body` (bytes), `text`, `json`."""
 
     def __init__(self, status: int, fields: list[tuple[str, str]], body: bytes) -> None:
-        self.status = status
-        self.headers = ResponseHeaders(fields)
-        self.body = body
+        self.status, self.headers, self.body = status, ResponseHeaders(fields), body
 
     @property
     def text(self) -> str:
@@ -3116,24 +3001,16 @@ class Client:
     BOUNDARY = "take-five-0f1e2d3c4b5a"
 
     def __init__(self, app: Brubeck, raise_errors: bool = False) -> None:
-        self.app = app
-        self.raise_errors = raise_errors
+        self.app, self.raise_errors = app, raise_errors
         self.cookies: dict[str, str] = {}
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        headers: HeaderFields = (),
-        *,
-        data: bytes | str | Mapping[str, str] = b"",
-        json: Any = None,
-        files: Mapping[str, bytes | tuple[str, bytes] | tuple[str, bytes, str]] | None = None,
-        raise_errors: bool | None = None,
-    ) -> Answer:
+    def request(self, method: str, path: str, headers: HeaderFields = (), *,
+                data: bytes | str | Mapping[str, str] = b"", json: Any = None,
+                files: Mapping[str, bytes | tuple[str, bytes] | tuple[str, bytes, str]] | None = None,
+                raise_errors: bool | None = None) -> Answer:
         """Send one request. `path` may have a query; `data` is the body, or the fields of a form; `json` a value to
-        send as JSON; `files` by the names of their fields: what is in each, with a filename and a content type before
-        and behind it if they matter. `raise_errors=True`: the exception behind a 500 is raised here."""
+        send as JSON; `files` by field: what is in each, or (filename, what is in it), or these and its content type.
+        `raise_errors=True`: the exception behind a 500 is raised here."""
         fields = ResponseHeaders(headers)
         if files is not None:
             fields["Content-Type"] = f"multipart/form-data; boundary={self.BOUNDARY}"
@@ -3144,15 +3021,23 @@ class Client:
         if json is not None:
             fields.setdefault("Content-Type", JSON)
             data = dump_json(json)
-        body = data.encode() if isinstance(data, str) else data
         if self.cookies:
             fields.setdefault("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
+        body = data.encode() if isinstance(data, str) else data
         request = WSGIRequest(self._environ(method, path, fields, body))
         self.app.start()
-        answer = self._read(request)
+        answer = self._ask(request)
         if request.error is not None and (self.raise_errors if raise_errors is None else raise_errors):
             raise request.error
         return answer
+
+    get = functools.partialmethod(request, "GET")
+    head = functools.partialmethod(request, "HEAD")
+    post = functools.partialmethod(request, "POST")
+    put = functools.partialmethod(request, "PUT")
+    patch = functools.partialmethod(request, "PATCH")
+    delete = functools.partialmethod(request, "DELETE")
+    options = functools.partialmethod(request, "OPTIONS")
 
     def _multipart(self, fields: Mapping[str, str], files: Mapping[str, Any]) -> bytes:
         def quoted(name: str) -> str:
@@ -3170,61 +3055,35 @@ class Client:
     @staticmethod
     def _environ(method: str, target: str, fields: ResponseHeaders, body: bytes) -> dict[str, Any]:
         path, _, query = target.partition("?")
-        query = query.encode().decode("latin-1")
         environ = {
-            "REQUEST_METHOD": method.upper(),
-            "SCRIPT_NAME": "",
-            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-            "QUERY_STRING": query,
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "80",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "REMOTE_ADDR": "127.0.0.1",
-            "CONTENT_LENGTH": str(len(body)) if body else "",
-            "HTTP_HOST": "localhost",
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(body),
-            "wsgi.errors": sys.stderr,
-            "wsgi.multithread": False,
-            "wsgi.multiprocess": False,
-            "wsgi.run_once": False,
-        }
+            "REQUEST_METHOD": method.upper(), "SCRIPT_NAME": "", "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "QUERY_STRING": query.encode().decode("latin-1"), "SERVER_PROTOCOL": "HTTP/1.1",
+            "SERVER_NAME": "localhost", "SERVER_PORT": "80", "HTTP_HOST": "localhost", "REMOTE_ADDR": "127.0.0.1",
+            "CONTENT_LENGTH": str(len(body)) if body else "", "wsgi.input": io.BytesIO(body),
+            "wsgi.errors": sys.stderr, "wsgi.version": (1, 0), "wsgi.url_scheme": "http",
+            "wsgi.multithread": False, "wsgi.multiprocess": False, "wsgi.run_once": False,
+        }  # fmt: skip
         for name, value in fields.items():
-            if "_" in name:
-                continue
             key = name.upper().replace("-", "_")
-            environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
+            if "_" not in name:
+                environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
         return environ
 
-    def _read(self, request: WSGIRequest) -> Answer:
+    def _ask(self, request: WSGIRequest) -> Answer:
         sent: list[Any] = []
         pieces = self.app.answer_wsgi(request, lambda status, fields: sent.extend((status, fields)))
         try:
             body = b"".join(pieces)
         finally:
-            if isinstance(pieces, Pieces):
-                pieces.close()
+            getattr(pieces, "close", tuple)()
         status, fields = sent
-        for name, value in fields:
-            if name == "Set-Cookie":
-                self._keep_cookie(value)
+        for cookie in [value for name, value in fields if name == "Set-Cookie"]:
+            name, _, value = cookie.partition(";")[0].partition("=")
+            if re.search("; Max-Age=[0-]", cookie):
+                self.cookies.pop(name, None)
+            else:
+                self.cookies[name] = value
         return Answer(int(status[:3]), fields, body)
-
-    def _keep_cookie(self, text: str) -> None:
-        name, _, value = text.partition(";")[0].partition("=")
-        if "; Max-Age=0" in text or "; Max-Age=-" in text:
-            self.cookies.pop(name, None)
-        else:
-            self.cookies[name] = value
-
-    get = functools.partialmethod(request, "GET")
-    head = functools.partialmethod(request, "HEAD")
-    post = functools.partialmethod(request, "POST")
-    put = functools.partialmethod(request, "PUT")
-    patch = functools.partialmethod(request, "PATCH")
-    delete = functools.partialmethod(request, "DELETE")
-    options = functools.partialmethod(request, "OPTIONS")
 
 
 # ---- Pipeline --------------------------------------------------------------------------------------------------------
@@ -3257,21 +3116,14 @@ def result_handler(app: Brubeck, connection: Connection, request: Request, respo
         connection.answer(request, app.answer_error(request, error))
 
 
-def send_stream(
-    request: Request,
-    status: int,
-    fields: list[tuple[str, str]],
-    pieces: Pieces,
-    send: Callable[[bytes], bool],
-    abort: Callable[[], None],
-) -> int:
+def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pieces: Pieces,
+                send: Callable[[bytes], bool], abort: Callable[[], None]) -> int:
     """Send the pieces of a body as they are made: in chunks, unless the handler gave a Content-Length, and until the
     connection closes for HTTP/1.0. `send` is False for a client that is gone. What cannot be sent whole is logged and
     ends in `abort`. How many bytes were sent."""
     size = 0
     declared = next((int(value) for name, value in fields if name.lower() == "content-length"), None)
-    is_chunked = declared is None and request.version == "HTTP/1.1"
-    if is_chunked:
+    if is_chunked := declared is None and request.version == "HTTP/1.1":
         fields.append(("Transfer-Encoding", "chunked"))
     request.is_endless = any(value.startswith(EVENT_STREAM) for _, value in fields)
     waiting, turn = format_head(request, status, fields, http_date(int(time.time()))), time.monotonic()
@@ -3292,12 +3144,12 @@ def send_stream(
         send(waiting + b"0\r\n\r\n" if is_chunked else waiting)
     except BaseException as error:
         request.keep_alive = False
-        if request.is_cancelled and request.is_endless and is_chunked and send(b"0\r\n\r\n"):
-            return size
         if not request.is_cancelled:
-            is_clients = isinstance(error, HTTPError)  # it reads the body, and that does not come as it should
-            level, trace = (logging.INFO, None) if is_clients else (logging.ERROR, error)
-            logger.log(level, "the stream of %r failed: %s", request, error, exc_info=trace)
+            # An HTTPError is the client's: the handler reads the body, and that does not come as it should.
+            log = logger.info if isinstance(error, HTTPError) else logger.exception
+            log("the stream of %r failed: %s", request, error)
+        elif request.is_endless and is_chunked and send(b"0\r\n\r\n"):
+            return size
         abort()
     finally:
         request.coroutine = None
@@ -3309,8 +3161,7 @@ class Load:
     """How much of the pool is in use, by all connections of a process together."""
 
     def __init__(self, app: Brubeck) -> None:
-        self.app = app
-        self.busy = 0
+        self.app, self.busy = app, 0
         self.waiting: deque[tuple[Connection, Request]] = deque()
 
     def take(self, connection: Connection, request: Request) -> None:
@@ -3344,27 +3195,24 @@ class Load:
         """The pool is full: have the request wait, or answer 503 where too many do."""
         if len(self.waiting) < self.app.max_waiting:
             self.waiting.append((connection, request))
-        else:
-            headers = {"Retry-After": "1"}
-            result_handler(self.app, connection, request, Response("503 Service Unavailable\n", 503, headers, TEXT))
-            connection.finished(request)
+            return
+        response = Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT)
+        result_handler(self.app, connection, request, response)
+        connection.finished(request)
 
 
 class Receivers:
     """The coroutines that take turns at receiving from one connection.
 
-    The one that receives a message handles it itself, for making a coroutine costs more than most handlers do. Before
-    it starts, a zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and
-    nothing was spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with
-    its own message and parked, else a new one. So each message that waits has a coroutine, and receiving never stops.
-    """
+    Who receives a message handles it too, for making a coroutine costs more than most handlers do. Before it starts, a
+    zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and nothing was
+    spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with its message
+    and parked, else a new one. So each message that waits has a coroutine, and receiving never stops."""
 
     MAX_PARKED = 500
 
     def __init__(self, connection: Mongrel2Connection, load: Load) -> None:
-        self._connection, self._load = connection, load
-        self._hub, self._sleep = eventlet.hubs.get_hub(), eventlet.sleep
-        self._current, self._greenlet = greenlet.getcurrent, greenlet.greenlet
+        self._connection, self._load, self._hub = connection, load, eventlet.hubs.get_hub()
         self._receiver: greenlet.greenlet | None = None
         self._parked: list[greenlet.greenlet] = []
         self._handling = True  # the receiver is inside a handler, not waiting for a message
@@ -3382,13 +3230,13 @@ class Receivers:
         self._timer_since = None
         if self._handling:
             self._handling = False
-            self._receiver = self._parked.pop() if self._parked else self._greenlet(self._run, self._hub.greenlet)
+            self._receiver = self._parked.pop() if self._parked else greenlet.greenlet(self._run, self._hub.greenlet)
             self._receiver.switch()
 
     def _run(self) -> None:
         """The life of a coroutine: receive and handle, until another receives; then park, and receive again."""
-        current = self._current()
-        while self._receive():
+        current = greenlet.getcurrent()
+        while self._receive(current):
             if self._receiver is not current:
                 self._load.take_waiting()
                 if len(self._parked) >= self.MAX_PARKED:
@@ -3396,10 +3244,10 @@ class Receivers:
                 self._parked.append(current)
                 self._hub.switch()
 
-    def _receive(self) -> bool:
+    def _receive(self, current: greenlet.greenlet) -> bool:
         """One message. False once the connection gives no more."""
         if self._timer_since is not None and time.monotonic() - self._timer_since > TURN:
-            self._sleep(0)
+            eventlet.sleep(0)
         try:
             request = self._connection.recv()
         except EOFError:
@@ -3407,17 +3255,14 @@ class Receivers:
             return False
         except Exception:
             logger.exception("receiving failed; trying again")
-            self._sleep(0.1)
+            eventlet.sleep(0.1)
             return True
         if request.path == "@*" and request.is_message:
             return True
-        current = self._current()
         self._handling = True
         self._set_timer()
-        if self._load.busy >= self._load.app.pool_size:
-            self._load.postpone(self._connection, request)
-        else:
-            self._load.take(self._connection, request)
+        handle = self._load.postpone if self._load.busy >= self._load.app.pool_size else self._load.take
+        handle(self._connection, request)
         if self._receiver is current:
             self._handling = False
         return True
@@ -5131,7 +4976,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("app", metavar="MODULE:APP", nargs="?", help="where the application is, like hello:app")
     add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
     add("--mongrel2", nargs=2, action="append", metavar=("PULL", "PUB"),
-        help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")  # fmt: skip
+        help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--pool-size", type=number, metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=number, metavar="BYTES", help="largest body of a request (1048576)")
     add("--access-log", action="store_true", help="a line for each answer on standard output")
@@ -5144,10 +4989,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail("name the application, like hello:app (--help tells more)")
     patch_standard_library()
     app = load_program(options.app)
-    if options.pool_size is not None:
-        app.pool_size = max(1, options.pool_size)
-    if options.max_body is not None:
-        app.max_body = options.max_body
+    app.pool_size = app.pool_size if options.pool_size is None else max(1, options.pool_size)
+    app.max_body = app.max_body if options.max_body is None else options.max_body
     app.debug = app.debug or options.debug
     if options.print_mongrel2_config:
         pull, pub = (options.mongrel2 or [["tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"]])[0]
