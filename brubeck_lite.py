@@ -221,10 +221,10 @@ def parse_cookies(header: str) -> MultiDict[str]:
     6265, 5.4; quoted values as Python's http.cookies and werkzeug write them, UTF-8 inside)."""
     cookies = []
     for pair in header.split(";"):
-        name, equals, value = [part.strip(" \t") for part in pair.partition("=")]
-        if not name or not equals or CONTROLS.search(pair):
+        name, equals, value = pair.partition("=")
+        if not equals or CONTROLS.search(pair) or not (name := name.strip(" \t")):
             continue
-        octets = value.encode("latin-1", "replace")
+        octets = value.strip(" \t").encode("latin-1", "replace")
         if len(octets) > 1 and octets[:1] == octets[-1:] == b'"':
             octets = _COOKIE_ESCAPE.sub(lambda escape: escape[2] or bytes([int(escape[1], 8)]), octets[1:-1])
         cookies.append((name, octets.decode("utf-8", "replace")))
@@ -2028,11 +2028,11 @@ class WSGIRequest(Request):
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
         self.method = environ["REQUEST_METHOD"]
-        self.path = environ.get("PATH_INFO", "")
-        prefix, length = environ.get("SCRIPT_NAME", ""), environ.get("CONTENT_LENGTH")
+        self.path = path = environ.get("PATH_INFO", "")
+        prefix, length = environ.get("SCRIPT_NAME"), environ.get("CONTENT_LENGTH")
         try:
-            if prefix or not self.path or not self.path.isascii() or "\0" in self.path:
-                self._decode(prefix, self.path)
+            if prefix or not path or not path.isascii() or "\0" in path:
+                self._decode(prefix or "", path)
             if length:
                 self.content_length = parse_content_length(length)
         except HTTPError as error:
@@ -2079,11 +2079,11 @@ class WSGIRequest(Request):
 
 def start_wsgi(request: Request, response: Response, start_response: StartResponse) -> Iterable[bytes]:
     """Send an answer through a WSGI server: status and fields by `start_response`, the body as what is returned."""
-    if isinstance(response, Upgrade):
+    if response._status == 101:
         response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
     fields, body = response.finish(request)
-    start_response(status_line(response._status), fields)
-    return [body] if isinstance(body, bytes) else body
+    start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
+    return [body] if type(body) is bytes else body  # type: ignore[return-value]
 
 
 # ---- Routes ----------------------------------------------------------------------------------------------------------
