@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ sys.path[:0] = [
 from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi  # noqa: E402
 
 DOORS = ("http", "mongrel2-json", "mongrel2-tnetstring", "gunicorn", "waitress", "wsgiref")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names of tests are the same in all processes that share them out: addresses and signatures are not."""
+    return argname if re.search(r"0x[0-9a-f]{6}|\.[0-9a-f]{8}\.", repr(val)) else None
 
 
 @pytest.fixture(scope="session", params=DOORS)

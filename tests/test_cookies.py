@@ -478,7 +478,7 @@ def test_a_session_is_read_with_any_of_the_secrets_and_signed_with_the_newest() 
     assert client.get("/").json["user"] == "bob"
 
 
-@pytest.mark.parametrize("value", [{1, 2}, b"x", object(), float("nan")], ids=repr)
+@pytest.mark.parametrize("value", [{1, 2}, b"x", object(), float("nan")])
 def test_a_session_with_what_json_cannot_hold_is_a_500(value: Any) -> None:
     status, fields = by_wsgi(session_app(lambda session: session.update(x=value)))
     assert (status, "Set-Cookie" in dict(fields)) == ("500 Internal Server Error", False)

@@ -79,7 +79,6 @@ Words, Octets, Record = type("Words", (str,), {}), type("Octets", (bytes,), {}),
         (("a", 200, {"Content-Type": "text/x"}), 200, "a", "text/x"),
         (("a", 200, [("content-type", "text/x")]), 200, "a", "text/x"), ((Response("a", 201), 202), 202, "a", HTML),
     ],
-    ids=str,
 )  # fmt: skip
 def test_what_a_handler_returns_is_an_answer(value: Any, status: int, body: str, content_type: str) -> None:
     got = get(lambda request: value)
