@@ -58,15 +58,19 @@ import io
 import itertools
 import json
 import logging
+import math
 import mimetypes
+import operator
 import os
 import re
 import secrets
 import select
+import shutil
 import signal
 import socket
 import stat
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -1418,10 +1422,10 @@ class Mongrel2Request(CoroutineRequest):
 
     sender: str
     conn_id: str
-    life: _Life | None = None  # the pair of sockets it came from, where a connection received it
+    life: _Life | _DealtLife | None = None  # where it came from, if a connection received it
     after: Mongrel2Request | None = None  # the one before it on a pipelined connection, whose answer goes first
     follower: Signal | None = None  # the one after it waits for this
-    is_answered = False
+    is_answered = is_reported = False  # the parent of a worker knows that it is dealt with
     upload: str | None = None  # the file of its body, as Mongrel2 names it
     upload_is_there = False
 
@@ -2962,13 +2966,20 @@ class Brubeck:
         return Client(self, raise_errors)
 
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
-            patch: bool = True) -> None:
+            workers: int | str = 1, patch: bool = True) -> None:
         """Serve until SIGINT or SIGTERM, which let requests finish for up to 10 seconds (a second one does not).
         `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
         replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
         from there before (`from socket import socket`, a driver) keeps blocking: prefer the command line, which patches
-        first. ValueError for a `bind` that is no address; SystemExit 2 where it cannot start."""
-        serve(self, connection or self.msg_conn or HTTPConnection(bind), patch=patch)
+        first. `workers`: so many processes, each of which starts this program anew ("auto": one for each core), and a
+        parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is no address;
+        SystemExit 2 where it cannot start."""
+        count = count_workers(workers)
+        if count > 1 and WORKER not in os.environ:
+            configure_logging()
+            Parent(same_command(), count).run()
+        else:
+            serve(self, connection or self.msg_conn or HTTPConnection(bind), patch=patch)
 
 
 # ---- Client ----------------------------------------------------------------------------------------------------------
@@ -3161,12 +3172,13 @@ class Load:
     """How much of the pool is in use, by all connections of a process together."""
 
     def __init__(self, app: Brubeck) -> None:
-        self.app, self.busy = app, 0
+        self.app, self.busy, self.handled = app, 0, 0
         self.waiting: deque[tuple[Connection, Request]] = deque()
 
     def take(self, connection: Connection, request: Request) -> None:
         """Handle the request in this coroutine."""
         self.busy += 1
+        self.handled += 1
         try:
             route_message(self.app, connection, request)
         except Exception:
@@ -3750,60 +3762,22 @@ class _Bell(_Sleeper):
         self._listener.stop()
 
 
-class _Life:
-    """One pair of sockets, from the subscription of a Mongrel2 until either end is gone. It never reconnects: ids begin
-    again at 1 in a new Mongrel2, and what one life still holds must not reach the clients of the next."""
+class _Clients:
+    """What is known of the clients of one life of a Mongrel2, by connection id: a base for where their messages come
+    from."""
 
-    SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
     CHECK = 0.1  # seconds between looks at whether it is still there
+    LAST = b""  # before a reply with which its request is dealt with
 
-    def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
-        self._pull_address = pull
-        self.prefixes: set[bytes] = set()
-        self.checked_senders: set[str] = set()
-        self.requests: dict[str, Mongrel2Request] = {}  # by connection id: those that have no answer yet
-        self.credits: dict[str, int] = {}  # by connection id: bytes it has room for, with download.flow_control
-        self.waiting: dict[str, Signal] = {}  # by connection id: a coroutine that waits for room
-        self.websockets: dict[str, _Mongrel2WebSocket] = {}  # by connection id
-        self.uploads: dict[str, tuple[Mongrel2Request, str]] = {}  # by connection id: what is on its way, its file
+    def __init__(self) -> None:
+        self.requests: dict[str, Mongrel2Request] = {}  # those that have no answer yet
+        self.credits: dict[str, int] = {}  # bytes there is room for, with download.flow_control
+        self.waiting: dict[str, Signal] = {}  # a coroutine that waits for room
+        self.websockets: dict[str, _Mongrel2WebSocket] = {}
+        self.uploads: dict[str, tuple[Mongrel2Request, str]] = {}  # what is on its way, its file
         self.next_check = 0.0
         self.bell: _Bell | None = None  # inside run()
         self.alive = True
-        self.pub = context.socket(zmq.XPUB)
-        self.pull = context.socket(zmq.PULL)
-        self.pub.setsockopt(zmq.IMMEDIATE, 1)  # so that the subscription is taken back when Mongrel2 goes
-        self.pub.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self.pub.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is EAGAIN instead of a lost reply
-        for own in (self.pub, self.pull):
-            for option, value in ((zmq.RECONNECT_IVL, -1), (zmq.HEARTBEAT_IVL, 5000), (zmq.LINGER, 0), (zmq.IPV6, 1)):
-                own.setsockopt(option, value)
-            if identity is not None:
-                own.setsockopt_string(zmq.IDENTITY, identity)
-        ended = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
-        self._monitor = self.pull.get_monitor_socket(ended)
-        self.pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)  # nobody listens there
-        try:
-            self.pub.connect(pub)
-        except zmq.ZMQError as error:
-            self.close(0)
-            raise ValueError(f"cannot connect to {pub!r}: {error}") from error
-
-    def begin(self) -> bool:
-        """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so."""
-        self._read_subscriptions()
-        if self.prefixes:
-            self.pull.connect(self._pull_address)
-        return bool(self.prefixes)
-
-    def _read_subscriptions(self) -> None:
-        while _is_readable(self.pub):
-            notice = self.pub.recv()
-            (self.prefixes.add if notice[:1] == b"\x01" else self.prefixes.discard)(notice[1:])
-
-    def has_ended(self) -> bool:
-        """Whether Mongrel2 took its subscription back or left the PULL."""
-        self._read_subscriptions()
-        return not self.prefixes or _is_readable(self._monitor)
 
     def give(self, conn_id: str, credits: str) -> None:
         """Note that a connection has room for so many bytes more, and tell who waits for it."""
@@ -3829,18 +3803,158 @@ class _Life:
         if conn_id in self.waiting:
             self.waiting.pop(conn_id).send()
 
-    def close(self, linger: int) -> None:
-        """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
+    def finish(self, conn_id: str) -> bytes:
+        """A message was dealt with; what is to be sent to say so."""
+        return b""
+
+    def end(self) -> None:
+        """All of them are gone."""
         self.alive = False
         for conn_id in [*self.requests, *self.credits, *self.uploads, *self.websockets]:
             self.forget(conn_id)
         if self.bell is not None:
             self.bell.close()
+
+
+class _Life(_Clients):
+    """One pair of sockets, from the subscription of a Mongrel2 until either end is gone. It never reconnects: ids begin
+    again at 1 in a new Mongrel2, and what one life still holds must not reach the clients of the next."""
+
+    SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
+
+    def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
+        super().__init__()
+        self._addresses = pull, pub
+        self.prefixes: set[bytes] = set()
+        self._checked_senders: set[str] = set()
+        self.pub = context.socket(zmq.XPUB)
+        self.pull = context.socket(zmq.PULL)
+        self.pub.setsockopt(zmq.IMMEDIATE, 1)  # so that the subscription is taken back when Mongrel2 goes
+        self.pub.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self.pub.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is EAGAIN instead of a lost reply
+        for own in (self.pub, self.pull):
+            for option, value in ((zmq.RECONNECT_IVL, -1), (zmq.HEARTBEAT_IVL, 5000), (zmq.LINGER, 0), (zmq.IPV6, 1)):
+                own.setsockopt(option, value)
+            if identity is not None:
+                own.setsockopt_string(zmq.IDENTITY, identity)
+        ended = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
+        self._monitor = self.pull.get_monitor_socket(ended)
+        self.pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)  # nobody listens there
+        try:
+            self.pub.connect(pub)
+        except zmq.ZMQError as error:
+            self.close(0)
+            raise ValueError(f"cannot connect to {pub!r}: {error}") from error
+
+    def begin(self) -> bool:
+        """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so."""
+        self._read_subscriptions()
+        if self.prefixes:
+            self.pull.connect(self._addresses[0])
+        return bool(self.prefixes)
+
+    def _read_subscriptions(self) -> None:
+        while _is_readable(self.pub):
+            notice = self.pub.recv()
+            (self.prefixes.add if notice[:1] == b"\x01" else self.prefixes.discard)(notice[1:])
+
+    def has_ended(self) -> bool:
+        """Whether Mongrel2 took its subscription back or left the PULL."""
+        self._read_subscriptions()
+        return not self.prefixes or _is_readable(self._monitor)
+
+    def check_sender(self, sender: str) -> None:
+        """Say so where Mongrel2 will not hear the replies to requests of this sender."""
+        if sender in self._checked_senders:
+            return
+        if not sender.encode().startswith(tuple(self.prefixes)):
+            heard = ", ".join(repr(prefix.decode("latin-1")) for prefix in sorted(self.prefixes))
+            logger.error("no reply will arrive: Mongrel2 sends requests as %r but listens at %s for replies to %s "
+                         "only; set recv_ident='' in its Handler", sender, self._addresses[1], heard)  # fmt: skip
+        if len(self._checked_senders) < 1000:
+            self._checked_senders.add(sender)
+
+    def receive(self) -> bytes:
+        """The next message. zmq.Again where there is none."""
+        return cast(bytes, self.pull.recv(zmq.NOBLOCK))
+
+    def send(self, message: bytes) -> None:
+        """Send a reply. zmq.Again where Mongrel2 is behind."""
+        self.pub.send(message, zmq.NOBLOCK)
+
+    def wait(self) -> None:
+        """Wait for a message, a tenth of a second at most: only the coroutine, inside run()."""
+        if self.bell is not None:
+            self.bell.wait()
+        else:
+            self.pull.poll(int(self.CHECK * 1000))
+
+    def close(self, linger: int) -> None:
+        """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
+        self.end()
         for own, monitor in ((self.pull, self._monitor), (self.pub, self.pub_monitor)):
             own.disable_monitor()
             monitor.close(0)
         self.pull.close(0)
         self.pub.close(linger)
+
+
+class _DealtLife(_Clients):
+    """The same in a worker process, whose parent has the sockets of Mongrel2. The parent deals `ROOM MESSAGE`, where
+    ROOM is how many bytes there is room for, or "-"; ENDED and EXIT alone are its own words. It takes replies; and for
+    each message that was dealt with DONE and a connection id, or LAST before the reply."""
+
+    ENDED, EXIT, DONE, LAST = b"ended", b"exit", b"\0", b"\1"
+    MOST = 20_000  # messages on their way from the parent to a worker
+
+    def __init__(self, link: zmq.Socket[Any]) -> None:
+        super().__init__()
+        self.pull = self._link = link
+        self._idle: dict[str, None] = {}  # connections that may be another worker's by now, the oldest first
+        self._has_ended = False
+
+    def check_sender(self, sender: str) -> None:
+        """The parent does."""
+
+    def receive(self) -> bytes:
+        """The next message. zmq.Again where there is none, or this Mongrel2 is gone; EOFError where the parent has no
+        more for this worker."""
+        room, _, message = self._link.recv(zmq.NOBLOCK).partition(b" ")
+        if room == self.EXIT:
+            raise EOFError
+        if room == self.ENDED:
+            self._link.send(self.DONE)  # what came before this is of the former life
+            self._has_ended, self.next_check = True, 0.0
+            raise zmq.Again
+        if room != b"-":
+            self.credits[message.split(b" ", 2)[1].decode()] = int(room)
+        return message
+
+    def send(self, message: bytes) -> None:
+        self._link.send(message, zmq.NOBLOCK)
+
+    def wait(self) -> None:
+        cast(_Bell, self.bell).wait()
+
+    def has_ended(self) -> bool:
+        return self._has_ended
+
+    def finish(self, conn_id: str) -> bytes:
+        self._idle.pop(conn_id, None)
+        self._idle[conn_id] = None
+        if len(self._idle) > self.MOST:
+            self._forget_idle()
+        return self.DONE + conn_id.encode()
+
+    def _forget_idle(self) -> None:
+        """Let go of the room of a connection of which no message can be on its way: the parent keeps it too."""
+        conn_id = next(iter(self._idle))
+        del self._idle[conn_id]
+        if conn_id not in self.requests and conn_id not in self.websockets:
+            self.credits.pop(conn_id, None)
+
+    def close(self, linger: int) -> None:
+        self.end()
 
 
 class _Mongrel2WebSocket(WebSocket):
@@ -3937,7 +4051,10 @@ class Mongrel2Connection:
         self.dropped = 0  # replies to clients of a Mongrel2 that is gone
         self.access_log: AccessLog | None = None
         self._context: zmq.Context[Any] | None = None
-        self._life: _Life | None = None
+        self._life: _Life | _DealtLife | None = None
+        self._link_address: str | None = None  # in a worker: where its parent deals
+        self.is_shared = False  # with other workers, by a parent
+        self._link: zmq.Socket[Any] | None = None
         self._last_turn: float | None = None  # when to stop receiving
         self._receivers: Receivers | None = None
         self._load: Load | None = None  # inside run()
@@ -3955,10 +4072,12 @@ class Mongrel2Connection:
                 self._end_receiving()
             life = self._life or self._begin_life()
             try:
-                message = life.pull.recv(zmq.NOBLOCK)
+                message = life.receive()
             except zmq.Again:
                 self._idle(life)
                 continue
+            except EOFError:
+                self._end_receiving()
             if self._load is not None and b" @* " in message and (credits := _CREDITS.fullmatch(message)) is not None:
                 conn_id = credits[1].decode()
                 if conn_id in life.credits:  # one message for each answer: not worth a request
@@ -3970,8 +4089,7 @@ class Mongrel2Connection:
                 logger.warning("%s sent what is no request (%s): %.100r", self.pull, error, message)
                 continue
             request.life = life
-            if request.sender not in life.checked_senders:
-                self._check_sender(life, request.sender)
+            life.check_sender(request.sender)
             if request.method == "WEBSOCKET" and self._load is not None:
                 self._take_frame(life, request)
             elif request.is_message and request.path == "@*":
@@ -3979,14 +4097,16 @@ class Mongrel2Connection:
                 return request
             elif self._admit(life, request):
                 return request
+            elif request.conn_id not in life.uploads:
+                self._finish(life, request.conn_id)
 
     def _is_ending(self) -> bool:
         return self._last_turn is not None and time.monotonic() >= self._last_turn
 
-    def _admit(self, life: _Life, request: Mongrel2Request) -> bool:
+    def _admit(self, life: _Life | _DealtLife, request: Mongrel2Request) -> bool:
         """Whether a request is to be answered now: not an upload that is on its way, nor where too many wait on its
         connection."""
-        if "DOWNLOAD_CREDITS" in request.fields and not (request.upload_is_there and request.conn_id in life.credits):
+        if "DOWNLOAD_CREDITS" in request.fields and request.conn_id not in life.credits:
             life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
         if self._is_ending() and not request.is_message:
             self.answer(request, Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT))
@@ -4002,14 +4122,15 @@ class Mongrel2Connection:
         life.requests[request.conn_id] = request
         return True
 
-    def _take_upload(self, life: _Life, request: Mongrel2Request) -> bool:
+    def _take_upload(self, life: _Life | _DealtLife, request: Mongrel2Request) -> bool:
         """Whether a request whose body goes to a file can be handed out: the body is there, or is not to come."""
         app = None if self._load is None else self._load.app
         if app is None or app.upload_store is None:
             return True
         path = os.path.join(app.upload_store, os.path.basename(cast(str, request.upload)))
         if request.upload_is_there:
-            life.uploads.pop(request.conn_id, None)
+            if life.uploads.pop(request.conn_id, None) is not None:
+                self._finish(life, request.conn_id)  # the message that it began
             request.receive_upload(path)
             return True
         request.refused = None
@@ -4018,17 +4139,26 @@ class Mongrel2Connection:
         life.uploads[request.conn_id] = request, path
         return False
 
-    def _check_uploads(self, life: _Life) -> None:
+    def _check_uploads(self, life: _Life | _DealtLife) -> None:
         """End uploads that turned out too large: of a chunked body nobody knows the size before."""
         for request, path in [*life.uploads.values()]:
             with contextlib.suppress(OSError):
                 if os.path.getsize(path) > request.max_body:
                     self.answer(request, request.app.answer_error(request, body_too_large(request.max_body)))
                     life.uploads.pop(request.conn_id, None)
+                    self._finish(life, request.conn_id)
 
-    def _begin_life(self) -> _Life:
-        """A new pair of sockets, as soon as there is a Mongrel2 for it."""
+    def _begin_life(self) -> _Life | _DealtLife:
+        """A new pair of sockets, as soon as there is a Mongrel2 for it; or what the parent has."""
         self._context = self._context or zmq.Context()
+        if self._link_address is not None:
+            if self._link is None:
+                self._link = self._context.socket(zmq.DEALER)
+                self._link.connect(self._link_address)
+                self._link.send(_DealtLife.DONE)  # here I am
+            self._life = dealt = _DealtLife(self._link)
+            dealt.bell = _Bell(cast(int, self._link.getsockopt(zmq.FD)))
+            return dealt
         is_waiting = False
         while True:
             life = _Life(self._context, self.pull, self.pub, self.identity)
@@ -4049,7 +4179,7 @@ class Mongrel2Connection:
                 logger.info("waiting for Mongrel2 at %s and %s", self.pull, self.pub)
             self._sleep(life.CHECK)
 
-    def _idle(self, life: _Life) -> None:
+    def _idle(self, life: _Life | _DealtLife) -> None:
         """No message is there: see whether there can be more, and wait for it."""
         now = time.monotonic()
         if now >= life.next_check:
@@ -4059,10 +4189,7 @@ class Mongrel2Connection:
                 self._life = None
                 life.close(0)
                 return
-        if life.bell is not None:
-            life.bell.wait()
-        else:
-            life.pull.poll(int(life.CHECK * 1000))
+        life.wait()
         if self._last_turn is not None and not _is_readable(life.pull):
             self._last_turn = 0.0
 
@@ -4071,16 +4198,8 @@ class Mongrel2Connection:
             self._life.bell.close()  # what is not received would ring it for ever
         raise EOFError("the connection is closed")
 
-    def _check_sender(self, life: _Life, sender: str) -> None:
-        if not sender.encode().startswith(tuple(life.prefixes)):
-            heard = ", ".join(repr(prefix.decode("latin-1")) for prefix in sorted(life.prefixes))
-            logger.error("no reply will arrive: Mongrel2 sends requests as %r but listens at %s for replies to %s "
-                         "only; set recv_ident='' in its Handler", sender, self.pub, heard)  # fmt: skip
-        if len(life.checked_senders) < 1000:
-            life.checked_senders.add(sender)
-
     @staticmethod
-    def _note(life: _Life, notice: Mongrel2Request) -> None:
+    def _note(life: _Clients, notice: Mongrel2Request) -> None:
         """What Mongrel2 says about a connection: it has room again, or is no more."""
         if "DOWNLOAD_CREDITS" in notice.fields:
             if notice.conn_id in life.credits:
@@ -4090,11 +4209,11 @@ class Mongrel2Connection:
 
     # -- replying
 
-    def reply(self, request: Mongrel2Request, payload: bytes | memoryview) -> None:
+    def reply(self, request: Mongrel2Request, payload: bytes | memoryview, mark: bytes = b"") -> None:
         """Send `payload` as it is to the client of this request. It goes by the sockets the request came from: if that
         Mongrel2 is gone, so is the client, and the reply is dropped and counted. An empty payload closes."""
         sender, conn_id = request.sender.encode(), request.conn_id.encode()
-        head = b"%b %d:%b, " % (sender, len(conn_id), conn_id)
+        head = b"%b%b %d:%b, " % (mark, sender, len(conn_id), conn_id)
         self._send(request.life or self._life, head + payload)
 
     def deliver(self, requests: Iterable[Mongrel2Request], payload: bytes) -> None:
@@ -4102,7 +4221,7 @@ class Mongrel2Connection:
         self._deliver(requests, lambda sender, conn_ids: format_reply(sender, conn_ids, payload))
 
     def _deliver(self, requests: Iterable[Mongrel2Request], form: Callable[[str, list[str]], list[bytes]]) -> None:
-        together: dict[tuple[_Life | None, str], list[str]] = {}
+        together: dict[tuple[_Life | _DealtLife | None, str], list[str]] = {}
         for request in requests:
             together.setdefault((request.life or self._life, request.sender), []).append(request.conn_id)
         for (life, sender), conn_ids in together.items():
@@ -4113,10 +4232,14 @@ class Mongrel2Connection:
         """Have Mongrel2 close the connection of this client, once it has sent what it holds for it."""
         self.reply(request, b"")
 
-    def _send(self, life: _Life | None, message: bytes) -> None:
+    def _finish(self, life: _Life | _DealtLife, conn_id: str) -> None:
+        if word := life.finish(conn_id):
+            self._send(life, word)
+
+    def _send(self, life: _Life | _DealtLife | None, message: bytes) -> None:
         while life is not None and life.alive:
             try:
-                life.pub.send(message, zmq.NOBLOCK)
+                life.send(message)
                 return
             except zmq.Again:
                 self._sleep(0.005)  # the queue is full: Mongrel2 is behind
@@ -4144,8 +4267,12 @@ class Mongrel2Connection:
             size = self._stream(request, response.status, fields, body)
         else:
             size = len(body)
-            head = format_head(request, response.status, fields, http_date(int(time.time())))
-            self._reply_in_credits(request, head + body)
+            payload = format_head(request, response.status, fields, http_date(int(time.time()))) + body
+            if request.keep_alive and self.spend(request, len(payload), len(payload)):
+                request.is_reported = True
+                self.reply(request, payload, cast(_Life, request.life).LAST)
+            else:
+                self._reply_in_credits(request, payload)
         if not request.keep_alive:
             self.close_client(request)
         if self.access_log is not None:
@@ -4155,15 +4282,19 @@ class Mongrel2Connection:
         """Forget a request that has had its answer, and let the next one on its connection have its own."""
         request = cast(Mongrel2Request, request)
         request.is_answered = True
-        if request.life is not None and request.life.requests.get(request.conn_id) is request:
-            del request.life.requests[request.conn_id]
+        if request.life is not None:
+            if request.life.requests.get(request.conn_id) is request:
+                del request.life.requests[request.conn_id]
+            word = request.life.finish(request.conn_id)
+            if word and not request.is_reported:
+                self._send(request.life, word)
         if request.follower is not None:
             request.follower.send()
 
     @staticmethod
     def spend(request: Mongrel2Request, least: int, most: int) -> int:
         """How many bytes, from `least` to `most`, the client has room for: they are as good as sent; else 0."""
-        credits = cast(_Life, request.life).credits
+        credits = cast(_Clients, request.life).credits
         room = credits.get(request.conn_id)
         if room is None:
             return most
@@ -4182,7 +4313,7 @@ class Mongrel2Connection:
         """Send all, as the client makes room for it; who makes none for 30 seconds is closed. False if it is gone."""
         if not request.connected:
             return False
-        life, conn_id = cast(_Life, request.life), request.conn_id
+        life, conn_id = cast(_Clients, request.life), request.conn_id
         while (size := self.reply_in_room(request, payload)) < len(payload):
             payload = memoryview(payload)[size:]
             if not size:
@@ -4215,7 +4346,7 @@ class Mongrel2Connection:
 
     def _converse(self, request: Mongrel2Request, response: Upgrade) -> None:
         head = format_head(request, 101, response.fields(request), http_date(int(time.time())))
-        websockets = cast(_Life, request.life).websockets
+        websockets = cast(_Clients, request.life).websockets
         websocket = websockets[request.conn_id] = _Mongrel2WebSocket(self, request, response.max_message)
         try:
             if not self._reply_in_credits(request, head):
@@ -4236,7 +4367,7 @@ class Mongrel2Connection:
                 websocket.push(frame)
         self.deliver(ready, frame)
 
-    def _take_frame(self, life: _Life, request: Mongrel2Request) -> None:
+    def _take_frame(self, life: _Life | _DealtLife, request: Mongrel2Request) -> None:
         """Give a client's frame to its WebSocket; who has none is closed."""
         websocket = life.websockets.get(request.conn_id)
         flags = request.text("FLAGS")
@@ -4262,6 +4393,10 @@ class Mongrel2Connection:
         return bytes(joined)
 
     # -- inside run()
+
+    def adopt(self, link_address: str) -> None:
+        """Take the messages that the parent of this worker deals, instead of Mongrel2's own."""
+        self._link_address, self.is_shared = link_address, True
 
     def open(self) -> None:
         """Nothing to do before the application starts: Mongrel2 is connected to by who receives."""
@@ -4292,7 +4427,8 @@ class Mongrel2Connection:
     def finish_receiving(self, seconds: float) -> None:
         """Give out what is on its way, until a moment of silence or for `seconds`; answer more with 503, until all that
         was given out has had its answer; then `recv()` raises EOFError."""
-        self._last_turn = time.monotonic() + seconds
+        if not self.is_shared:
+            self._last_turn = time.monotonic() + seconds  # else the parent says when there is no more
         if self._life is not None:
             say_goodbye(self._life.websockets.values(), self._life.requests.values())
 
@@ -4305,6 +4441,9 @@ class Mongrel2Connection:
                 self.close_client(request)
             self._life.close(1000)
             self._life = None
+        if self._link is not None:
+            self._link.close(1000)
+            self._link = None
         if self._context is not None:
             self._context.term()
             self._context = None
@@ -4574,7 +4713,7 @@ class HTTPConnection:
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
-    GRACE = 0.3  # seconds for a request that is on its way when the server stops
+    GRACE = 0.5  # seconds for a request that is on its way when the server stops
     _load: Load
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
@@ -4594,12 +4733,14 @@ class HTTPConnection:
         self._clients: set[_HTTPClient] = set()
         self._websockets: set[_HTTPWebSocket] = set()
         self._next_sweep = self._next_complaint = 0.0
-        self._is_stopping = self._is_short = False
+        self._is_stopping = self._is_short = self.is_shared = False
 
     # -- inside run()
 
     def open(self) -> None:
         """Listen; SystemExit 2, after a line that says why, where that cannot be."""
+        if self._socket is not None:
+            return
         try:
             self._bind(eventlet.patcher.original("socket"))
         except OSError as error:
@@ -4632,11 +4773,26 @@ class HTTPConnection:
                 raise OSError(errno.EEXIST, "there is a file, and it is no socket")
             os.unlink(path)
 
+    def adopt(self, descriptor: int) -> None:
+        """Accept from a socket that the parent of this worker listens with, instead of one of its own."""
+        self._socket = eventlet.patcher.original("socket").socket(fileno=descriptor)
+        self.is_shared = True
+
+    @property
+    def url(self) -> str:
+        """Where it serves, once it is open: http://HOST:PORT, or unix:PATH."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}" if self._path is None else self.address
+
+    def fileno(self) -> int:
+        """The descriptor of the socket it listens with."""
+        return int(self._socket.fileno())
+
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
         self._load, self._listener = load, _Listener("read", self._socket.fileno())
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        logger.info("serving %s", f"http://{host}:{self._port}" if self._path is None else self.address)
+        if not self.is_shared:
+            logger.info("serving %s", self.url)
         self._listen()
 
     def _listen(self) -> None:
@@ -4650,7 +4806,7 @@ class HTTPConnection:
 
     def _accept(self, *event: Any) -> None:
         """Runs in the hub: take those who wait to be accepted, and start their coroutines."""
-        for _ in range(min(64, self.max_connections - len(self._clients))):
+        for _ in range(min(1 if self.is_shared else 64, self.max_connections - len(self._clients))):
             try:
                 accepted, address = self._socket.accept()
             except ConnectionError:
@@ -4764,11 +4920,10 @@ class HTTPConnection:
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
         say_goodbye(self._websockets, [client.request for client in self._clients if client.request is not None])
-        now = time.monotonic()
+        deadline = time.monotonic() + self.GRACE
         for client in self._clients:
             if client.request is None:
-                is_idle = client.served > 0 and not client.parser.has_input
-                client.deadline = now if is_idle else min(client.deadline, now + self.GRACE)
+                client.deadline = min(client.deadline, deadline)
 
     def has_ended(self) -> bool:
         return self._is_stopping and not self._clients
@@ -4779,7 +4934,7 @@ class HTTPConnection:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-            if self._path is not None:
+            if self._path is not None and not self.is_shared:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._path)
 
@@ -4844,26 +4999,113 @@ def patch_standard_library() -> None:
         eventlet.monkey_patch()
 
 
+WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of its end of the pair
+
+
+class _Lines:
+    """One end of the pair of sockets between a parent and a worker: values as lines of JSON."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket, self._received = end, b""
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def say(self, descriptors: Sequence[int] = (), **values: Any) -> None:
+        """Send what there is to say; nothing where the other is gone or does not listen."""
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._socket, [json.dumps(values).encode() + b"\n"], descriptors)
+
+    def hear(self) -> list[dict[str, Any]] | None:
+        """What the other said since; None once it is gone."""
+        with contextlib.suppress(BlockingIOError):
+            while data := self._socket.recv(1 << 16):
+                self._received += data
+            return None
+        *lines, self._received = self._received.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _Parent(_Lines):
+    """A worker's parent, as the worker sees it."""
+
+    BEAT = 1.0  # seconds between signs of life
+    OUTLIVE = 12.0  # seconds for requests to finish when the parent is gone
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        super().__init__(eventlet.patcher.original("socket").socket(fileno=descriptor))
+        self._next_beat = 0.0
+
+    def share(self, connections: Sequence[Connection]) -> None:
+        """Tell the parent which connections there are, and have each use what the parent opened for it."""
+        self.say(connections=[each.address if isinstance(each, HTTPConnection) else [each.pull, each.pub, each.identity]
+                              for each in connections])  # fmt: skip
+        data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, len(connections))
+        if not data:
+            raise SystemExit(2)  # the parent has said why
+        links = json.loads(data)["links"]
+        for connection in connections:
+            if isinstance(connection, HTTPConnection):
+                connection.adopt(descriptors.pop(0))
+            else:
+                connection.adopt(links.pop(0))
+        self._socket.setblocking(False)
+        eventlet.patcher.original("threading").Thread(target=self._outlive, daemon=True).start()
+
+    def is_there(self, **figures: Any) -> bool:
+        """Whether the parent is; once a second it is told the figures."""
+        if time.monotonic() >= self._next_beat:
+            self._next_beat = time.monotonic() + self.BEAT
+            self.say(**figures)
+        return self.hear() is not None
+
+    def _outlive(self) -> None:
+        """End a worker that hangs after its parent: a thread of its own, which eventlet has not replaced."""
+        poll = eventlet.patcher.original("select").poll()
+        poll.register(self.fileno(), 0)  # which tells of the other end's end only
+        poll.poll()
+        eventlet.patcher.original("time").sleep(self.OUTLIVE)
+        os._exit(1)
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Log on standard error, unless the program has chosen otherwise."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+
+
 class Server:
     """Runs an application on its connections until a signal ends it."""
 
     DRAIN = 1.0  # seconds for what Mongrel2 has sent already
     DEADLINE = 10.0  # seconds for requests to finish
 
-    def __init__(self, app: Brubeck, connections: Sequence[Connection]) -> None:
-        self._app, self._connections = app, connections
+    def __init__(self, app: Brubeck, connections: Sequence[Connection], parent: _Parent | None = None) -> None:
+        self._app, self._connections, self._parent = app, connections, parent
         self._load = Load(app)
         self._stopping = False
 
     def run(self) -> None:
         """Serve, and return after SIGINT or SIGTERM."""
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        if self._parent is not None:
+            # Signals to the whole process group, as of a terminal, are the parent's: it says when to end, by SIGTERM.
+            before.clear()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
+            if self._parent is not None:
+                self._parent.share(self._connections)
             for connection in self._connections:
                 connection.open()
             self._app.start()
             for connection in self._connections:
                 connection.start(self._load)
+            if self._parent is not None:
+                self._parent.say(ready=True)
             while not self._stopping:
                 self._tick()
                 eventlet.sleep(0.1)
@@ -4877,12 +5119,14 @@ class Server:
             self._tick()
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._stopping:
+        if self._stopping and self._parent is None:
             os._exit(0)
         self._stopping = True
 
     def _finish(self) -> None:
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
+        if self._parent is not None:
+            self._parent.say(leaving=True)
         for connection in self._connections:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
@@ -4894,10 +5138,532 @@ class Server:
             eventlet.sleep(0.02)
 
     def _tick(self) -> None:
+        if self._parent is not None and not self._parent.is_there(handled=self._load.handled):
+            self._stopping = True
+            for connection in self._connections:
+                connection.is_shared = False  # nobody is left to say that there is no more
         for connection in self._connections:
             connection.check()
             if connection.access_log is not None:
                 connection.access_log.write()
+
+
+# ---- Workers ---------------------------------------------------------------------------------------------------------
+# A parent, which never imports the program, and its workers: the same command, started again. They tell each other what
+# is to be known in lines of JSON, over a pair of sockets. Behind HTTP the workers share the socket that the parent
+# listens with; behind Mongrel2 the parent alone has the sockets, and deals.
+
+BAD_GATEWAY = (b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 16\r\n"
+               b"Connection: close\r\n\r\n502 Bad Gateway\n")  # fmt: skip
+UNAVAILABLE = (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 24\r\n"
+               b"Retry-After: 1\r\nConnection: close\r\n\r\n503 Service Unavailable\n")  # fmt: skip
+
+
+class _Worker:
+    """A worker process, as its parent sees it."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            environment = {**os.environ, WORKER: str(theirs.fileno())}
+            self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+        ours.setblocking(False)
+        self.line = _Lines(ours)
+        self.figures: dict[str, Any] = {}
+        self.is_ready = self.is_retiring = False
+        self.deadline = math.inf  # to be gone, once it retires
+        self.heard = time.monotonic()
+        self.ended: float | None = None  # when that was seen
+
+    def retire(self) -> None:
+        """Have it finish what it was given, and end."""
+        if not self.is_retiring:
+            self.is_retiring = True
+            self.deadline = time.monotonic() + Server.DEADLINE + 2
+            self.process.send_signal(signal.SIGTERM)
+
+    def takes(self) -> bool:
+        """Whether it takes what is new."""
+        return self.is_ready and not self.is_retiring and self.ended is None
+
+    def __str__(self) -> str:
+        return f"worker {self.process.pid}"
+
+
+class _Link:
+    """Where one Mongrel2's messages go to one worker, and its replies come from."""
+
+    __slots__ = ("former_lives", "is_over", "is_there", "outstanding", "socket", "worker")
+
+    def __init__(self, worker: _Worker, link: zmq.Socket[Any]) -> None:
+        self.worker, self.socket = worker, link
+        self.outstanding = 0  # messages that are not dealt with
+        self.former_lives = 1  # that the worker does not know to be over: its replies are to their clients
+        self.is_there = self.is_over = False  # it is connected; it gets no more
+
+    def send(self, message: bytes) -> bool:
+        """Whether there was room for it."""
+        try:
+            self.socket.send(message, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+
+class _DealtClient:
+    """A client of Mongrel2: who serves it, and what it has room for."""
+
+    __slots__ = ("has_begun", "is_http", "link", "outstanding", "room", "sender")
+
+    def __init__(self, sender: str, room: int | None) -> None:
+        self.sender, self.room = sender, room
+        self.link: _Link | None = None
+        self.outstanding = 0  # messages that its worker has not dealt with
+        self.is_http = self.has_begun = False  # the answer
+
+
+# Has the parent call a function whenever a socket is readable; or, with None, no more.
+Watch = Callable[[Any, Union[Callable[[], None], None]], None]
+_OUTSTANDING = operator.attrgetter("outstanding")
+_REPLY_HEAD = re.compile(rb"[^ ]* [0-9]+:(X )?([^,]*), ")
+
+
+class _Dealer:
+    """Deals one Mongrel2's messages to workers: to the one that serves the connection already, else to the one with
+    the fewest outstanding."""
+
+    TURN = 200  # messages before others have their turn
+
+    def __init__(self, context: zmq.Context[Any], watch: Watch, pull: str, pub: str, identity: str | None) -> None:
+        self.addresses = pull, pub, identity
+        self.life: _Life | None = None
+        self.dropped = 0  # answers to clients of former lives
+        self._context, self._watch = context, watch
+        self._beginning: _Life | None = None
+        self._deadline = 0.0  # for it to begin
+        self._has_complained = False
+        self._clients: dict[bytes, _DealtClient] = {}
+        self._links: list[_Link] = []
+        self._held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
+
+    # -- lives and links
+
+    def look(self, now: float) -> None:
+        """See whether Mongrel2 is there, and whether it still is."""
+        if self.life is not None:
+            if self.life.has_ended():
+                logger.warning("Mongrel2 at %s is gone", self.addresses[0])
+                self._end_life()
+            elif self._takers():
+                self._watch(self.life.pull, self._take_messages)
+            else:
+                self._watch(self.life.pull, None)  # while there is none to take them, they wait in Mongrel2
+            return
+        life = self._beginning = self._beginning or _Life(self._context, *self.addresses)
+        if life.begin():
+            logger.info("connected to Mongrel2: requests from %s, replies to %s", *self.addresses[:2])
+            self.life, self._beginning, self._has_complained, self._deadline = life, None, False, 0.0
+            return
+        self._deadline = self._deadline or now + life.SUBSCRIPTION
+        if now >= self._deadline or _is_readable(life.pub_monitor):
+            life.close(0)
+            self._beginning, self._deadline = None, 0.0
+            if not self._has_complained:
+                self._has_complained = True
+                logger.info("waiting for Mongrel2 at %s and %s", *self.addresses[:2])
+
+    def _end_life(self) -> None:
+        self._watch(cast(_Life, self.life).pull, None)
+        cast(_Life, self.life).close(0)
+        self.life = None
+        self.dropped += len(self._held)
+        self._held.clear()
+        self._clients.clear()
+        for link in self._links:
+            link.outstanding = 0
+            link.former_lives += link.send(_DealtLife.ENDED)
+
+    def link(self, worker: _Worker, address: str) -> None:
+        """Deal to this worker too, once it is ready: it connects to the address."""
+        own = self._context.socket(zmq.DEALER)
+        own.setsockopt(zmq.LINGER, 0)
+        own.setsockopt(zmq.SNDHWM, _DealtLife.MOST)
+        own.bind(address)
+        link = _Link(worker, own)
+        self._links.append(link)
+        self._watch(own, functools.partial(self._take_answers, link))
+
+    def unlink(self, worker: _Worker) -> None:
+        """It is no more: what it did not finish is answered with 502, or ended where the answer has begun."""
+        for link in [link for link in self._links if link.worker is worker]:
+            self._watch(link.socket, None)
+            while _is_readable(link.socket):
+                self._take_answer(link, link.socket.recv())
+            for conn_id, client in self._clients.items():
+                if client.link is link and client.outstanding:
+                    self._refuse(conn_id, client, BAD_GATEWAY)
+                    client.outstanding = 0
+            self._links.remove(link)
+            link.socket.close()
+
+    def leave(self, now: float) -> bool:
+        """Take no more of Mongrel2's messages; whether none can come any more."""
+        self._deadline = self._deadline or now + 1
+        return self.life is None or now >= self._deadline or not _is_readable(self.life.pull)
+
+    def release(self) -> None:
+        """Tell workers that retire, and have no more to do, that no more will come."""
+        for link in self._links:
+            if link.worker.is_retiring and not link.outstanding and not link.is_over:
+                link.is_over = link.send(_DealtLife.EXIT)
+
+    def close(self) -> None:
+        for life in (self.life, self._beginning):
+            if life is not None:
+                life.close(1000)
+        for link in self._links:
+            link.socket.close()
+
+    # -- requests
+
+    def _takers(self) -> list[_Link]:
+        return [link for link in self._links if link.is_there and link.worker.takes()]
+
+    def _take_messages(self) -> None:
+        """Deal what has come."""
+        takers, life = self._takers(), cast(_Life, self.life)
+        with contextlib.suppress(zmq.Again):
+            for _ in range(self.TURN if takers else 0):
+                message = life.receive()
+                try:
+                    _, conn_id, path, rest = message.split(b" ", 3)
+                except ValueError:
+                    logger.warning("%s sent what is no request: %.100r", self.addresses[0], message)
+                    continue
+                if path == b"@*":
+                    self._note(conn_id, message)
+                elif conn_id in self._clients or self._welcome(conn_id, message):
+                    self._deal(takers, message, conn_id, path, rest)
+
+    def _welcome(self, conn_id: bytes, message: bytes) -> bool:
+        """Note a new client: its room is told with its first request. False where that is none."""
+        try:
+            request = parse_mongrel2(message)
+        except ProtocolError as error:
+            logger.warning("%s sent what is no request (%s): %.100r", self.addresses[0], error, message)
+            return False
+        cast(_Life, self.life).check_sender(request.sender)
+        room = request.text("DOWNLOAD_CREDITS") if "DOWNLOAD_CREDITS" in request.fields else ""
+        self._clients[conn_id] = _DealtClient(request.sender, int(room) if room.isdigit() else None)
+        return True
+
+    def _deal(self, takers: list[_Link], message: bytes, conn_id: bytes, path: bytes, rest: bytes) -> None:
+        client, head, is_frame = self._clients[conn_id], b"- ", False
+        if client.outstanding:
+            is_frame = b'"METHOD":"WEBSOCKET"' in rest[: int(rest[: rest.index(b":")])]
+        else:
+            client.link = min(takers, key=_OUTSTANDING)
+            client.is_http, client.has_begun = path[:1] == b"/", False
+            if client.room is not None:
+                head = b"%d " % client.room
+        link = cast(_Link, client.link)
+        if not link.send(head + message):
+            self._refuse(conn_id, client, UNAVAILABLE)
+        elif not is_frame:
+            client.outstanding += 1
+            link.outstanding += 1
+
+    def _note(self, conn_id: bytes, message: bytes) -> None:
+        """What Mongrel2 says about a connection is for the worker that serves it."""
+        client = self._clients.get(conn_id)
+        if client is None:
+            return
+        if client.outstanding:
+            cast(_Link, client.link).send(b"- " + message)
+        if (credits := _CREDITS.fullmatch(message)) is not None:
+            if client.room is not None:
+                client.room += int(credits[2])
+        elif b'"disconnect"' in message:
+            del self._clients[conn_id]
+            if client.outstanding:
+                cast(_Link, client.link).outstanding -= client.outstanding
+
+    # -- replies
+
+    def _take_answers(self, link: _Link) -> None:
+        """Send what a worker replies."""
+        with contextlib.suppress(zmq.Again):
+            for _ in range(0 if self._held else self.TURN):
+                self._take_answer(link, link.socket.recv(zmq.NOBLOCK))
+
+    def _take_answer(self, link: _Link, message: bytes) -> None:
+        kind = message[:1]
+        if message == _DealtLife.DONE:
+            link.is_there = True
+            link.former_lives -= 1
+        elif link.former_lives:
+            self.dropped += kind != _DealtLife.DONE
+        elif kind == _DealtLife.DONE:
+            self._finish(link, message[1:])
+        elif kind == _DealtLife.LAST:
+            for conn_id in self._reply(message[1:]):
+                self._finish(link, conn_id)
+        else:
+            self._reply(message)
+
+    def _finish(self, link: _Link, conn_id: bytes) -> None:
+        client = self._clients.get(conn_id)
+        if client is not None and client.link is link and client.outstanding:
+            client.outstanding -= 1
+            link.outstanding -= 1
+
+    def _reply(self, message: bytes) -> list[bytes]:
+        """Send it, if a client is left to read it; to which connections it is."""
+        match = cast("re.Match[bytes]", _REPLY_HEAD.match(message))
+        conn_ids, is_wanted = match[2].split(), False
+        for conn_id in conn_ids:
+            client = self._clients.get(conn_id)
+            if client is not None:
+                is_wanted = True
+                if not match[1]:
+                    client.has_begun = True
+                    if client.room is not None:
+                        client.room -= len(message) - match.end()
+        if is_wanted:
+            self._held.append(message)
+            self.flush()
+        return conn_ids
+
+    def _refuse(self, conn_id: bytes, client: _DealtClient, answer: bytes) -> None:
+        if client.is_http and not client.has_begun:
+            self._held.extend(format_reply(client.sender, [conn_id], answer))
+        self._held.extend(format_reply(client.sender, [conn_id], b""))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what is held; whether nothing is left."""
+        try:
+            while self._held and self.life is not None:
+                self.life.send(self._held[0])
+                self._held.popleft()
+        except zmq.Again:
+            pass
+        return not self._held
+
+
+class Parent:
+    """The parent of worker processes: starts `command` for each of them, again for those that end, and anew for all
+    on SIGHUP.
+
+    `timeout`: seconds without a sign of life after which a worker is killed, 0 for never. `max_requests`: after so
+    many a worker is replaced, 0 for never. SIGTERM and SIGINT end it when all requests are finished.
+    """
+
+    LONGEST_DELAY = 30.0  # seconds between starts of workers that do not live
+    BIRTH = 60.0  # seconds to import the program in, before `timeout`
+    LAST_WORDS = 0.05  # seconds for replies that a worker sent before it died
+    LEAVE = 5.0  # seconds for a worker to end, once it has nothing to say
+
+    def __init__(self, command: Sequence[str], workers: int, *, timeout: float = 30, max_requests: int = 0) -> None:
+        self._command, self._count, self._timeout, self._max_requests = command, workers, timeout, max_requests
+        self._workers: list[_Worker] = []
+        self._outdated: list[_Worker] = []  # to be replaced
+        self._listening: dict[str, HTTPConnection] = {}
+        self._dealers: dict[tuple[str, str, str | None], _Dealer] = {}
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._readers: dict[Any, Callable[[], None]] = {}  # by descriptor, or socket of ZeroMQ
+        self._poller = zmq.Poller()
+        self._folder = tempfile.mkdtemp(prefix="brubeck_lite-")  # of the links
+        self._links = self._failures = 0  # since one was ready
+        self._next_birth = 0.0
+        self._has_served = self._stopping = self._hangup = False
+        self.restarts = 0
+
+    def run(self) -> None:
+        """Serve until a signal ends it. SystemExit 2 where the first worker cannot start."""
+        handlers = {signal.SIGINT: self._on_end, signal.SIGTERM: self._on_end, signal.SIGHUP: self._on_hangup}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        next_tick = 0.0
+        try:
+            while self._workers or not self._stopping:
+                for ready, _ in self._poller.poll(100):
+                    if ready in self._readers:
+                        self._readers[ready]()
+                if time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + 0.1
+                    self._tick(time.monotonic())
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._close()
+
+    def _on_end(self, number: int, frame: Any) -> None:
+        if self._stopping:
+            self._kill_all()
+            os._exit(0)
+        self._stopping = True
+
+    def _on_hangup(self, number: int, frame: Any) -> None:
+        self._hangup = True
+
+    def _kill_all(self) -> None:
+        for worker in self._workers:
+            with contextlib.suppress(OSError):
+                worker.process.kill()
+
+    def _close(self) -> None:
+        self._kill_all()
+        for worker in self._workers:
+            worker.process.wait()
+        for listening in self._listening.values():
+            listening.close()
+        for dealer in self._dealers.values():
+            dealer.close()
+        self._context.term()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _watch(self, ready: Any, function: Callable[[], None] | None) -> None:
+        """Call a function whenever a descriptor, or socket of ZeroMQ, is readable; or, with None, no more."""
+        if function is not None:
+            self._readers[ready] = function
+            self._poller.register(ready, zmq.POLLIN)
+        elif self._readers.pop(ready, None) is not None:
+            self._poller.unregister(ready)
+
+    def _tick(self, now: float) -> None:
+        """Ten times a second: see how everyone is."""
+        for dealer in self._dealers.values():
+            dealer.look(now)
+            dealer.release()
+        for worker in [*self._workers]:
+            limit = self._timeout + (0 if worker.is_ready else self.BIRTH)
+            if worker.ended is not None or worker.process.poll() is not None:
+                self._bury(worker, now)
+            elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
+                logger.error("%s gave no sign of life for %d seconds: killed", worker, now - worker.heard)
+                worker.process.kill()
+        if self._stopping:
+            self._stop(now)
+        else:
+            self._renew(now)
+
+    def _renew(self, now: float) -> None:
+        """Start the workers that are missing, and replace one by one those that are to be."""
+        serving = [worker for worker in self._workers if not worker.is_retiring]
+        if self._hangup:
+            self._hangup, self._outdated = False, serving[:]
+            logger.info("replacing %d workers", len(serving))
+        elif self._max_requests:
+            self._outdated += [worker for worker in serving if worker not in self._outdated
+                               and worker.figures.get("handled", 0) >= self._max_requests]  # fmt: skip
+        if self._outdated and len(serving) > self._count and all(worker.is_ready for worker in serving):
+            serving.remove(self._outdated[0])
+            self._outdated.pop(0).retire()
+        wanted = self._count + bool(self._outdated) if self._has_served else 1
+        while len(serving) < wanted and now >= self._next_birth:
+            serving.append(self._start())
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self._command)
+        self._workers.append(worker)
+        self._watch(worker.line.fileno(), functools.partial(self._hear, worker))
+        return worker
+
+    def _hear(self, worker: _Worker) -> None:
+        """What a worker says: which connections it has, that it is ready, its figures; or that it is gone."""
+        heard = worker.line.hear()
+        worker.heard = time.monotonic()
+        if heard is None:
+            worker.ended = time.monotonic()
+            self._watch(worker.line.fileno(), None)
+            return
+        for values in heard:
+            if "connections" in values:
+                try:
+                    self._share(worker, values["connections"])
+                except SystemExit:  # it has been said that one cannot listen there
+                    if not self._has_served:
+                        raise
+                    worker.process.kill()
+            if "leaving" in values:
+                worker.retire()
+            if "ready" in values:
+                worker.is_ready = self._has_served = True
+                self._failures = 0
+                logger.info("%s is ready", worker)
+            worker.figures.update(values)
+
+    def _share(self, worker: _Worker, connections: Sequence[Any]) -> None:
+        """Open what a worker needs, unless that is there from before it, and tell it where."""
+        descriptors, links = [], []
+        for each in connections:
+            if isinstance(each, str):
+                descriptors.append(self._listen(each).fileno())
+            else:
+                dealer = self._dealers.setdefault(tuple(each), _Dealer(self._context, self._watch, *each))
+                self._links += 1
+                links.append(f"ipc://{self._folder}/{self._links}")
+                dealer.link(worker, links[-1])
+        worker.line.say(descriptors, links=links)
+
+    def _listen(self, address: str) -> HTTPConnection:
+        if address not in self._listening:
+            listening = HTTPConnection(address)
+            listening.open()
+            logger.info("serving %s", listening.url)
+            self._listening[address] = listening
+        return self._listening[address]
+
+    def _bury(self, worker: _Worker, now: float) -> None:
+        """A worker has ended: answer for it, and see to it that another starts."""
+        worker.ended = worker.ended or now
+        if now - worker.ended < self.LAST_WORDS:
+            return
+        if worker.process.poll() is None:
+            if now - worker.ended > self.LEAVE:
+                worker.process.kill()
+            return
+        self._watch(worker.line.fileno(), None)
+        worker.line.close()
+        for dealer in self._dealers.values():
+            dealer.unlink(worker)
+        self._workers.remove(worker)
+        status = worker.process.returncode
+        if worker.is_retiring and status == 0:
+            logger.info("%s has ended", worker)
+            return
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        if worker.is_ready:
+            logger.error("%s %s", worker, how)
+            self.restarts += 1
+            return
+        if status == 2 and not self._has_served:
+            raise SystemExit(2)  # it has said why
+        delay = min(self.LONGEST_DELAY, 0.5 * 2**self._failures)
+        logger.error("%s %s before it was ready; another starts after %.1f seconds", worker, how, delay)
+        self._failures, self._next_birth = self._failures + 1, now + delay
+        self._outdated.clear()  # who works goes on with the program as it was
+
+    def _stop(self, now: float) -> None:
+        """Let go of every Mongrel2, then have the workers finish what there is."""
+        for listening in self._listening.values():
+            listening.close()
+        if sum(not dealer.leave(now) for dealer in self._dealers.values()) == 0:
+            for worker in self._workers:
+                worker.retire()
+
+
+def same_command() -> list[str]:
+    """What starts this program again."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def count_workers(workers: int | str) -> int:
+    """How many there are to be: "auto" is one for each core. ValueError for none."""
+    count = (os.cpu_count() or 1) if workers == "auto" else int(workers)
+    if count < 1:
+        raise ValueError("there must be at least one worker")
+    return count
 
 
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True,
@@ -4905,11 +5671,12 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch:
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do."""
     if patch:
         patch_standard_library()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    configure_logging()
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     for each in connections if access_log else ():
         each.access_log = AccessLog()
-    Server(app, connections).run()
+    parent = _Parent(int(os.environ.pop(WORKER))) if WORKER in os.environ else None
+    Server(app, connections, parent).run()
 
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
@@ -4977,6 +5744,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
     add("--mongrel2", nargs=2, action="append", metavar=("PULL", "PUB"),
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
+    add("--workers", metavar="N", help="so many processes, or auto: as many as there are cores (one, without a parent)")
+    add("--worker-timeout", type=float, default=30, metavar="SECONDS",
+        help="replace a worker that gives no sign of life for so long; 0: never (30)")
+    add("--max-requests", type=number, default=0, metavar="N", help="replace a worker after so many requests")
     add("--pool-size", type=number, metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=number, metavar="BYTES", help="largest body of a request (1048576)")
     add("--access-log", action="store_true", help="a line for each answer on standard output")
@@ -4987,6 +5758,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.app is None:
         fail("name the application, like hello:app (--help tells more)")
+    configure_logging(logging.WARNING if options.quiet else logging.INFO)
+    if WORKER not in os.environ and (options.workers or options.max_requests):
+        try:
+            workers = count_workers(options.workers or 1)
+        except ValueError:
+            fail(f"--workers {options.workers}: name a number, or auto")
+        Parent(same_command(), workers, timeout=options.worker_timeout, max_requests=options.max_requests).run()
+        return
     patch_standard_library()
     app = load_program(options.app)
     app.pool_size = app.pool_size if options.pool_size is None else max(1, options.pool_size)
@@ -4996,8 +5775,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pull, pub = (options.mongrel2 or [["tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"]])[0]
         print(mongrel2_config(app, pull, pub), end="")
         return
-    level = logging.WARNING if options.quiet else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
     try:
         connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2 or ()]
         if options.bind is not None:
