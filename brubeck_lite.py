@@ -60,6 +60,7 @@ import json
 import logging
 import math
 import mimetypes
+import mmap
 import operator
 import os
 import re
@@ -72,6 +73,7 @@ import stat
 import struct
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -2367,7 +2369,12 @@ def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
     if not os.path.isdir(folder):
         raise ValueError(f"there is no folder {os.fspath(folder)!r} for templates")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True)
-    return lambda name, /, **values: environment.get_template(name).render(**values)
+
+    def render_template(name: str, /, **values: Any) -> str:
+        return environment.get_template(name).render(**values)
+
+    render_template.folder = folder  # type: ignore[attr-defined]  # which --reload watches
+    return render_template
 
 
 Respond = Callable[[Request], Response]
@@ -4185,7 +4192,8 @@ class Mongrel2Connection:
         if now >= life.next_check:
             life.next_check = now + life.CHECK
             if life.has_ended():
-                logger.warning("Mongrel2 at %s is gone", self.pull)
+                if not self.is_shared:
+                    logger.warning("Mongrel2 at %s is gone", self.pull)
                 self._life = None
                 life.close(0)
                 return
@@ -4702,6 +4710,44 @@ class _HTTPWebSocket(WebSocket):
         self._writable.stop()
 
 
+class _Board:
+    """How many connections each worker has, in memory that all of them share, so that none takes more than its part of
+    those who wait to be accepted."""
+
+    ABSENT = 0xFFFFFFFF
+
+    def __init__(self, path: str, slot: int = 0) -> None:
+        with open(path, "r+b") as file:
+            self._counts = memoryview(mmap.mmap(file.fileno(), 0)).cast("I")
+        self._slot = slot
+
+    @classmethod
+    def create(cls, path: str, slots: int) -> _Board:
+        """A new one, in a file, without workers."""
+        with open(path, "wb") as file:
+            file.write(cls.ABSENT.to_bytes(4, sys.byteorder) * slots)
+        return cls(path)
+
+    def reserve(self) -> int:
+        """A slot for a new worker; where none is left, one that it shares."""
+        slot = next((slot for slot, count in enumerate(self._counts) if count == self.ABSENT), 0)
+        self._counts[slot] = self.ABSENT - 1
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Its worker is no more."""
+        self._counts[slot] = self.ABSENT
+
+    def note(self, count: int) -> None:
+        """So many connections there are in this worker."""
+        self._counts[self._slot] = count
+
+    def has_more(self, count: int) -> bool:
+        """Whether that is clearly more than another has."""
+        least = min(self._counts)
+        return count > least + least // 8
+
+
 class HTTPConnection:
     """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767" or "unix:/run/hello".
 
@@ -4711,6 +4757,7 @@ class HTTPConnection:
 
     BACKLOG = 2048
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
+    PATIENCE = 0.002  # seconds in which a worker with fewer connections may accept
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
@@ -4733,7 +4780,8 @@ class HTTPConnection:
         self._clients: set[_HTTPClient] = set()
         self._websockets: set[_HTTPWebSocket] = set()
         self._next_sweep = self._next_complaint = 0.0
-        self._is_stopping = self._is_short = self.is_shared = False
+        self._board: _Board | None = None
+        self._is_stopping = self._is_short = self._is_patient = self.is_shared = False
 
     # -- inside run()
 
@@ -4773,9 +4821,9 @@ class HTTPConnection:
                 raise OSError(errno.EEXIST, "there is a file, and it is no socket")
             os.unlink(path)
 
-    def adopt(self, descriptor: int) -> None:
+    def adopt(self, descriptor: int, board: _Board) -> None:
         """Accept from a socket that the parent of this worker listens with, instead of one of its own."""
-        self._socket = eventlet.patcher.original("socket").socket(fileno=descriptor)
+        self._socket, self._board = eventlet.patcher.original("socket").socket(fileno=descriptor), board
         self.is_shared = True
 
     @property
@@ -4799,14 +4847,32 @@ class HTTPConnection:
         """Have the hub tell of those who wait to be accepted: as long as there is room for them."""
         if self._listener is None:
             return
-        if self._is_stopping or self._is_short or len(self._clients) >= self.max_connections:
+        if self._board is not None:
+            self._board.note(_Board.ABSENT if self._is_stopping else len(self._clients))
+        if self._is_stopping or self._is_short or self._is_patient or len(self._clients) >= self.max_connections:
             self._listener.stop()
         else:
             self._listener.start(self._accept)
 
     def _accept(self, *event: Any) -> None:
-        """Runs in the hub: take those who wait to be accepted, and start their coroutines."""
-        for _ in range(min(1 if self.is_shared else 64, self.max_connections - len(self._clients))):
+        """Runs in the hub: take those who wait to be accepted. A worker with more of them than another lets that one
+        go first."""
+        if self._board is None:
+            self._take_in(64)
+        elif not self._board.has_more(len(self._clients)):
+            self._take_in(1)
+        else:
+            self._is_patient = True
+            self._listen()
+            call_soon(self._accept_late, self.PATIENCE)
+
+    def _accept_late(self) -> None:
+        self._is_patient = False
+        self._take_in(1)
+
+    def _take_in(self, most: int) -> None:
+        """Accept so many at most, and start their coroutines."""
+        for _ in range(min(most, self.max_connections - len(self._clients)) if self._socket is not None else 0):
             try:
                 accepted, address = self._socket.accept()
             except ConnectionError:
@@ -4916,7 +4982,7 @@ class HTTPConnection:
     def finish_receiving(self, seconds: float) -> None:
         """Accept who is waiting for it, then no more; close idle connections, and let the others finish."""
         for _ in range(self.BACKLOG // 64):
-            self._accept()
+            self._take_in(64)
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
         say_goodbye(self._websockets, [client.request for client in self._clients if client.request is not None])
@@ -5029,6 +5095,20 @@ class _Lines:
         self._socket.close()
 
 
+def program_files(app: Brubeck | None, error: BaseException | None = None) -> list[str]:
+    """What `--reload` watches: the modules of the program, but for Python's own and installed packages, the files that
+    an error comes from, and the templates."""
+    installed = tuple({path + os.sep for path in sysconfig.get_paths().values()} - {sys.prefix + os.sep})
+    modules = {getattr(module, "__file__", None) or "" for module in [*sys.modules.values()]}
+    if error is not None:
+        modules.update(frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+        modules.add(getattr(error, "filename", None) or "")
+    files = [name for name in modules if os.path.isfile(name) and not os.path.abspath(name).startswith(installed)]
+    for folder, _, names in os.walk(getattr(getattr(app, "templates", None), "folder", os.devnull)):
+        files += [os.path.join(folder, name) for name in names]
+    return files
+
+
 class _Parent(_Lines):
     """A worker's parent, as the worker sees it."""
 
@@ -5038,7 +5118,7 @@ class _Parent(_Lines):
     def __init__(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
         super().__init__(eventlet.patcher.original("socket").socket(fileno=descriptor))
-        self._next_beat = 0.0
+        self._next_beat, self._is_watched = 0.0, False
 
     def share(self, connections: Sequence[Connection]) -> None:
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
@@ -5047,19 +5127,22 @@ class _Parent(_Lines):
         data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, len(connections))
         if not data:
             raise SystemExit(2)  # the parent has said why
-        links = json.loads(data)["links"]
+        answer = json.loads(data)
+        links, board, self._is_watched = answer["links"], _Board(answer["board"], answer["slot"]), answer["watched"]
         for connection in connections:
             if isinstance(connection, HTTPConnection):
-                connection.adopt(descriptors.pop(0))
+                connection.adopt(descriptors.pop(0), board)
             else:
                 connection.adopt(links.pop(0))
         self._socket.setblocking(False)
         eventlet.patcher.original("threading").Thread(target=self._outlive, daemon=True).start()
 
-    def is_there(self, **figures: Any) -> bool:
+    def is_there(self, app: Brubeck, **figures: Any) -> bool:
         """Whether the parent is; once a second it is told the figures."""
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + self.BEAT
+            if self._is_watched:
+                figures["files"] = program_files(app)
             self.say(**figures)
         return self.hear() is not None
 
@@ -5138,7 +5221,7 @@ class Server:
             eventlet.sleep(0.02)
 
     def _tick(self) -> None:
-        if self._parent is not None and not self._parent.is_there(handled=self._load.handled):
+        if self._parent is not None and not self._parent.is_there(self._app, handled=self._load.handled):
             self._stopping = True
             for connection in self._connections:
                 connection.is_shared = False  # nobody is left to say that there is no more
@@ -5159,6 +5242,14 @@ UNAVAILABLE = (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; c
                b"Retry-After: 1\r\nConnection: close\r\n\r\n503 Service Unavailable\n")  # fmt: skip
 
 
+def modified_at(name: str) -> float | None:
+    """When a file was changed; None where it is not there."""
+    try:
+        return os.stat(name).st_mtime
+    except OSError:
+        return None
+
+
 class _Worker:
     """A worker process, as its parent sees it."""
 
@@ -5174,6 +5265,7 @@ class _Worker:
         self.deadline = math.inf  # to be gone, once it retires
         self.heard = time.monotonic()
         self.ended: float | None = None  # when that was seen
+        self.slot: int | None = None  # on the board
 
     def retire(self) -> None:
         """Have it finish what it was given, and end."""
@@ -5456,7 +5548,8 @@ class Parent:
     on SIGHUP.
 
     `timeout`: seconds without a sign of life after which a worker is killed, 0 for never. `max_requests`: after so
-    many a worker is replaced, 0 for never. SIGTERM and SIGINT end it when all requests are finished.
+    many a worker is replaced, 0 for never. `reload`: whether all are when a file of the program changes. SIGTERM and
+    SIGINT end it when all requests are finished.
     """
 
     LONGEST_DELAY = 30.0  # seconds between starts of workers that do not live
@@ -5464,8 +5557,11 @@ class Parent:
     LAST_WORDS = 0.05  # seconds for replies that a worker sent before it died
     LEAVE = 5.0  # seconds for a worker to end, once it has nothing to say
 
-    def __init__(self, command: Sequence[str], workers: int, *, timeout: float = 30, max_requests: int = 0) -> None:
+    def __init__(self, command: Sequence[str], workers: int, *, timeout: float = 30, max_requests: int = 0,
+                 reload: bool = False) -> None:  # fmt: skip
         self._command, self._count, self._timeout, self._max_requests = command, workers, timeout, max_requests
+        self._reload = reload
+        self._files: dict[str, float | None] = {}  # when each was changed, for `reload`
         self._workers: list[_Worker] = []
         self._outdated: list[_Worker] = []  # to be replaced
         self._listening: dict[str, HTTPConnection] = {}
@@ -5473,7 +5569,9 @@ class Parent:
         self._context: zmq.Context[Any] = zmq.Context()
         self._readers: dict[Any, Callable[[], None]] = {}  # by descriptor, or socket of ZeroMQ
         self._poller = zmq.Poller()
-        self._folder = tempfile.mkdtemp(prefix="brubeck_lite-")  # of the links
+        self._folder = tempfile.mkdtemp(prefix="brubeck_lite-")  # of the links and the board
+        self._board_path = os.path.join(self._folder, "board")
+        self._board = _Board.create(self._board_path, 2 * workers + 16)
         self._links = self._failures = 0  # since one was ready
         self._next_birth = 0.0
         self._has_served = self._stopping = self._hangup = False
@@ -5549,6 +5647,11 @@ class Parent:
 
     def _renew(self, now: float) -> None:
         """Start the workers that are missing, and replace one by one those that are to be."""
+        if self._reload and self._files != (files := {name: modified_at(name) for name in self._files}):
+            self._files, self._next_birth = files, now
+            logger.info("the program has changed")
+            for worker in self._workers:
+                worker.retire()
         serving = [worker for worker in self._workers if not worker.is_retiring]
         if self._hangup:
             self._hangup, self._outdated = False, serving[:]
@@ -5585,6 +5688,8 @@ class Parent:
                     if not self._has_served:
                         raise
                     worker.process.kill()
+            for name in values.pop("files", ()):
+                self._files.setdefault(name, modified_at(name))
             if "leaving" in values:
                 worker.retire()
             if "ready" in values:
@@ -5604,7 +5709,8 @@ class Parent:
                 self._links += 1
                 links.append(f"ipc://{self._folder}/{self._links}")
                 dealer.link(worker, links[-1])
-        worker.line.say(descriptors, links=links)
+        worker.slot = self._board.reserve()
+        worker.line.say(descriptors, links=links, board=self._board_path, slot=worker.slot, watched=self._reload)
 
     def _listen(self, address: str) -> HTTPConnection:
         if address not in self._listening:
@@ -5627,9 +5733,11 @@ class Parent:
         worker.line.close()
         for dealer in self._dealers.values():
             dealer.unlink(worker)
+        if worker.slot is not None:
+            self._board.release(worker.slot)
         self._workers.remove(worker)
         status = worker.process.returncode
-        if worker.is_retiring and status == 0:
+        if worker.is_retiring:
             logger.info("%s has ended", worker)
             return
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
@@ -5639,6 +5747,10 @@ class Parent:
             return
         if status == 2 and not self._has_served:
             raise SystemExit(2)  # it has said why
+        if self._reload and self._files:
+            self._next_birth = math.inf
+            logger.error("%s %s: waiting for the program to change", worker, how)
+            return
         delay = min(self.LONGEST_DELAY, 0.5 * 2**self._failures)
         logger.error("%s %s before it was ready; another starts after %.1f seconds", worker, how, delay)
         self._failures, self._next_birth = self._failures + 1, now + delay
@@ -5666,8 +5778,13 @@ def count_workers(workers: int | str) -> int:
     return count
 
 
+def parent_of_worker() -> _Parent | None:
+    """The parent, where this process is a worker."""
+    return _Parent(int(os.environ.pop(WORKER))) if WORKER in os.environ else None
+
+
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True,
-          access_log: bool = False) -> None:  # fmt: skip
+          access_log: bool = False, parent: _Parent | None = None) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do."""
     if patch:
         patch_standard_library()
@@ -5675,8 +5792,7 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch:
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     for each in connections if access_log else ():
         each.access_log = AccessLog()
-    parent = _Parent(int(os.environ.pop(WORKER))) if WORKER in os.environ else None
-    Server(app, connections, parent).run()
+    Server(app, connections, parent or parent_of_worker()).run()
 
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
@@ -5751,6 +5867,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--pool-size", type=number, metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=number, metavar="BYTES", help="largest body of a request (1048576)")
     add("--access-log", action="store_true", help="a line for each answer on standard output")
+    add("--reload", action="store_true", help="start anew whenever the program or a template changes")
     add("--debug", action="store_true", help="show tracebacks in pages")
     add("--quiet", action="store_true", help="log warnings and errors only")
     add("--print-mongrel2-config", action="store_true", help="print a configuration that fits, and end")
@@ -5759,15 +5876,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.app is None:
         fail("name the application, like hello:app (--help tells more)")
     configure_logging(logging.WARNING if options.quiet else logging.INFO)
-    if WORKER not in os.environ and (options.workers or options.max_requests):
+    parent = parent_of_worker()
+    if parent is None and (options.workers or options.max_requests or options.reload):
         try:
             workers = count_workers(options.workers or 1)
         except ValueError:
             fail(f"--workers {options.workers}: name a number, or auto")
-        Parent(same_command(), workers, timeout=options.worker_timeout, max_requests=options.max_requests).run()
+        Parent(same_command(), workers, timeout=options.worker_timeout, max_requests=options.max_requests,
+               reload=options.reload).run()  # fmt: skip
         return
     patch_standard_library()
-    app = load_program(options.app)
+    try:
+        app = load_program(options.app)
+    except Exception as error:
+        if parent is not None:
+            parent.say(files=program_files(None, error))
+        raise
     app.pool_size = app.pool_size if options.pool_size is None else max(1, options.pool_size)
     app.max_body = app.max_body if options.max_body is None else options.max_body
     app.debug = app.debug or options.debug
@@ -5781,7 +5905,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             connections.append(HTTPConnection(options.bind))
     except ValueError as error:
         fail(str(error))
-    serve(app, connections or app.msg_conn or HTTPConnection("127.0.0.1:6767"), access_log=options.access_log)
+    serve(app, connections or app.msg_conn or HTTPConnection("127.0.0.1:6767"), access_log=options.access_log,
+          parent=parent)  # fmt: skip
 
 
 if __name__ == "__main__":
