@@ -4059,9 +4059,8 @@ class Mongrel2Connection:
         self.access_log: AccessLog | None = None
         self._context: zmq.Context[Any] | None = None
         self._life: _Life | _DealtLife | None = None
-        self._link_address: str | None = None  # in a worker: where its parent deals
         self.is_shared = False  # with other workers, by a parent
-        self._link: zmq.Socket[Any] | None = None
+        self._link: zmq.Socket[Any] | None = None  # in a worker: to where its parent deals
         self._last_turn: float | None = None  # when to stop receiving
         self._receivers: Receivers | None = None
         self._load: Load | None = None  # inside run()
@@ -4158,11 +4157,7 @@ class Mongrel2Connection:
     def _begin_life(self) -> _Life | _DealtLife:
         """A new pair of sockets, as soon as there is a Mongrel2 for it; or what the parent has."""
         self._context = self._context or zmq.Context()
-        if self._link_address is not None:
-            if self._link is None:
-                self._link = self._context.socket(zmq.DEALER)
-                self._link.connect(self._link_address)
-                self._link.send(_DealtLife.DONE)  # here I am
+        if self._link is not None:
             self._life = dealt = _DealtLife(self._link)
             dealt.bell = _Bell(cast(int, self._link.getsockopt(zmq.FD)))
             return dealt
@@ -4404,7 +4399,10 @@ class Mongrel2Connection:
 
     def adopt(self, link_address: str) -> None:
         """Take the messages that the parent of this worker deals, instead of Mongrel2's own."""
-        self._link_address, self.is_shared = link_address, True
+        self.is_shared, self._context = True, zmq.Context()
+        self._link = self._context.socket(zmq.DEALER)
+        self._link.connect(link_address)
+        self._link.send(_DealtLife.DONE)  # here I am
 
     def open(self) -> None:
         """Nothing to do before the application starts: Mongrel2 is connected to by who receives."""
@@ -5664,13 +5662,20 @@ class Parent:
             self._outdated.pop(0).retire()
         wanted = self._count + bool(self._outdated) if self._has_served else 1
         while len(serving) < wanted and now >= self._next_birth:
-            serving.append(self._start())
+            try:
+                worker = _Worker(self._command)
+            except OSError as error:
+                self._next_birth = now + self._delay()
+                logger.error("no worker can be started for now: %s", error)
+                return
+            serving.append(worker)
+            self._workers.append(worker)
+            self._watch(worker.line.fileno(), functools.partial(self._hear, worker))
 
-    def _start(self) -> _Worker:
-        worker = _Worker(self._command)
-        self._workers.append(worker)
-        self._watch(worker.line.fileno(), functools.partial(self._hear, worker))
-        return worker
+    def _delay(self) -> float:
+        """Seconds until the next start, which grow while none succeeds."""
+        self._failures += 1
+        return min(self.LONGEST_DELAY, 0.25 * 2.0**self._failures)
 
     def _hear(self, worker: _Worker) -> None:
         """What a worker says: which connections it has, that it is ready, its figures; or that it is gone."""
@@ -5684,9 +5689,10 @@ class Parent:
             if "connections" in values:
                 try:
                     self._share(worker, values["connections"])
-                except SystemExit:  # it has been said that one cannot listen there
+                except (OSError, zmq.ZMQError, SystemExit) as error:  # of the last the reason has been said
                     if not self._has_served:
                         raise
+                    logger.error("%s cannot have what it needs: %s", worker, error)
                     worker.process.kill()
             for name in values.pop("files", ()):
                 self._files.setdefault(name, modified_at(name))
@@ -5751,9 +5757,8 @@ class Parent:
             self._next_birth = math.inf
             logger.error("%s %s: waiting for the program to change", worker, how)
             return
-        delay = min(self.LONGEST_DELAY, 0.5 * 2**self._failures)
+        self._next_birth = now + (delay := self._delay())
         logger.error("%s %s before it was ready; another starts after %.1f seconds", worker, how, delay)
-        self._failures, self._next_birth = self._failures + 1, now + delay
         self._outdated.clear()  # who works goes on with the program as it was
 
     def _stop(self, now: float) -> None:

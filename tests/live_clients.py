@@ -40,6 +40,7 @@ class Client:
         self.token = (token or uuid.uuid4().hex).encode()
         self._life, self._received = life, b""
         self.late = 0.0  # seconds until what we ask for begins
+        self.is_last = False  # the answer says that the connection is closed after it
         self.socket = socket.create_connection(("127.0.0.1", port), SECONDS)
         self._key = base64.b64encode(os.urandom(16))
 
@@ -79,6 +80,7 @@ class Client:
             self._check(self._received.startswith(b"HTTP/1.1 "[: len(self._received)]))
         head, _, self._received = self._received.partition(b"\r\n\r\n")
         match, lines = HEAD.fullmatch(head + b"\r\n\r\n"), head.split(b"\r\n")
+        self.is_last = b"Connection: close" in lines
         if match is None or not match[1].startswith(status) or any(lines.count(field) != 1 for field in fields):
             raise Wrong(f"{self.token!r} got the head {head!r}")
 

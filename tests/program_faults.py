@@ -126,6 +126,11 @@ def compute(request: Request, token: str) -> Response:
     return answer(token, token)
 
 
+@app.route("/form/<token>", methods=["POST"])
+def form(request: Request, token: str) -> Response:
+    return answer(token, str(len(request.files["f"].read())))
+
+
 @app.route("/large/<token>")
 def large(request: Request, token: str) -> Response:
     return answer(token, f"{token}\n" * (8 << 20 >> 5))
