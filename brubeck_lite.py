@@ -3720,6 +3720,8 @@ def _is_readable(socket: zmq.Socket[Any]) -> bool:
 # What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
 _CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
                       rb'\{"type":"credits"\},')  # fmt: skip
+_NOBODY = range(2_000_000_000, 2_000_000_000 + MAX_TARGETS)  # ids that no connection has: they count from 1
+_NOTICE = re.compile(rb"\S+ 2000000([01][0-9][0-9]) @\* ")  # that one of them has left
 
 
 class _Listener:
@@ -3784,6 +3786,7 @@ class _Clients:
         self.uploads: dict[str, tuple[Mongrel2Request, str]] = {}  # what is on its way, its file
         self.next_check = 0.0
         self.bell: _Bell | None = None  # inside run()
+        self.left: deque[bytes] | None = None  # once Mongrel2 was left: what is still to be answered
         self.alive = True
 
     def give(self, conn_id: str, credits: str) -> None:
@@ -3828,12 +3831,17 @@ class _Life(_Clients):
     again at 1 in a new Mongrel2, and what one life still holds must not reach the clients of the next."""
 
     SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
+    LEAVING = 1.0  # seconds to find a moment in which Mongrel2 sends nothing
+    QUIET = 2  # milliseconds without a message that tell of it: as long as one of _OCCUPY takes it
 
     def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
         super().__init__()
         self._addresses = pull, pub
         self.prefixes: set[bytes] = set()
         self._checked_senders: set[str] = set()
+        self._connect_at: float | None = time.monotonic() + self.SUBSCRIPTION / 2
+        self._descriptor: int | None = None  # of the PULL's connection
+        self._is_lost = False  # that has ended
         self.pub = context.socket(zmq.XPUB)
         self.pull = context.socket(zmq.PULL)
         self.pub.setsockopt(zmq.IMMEDIATE, 1)  # so that the subscription is taken back when Mongrel2 goes
@@ -3854,9 +3862,11 @@ class _Life(_Clients):
             raise ValueError(f"cannot connect to {pub!r}: {error}") from error
 
     def begin(self) -> bool:
-        """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so."""
+        """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so.
+        A Mongrel2 without handlers may wait for one, before it subscribes, to send it something: it gets the PULL."""
         self._read_subscriptions()
-        if self.prefixes:
+        if self._connect_at is not None and (self.prefixes or time.monotonic() > self._connect_at):
+            self._connect_at = None
             self.pull.connect(self._addresses[0])
         return bool(self.prefixes)
 
@@ -3866,9 +3876,74 @@ class _Life(_Clients):
             (self.prefixes.add if notice[:1] == b"\x01" else self.prefixes.discard)(notice[1:])
 
     def has_ended(self) -> bool:
-        """Whether Mongrel2 took its subscription back or left the PULL."""
+        """Whether Mongrel2 took its subscription back or, unless we have left it, let go of the PULL."""
         self._read_subscriptions()
-        return not self.prefixes or _is_readable(self._monitor)
+        return not self.prefixes or (self._has_lost_pull() and self.left is None)
+
+    def _has_lost_pull(self) -> bool:
+        while not self._is_lost and _is_readable(self._monitor):
+            event, self._descriptor = struct.unpack("=HI", self._monitor.recv_multipart()[0])
+            self._is_lost = event != zmq.EVENT_CONNECTED
+        return self._is_lost
+
+    def leave(self) -> None:
+        """Have Mongrel2 deal nothing more to this pair: what it has dealt is in `left` then, to be answered by the
+        XPUB, which stays. It blocks, for some hundredths of a second, and for twice LEAVING at most.
+
+        A PUSH cannot be told to stop, and when a connection ends, what it has not yet written to it is lost. So this
+        happens while Mongrel2 sends nothing. It is our half that is closed: what was written is read until Mongrel2
+        has closed the other half, and whatever it sends next goes to others, or waits for them."""
+        self.left, is_silent, deadline = deque(), False, time.monotonic() + self.LEAVING
+        while not (is_silent or self._has_lost_pull()) and time.monotonic() < deadline:
+            is_silent = self._silence(deadline)
+        if not is_silent:
+            logger.warning("Mongrel2 at %s does not keep quiet: what it sends just now is lost", self._addresses[0])
+        if not self._has_lost_pull() and self._descriptor is not None:
+            with socket.socket(fileno=os.dup(self._descriptor)) as connection, contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + self.LEAVING
+        while not self._has_lost_pull() and time.monotonic() < deadline:
+            self._read_ahead()
+        self._read_ahead()
+
+    def _silence(self, deadline: float) -> bool:
+        """Have Mongrel2 tell its handlers, who get their turns at it, that nobody has left, and then be busy. Whether
+        it told, and then told nothing more."""
+        self._reply_to_nobody("", 0)
+        for _ in range(10):
+            self._occupy()
+        heard = [0]
+        while time.monotonic() < deadline and not self._has_lost_pull():
+            messages = self._read_ahead()
+            for message in messages:
+                if (notice := _NOTICE.match(message)) is not None:
+                    heard.append(int(notice[1]))
+                elif len(heard) > 1:
+                    return False
+            if not messages and len(heard) > 1 and 2 * heard[-1] - heard[-2] >= MAX_TARGETS:  # no turn of ours is left
+                return True
+        return False
+
+    def _read_ahead(self) -> list[bytes]:
+        """What comes within QUIET, in which Mongrel2 is kept busy; it goes to `left` too."""
+        self._occupy()
+        messages: list[bytes] = []
+        if self.pull.poll(self.QUIET):
+            with contextlib.suppress(zmq.Again):
+                while len(messages) < 10_000:
+                    messages.append(self.pull.recv(zmq.NOBLOCK))
+        cast("deque[bytes]", self.left).extend(messages)
+        return messages
+
+    def _occupy(self) -> None:
+        """Give Mongrel2's only thread 2 ms of work, in which it sends nothing."""
+        self._reply_to_nobody("ctl", {"cancel": 1, "": [0] * 100})
+
+    def _reply_to_nobody(self, name: str, arguments: Any) -> None:
+        sender = min(self.prefixes, default=b"") or b"0"
+        (message,) = format_extended_reply(sender, _NOBODY, name, arguments)
+        with contextlib.suppress(zmq.Again):
+            self.pub.send(message, zmq.NOBLOCK)
 
     def check_sender(self, sender: str) -> None:
         """Say so where Mongrel2 will not hear the replies to requests of this sender."""
@@ -3883,7 +3958,7 @@ class _Life(_Clients):
 
     def receive(self) -> bytes:
         """The next message. zmq.Again where there is none."""
-        return cast(bytes, self.pull.recv(zmq.NOBLOCK))
+        return self.left.popleft() if self.left else cast(bytes, self.pull.recv(zmq.NOBLOCK))
 
     def send(self, message: bytes) -> None:
         """Send a reply. zmq.Again where Mongrel2 is behind."""
@@ -3959,6 +4034,10 @@ class _DealtLife(_Clients):
         del self._idle[conn_id]
         if conn_id not in self.requests and conn_id not in self.websockets:
             self.credits.pop(conn_id, None)
+
+    def leave(self) -> None:
+        """The parent is gone, and Mongrel2 with it."""
+        self.left = deque()
 
     def close(self, linger: int) -> None:
         self.end()
@@ -4074,9 +4153,9 @@ class Mongrel2Connection:
         """The next request, or message about a connection (path "@*"). What is not Mongrel2's protocol is logged and
         left out. EOFError once the connection was closed."""
         while True:
-            if self._is_ending() and not (self._load is not None and (self._load.busy or self._load.waiting)):
-                self._end_receiving()
             life = self._life or self._begin_life()
+            if self._last_turn is not None:
+                self._leave(life, self._last_turn)
             try:
                 message = life.receive()
             except zmq.Again:
@@ -4106,17 +4185,18 @@ class Mongrel2Connection:
             elif request.conn_id not in life.uploads:
                 self._finish(life, request.conn_id)
 
-    def _is_ending(self) -> bool:
-        return self._last_turn is not None and time.monotonic() >= self._last_turn
+    def _leave(self, life: _Life | _DealtLife, last_turn: float) -> None:
+        """Leave Mongrel2, unless somebody waits for what it says about connections; EOFError once all is handed out."""
+        if life.left is None and (time.monotonic() >= last_turn or not (life.waiting or life.uploads)):
+            life.leave()
+        if life.left is not None and not life.left:
+            self._end_receiving()
 
     def _admit(self, life: _Life | _DealtLife, request: Mongrel2Request) -> bool:
         """Whether a request is to be answered now: not an upload that is on its way, nor where too many wait on its
         connection."""
         if "DOWNLOAD_CREDITS" in request.fields and request.conn_id not in life.credits:
             life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
-        if self._is_ending() and not request.is_message:
-            self.answer(request, Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT))
-            return False
         if request.upload is not None and not self._take_upload(life, request):
             return False
         if request.conn_id in life.requests and not request.is_message and self._load is not None:
@@ -4163,13 +4243,12 @@ class Mongrel2Connection:
             return dealt
         is_waiting = False
         while True:
+            if self._last_turn is not None:
+                self._end_receiving()
             life = _Life(self._context, self.pull, self.pub, self.identity)
             deadline = time.monotonic() + life.SUBSCRIPTION
             while not (begun := life.begin()) and not _is_readable(life.pub_monitor) and time.monotonic() < deadline:
                 self._sleep(0.01)
-            if self._last_turn is not None:
-                life.close(0)
-                self._end_receiving()
             if begun:
                 self._life = life
                 life.bell = None if self._load is None else _Bell(life.pull.getsockopt(zmq.FD))
@@ -4193,8 +4272,6 @@ class Mongrel2Connection:
                 life.close(0)
                 return
         life.wait()
-        if self._last_turn is not None and not _is_readable(life.pull):
-            self._last_turn = 0.0
 
     def _end_receiving(self) -> NoReturn:
         if self._life is not None and self._life.bell is not None:
@@ -4431,12 +4508,13 @@ class Mongrel2Connection:
                     websocket.check(now)
 
     def finish_receiving(self, seconds: float) -> None:
-        """Give out what is on its way, until a moment of silence or for `seconds`; answer more with 503, until all that
-        was given out has had its answer; then `recv()` raises EOFError."""
+        """Leave Mongrel2, after `seconds` if somebody waits for what it says, and give out what it has dealt until
+        then; after that `recv()` raises EOFError."""
         if not self.is_shared:
             self._last_turn = time.monotonic() + seconds  # else the parent says when there is no more
         if self._life is not None:
             say_goodbye(self._life.websockets.values(), self._life.requests.values())
+        self.check()
 
     def close(self) -> None:
         """Let go of Mongrel2, after a second at most for replies that are still to be sent."""
@@ -5344,7 +5422,7 @@ class _Dealer:
             if self.life.has_ended():
                 logger.warning("Mongrel2 at %s is gone", self.addresses[0])
                 self._end_life()
-            elif self._takers():
+            elif self._takers() and self.life.left is None:
                 self._watch(self.life.pull, self._take_messages)
             else:
                 self._watch(self.life.pull, None)  # while there is none to take them, they wait in Mongrel2
@@ -5397,9 +5475,19 @@ class _Dealer:
             link.socket.close()
 
     def leave(self, now: float) -> bool:
-        """Take no more of Mongrel2's messages; whether none can come any more."""
-        self._deadline = self._deadline or now + 1
-        return self.life is None or now >= self._deadline or not _is_readable(self.life.pull)
+        """Have Mongrel2 deal no more, after a second if it still has something to say about answers that have begun;
+        whether all that it has dealt is with the workers."""
+        life, self._deadline = self.life, self._deadline or now + Server.DRAIN
+        if life is None:
+            return True
+        if life.left is None:
+            if now < self._deadline and any(each.outstanding and each.has_begun for each in self._clients.values()):
+                return False
+            self._watch(life.pull, None)
+            life.leave()
+        while life.left and self._takers():
+            self._take_messages()
+        return not life.left
 
     def release(self) -> None:
         """Tell workers that retire, and have no more to do, that no more will come."""
