@@ -3832,7 +3832,8 @@ class _Life(_Clients):
 
     SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
     LEAVING = 1.0  # seconds to find a moment in which Mongrel2 sends nothing
-    QUIET = 2  # milliseconds without a message that tell of it: as long as one of _OCCUPY takes it
+    QUIET = 2  # milliseconds without a message that tell of it
+    BUSY = 10  # pieces of work, of 2 milliseconds each, with which it is kept busy
 
     def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
         super().__init__()
@@ -3852,8 +3853,10 @@ class _Life(_Clients):
                 own.setsockopt(option, value)
             if identity is not None:
                 own.setsockopt_string(zmq.IDENTITY, identity)
-        ended = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
-        self._monitor = self.pull.get_monitor_socket(ended)
+        # As good as never; after -1, what is not yet read when the connection ends is thrown away.
+        self.pull.setsockopt(zmq.RECONNECT_IVL, 1 << 30)
+        events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
+        self._monitor = self.pull.get_monitor_socket(events)
         self.pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)  # nobody listens there
         try:
             self.pub.connect(pub)
@@ -3907,11 +3910,11 @@ class _Life(_Clients):
         self._read_ahead()
 
     def _silence(self, deadline: float) -> bool:
-        """Have Mongrel2 tell its handlers, who get their turns at it, that nobody has left, and then be busy. Whether
-        it told, and then told nothing more."""
+        """Have Mongrel2's only thread tell its handlers, who get their turns at it, that nobody has left, and then be
+        busy. Whether it told, and then told nothing more."""
         self._reply_to_nobody("", 0)
-        for _ in range(10):
-            self._occupy()
+        for _ in range(self.BUSY):
+            self._reply_to_nobody("ctl", {"cancel": 1, "": [0] * 100})  # 2 milliseconds of work
         heard = [0]
         while time.monotonic() < deadline and not self._has_lost_pull():
             messages = self._read_ahead()
@@ -3925,8 +3928,7 @@ class _Life(_Clients):
         return False
 
     def _read_ahead(self) -> list[bytes]:
-        """What comes within QUIET, in which Mongrel2 is kept busy; it goes to `left` too."""
-        self._occupy()
+        """What comes within QUIET; it goes to `left` too."""
         messages: list[bytes] = []
         if self.pull.poll(self.QUIET):
             with contextlib.suppress(zmq.Again):
@@ -3934,10 +3936,6 @@ class _Life(_Clients):
                     messages.append(self.pull.recv(zmq.NOBLOCK))
         cast("deque[bytes]", self.left).extend(messages)
         return messages
-
-    def _occupy(self) -> None:
-        """Give Mongrel2's only thread 2 ms of work, in which it sends nothing."""
-        self._reply_to_nobody("ctl", {"cancel": 1, "": [0] * 100})
 
     def _reply_to_nobody(self, name: str, arguments: Any) -> None:
         sender = min(self.prefixes, default=b"") or b"0"
