@@ -348,7 +348,7 @@ MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
 MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
 MAX_PART_HEAD = 8 << 10
 SPOOLED = 512 << 10  # bytes of a file that are held in memory before it goes to a temporary one
-_PIECE = 1 << 16
+_ESCAPES = re.compile(rb"[^%]*(?:%[^%]*){,1000}")  # bytes with at most a thousand of them, none cut
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _PARAMETERS = re.compile(rf'(?:;[ \t]*(?:{_TOKEN.pattern}=(?:{_QUOTED}|[^\s;"]*)[ \t]*)?)*')
 _PARAMETER = re.compile(rf'({_TOKEN.pattern})=({_QUOTED}|[^\s;"]*)')
@@ -377,8 +377,14 @@ class UploadedFile(io.BufferedReader):
 
     name: str = ""  # of the field, not of the temporary file
 
-    def __init__(self, name: str, filename: str, content_type: str, file: Any) -> None:
-        self.size: int = file.seek(0, io.SEEK_END)
+    def __init__(self, name: str, filename: str, content_type: str, pieces: Iterable[bytes]) -> None:
+        file: Any = io.BytesIO()
+        for piece in pieces:
+            file.write(piece)
+            if type(file) is io.BytesIO and file.tell() > SPOOLED:
+                spooled, file = file, tempfile.TemporaryFile()  # noqa: SIM115 (it goes with the request)
+                file.write(spooled.getbuffer())
+        self.size: int = file.tell()
         file.seek(0)
         super().__init__(file)
         self.name, self.filename, self.content_type = name, filename, content_type
@@ -392,60 +398,11 @@ class UploadedFile(io.BufferedReader):
                 if in_coroutines():
                     eventlet.sleep(0)
 
-    def __repr__(self) -> str:
-        return f"<UploadedFile {self.filename!r}, {self.size} bytes>"
+
+PartHead = tuple[str, Union[str, None], str]
 
 
-class MultipartReader:
-    """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1): ask for the `next_part`, then for each
-    `next_piece` of it, to the end. `read(size)` gives the body. HTTPError 400 where it is malformed."""
-
-    def __init__(self, read: Callable[[int], bytes], boundary: bytes) -> None:
-        self._read, self._delimiter = read, b"\r\n--" + boundary
-        self._buffer, self._at = b"\r\n", 0  # so that the first boundary begins a line too
-        self._in_part = True  # the preamble, which nobody reads
-
-    def _read_more(self) -> None:
-        data = self._read(4 * _PIECE)
-        if not data:
-            abort(400, "the form ended before its last boundary")
-        self._buffer, self._at = self._buffer[self._at :] + data, 0
-
-    def next_piece(self) -> bytes:
-        """The next bytes of the part; b"" at its end."""
-        while self._in_part:
-            buffer, start = self._buffer, self._at
-            end = buffer.find(self._delimiter, start)
-            if end >= 0:
-                self._at, self._in_part = end + len(self._delimiter), False
-                return buffer[start:end]
-            end = len(buffer) - len(self._delimiter) + 1  # behind it may stand the beginning of a boundary
-            if end > start:
-                self._at = end
-                return buffer[start:end]
-            self._read_more()
-        return b""
-
-    def next_part(self) -> tuple[str, str | None, str] | None:
-        """The name of the next part, its filename (None for a field) and its content type; None after the last."""
-        while self.next_piece():
-            pass
-        while not self._buffer.startswith(b"--", self._at):
-            end = self._buffer.find(b"\r\n\r\n", self._at, self._at + MAX_PART_HEAD)
-            if end >= 0:
-                head, self._at, self._in_part = self._buffer[self._at : end + 2], end + 2, True
-                while len(self._buffer) - self._at < len(self._delimiter):
-                    self._read_more()
-                if not self._buffer.startswith(self._delimiter, self._at):  # an empty part may end with its head
-                    self._at += 2
-                return parse_part_head(head)
-            if len(self._buffer) - self._at >= MAX_PART_HEAD:
-                abort(400, f"the head of a part is over the limit of {MAX_PART_HEAD} bytes")
-            self._read_more()
-        return None
-
-
-def parse_part_head(head: bytes) -> tuple[str, str | None, str]:
+def parse_part_head(head: bytes) -> PartHead:
     """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
     anything else. `filename*`, which is not for forms (RFC 7578, 4.2), is taken where it stands alone."""
     text = head.decode("utf-8", "replace")
@@ -466,11 +423,54 @@ def parse_part_head(head: bytes) -> tuple[str, str | None, str]:
         if filename is not None or charset.lower() != "utf-8":
             abort(400, "a part of a form has one filename, in UTF-8")
         filename = unquote(encoded.partition("'")[2])
-    if filename is not None:
-        filename = CONTROLS.sub("", re.split(r"[/\\]", filename)[-1])
-        filename = "" if filename in (".", "..") else filename
-    default = "text/plain" if filename is None else "application/octet-stream"
-    return parameters["name"], filename, fields.get("content-type") or default
+    if filename is None:
+        return parameters["name"], None, fields.get("content-type") or "text/plain"
+    filename = CONTROLS.sub("", re.split(r"[/\\]", filename)[-1])
+    content_type = fields.get("content-type") or "application/octet-stream"
+    return parameters["name"], "" if filename in (".", "..") else filename, content_type
+
+
+def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[PartHead, Iterator[bytes]]]:
+    """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1), which `read(size)` gives: of each its head and
+    the pieces of its content, which are gone once the next is asked for. HTTPError 400 where it is malformed."""
+    delimiter = b"\r\n--" + boundary
+    buffer, at = b"\r\n", 0  # so that the first boundary begins a line too
+
+    def read_more() -> None:
+        nonlocal buffer, at
+        data = read(1 << 18)
+        if not data:
+            abort(400, "the form ended before its last boundary")
+        buffer, at = buffer[at:] + data, 0
+
+    def until_boundary() -> Iterator[bytes]:
+        nonlocal at
+        while (end := buffer.find(delimiter, at)) < 0:
+            start, at = at, max(at, len(buffer) - len(delimiter) + 1)  # behind it may stand the beginning of a boundary
+            if at > start:
+                yield buffer[start:at]
+            read_more()
+        start, at = at, end + len(delimiter)
+        if end > start:
+            yield buffer[start:end]
+
+    pieces = until_boundary()  # of the preamble, which nobody reads
+    while True:
+        for _ in pieces:
+            pass
+        while (end := buffer.find(b"\r\n\r\n", at, at + MAX_PART_HEAD)) < 0 and not buffer.startswith(b"--", at):
+            if len(buffer) - at >= MAX_PART_HEAD:
+                abort(400, f"the head of a part is over the limit of {MAX_PART_HEAD} bytes")
+            read_more()
+        if buffer.startswith(b"--", at):
+            return
+        head, at = buffer[at : end + 2], end + 2
+        while len(buffer) - at < len(delimiter):
+            read_more()
+        if not buffer.startswith(delimiter, at):  # an empty part may end with its head
+            at += 2
+        pieces = until_boundary()
+        yield parse_part_head(head), pieces
 
 
 Form = tuple[MultiDict[str], MultiDict[UploadedFile]]
@@ -480,48 +480,30 @@ def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
     """The fields and files of a multipart/form-data body. HTTPError 400 where it is malformed, 413 over the limits."""
     if not _BOUNDARY.fullmatch(boundary):
         abort(400, "a multipart form needs a boundary of 1 to 70 characters")
-    reader = MultipartReader(read, boundary.encode())
     fields: list[tuple[str, str]] = []
     files: list[tuple[str, UploadedFile]] = []
     room = MAX_FORM_TEXT
-    while (part := reader.next_part()) is not None:
-        name, filename, content_type = part
-        if filename is not None:
-            files.append((name, UploadedFile(name, filename, content_type, _read_file(reader))))
-        else:
+    for (name, filename, content_type), pieces in read_parts(read, boundary.encode()):
+        if filename is None:
             octets = bytearray()
-            while piece := reader.next_piece():
+            for piece in pieces:
                 octets += piece
-                room -= len(piece)
-                if room < 0:
+                if len(octets) > room:
                     abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
+            room -= len(octets)
             fields.append((name, octets.decode("utf-8", "replace")))
+        else:
+            files.append((name, UploadedFile(name, filename, content_type, pieces)))
         if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
             abort(413, f"a form has at most {MAX_FORM_FIELDS} fields and {MAX_FORM_FILES} files")
     # A field for which no file was chosen comes as a file without name and content.
     return MultiDict(fields), MultiDict(field for field in files if field[1].filename or field[1].size)
 
 
-def _read_file(reader: MultipartReader) -> Any:
-    file: Any = io.BytesIO()
-    while piece := reader.next_piece():
-        file.write(piece)
-        if type(file) is io.BytesIO and file.tell() > SPOOLED:
-            spooled, file = file, tempfile.TemporaryFile()  # noqa: SIM115 (it goes with the request)
-            file.write(spooled.getbuffer())
-    return file
-
-
-def _unquote_field(octets: bytes) -> str:
+def _unquote_plus(octets: bytes) -> str:
     octets = octets.replace(b"+", b" ")
-    unquoted, start = bytearray(), 0
-    while start < len(octets):  # in pieces that cut no escape, for it takes urllib a hundred times its size
-        end = start + _PIECE
-        escape = octets.rfind(b"%", end - 2, end)
-        end = escape if escape >= 0 else end
-        unquoted += unquote_to_bytes(octets[start:end])
-        start = end
-    return unquoted.decode("utf-8", "replace")
+    pieces = [octets] if len(octets) < 1 << 16 else _ESCAPES.findall(octets)  # it takes urllib 100 times their size
+    return b"".join(map(unquote_to_bytes, pieces)).decode("utf-8", "replace")
 
 
 def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[str]:
@@ -529,7 +511,7 @@ def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[s
     if octets.count(b"&") >= MAX_FORM_FIELDS:
         abort(status, f"there are more than {MAX_FORM_FIELDS} fields{place}")
     pairs = [field.partition(b"=") for field in octets.split(b"&") if field]
-    return MultiDict([(_unquote_field(name), _unquote_field(value)) for name, _, value in pairs])
+    return MultiDict([(_unquote_plus(name), _unquote_plus(value)) for name, _, value in pairs])
 
 
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
