@@ -80,7 +80,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, Union, cast
-from urllib.parse import quote, unquote, unquote_to_bytes, urlencode, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlencode
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
@@ -166,11 +166,11 @@ def abort(status: int, message: str | None = None, headers: Mapping[str, str] | 
 
 
 class _Named(Mapping[str, T]):
-    """What the mappings of a request have in common: names, and what is kept for each."""
+    """What the mappings of requests and answers have in common: names, and what is kept for each."""
 
     __slots__ = ("_kept",)
 
-    def __init__(self, kept: Mapping[str, Any]) -> None:
+    def __init__(self, kept: dict[str, Any]) -> None:
         self._kept = kept
 
     def __iter__(self) -> Iterator[str]:
@@ -520,6 +520,10 @@ _UNLIMITED = 1 << 62  # for a route that leaves the limit to the application beh
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
+class HandlerTimeout(BaseException):
+    """A handler took longer than its route or application says. No `except Exception` of its own holds it back."""
+
+
 class Request:
     """What a client asked. A door fills in the first line; the application the second; the rest follows from them.
 
@@ -545,7 +549,9 @@ class Request:
     peer_addr: str | lazy[str] = ""  # who connected
     peer_scheme: str | lazy[str] = "http"  # and how
     is_private = False  # the answer depends on a signed cookie
+    has_coroutine = False  # of its own: it came by a door of ours
     coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
+    has_left = False  # the door was told so of the client, once
     is_cancelled = False  # it did
     is_endless = False  # a stream of events, which has no end of its own
     _session: Session | None = None
@@ -738,10 +744,23 @@ class Request:
         self.__dict__.pop("arguments", None)
         return before
 
-    def limited(self, seconds: float | None, cancel: bool) -> contextlib.AbstractContextManager[Any]:
-        """Within it, HandlerTimeout is raised after so many seconds and, if `cancel`, GreenletExit when the client
-        leaves: where requests have coroutines, which WSGI servers do not give them."""
-        return contextlib.nullcontext()
+    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """What this call returns. HandlerTimeout is raised in it after so many seconds and, if `cancel`, GreenletExit
+        when the client leaves: where the request has a coroutine."""
+        if not self.has_coroutine:
+            return call(*arguments, **named)
+        current = greenlet.getcurrent()
+        timer = seconds and eventlet.hubs.get_hub().schedule_call_global(seconds, current.throw, HandlerTimeout)
+        self.coroutine = current if cancel else None
+        try:
+            if cancel and self.has_left:
+                self.is_cancelled = True
+                raise greenlet.GreenletExit
+            return call(*arguments, **named)
+        finally:
+            self.coroutine = None
+            if timer:
+                timer.cancel()
 
     def end_coroutine(self) -> None:
         """The client has left: end what works for it alone. To be called in eventlet's hub."""
@@ -752,31 +771,6 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
-
-
-class HandlerTimeout(BaseException):
-    """A handler took longer than its route or application says. No `except Exception` of its own holds it back."""
-
-
-class CoroutineRequest(Request):
-    """A request of a door of ours, which has a coroutine for it."""
-
-    has_left = False  # its door was told so of the client, once
-
-    @contextlib.contextmanager
-    def limited(self, seconds: float | None, cancel: bool) -> Iterator[None]:
-        current = greenlet.getcurrent()
-        timer = seconds and eventlet.hubs.get_hub().schedule_call_global(seconds, current.throw, HandlerTimeout)
-        self.coroutine = current if cancel else None
-        try:
-            if cancel and self.has_left:
-                self.is_cancelled = True
-                raise greenlet.GreenletExit
-            yield
-        finally:
-            self.coroutine = None
-            if timer:
-                timer.cancel()
 
 
 # ---- Response --------------------------------------------------------------------------------------------------------
@@ -803,15 +797,15 @@ def status_line(status: int) -> str:
 HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
 
 
-class ResponseHeaders(MutableMapping[str, str]):
+class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     """The header fields of an answer: names in any case, sent as they were written; `add` repeats one. ValueError for a
     name that is no token, a value with CR, LF, NUL or anything that is not Latin-1 (RFC 9110, 5.5), and for the fields
     of the connection itself, such as Transfer-Encoding."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ()
 
     def __init__(self, fields: HeaderFields = ()) -> None:
-        self._fields: dict[str, list[tuple[str, str]]] = {}
+        super().__init__({})
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
 
@@ -825,29 +819,26 @@ class ResponseHeaders(MutableMapping[str, str]):
             raise ValueError(f"a Content-Length is digits, not {text!r}")
         if key in _HOP_BY_HOP:
             raise ValueError(f"the header {name} is the server's to send")
-        self._fields[key] = [(name, text)]
+        self._kept[key] = [(name, text)]
 
     def add(self, name: str, value: str | int) -> None:
         """Send one more field of this name; but there is one Content-Length."""
-        before = self._fields.get(name.lower(), [])
+        before = self._kept.get(name.lower(), [])
         self[name] = value
         if before and name.lower() != "content-length":
-            self._fields[name.lower()][:0] = before
+            self._kept[name.lower()][:0] = before
 
     def __getitem__(self, name: str) -> str:
-        return ", ".join(value for _, value in self._fields[name.lower()])
+        return ", ".join(value for _, value in self._kept[name.lower()])
 
     def __delitem__(self, name: str) -> None:
-        del self._fields[name.lower()]
+        del self._kept[name.lower()]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._fields
+        return isinstance(name, str) and name.lower() in self._kept
 
     def __iter__(self) -> Iterator[str]:
-        return (fields[0][0] for fields in self._fields.values())
-
-    def __len__(self) -> int:
-        return len(self._fields)
+        return (fields[0][0] for fields in self._kept.values())
 
     def vary(self, name: str) -> None:
         """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
@@ -858,14 +849,11 @@ class ResponseHeaders(MutableMapping[str, str]):
     def merge(self, fields: HeaderFields) -> None:
         """Take over these fields, repeated ones too, in place of what has their names."""
         other = fields if isinstance(fields, ResponseHeaders) else ResponseHeaders(fields)
-        self._fields.update({name: [*pairs] for name, pairs in other._fields.items()})
+        self._kept.update({name: [*pairs] for name, pairs in other._kept.items()})
 
     def pairs(self) -> list[tuple[str, str]]:
         """Every field as (name, value), repeated ones too."""
-        return [pair for fields in self._fields.values() for pair in fields]
-
-    def __repr__(self) -> str:
-        return f"ResponseHeaders({self.pairs()!r})"
+        return [pair for fields in self._kept.values() for pair in fields]
 
 
 class Pieces:
@@ -873,27 +861,24 @@ class Pieces:
     iterator that fails before it has given anything is an ordinary error."""
 
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
-        self._iterator, self._pieces = iterator, self._encoded(iterator)
+        self._iterator, self._first = iterator, b""
         try:
-            self._first = next(self._pieces, b"")
+            self._first = next(self, b"")
         except BaseException:
             self.close()
             raise
-
-    @staticmethod
-    def _encoded(iterator: Iterator[str | bytes]) -> Iterator[bytes]:
-        for piece in iterator:
-            if not isinstance(piece, (str, bytes)):
-                raise TypeError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}")
-            if piece:
-                yield piece.encode() if isinstance(piece, str) else piece
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        piece, self._first = self._first or next(self._pieces), b""
-        return piece
+        piece: str | bytes
+        piece, self._first = self._first, b""
+        while not piece:
+            piece = next(self._iterator)
+            if not isinstance(piece, (str, bytes)):
+                raise TypeError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}")
+        return piece.encode() if isinstance(piece, str) else piece
 
     def close(self) -> None:
         """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
@@ -916,29 +901,17 @@ def _quote_cookie(value: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
-class _Cookie(NamedTuple):
-    """A cookie to set. Whether it goes over https alone, and with which secret it is signed, the request decides."""
-
-    name: str
-    value: str
-    attributes: str
-    secure: bool | None
-    signed: bool
-
-    def sign(self, request: Request) -> _Cookie:
-        if not self.signed:
-            return self
-        return self._replace(value=sign(self.value, request.app.secret, self.name), signed=False)
-
-    def header(self, request: Request) -> str:
-        value = _quote_cookie(self.sign(request).value)
-        if len(self.name) + len(value) > 4096:  # RFC 6265bis, 5.7: browsers drop it
-            raise ValueError(f"the cookie {self.name!r} is over 4,096 bytes, which no browser keeps")
-        secure = request.scheme == "https" if self.secure is None else self.secure
-        return f"{self.name}={value}{self.attributes}{'; Secure' if secure else ''}"
+def _cookie_field(name: str, value: str, attributes: str, secure: bool | None, signed: bool, request: Request) -> str:
+    """What Set-Cookie says. The request decides whether it goes over https alone, and which secret signs it."""
+    sent = sign(value, request.app.secret, name) if signed else value
+    if len(name) + len(sent) > 4096:  # RFC 6265bis, 5.7: browsers drop it
+        raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
+    is_secure = request.scheme == "https" if secure is None else secure
+    return f"{name}={sent}{attributes}{'; Secure' if is_secure else ''}"
 
 
-_NO_COOKIES: dict[tuple[str, str, str | None], _Cookie] = {}  # never changed: setting a cookie makes another
+Cookies = dict[tuple[str, str, Union[str, None]], Callable[[Request], str]]  # by name, path and domain
+_NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another
 
 
 class Response:
@@ -1013,8 +986,7 @@ class Response:
             if secure is False or (is_host and (domain or path != "/")):
                 raise ValueError(f"a cookie like {name!r} is for https alone{', the path / and no domain' * is_host}")
             secure = True
-        if not signed:
-            _quote_cookie(value)  # which finds what cannot be sent
+        value = value if signed else _quote_cookie(value)
         attributes = "" if max_age is None else f"; Max-Age={int(max_age)}"
         if max_age is not None and max_age <= 0:
             attributes += "; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
@@ -1023,7 +995,8 @@ class Response:
                 raise ValueError(f"not a {attribute} for a cookie: {text!r}")
             attributes += f"; {attribute}={text}" if text or attribute == "Path" else ""
         attributes += ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else "")
-        self._cookies = {**self._cookies, (name, path, domain): _Cookie(name, value, attributes, secure, signed)}
+        field = functools.partial(_cookie_field, name, value, attributes, secure, signed)
+        self._cookies = {**self._cookies, (name, path, domain): field}
 
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie that was set with this path and domain."""
@@ -1037,10 +1010,11 @@ class Response:
 
     def signed(self, request: Request) -> Response:
         """This answer, its cookies signed with the secret of the application in which the request stands."""
-        if not any(cookie.signed for cookie in self._cookies.values()):
+        if not self._cookies:
             return self
         twin = self.copy()
-        twin._cookies = {key: cookie.sign(request) for key, cookie in self._cookies.items()}
+        fields = [(key, field(request)) for key, field in self._cookies.items()]
+        twin._cookies = {key: lambda _, text=text: text for key, text in fields}  # type: ignore[misc]
         return twin
 
     def keep_private(self) -> None:
@@ -1055,7 +1029,7 @@ class Response:
         self._cookies = {**self._cookies, **other._cookies}
 
     def _cookie_fields(self, request: Request) -> list[tuple[str, str]]:
-        return [("Set-Cookie", cookie.header(request)) for cookie in self._cookies.values()]
+        return [("Set-Cookie", field(request)) for field in self._cookies.values()]
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
@@ -1090,15 +1064,12 @@ def redirect(target: str, status: int = 303) -> Response:
 def safe_target(request: Request, url: str) -> bool:
     """Whether an address that a user sent stays on this site: a path that begins with one `/`, or an address with the
     scheme and host of the request. Browsers take `\\` for `/` and skip control characters, so neither may be in it."""
-    if not url or "\\" in url or url != url.strip() or CONTROLS.search(url):
+    if "\\" in url or url != url.strip() or CONTROLS.search(url):
         return False
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    if parts.scheme or parts.netloc:
-        return bool(parts.netloc) and (parts.scheme, parts.netloc.lower()) == (request.scheme, request.host.lower())
-    return url.startswith("/") and not url.startswith("//")
+    if url.startswith("/"):
+        return not url.startswith("//")
+    site = f"{request.scheme}://{request.host}".lower()
+    return request.host != "" and url[: len(site)].lower() == site and url[len(site) :][:1] in ("", "/", "?", "#")
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
@@ -1181,10 +1152,8 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
     match = _RANGE.fullmatch(text)
     if match is None or (match[2] and int(match[1]) > int(match[2])):
         return None
-    if match[3] is not None:
-        start, end = max(0, size - int(match[3])), size
-    else:
-        start, end = int(match[1]), min(size, int(match[2]) + 1 if match[2] else size)
+    start = int(match[1]) if match[1] else max(0, size - int(match[3]))
+    end = min(size, int(match[2]) + 1) if match[2] else size
     if start >= end:
         raise HTTPError(416, "the file has no such bytes", {"Content-Range": f"bytes */{size}"})
     return start, end
@@ -1395,9 +1364,10 @@ def _as_latin1(value: Any) -> Any:
 _BODY_FIELDS = frozenset(["content-length", "transfer-encoding", "x-mongrel2-upload-start", "x-mongrel2-upload-done"])
 
 
-class Mongrel2Request(CoroutineRequest):
+class Mongrel2Request(Request):
     """A request that came as a message of Mongrel2, or a message about a connection (`is_message`)."""
 
+    has_coroutine = True
     sender: str
     conn_id: str
     life: _Life | None = None  # the pair of sockets it came from, where a connection received it
@@ -1640,9 +1610,10 @@ _remembered_line = functools.lru_cache(maxsize=1024)(parse_request_line)
 _remembered_fields = functools.lru_cache(maxsize=1024)(parse_fields)
 
 
-class HTTPRequest(CoroutineRequest):
+class HTTPRequest(Request):
     """A request that came to the embedded server."""
 
+    has_coroutine = True
     client: _HTTPClient
     done: Signal | None = None  # its connection waits for this, where there was no room in the pool
     headers: Headers
@@ -2685,8 +2656,7 @@ class Brubeck:
 
         def limited(request: Request, *arguments: Any, **named: Any) -> Any:
             try:
-                with request.limited(timeout, cancel):
-                    return call(request, *arguments, **named)
+                return request.limited(timeout, cancel, call, request, *arguments, **named)
             except HandlerTimeout:
                 logger.warning("%s took over %s seconds on %s %r", handler, timeout, request.method, request.path)
                 raise HTTPError(503, "this took too long", {"Retry-After": "1"}) from None
@@ -2842,8 +2812,8 @@ class Brubeck:
                 return Response(value)
             if type(value) in _WHOLE:
                 return to_response(value, self.json_dumps)
-            with request.limited(None, True):  # the first piece of a stream may take its time
-                return to_response(value, self.json_dumps)
+            # The first piece of a stream may take its time.
+            return request.limited(None, True, to_response, value, self.json_dumps)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
