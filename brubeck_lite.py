@@ -117,19 +117,13 @@ if TYPE_CHECKING:
 else:
     eventlet, greenlet, zmq = _Late("eventlet"), _Late("greenlet"), _Late("zmq")
 
-    class lazy:
-        """An attribute that is worked out when first read. (cached_property takes a lock until Python 3.12.)"""
+    class lazy(functools.cached_property):
+        """An attribute that is worked out when first read, without the lock that Python before 3.12 takes for it."""
 
-        def __init__(self, compute):
-            self.compute, self.__doc__ = compute, compute.__doc__
-
-        def __set_name__(self, owner, name):
-            self.name = name
-
-        def __get__(self, instance, owner):
+        def __get__(self, instance, owner=None):
             if instance is None:
                 return self
-            value = instance.__dict__[self.name] = self.compute(instance)
+            value = instance.__dict__[self.attrname] = self.func(instance)
             return value
 
 
@@ -168,8 +162,6 @@ def abort(status: int, message: str | None = None, headers: Mapping[str, str] | 
 class _Named(Mapping[str, T]):
     """What the mappings of requests and answers have in common: names, and what is kept for each."""
 
-    __slots__ = ("_kept",)
-
     def __init__(self, kept: dict[str, Any]) -> None:
         self._kept = kept
 
@@ -186,16 +178,12 @@ class _Named(Mapping[str, T]):
 class Headers(_Named[str]):
     """The header fields of a request by name, in any case. A field that came more than once is joined with ", "."""
 
-    __slots__ = ()
-
     def __getitem__(self, name: str) -> str:
         return str(self._kept[name.lower()])
 
 
 class MultiDict(_Named[T]):
     """Names and values where a name may come more than once: `[name]` is the first value, `getall(name)` the list."""
-
-    __slots__ = ()
 
     def __init__(self, pairs: Iterable[tuple[str, T]] = ()) -> None:
         lists: dict[str, list[T]] = {}
@@ -276,14 +264,8 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
-class Session(dict[str, Any]):
-    """What a signed cookie holds: `kept` is its text, by which a change of any depth is seen."""
-
-    COOKIE, MAX_AGE = "session", 14 * 24 * 3600  # seconds
-
-    def __init__(self, kept: str | None) -> None:
-        self.kept = kept or "{}"
-        super().__init__(json.loads(self.kept))
+Session = tuple[str, dict[str, Any]]  # the text of its cookie, by which a change of any depth is seen; what it holds
+SESSION_COOKIE, SESSION_MAX_AGE = "session", 14 * 24 * 3600  # seconds
 
 
 def body_too_large(limit: int) -> HTTPError:
@@ -529,8 +511,6 @@ class Request:
 
     `method`, `path` (decoded, whole), `version` ("HTTP/1.1"), `query_string`, `headers`, `stream`
     `app`, `found`: `route` (None where none matched) and `arguments` (of the path, by name)
-    `query`, `cookies`, `scheme`, `host` (with port), `remote_addr`, `url`, `body`, `json`, `form`, `files`, `session`,
-    `current_user`, `state` (free attributes)
     `environ` (WSGI), `sender` and `conn_id` (Mongrel2): None where the door has none.
     """
 
@@ -658,12 +638,13 @@ class Request:
         return unsign(self.cookies.get(name, ""), self.app.secret, max_age, purpose=name)
 
     @property
-    def session(self) -> Session:
+    def session(self) -> dict[str, Any]:
         """What this client's signed cookie holds, as JSON: change it, and it is sent again, for two weeks. The client
         can read it, but not write it. RuntimeError where the application has no secret."""
         if self._session is None:
-            self._session = Session(self.get_signed_cookie(Session.COOKIE, Session.MAX_AGE))
-        return self._session
+            text = self.get_signed_cookie(SESSION_COOKIE, SESSION_MAX_AGE) or "{}"
+            self._session = text, json.loads(text)
+        return self._session[1]
 
     @lazy
     def current_user(self) -> Any:
@@ -802,8 +783,6 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     name that is no token, a value with CR, LF, NUL or anything that is not Latin-1 (RFC 9110, 5.5), and for the fields
     of the connection itself, such as Transfer-Encoding."""
 
-    __slots__ = ()
-
     def __init__(self, fields: HeaderFields = ()) -> None:
         super().__init__({})
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
@@ -910,7 +889,8 @@ def _cookie_field(name: str, value: str, attributes: str, secure: bool | None, s
     return f"{name}={sent}{attributes}{'; Secure' if is_secure else ''}"
 
 
-Cookies = dict[tuple[str, str, Union[str, None]], Callable[[Request], str]]  # by name, path and domain
+# What Set-Cookie says, or what says that for a request, by name, path and domain.
+Cookies = dict[tuple[str, str, Union[str, None]], Union[str, Callable[[Request], str]]]
 _NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another
 
 
@@ -1013,8 +993,7 @@ class Response:
         if not self._cookies:
             return self
         twin = self.copy()
-        fields = [(key, field(request)) for key, field in self._cookies.items()]
-        twin._cookies = {key: lambda _, text=text: text for key, text in fields}  # type: ignore[misc]
+        twin._cookies = {key: text for key, (_, text) in zip(self._cookies, self._cookie_fields(request), strict=True)}
         return twin
 
     def keep_private(self) -> None:
@@ -1029,7 +1008,8 @@ class Response:
         self._cookies = {**self._cookies, **other._cookies}
 
     def _cookie_fields(self, request: Request) -> list[tuple[str, str]]:
-        return [("Set-Cookie", field(request)) for field in self._cookies.values()]
+        cookies = self._cookies.values()
+        return [("Set-Cookie", cookie if isinstance(cookie, str) else cookie(request)) for cookie in cookies]
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
@@ -1075,14 +1055,12 @@ def safe_target(request: Request, url: str) -> bool:
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
     """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed. None:
     empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
-    if isinstance(value, (str, bytes)):
-        return Response(value)
+    if value is None or isinstance(value, (str, bytes)):
+        return Response(value or b"")
     if isinstance(value, Response):
         if not isinstance(value.body, (bytes, Pieces)):
             value.body = Pieces(value.body)
         return value
-    if value is None:
-        return Response()
     if isinstance(value, (dict, list)):
         return Response(json_dumps(value), content_type=JSON)
     if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
@@ -1114,12 +1092,12 @@ def http_date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-def parse_http_date(text: str) -> int | None:
-    """A date in any of the three formats of RFC 9110, 5.6.7 -> seconds since 1970; None for anything else."""
+def parse_http_date(text: str, default: int) -> int:
+    """A date in any of the three formats of RFC 9110, 5.6.7 -> seconds since 1970; the default for anything else."""
     try:
-        return timegm(parsedate_to_datetime(text[:64]).utctimetuple())
+        return timegm(parsedate_to_datetime(text[:64]).utctimetuple()) if text else default
     except (ValueError, TypeError, OverflowError, IndexError):
-        return None
+        return default
 
 
 def _names_etag(field: str, etag: str) -> bool:
@@ -1131,19 +1109,17 @@ def failed_precondition(request: Request, etag: str, modified: int) -> int | Non
     """The status, 304 or 412, with which a file is not sent, by the conditions of the request in their order (RFC
     9110, 13.2.2); None where it is. `etag` is a strong one; `modified`: seconds since 1970."""
     headers, is_read = request.headers, request.method in ("GET", "HEAD")
-    unmodified_since = parse_http_date(headers.get("if-unmodified-since", ""))
-    modified_since = parse_http_date(headers.get("if-modified-since", ""))
     if "if-match" in headers:
-        if not _names_etag(headers["if-match"], etag):
-            return 412
-    elif unmodified_since is not None and modified > unmodified_since:
+        is_same = _names_etag(headers["if-match"], etag)
+    else:
+        is_same = modified <= parse_http_date(headers.get("if-unmodified-since", ""), modified)
+    if not is_same:
         return 412
     if "if-none-match" in headers:
-        if _names_etag(headers["if-none-match"].replace("W/", ""), etag):  # which compares weakly
-            return 304 if is_read else 412
-    elif is_read and modified_since is not None and modified <= modified_since:
-        return 304
-    return None
+        is_known = _names_etag(headers["if-none-match"].replace("W/", ""), etag)  # which compares weakly
+    else:
+        is_known = is_read and modified <= parse_http_date(headers.get("if-modified-since", ""), modified - 1)
+    return (304 if is_read else 412) if is_known else None
 
 
 def parse_range(text: str, size: int) -> tuple[int, int] | None:
@@ -1238,14 +1214,12 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *,
         if span is not None:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         headers["Content-Length"] = str(end - start)
-        body: bytes | Iterator[bytes] = b""
+        wanted = 0 if request.method == "HEAD" else end - start
         file.seek(start)
-        if request.method != "HEAD" and end - start <= SMALL:
-            body = file.read(end - start)
-        elif request.method != "HEAD":
-            body = _file_pieces(file, end - start)
-            unless_streamed.pop_all()
-        return Response(body, 206 if span else 200, headers)
+        if wanted <= SMALL:
+            return Response(file.read(wanted), 206 if span else 200, headers)
+        unless_streamed.pop_all()
+        return Response(_file_pieces(file, wanted), 206 if span else 200, headers)
 
 
 # ---- Mongrel2 --------------------------------------------------------------------------------------------------------
@@ -2822,14 +2796,15 @@ class Brubeck:
     def _keep_session(self, request: Request, response: Response) -> Response:
         """A copy, for the handler may give the same answer to others: with the session, if that changed, and kept from
         shared caches."""
-        response, session = response.copy(), request._session
+        response = response.copy()
         response.keep_private()
+        kept, session = request._session or ("{}", {})
         try:
-            if session is not None and (text := dump_json(session)) != session.kept:
+            if (text := dump_json(session)) != kept:
                 if session:
-                    response.set_cookie(session.COOKIE, text, max_age=session.MAX_AGE, signed=True)
+                    response.set_cookie(SESSION_COOKIE, text, max_age=SESSION_MAX_AGE, signed=True)
                 else:
-                    response.delete_cookie(session.COOKIE)
+                    response.delete_cookie(SESSION_COOKIE)
         except (TypeError, ValueError) as error:  # what JSON cannot hold
             return self.answer_error(request, error)
         return response
