@@ -158,6 +158,18 @@ def abort(status: int, message: str | None = None, headers: Mapping[str, str] | 
 # In: what a door knows of a request. Out: attributes that handlers read, each worked out when first asked for.
 # Nothing here touches a socket; a body is read through the stream that the door supplies.
 
+Secrets = Union[str, Sequence[str], None]
+Session = tuple[str, dict[str, Any]]  # the text of its cookie, by which a change of any depth is seen; what it holds
+SESSION_COOKIE, SESSION_MAX_AGE = "session", 14 * 24 * 3600  # seconds
+CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
+_BAD_PATH = "the path is not UTF-8, or has a NUL in it"
+_IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
+_IN_QUERY = _IN_PATH + "?%"
+_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
+
 
 class _Named(Mapping[str, T]):
     """What the mappings of requests and answers have in common: names, and what is kept for each."""
@@ -199,11 +211,6 @@ class MultiDict(_Named[T]):
         return list(self._kept.get(name, ()))
 
 
-CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
-
-
 def parse_cookies(header: str) -> MultiDict[str]:
     """A Cookie header -> its cookies, in linear time. What has no name or holds control characters is left out (RFC
     6265, 5.4; quoted values as Python's http.cookies and werkzeug write them, UTF-8 inside)."""
@@ -217,9 +224,6 @@ def parse_cookies(header: str) -> MultiDict[str]:
             octets = _COOKIE_ESCAPE.sub(lambda escape: escape[2] or bytes([int(escape[1], 8)]), octets[1:-1])
         cookies.append((name, octets.decode("utf-8", "replace")))
     return MultiDict(cookies)
-
-
-Secrets = Union[str, Sequence[str], None]
 
 
 def _keys(secrets: Secrets) -> list[bytes]:
@@ -262,10 +266,6 @@ def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: s
 def dump_json(value: Any) -> str:
     """A dict or a list that a handler returned, as JSON. ValueError for NaN and the infinities, which JSON has not."""
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
-Session = tuple[str, dict[str, Any]]  # the text of its cookie, by which a change of any depth is seen; what it holds
-SESSION_COOKIE, SESSION_MAX_AGE = "session", 14 * 24 * 3600  # seconds
 
 
 def body_too_large(limit: int) -> HTTPError:
@@ -312,9 +312,6 @@ def parse_content_length(text: str) -> int:
     return int(text)
 
 
-_BAD_PATH = "the path is not UTF-8, or has a NUL in it"
-
-
 def decode_path(octets: bytes) -> str:
     """The octets of a path, percent-decoded already, as strict UTF-8 without NUL; HTTPError 400 for anything else."""
     try:
@@ -336,6 +333,8 @@ _PARAMETERS = re.compile(rf'(?:;[ \t]*(?:{_TOKEN.pattern}=(?:{_QUOTED}|[^\s;"]*)
 _PARAMETER = re.compile(rf'({_TOKEN.pattern})=({_QUOTED}|[^\s;"]*)')
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046, 5.1.1
 _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
+Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
 
 
 def parse_parameters(text: str) -> tuple[str, dict[str, str]]:
@@ -381,9 +380,6 @@ class UploadedFile(io.BufferedReader):
                     eventlet.sleep(0)
 
 
-PartHead = tuple[str, Union[str, None], str]
-
-
 def parse_part_head(head: bytes) -> PartHead:
     """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
     anything else. `filename*`, which is not for forms (RFC 7578, 4.2), is taken where it stands alone."""
@@ -425,18 +421,19 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
             abort(400, "the form ended before its last boundary")
         buffer, at = buffer[at:] + data, 0
 
-    def until_boundary() -> Iterator[bytes]:
+    def until_boundary(skipped: int) -> Iterator[bytes]:
         nonlocal at
         while (end := buffer.find(delimiter, at)) < 0:
-            start, at = at, max(at, len(buffer) - len(delimiter) + 1)  # behind it may stand the beginning of a boundary
-            if at > start:
-                yield buffer[start:at]
+            start, end = at + skipped, len(buffer) - len(delimiter) + 1  # behind it a boundary may begin
+            if end > start:
+                at, skipped = end, 0
+                yield buffer[start:end]
             read_more()
-        start, at = at, end + len(delimiter)
+        start, at = at + skipped, end + len(delimiter)
         if end > start:
             yield buffer[start:end]
 
-    pieces = until_boundary()  # of the preamble, which nobody reads
+    pieces = until_boundary(0)  # of the preamble, which nobody reads
     while True:
         for _ in pieces:
             pass
@@ -447,15 +444,8 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
         if buffer.startswith(b"--", at):
             return
         head, at = buffer[at : end + 2], end + 2
-        while len(buffer) - at < len(delimiter):
-            read_more()
-        if not buffer.startswith(delimiter, at):  # an empty part may end with its head
-            at += 2
-        pieces = until_boundary()
+        pieces = until_boundary(2)  # the empty line behind the head, which may begin a boundary itself
         yield parse_part_head(head), pieces
-
-
-Form = tuple[MultiDict[str], MultiDict[UploadedFile]]
 
 
 def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
@@ -494,12 +484,6 @@ def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[s
         abort(status, f"there are more than {MAX_FORM_FIELDS} fields{place}")
     pairs = [field.partition(b"=") for field in octets.split(b"&") if field]
     return MultiDict([(_unquote_plus(name), _unquote_plus(value)) for name, _, value in pairs])
-
-
-_IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
-_IN_QUERY = _IN_PATH + "?%"
-_UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
-_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class HandlerTimeout(BaseException):
@@ -585,8 +569,7 @@ class Request:
         try:
             return json.loads(self.body.decode(), parse_constant=int)  # int refuses NaN and Infinity
         except (ValueError, RecursionError) as error:
-            reason = "nested too deep" if isinstance(error, RecursionError) else "malformed"
-            raise HTTPError(400, f"the JSON is {reason}") from error
+            raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
 
     @lazy
     def query(self) -> MultiDict[str]:
@@ -758,6 +741,11 @@ class Request:
 # In: what a handler returned. Out: a Response; and of a Response, the header fields and the body for a door to send.
 # Whatever could break the wire raises an error where it is set.
 
+HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
+# What Set-Cookie says, or what says that for a request, by name, path and domain.
+Cookies = dict[tuple[str, str, Union[str, None]], Union[str, Callable[[Request], str]]]
+_NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another
+_COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 _BODILESS = frozenset([204, 304])
@@ -773,9 +761,6 @@ _HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "prox
 def status_line(status: int) -> str:
     """A status with its reason phrase, which RFC 9110 (15) calls optional but clients expect."""
     return _STATUS_LINES.get(status) or f"{status} Status"
-
-
-HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
 
 
 class ResponseHeaders(_Named[str], MutableMapping[str, str]):
@@ -867,9 +852,6 @@ class Pieces:
             logger.exception("the body of an answer failed to close")
 
 
-_COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
-
-
 def _quote_cookie(value: str) -> str:
     """A cookie's value as it is where RFC 6265 allows it, else quoted with octal escapes, as http.cookies does."""
     if _COOKIE_OCTETS.fullmatch(value):
@@ -887,11 +869,6 @@ def _cookie_field(name: str, value: str, attributes: str, secure: bool | None, s
         raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
     is_secure = request.scheme == "https" if secure is None else secure
     return f"{name}={sent}{attributes}{'; Secure' if is_secure else ''}"
-
-
-# What Set-Cookie says, or what says that for a request, by name, path and domain.
-Cookies = dict[tuple[str, str, Union[str, None]], Union[str, Callable[[Request], str]]]
-_NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another
 
 
 class Response:
