@@ -769,7 +769,7 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     of the connection itself, such as Transfer-Encoding."""
 
     def __init__(self, fields: HeaderFields = ()) -> None:
-        super().__init__({})
+        self._kept = {}
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
 
