@@ -20,7 +20,7 @@ from support import environment
 from urllib3.fields import RequestField
 from urllib3.filepost import encode_multipart_formdata
 
-from brubeck_lite import Brubeck, HTTPError, MultipartReader, Request, UploadedFile
+from brubeck_lite import Brubeck, HTTPError, Request, UploadedFile, read_parts
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=limit"
@@ -420,17 +420,13 @@ def test_a_multipart_body_without_a_proper_boundary_is_400(parameters: str) -> N
 Parts = list[tuple[str, str | None, str, bytes]]
 
 
-def read_parts(pieces: Iterable[bytes], boundary: bytes = b"limit") -> Parts | int:
-    """All that a MultipartReader finds in a body that comes in these pieces; the status where it refuses it."""
+def parts_of(pieces: Iterable[bytes], boundary: bytes = b"limit") -> Parts | int:
+    """All that is found in a body that comes in these pieces; the status where it is refused."""
     coming = iter(pieces)
-    reader = MultipartReader(lambda *size: next(coming, b""), boundary)
-    parts = []
     try:
-        while found := reader.next_part():
-            parts.append((*found, b"".join(iter(reader.next_piece, b""))))
+        return [(*head, b"".join(content)) for head, content in read_parts(lambda *size: next(coming, b""), boundary)]
     except HTTPError as error:
         return error.status
-    return parts
 
 
 def in_pieces(body: bytes, size: int) -> list[bytes]:
@@ -450,25 +446,25 @@ CUT = {
 def test_a_body_cut_anywhere_has_the_same_parts(name: str) -> None:
     body = CUT[name]
     boundary = b"----" if name == "of hyphens" else b"limit"
-    expected = read_parts([body], boundary)
+    expected = parts_of([body], boundary)
     assert isinstance(expected, list) and expected
     for place in range(1, len(body)):
-        assert read_parts([body[:place], body[place:]], boundary) == expected
+        assert parts_of([body[:place], body[place:]], boundary) == expected
     for size in range(1, 12):
-        assert read_parts(in_pieces(body, size), boundary) == expected
+        assert parts_of(in_pieces(body, size), boundary) == expected
 
 
 @pytest.mark.parametrize("unread", [0, 1])
 def test_pieces_that_nobody_reads_are_skipped(unread: int) -> None:
     body = whole(part("name=a", b"x" * 300_000), part("name=b; filename=c", "y"))
     coming = iter(in_pieces(body, 1000))
-    reader = MultipartReader(lambda *size: next(coming, b""), b"limit")
-    assert reader.next_part()
+    parts = read_parts(lambda *size: next(coming, b""), b"limit")
+    _, content = next(parts)
     for _ in range(unread):
-        assert reader.next_piece()
-    name, filename, _ = reader.next_part() or ("", "", "")
-    assert (name, filename, reader.next_piece(), reader.next_piece()) == ("b", "c", b"y", b"")
-    assert reader.next_part() is None
+        assert next(content)
+    (name, filename, _), content = next(parts)
+    assert (name, filename, list(content)) == ("b", "c", [b"y"])
+    assert next(parts, None) is None
 
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='"\\'), max_size=12)
@@ -493,7 +489,7 @@ def test_what_another_program_encoded_is_read_back(
         field.make_multipart()
         encoded.append(field)
     body, _ = encode_multipart_formdata(encoded, boundary)
-    found = read_parts(in_pieces(body, size), boundary.encode())
+    found = parts_of(in_pieces(body, size), boundary.encode())
     assert isinstance(found, list)
     assert [(name, filename, content) for name, filename, _, content in found] == [
         (name, filename and filename.rpartition("/")[2], content) for name, filename, content in fields
@@ -518,9 +514,9 @@ def test_a_damaged_body_is_read_or_refused_the_same_however_it_comes(
 ) -> None:
     for place, removed, inserted in changes:
         body = body[:place] + inserted + body[place + removed :]
-    at_once = read_parts([body])
+    at_once = parts_of([body])
     assert isinstance(at_once, list) or at_once == 400
-    assert read_parts(in_pieces(body, size)) == at_once
+    assert parts_of(in_pieces(body, size)) == at_once
 
 
 # Limits

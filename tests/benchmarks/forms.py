@@ -17,7 +17,7 @@ from typing import Any
 import bottle
 from werkzeug.formparser import parse_form_data
 
-from brubeck_lite import Brubeck, MultipartReader, WSGIRequest
+from brubeck_lite import Brubeck, WSGIRequest, read_parts
 
 Parsed = tuple[dict[str, str], Any]  # the fields, and the file `upload` or None
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW0"
@@ -44,9 +44,8 @@ def by_bottle(environ: dict[str, Any]) -> Parsed:
 
 def by_reader(environ: dict[str, Any]) -> Parsed:
     """Our reader alone, which keeps nothing."""
-    reader = MultipartReader(environ["wsgi.input"].read, BOUNDARY.encode())
-    while reader.next_part():
-        while reader.next_piece():
+    for _, pieces in read_parts(environ["wsgi.input"].read, BOUNDARY.encode()):
+        for _ in pieces:
             pass
     return {}, None
 
