@@ -1308,58 +1308,55 @@ _INTEGER = re.compile(rb"-?[0-9]{1,1000}")
 _FLOAT = re.compile(rb"-?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?(?:e[+-]?[0-9]{1,3})?|inf|nan)")
 
 
-def _split_netstring(data: bytes, offset: int = 0) -> tuple[bytes, bytes, int]:
-    """The `len:bytes` at `offset` -> bytes, the character that ends it, the offset behind that."""
+def _read_tnetstring(data: bytes, offset: int = 0, depth: int = 0) -> tuple[Any, int]:
+    """The tnetstring at `offset` -> its value, and the offset behind it."""
     length = _LENGTH.match(data, offset)
     if length is None:
         raise ProtocolError("a netstring begins with its length")
-    end = length.end() + int(length[1])
+    start, end = length.end(), length.end() + int(length[1])
     if len(data) <= end:
         raise ProtocolError("a netstring is longer than what holds it")
-    return data[length.end() : end], data[end : end + 1], end + 1
-
-
-def parse_netstring(data: bytes) -> tuple[bytes, bytes]:
-    """`len:bytes,` and more -> (bytes, what follows); ProtocolError if there is no netstring at the beginning."""
-    value, end, offset = _split_netstring(data)
-    if end != b",":
-        raise ProtocolError("a netstring ends with a comma")
-    return value, data[offset:]
-
-
-def format_netstring(value: bytes) -> bytes:
-    """bytes -> `len:bytes,`"""
-    return b"%d:%b," % (len(value), value)
+    value, kind, offset = data[start:end], data[end : end + 1], end + 1
+    if kind == b",":
+        return value, offset
+    if kind == b"#" and _INTEGER.fullmatch(value):
+        return int(value), offset
+    if kind == b"^" and _FLOAT.fullmatch(value):
+        return float(value), offset
+    if kind == b"!" and value in (b"true", b"false"):
+        return value == b"true", offset
+    if kind == b"~" and not value:
+        return None, offset
+    if kind in (b"]", b"}") and depth < _MAX_DEPTH:
+        items, at = [], 0
+        while at < len(value):
+            item, at = _read_tnetstring(value, at, depth + 1)
+            items.append(item)
+        if kind == b"]":
+            return items, offset
+        if len(items) % 2 == 0 and all(isinstance(key, bytes) for key in items[::2]):
+            return dict(zip(items[::2], items[1::2], strict=True)), offset
+    raise ProtocolError("not a tnetstring")
 
 
 def parse_tnetstring(data: bytes) -> tuple[Any, bytes]:
     """A tnetstring and more -> (value, what follows); ProtocolError for anything else. `,` bytes, `#` int, `^` float,
     `!` bool, `~` None, `]` list, `}` dict with bytes for keys, nested at most 50 deep."""
-    value, end, offset = _split_netstring(data)
-    return _tnetstring_value(value, end, 0), data[offset:]
+    value, offset = _read_tnetstring(data)
+    return value, data[offset:]
 
 
-def _tnetstring_value(value: bytes, end: bytes, depth: int) -> Any:
-    if end == b",":
-        return value
-    if end == b"#" and _INTEGER.fullmatch(value):
-        return int(value)
-    if end == b"^" and _FLOAT.fullmatch(value):
-        return float(value)
-    if end == b"!" and value in (b"true", b"false"):
-        return value == b"true"
-    if end == b"~" and not value:
-        return None
-    if end in (b"]", b"}") and depth < _MAX_DEPTH:
-        items, offset = [], 0
-        while offset < len(value):
-            item, item_end, offset = _split_netstring(value, offset)
-            items.append(_tnetstring_value(item, item_end, depth + 1))
-        if end == b"]":
-            return items
-        if len(items) % 2 == 0 and all(isinstance(key, bytes) for key in items[::2]):
-            return dict(zip(items[::2], items[1::2], strict=True))
-    raise ProtocolError("not a tnetstring")
+def parse_netstring(data: bytes) -> tuple[bytes, bytes]:
+    """`len:bytes,` and more -> (bytes, what follows); ProtocolError if there is no netstring at the beginning."""
+    value, rest = parse_tnetstring(data)
+    if not isinstance(value, bytes):
+        raise ProtocolError("a netstring ends with a comma")
+    return value, rest
+
+
+def format_netstring(value: bytes) -> bytes:
+    """bytes -> `len:bytes,`"""
+    return b"%d:%b," % (len(value), value)
 
 
 def format_tnetstring(value: Any) -> bytes:
@@ -1386,33 +1383,24 @@ _decode_json = json.JSONDecoder(strict=False).raw_decode
 _HEADER_TYPES = frozenset([str, list])
 
 
-def _mongrel2_fields(data: bytes, end: bytes) -> dict[str, Any]:
-    """The headers of a message, JSON or the inside of a tnetstring dictionary -> by name a str, or a list of them."""
-    if end == b"}":
-        fields = {_as_latin1(name): _as_latin1(text) for name, text in _tnetstring_value(data, end, 0).items()}
-    elif end == b",":
-        try:
-            fields, length = _decode_json(data.decode("latin-1"))
-        except (ValueError, RecursionError) as error:
-            raise ProtocolError("the headers are not JSON") from error
-        if length != len(data):
-            raise ProtocolError("the headers are not JSON alone")
-    else:
-        raise ProtocolError("the headers are neither JSON nor a tnetstring")
-    if type(fields) is not dict or not _HEADER_TYPES.issuperset(map(type, fields.values())):
-        raise ProtocolError("the headers are no dictionary of texts")
+def _as_latin1(value: bytes | list[bytes]) -> str | list[str]:
+    return [part.decode("latin-1") for part in value] if isinstance(value, list) else value.decode("latin-1")
+
+
+def _mongrel2_fields(headers: Any) -> dict[str, Any]:
+    """The headers of a message, JSON or the dictionary of a tnetstring -> by name a str, or a list of them."""
+    try:
+        if isinstance(headers, dict):
+            return {name.decode("latin-1"): _as_latin1(value) for name, value in headers.items()}
+        fields, length = _decode_json(headers.decode("latin-1"))
+    except (ValueError, RecursionError, AttributeError) as error:  # AttributeError: another type of a tnetstring
+        raise ProtocolError("the headers are neither JSON nor a tnetstring of texts") from error
+    if length != len(headers) or type(fields) is not dict or not _HEADER_TYPES.issuperset(map(type, fields.values())):
+        raise ProtocolError("the headers are no dictionary of texts in JSON, and nothing else")
     return fields
 
 
-def _as_latin1(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_as_latin1(item) for item in value]
-    return value.decode("latin-1") if isinstance(value, bytes) else value
-
-
 _BODY_FIELDS = frozenset(["content-length", "transfer-encoding", "x-mongrel2-upload-start", "x-mongrel2-upload-done"])
-
-
 class Mongrel2Request(CoroutineRequest):
     """A request that came as a message of Mongrel2, or a message about a connection (`is_message`)."""
 
@@ -1440,14 +1428,11 @@ class Mongrel2Request(CoroutineRequest):
             self.keep_alive = self._wants_more()
         try:
             self.path = decode_path(unquote_to_bytes(path) if b"%" in path else path)
+            if self.path[:1] != "/" and not self.is_message:
+                raise HTTPError(400, "the path must begin with /")
         except HTTPError as error:
             self.path, self.refused = path.decode("latin-1"), error
-        if self.path[:1] != "/" and not self.is_message and self.refused is None:
-            self.refused = HTTPError(400, "the path must begin with /")
-        kind = fields.get("METHOD")
-        if not _BODY_FIELDS.isdisjoint(fields) and kind == "WEBSOCKET_HANDSHAKE":
-            self.refuse(400, "a WebSocket begins with a GET that has no body")
-        elif not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
+        if not _BODY_FIELDS.isdisjoint(fields) and fields.get("METHOD") != "WEBSOCKET":
             self._check_body(fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
 
     def _wants_more(self) -> bool:
@@ -1457,25 +1442,27 @@ class Mongrel2Request(CoroutineRequest):
     def _check_body(self, start: Any, done: Any) -> None:
         """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file and which begins
         or is there (Mongrel2 manual, 5.5). A client may say that too, but Mongrel2 hands out no request without its
-        body unless it is true: what counts as a body is read as Mongrel2 reads it."""
+        body unless it is true, or opens a WebSocket: what counts as a body is read as Mongrel2 reads it. What is
+        refused has its connection closed, which also ends an upload that is on its way."""
         length, coding = self.fields.get("content-length"), self.fields.get("transfer-encoding")
         if length is None:
             size = -1 if coding == "chunked" else 0
         else:
             size = int(length) if isinstance(length, str) and re.fullmatch("[0-9]{1,10}", length) else -2
         is_upload = not self.content_length and (size == -1 or 0 < size < 1 << 31)
-        if is_upload and self.refused is None and isinstance(start, str) and done in (None, start):
+        if self.fields.get("METHOD") == "WEBSOCKET_HANDSHAKE":
+            refused = HTTPError(400, "a WebSocket begins with a GET that has no body")
+        elif is_upload and self.refused is None and isinstance(start, str) and done in (None, start):
             self.upload, self.upload_is_there = start, done is not None
             self.content_length = max(size, 0)
-            self.refuse(413, "the body is over the limit for this server")  # unless a connection takes it
+            refused = HTTPError(413, "the body is over the limit for this server")  # unless a connection takes it
         elif start is not None or done is not None:
-            self.refuse(400, "x-mongrel2-upload is for Mongrel2 to say")
+            refused = HTTPError(400, "x-mongrel2-upload is for Mongrel2 to say")
         elif size != self.content_length or coding not in (None, "chunked"):
-            self.refuse(400, "the body is not what Content-Length or Transfer-Encoding say")
-
-    def refuse(self, status: int, message: str) -> None:
-        """Have it answered with an error, and its connection closed, which also ends an upload that is on its way."""
-        self.refused, self.keep_alive = self.refused or HTTPError(status, message), False
+            refused = HTTPError(400, "the body is not what Content-Length or Transfer-Encoding say")
+        else:
+            return
+        self.refused, self.keep_alive = self.refused or refused, False
 
     def receive_upload(self, path: str) -> None:
         """Have the file at `path`, which is taken away, for the body."""
@@ -1529,11 +1516,11 @@ def parse_mongrel2(message: bytes) -> Mongrel2Request:
     sender, conn_id, path, rest = parts
     if not sender or not sender.isascii() or not conn_id.isdigit() or not path:
         raise ProtocolError("a message begins with a sender, a connection's number and a path")
-    headers, end, offset = _split_netstring(rest)
-    body, comma, offset = _split_netstring(rest, offset)
-    if comma != b"," or offset != len(rest):
+    headers, offset = _read_tnetstring(rest)
+    body, offset = _read_tnetstring(rest, offset)
+    if type(body) is not bytes or offset != len(rest):
         raise ProtocolError("a message ends with its body")
-    return Mongrel2Request(sender.decode(), conn_id.decode(), path, _mongrel2_fields(headers, end), body)
+    return Mongrel2Request(sender.decode(), conn_id.decode(), path, _mongrel2_fields(headers), body)
 
 
 def format_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], payload: bytes, *,
@@ -1666,20 +1653,13 @@ class HTTPRequest(CoroutineRequest):
     headers: Headers
 
     def __init__(self, line: tuple[str, str | None, str, str, str | None], framing: Framing) -> None:
-        self.method, path, query, version, host = line
+        self.method, path, self.query_string, self.version, host = line
         self.headers, length, self.keep_alive, self.expects = framing
+        self.path, self.content_length = path or "/", length or 0
         if path is None:
-            self.path, self.refused = "/", HTTPError(400, _BAD_PATH)
-        else:
-            self.path = path
-        if query:
-            self.query_string = query
-        if version != "HTTP/1.1":
-            self.version = version
+            self.refused = HTTPError(400, _BAD_PATH)
         if host is not None:  # it goes before the field (RFC 9112, 3.2.2)
             self.headers = Headers({**self.headers, "host": host})
-        if length:
-            self.content_length = length
 
     peer_addr = lazy(lambda request: request.client.peer_addr)
 
@@ -1700,16 +1680,15 @@ class HTTPParser:
     """The requests of one connection: `feed` it what was received; ask for the `next_request`, then for each
     `next_piece` of its body, to the end, before the request after it. ProtocolError is the end of the connection."""
 
-    __slots__ = ("_at", "_buffer", "_chunked", "_extensions", "_in_chunks", "_in_trailers", "_seen", "_skipped",
-                 "left")  # fmt: skip
+    __slots__ = ("_at", "_buffer", "_chunked", "_extensions", "_in_trailers", "_seen", "_skipped", "left")
 
     def __init__(self) -> None:
         self._buffer, self._at = b"", 0  # what was received, and where in it we are
         self._seen = 0  # bytes from there on that were searched for the end of the head
         self._skipped = False  # the one empty line before a request
         self.left = 0  # bytes that are to come of the body, or of its present chunk
-        self._chunked = self._in_chunks = self._in_trailers = False
-        self._extensions = 0
+        self._chunked = self._in_trailers = False
+        self._extensions = 0  # their bytes
 
     def feed(self, data: bytes) -> None:
         """Add what was received."""
@@ -1739,7 +1718,9 @@ class HTTPParser:
         start = self._at
         end = buffer.find(b"\r\n\r\n", start + self._seen)
         if end < 0 or end + 4 - start > MAX_HEAD:
-            self._check_size()
+            if buffer.find(b"\r\n", start, start + MAX_LINE + 2) < 0 and len(buffer) - start > MAX_LINE + 1:
+                raise ProtocolError(_LONG_LINE, 414)
+            self._check_lines(MAX_HEAD, f"the head is over the limit of {MAX_HEAD} bytes", 431)
             return None
         middle = buffer.find(b"\r\n", start)
         line, fields = buffer[start:middle], buffer[middle + 2 : end + 2]
@@ -1747,12 +1728,13 @@ class HTTPParser:
         read_fields = _remembered_fields if len(fields) < _SHORT else parse_fields
         request_line = read_line(line)
         framing = read_fields(fields, request_line[3])
-        self._skip_to(end + 4)
         self._seen, self._skipped = 0, False
         if framing.length is None:
-            self._chunked, self._in_chunks, self._in_trailers, self._extensions = True, False, False, 0
+            self._chunked, self._in_trailers, self._extensions = True, False, 0
+            self._skip_to(end + 2)  # CRLF comes before every chunk
         else:
             self.left = framing.length
+            self._skip_to(end + 4)
         return HTTPRequest(request_line, framing)
 
     def _skip_to(self, offset: int) -> None:
@@ -1762,29 +1744,20 @@ class HTTPParser:
 
     def _skip_empty_line(self) -> None:
         """RFC 9112, 2.2: one empty line before a request is skipped."""
-        line = self._buffer[self._at : self._at + 2]
-        if self._skipped or line not in (b"\r\n", b"\r"):
-            raise ProtocolError("a request begins with its method")
-        if line == b"\r\n":
-            self._skipped = True
-            self._at += 2
-            if self._buffer[self._at : self._at + 1] in (b"\r", b"\n"):
-                raise ProtocolError("at most one empty line may come before a request")
+        if not self._skipped and self._buffer.startswith(b"\r\n", self._at):
+            self._at, self._skipped = self._at + 2, True
+        beginning = self._buffer[self._at : self._at + 2]
+        if beginning[:1] in (b"\r", b"\n") and (self._skipped or beginning != b"\r"):
+            raise ProtocolError("a request begins with its method, or with one empty line before it")
 
-    def _check_size(self) -> None:
-        """A head that is not yet whole: see whether it can become one."""
+    def _check_lines(self, limit: int, message: str, status: int = 400) -> None:
+        """Lines whose end is not there yet, or too far: see that it may still come, and that none of them is broken."""
         size = len(self._buffer) - self._at
-        if size > MAX_LINE + 1 and self._buffer.find(b"\r\n", self._at, self._at + MAX_LINE + 2) < 0:
-            raise ProtocolError(_LONG_LINE, 414)
-        if size >= MAX_HEAD:
-            raise ProtocolError(f"the head is over the limit of {MAX_HEAD} bytes", 431)
-        self._check_rest()
-
-    def _check_rest(self) -> None:
-        """Lines that are not yet whole: see that none is broken, and do not search them again."""
+        if size >= limit:
+            raise ProtocolError(message, status)
         if _BROKEN.search(self._buffer, self._at + self._seen):
             raise ProtocolError(_BROKEN_LINE)
-        self._seen = max(0, len(self._buffer) - self._at - 3)
+        self._seen = max(0, size - 3)  # which is not searched again
 
     def next_piece(self, size: int = 1 << 16) -> bytes | None:
         """The next bytes of the body, at most `size`; b"" at its end; None where more is needed."""
@@ -1800,11 +1773,9 @@ class HTTPParser:
 
     def _begin_chunk(self) -> bool:
         """Take what stands before the data of a chunk (RFC 9112, 7.1); False where more is needed."""
-        buffer, start = self._buffer, self._at
-        if self._in_chunks:
-            if not b"\r\n".startswith(buffer[start : start + 2]):
-                raise ProtocolError("the data of a chunk ends with CRLF")
-            start += 2
+        buffer, start = self._buffer, self._at + 2
+        if not b"\r\n".startswith(buffer[self._at : start]):
+            raise ProtocolError("the data of a chunk ends with CRLF")
         end = buffer.find(b"\r\n", start, start + MAX_CHUNK_LINE)
         if end < 0:
             if len(buffer) - start >= MAX_CHUNK_LINE or _BROKEN.search(buffer, start):
@@ -1817,19 +1788,17 @@ class HTTPParser:
         if self._extensions > MAX_EXTENSIONS:
             raise ProtocolError(f"the chunk extensions are over the limit of {MAX_EXTENSIONS} bytes")
         self.left = int(line[1], 16)
-        self._in_chunks, self._in_trailers = True, self.left == 0
+        self._in_trailers = self.left == 0
         self._skip_to(end + 2 if self.left else end)  # the line of the last chunk ends with the trailers
         return True
 
     def _end_trailers(self) -> bool:
         """Take, and forget, the trailer fields and the empty line behind them; False where more is needed."""
-        start, end = self._at + 2, self._buffer.find(b"\r\n\r\n", self._at + self._seen)
-        if (len(self._buffer) if end < 0 else end + 3) - start >= MAX_TRAILERS:
-            raise ProtocolError(f"the trailers are over the limit of {MAX_TRAILERS} bytes")
-        if end < 0:
-            self._check_rest()
+        end = self._buffer.find(b"\r\n\r\n", self._at + self._seen)
+        if end < 0 or end + 2 - self._at > MAX_TRAILERS:
+            self._check_lines(MAX_TRAILERS + 2, f"the trailers are over the limit of {MAX_TRAILERS} bytes")
             return False
-        check_field_lines(self._buffer[start : end + 2].decode("latin-1"))
+        check_field_lines(self._buffer[self._at + 2 : end + 2].decode("latin-1"))
         self._chunked, self._seen = False, 0
         self._skip_to(end + 4)
         return True
