@@ -1832,9 +1832,8 @@ def format_frame(opcode: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
         return b"%c%c%b" % (0x80 | opcode, size, payload)
-    if size < 1 << 16:
-        return struct.pack("!BBH", 0x80 | opcode, 126, size) + payload
-    return struct.pack("!BBQ", 0x80 | opcode, 127, size) + payload
+    form, mark = ("!BBH", 126) if size < 1 << 16 else ("!BBQ", 127)
+    return struct.pack(form, 0x80 | opcode, mark, size) + payload
 
 
 def format_message(message: Any) -> bytes:
@@ -1907,8 +1906,14 @@ class FrameReader:
         """The opcode and the payload of the next whole message or control frame; None where more is needed."""
         buffer = self._buffer
         while len(buffer) >= 2:
-            self._check_head(buffer[0], buffer[1])
-            opcode, size = buffer[0] & 0x0F, buffer[1] & 0x7F
+            opcode, is_last, size = buffer[0] & 0x0F, buffer[0] & 0x80, buffer[1] & 0x7F
+            if not buffer[1] & 0x80:
+                raise ProtocolError("a client masks its frames", 1002)
+            check_opcode(buffer[0])
+            if opcode >= CLOSE and (not is_last or size > 125):
+                raise ProtocolError("a control frame is whole, and has at most 125 bytes", 1002)
+            if opcode < CLOSE and (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
+                raise ProtocolError("a message continues what began, and ends before the next", 1002)
             start = {126: 8, 127: 14}.get(size, 6)
             if len(buffer) < start:
                 return None
@@ -1918,7 +1923,7 @@ class FrameReader:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
             if len(buffer) < start + size:
                 return None
-            is_last, payload = buffer[0] & 0x80, unmask(buffer[start - 4 : start], buffer[start : start + size])
+            payload = unmask(buffer[start - 4 : start], buffer[start : start + size])
             del buffer[: start + size]
             if opcode >= CLOSE:
                 return opcode, payload
@@ -1929,16 +1934,6 @@ class FrameReader:
                 self._opcode, self._message = CONTINUATION, bytearray()
                 return message
         return None
-
-    def _check_head(self, first: int, second: int) -> None:
-        opcode = first & 0x0F
-        if not second & 0x80:
-            raise ProtocolError("a client masks its frames", 1002)
-        check_opcode(first)
-        if opcode >= CLOSE and (not first & 0x80 or second & 0x7F > 125):
-            raise ProtocolError("a control frame is whole, and has at most 125 bytes", 1002)
-        if opcode < CLOSE and (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
-            raise ProtocolError("a message continues what began, and ends before the next", 1002)
 
 
 class Upgrade(Response):
@@ -2001,19 +1996,16 @@ class WSGIRequest(Request):
         prefix, length = environ.get("SCRIPT_NAME"), environ.get("CONTENT_LENGTH")
         try:
             if prefix or not path or not path.isascii() or "\0" in path:
-                self._decode(prefix or "", path)
+                self.path = "/"  # for what is no path
+                # PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path.
+                self.prefix = decode_path((prefix or "").encode("latin-1"))
+                self.path = self.prefix + decode_path(path.encode("latin-1")) or "/"
             if length:
                 self.content_length = parse_content_length(length)
         except HTTPError as error:
             self.refused = error
         except ProtocolError as error:
             self.refused = HTTPError(error.status, str(error))
-
-    def _decode(self, prefix: str, path: str) -> None:
-        """PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path."""
-        self.path = "/"  # for what is no path
-        prefix = decode_path(prefix.encode("latin-1"))
-        self.path, self.prefix = prefix + decode_path(path.encode("latin-1")) or "/", prefix
 
     @lazy
     def headers(self) -> Headers:
@@ -2046,15 +2038,6 @@ class WSGIRequest(Request):
         return io.BufferedReader(_Body(environ["wsgi.input"].read, length, self.max_body))
 
 
-def start_wsgi(request: Request, response: Response, start_response: StartResponse) -> Iterable[bytes]:
-    """Send an answer through a WSGI server: status and fields by `start_response`, the body as what is returned."""
-    if response._status == 101:
-        response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
-    fields, body = response.finish(request)
-    start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
-    return [body] if type(body) is bytes else body  # type: ignore[return-value]
-
-
 # ---- Routes ----------------------------------------------------------------------------------------------------------
 # In: a method and a path. Out: a route and its arguments, or HTTPError 404, 405 or 308. Everything about a route is
 # worked out when it is registered; werkzeug matches rules, and what it found is remembered.
@@ -2068,7 +2051,6 @@ HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _UNSUPPORTED = " UNSUPPORTED"  # no client can name it: a class's route takes it, to answer for what it does not take
 _NO_METHOD = " NONE"  # no route takes it
 _REMEMBERED = 4096
-_BASE = "http://routes"
 
 
 def format_allow(methods: Iterable[str]) -> str:
@@ -2076,21 +2058,57 @@ def format_allow(methods: Iterable[str]) -> str:
     return ", ".join(sorted({"OPTIONS", *methods} - {_UNSUPPORTED}))
 
 
+def _callable(handler: Handler, timeout: float | None, cancel: bool) -> Handler:
+    """What is called with the request and the arguments of the path."""
+    call = handler
+    if isinstance(handler, type):
+
+        def call(request: Request, *arguments: Any, **named: Any) -> Any:
+            return handler(request.app, request)(*arguments, **named)
+
+    if timeout is None and not cancel:
+        return call
+
+    def limited(request: Request, *arguments: Any, **named: Any) -> Any:
+        try:
+            with request.limited(timeout, cancel):
+                return call(request, *arguments, **named)
+        except HandlerTimeout:
+            logger.warning("%s took over %s seconds on %s %r", handler, timeout, request.method, request.path)
+            raise HTTPError(503, "this took too long", {"Retry-After": "1"}) from None
+
+    return limited
+
+
 class Route:
-    """One route: `rule` (a str, or a compiled expression), `methods` (None: all), `name`, `handler`, `max_body`."""
+    """One route: `rule` (a str, or a compiled expression), `handler`, `methods` (None: all), `name`, `max_body`.
+    ValueError for what cannot be."""
 
     __slots__ = ("accepts", "call", "handler", "max_body", "methods", "name", "rememberable", "rule")
 
-    def __init__(self, rule: str | re.Pattern[str], handler: Handler, methods: frozenset[str] | None, name: str | None,
-                 call: Handler, max_body: int | None) -> None:  # fmt: skip
-        self.rule, self.handler, self.methods, self.name, self.max_body = rule, handler, methods, name, max_body
-        self.call = call  # call(request, *positional, **named)
+    def __init__(self, rule: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None = None,
+                 name: str | None = None, *, default: Iterable[str] | None = None, max_body: int | None = None,
+                 timeout: float | None = None, cancel: bool = False) -> None:  # fmt: skip
+        if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
+            raise ValueError(f"the handler of {rule!r} cannot be called")
+        if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
+            raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
+        if isinstance(methods, str):
+            raise ValueError(f"methods is a list: [{methods!r}]")
+        self.rule, self.handler, self.max_body = rule, handler, max_body
+        if methods is None:
+            methods = getattr(handler, "taken_methods", lambda: default)()
+        is_socket = isinstance(rule, str) and rule[0] != "/"
+        self.methods = None if methods is None or is_socket else frozenset(method.upper() for method in methods)
+        if name is None:
+            name = getattr(handler, "__name__", type(handler).__name__)
+        self.name = name if isinstance(rule, str) and name != "<lambda>" else None
+        self.call = _callable(handler, timeout, cancel)  # call(request, *positional, **named)
         self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
-        self.accepts = methods  # what is matched: HEAD follows GET, and a class also answers for what it does not take
-        if methods is not None:
-            self.accepts = methods | ({"HEAD"} if "GET" in methods else set())
-            if hasattr(handler, "unsupported"):
-                self.accepts |= {_UNSUPPORTED}
+        self.accepts = self.methods  # what is matched: HEAD follows GET, a class also answers for what it does not take
+        if self.methods is not None:
+            own = {_UNSUPPORTED} if hasattr(handler, "unsupported") else set()
+            self.accepts = self.methods | own | ({"HEAD"} if "GET" in self.methods else set())
 
     def overlaps(self, other: Route) -> bool:
         """Whether both have the same rule, whatever they call its arguments, and declare a method in common."""
@@ -2113,8 +2131,8 @@ class Routes:
         self.all: list[Route] = []
         self._adapter = self.map.bind("routes", url_scheme="http")
         self._expressions: list[Route] = []
-        self._sockets: dict[str, Route] = {}
-        self._named: dict[str | None, list[Route]] = {}
+        self.named: dict[str | None, list[Route]] = {}
+        self.sockets: dict[str, Found] = {}
         self.found: dict[tuple[str, str], Found] = {}
 
     def add(self, route: Route) -> None:
@@ -2124,21 +2142,15 @@ class Routes:
                 raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
         if isinstance(route.rule, re.Pattern):
             self._expressions.append(route)
-        elif route.rule[:1] in ("@", "<"):
-            if route.rule in self._sockets:
-                raise ValueError(f"{route!r} has the same rule as {self._sockets[route.rule]!r}")
-            self._sockets[route.rule] = route
+        elif route.rule[0] in "@<":
+            self.sockets[route.rule] = route, (), {}
         else:
             self._add_rule(route.rule, route)
         self.all.append(route)
         self.found = {}
 
-    def is_free(self, name: str) -> bool:
-        """Whether no route has this name yet."""
-        return name not in self._named
-
     def _add_rule(self, rule: str, route: Route) -> None:
-        named = self._named.get(route.name, [])
+        named = self.named.get(route.name, [])
         if any(other.handler is not route.handler for other in named):
             raise ValueError(f"there is a route named {route.name!r} already, {named[0]!r}: give name=")
         try:
@@ -2148,10 +2160,11 @@ class Routes:
         except (LookupError, ValueError, TypeError, SyntaxError, re.error) as error:
             raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
         if route.name is not None:
-            self._named[route.name] = [*named, route]
+            self.named[route.name] = [*named, route]
 
     def find(self, method: str, path: str) -> Found:
-        """The route for this method of this path, and its arguments, kept in `found`; HTTPError if there is none."""
+        """The route for this method of this path, and its arguments, kept in `found`. HTTPError if there is none,
+        RequestRedirect where a final slash is missing."""
         found = self._match(method, path) or self._refuse(method, path)
         if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
             if len(self.found) >= _REMEMBERED:
@@ -2159,21 +2172,15 @@ class Routes:
             self.found[method, path] = found
         return found
 
-    def find_socket(self, path: str) -> Found:
-        """The route of a message socket; HTTPError 404 if there is none."""
-        if path not in self._sockets:
-            raise HTTPError(404)
-        return self._sockets[path], (), {}
-
     def _match(self, method: str, path: str) -> Found | None:
-        if not path.startswith("/"):
+        if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
+            raise RequestRedirect("/")
+        if path[0] != "/":
             return None
         try:
             # werkzeug would take "get" for GET; methods are case-sensitive (RFC 9110, 9.1).
             route, arguments = self._adapter.match(path, method if method.isupper() else _NO_METHOD)
             return route, (), arguments  # type: ignore[return-value]
-        except RequestRedirect as error:
-            raise HTTPError(308, headers={"Location": "/" + error.new_url[len(_BASE) :].lstrip("/")}) from None
         except (NotFound, MethodNotAllowed):
             pass
         for route in self._expressions:
@@ -2190,7 +2197,7 @@ class Routes:
             raise HTTPError(404)
         headers = {"Allow": format_allow(allowed)}
         if method == "OPTIONS":
-            return Route(path, Response, None, None, lambda request: Response(headers=headers), _UNLIMITED), (), {}
+            return Route(re.compile(""), lambda request: Response(headers=headers), max_body=_UNLIMITED), (), {}
         found = self._match(_UNSUPPORTED, path)
         if found is None:
             raise HTTPError(405, headers=headers)
@@ -2198,21 +2205,13 @@ class Routes:
 
     def allowed(self, path: str) -> set[str]:
         """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
-        allowed: set[str] = set()
-        try:
-            self._adapter.match(path, _NO_METHOD)
-        except MethodNotAllowed as error:
-            allowed.update(m for m in error.valid_methods or () if self._adapter.test(path, m))
-        except (NotFound, RequestRedirect):
-            pass
-        for route in self._expressions:
-            if route.accepts is not None and route.rule.match(path):  # type: ignore[union-attr]
-                allowed.update(route.accepts)
-        return allowed
+        by_rules = [method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)]
+        matching = [route for route in self._expressions if route.rule.match(path)]  # type: ignore[union-attr]
+        return {*by_rules}.union(*(route.accepts or () for route in matching))
 
     def build(self, name: str, values: Mapping[str, Any]) -> str:
         """The path of the named route with these values; ValueError if there is none."""
-        for route in self._named.get(name, ()):
+        for route in self.named.get(name, ()):
             with contextlib.suppress(BuildError):
                 return self._adapter.build(cast(Any, route), values, append_unknown=False)
         raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
@@ -2584,6 +2583,7 @@ class Brubeck:
         self.debug = debug
         self.templates: Callable[..., str] | None = None
         self.json_dumps: Callable[[Any], str | bytes] = dump_json
+        self.converters: dict[str, type[BaseConverter]] = {**DEFAULT_CONVERTERS}
         self.routes = Routes()
         self._error_handlers: dict[int | type[BaseException], Handler] = {}
         self._middleware: list[Middleware] = []
@@ -2597,15 +2597,6 @@ class Brubeck:
 
     # -- what a program says before it runs
 
-    @property
-    def converters(self) -> dict[str, type[BaseConverter]]:
-        """The converters of rules by name (werkzeug.routing.BaseConverter); add to it, or set it, before the routes."""
-        return self.routes.map.converters
-
-    @converters.setter
-    def converters(self, converters: Mapping[str, type[BaseConverter]]) -> None:
-        self.routes.map.converters.update(converters)
-
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
               max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[T], T]:
         """Decorator: the function or class answers requests for this rule: `/hello/<name>` (werkzeug's, converters as
@@ -2613,7 +2604,14 @@ class Brubeck:
         a function, what it defines for a class. `name`: for `url_for`, by default the handler's. `max_body` (bytes) and
         `timeout` (seconds) instead of the application's. `cancel`: the handler is ended when its client leaves.
         ValueError for what cannot be."""
-        return lambda handler: self._add(rule, handler, methods, name, max_body, timeout, cancel)
+
+        def register(handler: T) -> T:
+            self.routes.map.converters.update(self.converters)
+            self.routes.add(Route(rule, cast(Handler, handler), methods, name, default=["GET"], max_body=max_body,
+                                  timeout=self.timeout if timeout is None else timeout, cancel=cancel))  # fmt: skip
+            return handler
+
+        return register
 
     get, post, put, patch, delete = map(_route_for, ("GET", "POST", "PUT", "PATCH", "DELETE"))
 
@@ -2638,67 +2636,21 @@ class Brubeck:
 
         return register
 
-    def _add(self, rule: str | re.Pattern[str], handler: Any, methods: Iterable[str] | None, name: str | None = None,
-             max_body: int | None = None, timeout: float | None = None, cancel: bool = False,
-             default: Iterable[str] | None = ("GET",)) -> Any:
-        """Give a handler its route, for `methods`, else those that a MessageHandler defines, else the `default`."""
-        if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
-            raise ValueError(f"the handler of {rule!r} cannot be called")
-        if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
-            raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
-        if isinstance(methods, str):
-            raise ValueError(f"methods is a list: [{methods!r}]")
-        if methods is None:
-            is_own = isinstance(handler, type) and issubclass(handler, MessageHandler)
-            methods = handler.taken_methods() if is_own else default
-        taken = None if methods is None else frozenset(method.upper() for method in methods)
-        if name is None:
-            name = getattr(handler, "__name__", type(handler).__name__)
-        name = None if name == "<lambda>" or not isinstance(rule, str) else name
-        timeout = self.timeout if timeout is None else timeout
-        self.routes.add(Route(rule, handler, taken, name, self._callable(handler, timeout, cancel), max_body))
-        return handler
-
-    def _callable(self, handler: Handler, timeout: float | None, cancel: bool) -> Handler:
-        """What is called with the request and the arguments of the path."""
-        call = handler
-        if isinstance(handler, type):
-
-            def call(request: Request, *arguments: Any, **named: Any) -> Any:
-                return handler(self, request)(*arguments, **named)
-
-        if timeout is None and not cancel:
-            return call
-
-        def limited(request: Request, *arguments: Any, **named: Any) -> Any:
-            try:
-                with request.limited(timeout, cancel):
-                    return call(request, *arguments, **named)
-            except HandlerTimeout:
-                logger.warning("%s took over %s seconds on %s %r", handler, timeout, request.method, request.path)
-                raise HTTPError(503, "this took too long", {"Retry-After": "1"}) from None
-
-        return limited
-
     def _add_expression(self, pattern: Any, handler: Handler, methods: Iterable[str] | None = None) -> None:
         """One of `handler_tuples`, whose functions take every method unless told otherwise."""
         try:
-            is_expression = isinstance(pattern, str) and pattern[:1] not in ("@", "<")
-            self._add(re.compile(pattern) if is_expression else pattern, handler, methods, default=None)
+            rule = re.compile(pattern) if isinstance(pattern, str) and pattern[:1] not in ("@", "<") else pattern
         except re.error as error:
             raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}") from error
+        self.routes.add(Route(rule, handler, methods, timeout=self.timeout))
 
     def static(self, prefix: str, root: str | os.PathLike[str]) -> None:
         """Serve the files below the folder `root` under this prefix, by `static_file`. The first is the route "static":
         `url_for("static", name="style.css")`; others have their prefix for a name. ValueError as for `mount`."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
-        folder = os.path.abspath(root)
-
-        def static(request: Request, name: str) -> Response:
-            return static_file(request, name, folder)
-
-        self._add(f"{prefix}/<path:name>", static, ["GET"], "static" if self.routes.is_free("static") else prefix)
+        folder, name = os.path.abspath(root), prefix if "static" in self.routes.named else "static"
+        self.route(f"{prefix}/<path:name>", name=name)(lambda request, name: static_file(request, name, folder))
 
     def mount(self, prefix: str, other: Brubeck) -> None:
         """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
@@ -2722,7 +2674,7 @@ class Brubeck:
             other.secret = self.secret
         self._mounted.append(other)
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
-        self.routes.add(Route(rule, mounted, None, None, mounted, _UNLIMITED))
+        self.routes.add(Route(rule, mounted, max_body=_UNLIMITED))
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
         """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class: the nearest
@@ -2764,7 +2716,7 @@ class Brubeck:
         try:
             request.found = self._find(request)
         except Exception as error:
-            request.found, request.refused = None, self._with_query(request, error)
+            request.found, request.refused = None, error
         try:
             response = (self._respond or self._wrapped())(request)
             if type(response) is not Response and not isinstance(response, Response):
@@ -2780,22 +2732,14 @@ class Brubeck:
         if request.refused is not None:
             raise request.refused
         if request.is_message:
-            return self.routes.find_socket(request.path)
-        path = request.path
-        if request.prefix:
-            path = path[len(request.prefix) :]
-            if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
-                raise HTTPError(308, headers={"Location": "/"})
-        return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
-
-    @staticmethod
-    def _with_query(request: Request, error: Exception) -> Exception:
-        """The router's redirect with the prefix and the query of the request; other errors as they are."""
-        if not isinstance(error, HTTPError) or error.status != 308:
-            return error
-        _, mark, query = request.target.partition("?")
-        location = quote(request.prefix, safe=_IN_PATH) + error.headers["Location"] + mark + query
-        return HTTPError(308, headers={"Location": location})
+            return self.routes.sockets.get(request.path) or abort(404)
+        path = request.path[len(request.prefix) :] if request.prefix else request.path
+        try:
+            return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
+        except RequestRedirect as redirect:
+            _, mark, query = request.target.partition("?")
+            location = f"{quote(request.prefix, safe=_IN_PATH)}/{urlsplit(redirect.new_url).path.lstrip('/')}"
+            raise HTTPError(308, headers={"Location": location + mark + query}) from None
 
     def admits(self, request: Request) -> bool:
         """Whether the body of this request may come: a route takes it, in this size."""
@@ -2919,12 +2863,17 @@ class Brubeck:
         return self.answer_wsgi(WSGIRequest(environ), start_response)
 
     def answer_wsgi(self, request: WSGIRequest, start_response: StartResponse) -> Iterable[bytes]:
-        """Handle the request, and send the answer."""
+        """Handle the request, and answer it: status and fields by `start_response`, the body as what is returned."""
         response = self.handle(request)
+        if response._status == 101:
+            response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
         try:
-            return start_wsgi(request, response, start_response)
+            fields, body = response.finish(request)
         except Exception as error:  # middleware left something in it that cannot be sent
-            return start_wsgi(request, self.answer_error(request, error), start_response)
+            response = self.answer_error(request, error)
+            fields, body = response.finish(request)
+        start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
+        return [body] if type(body) is bytes else cast(Pieces, body)
 
     def test(self, raise_errors: bool = False) -> Client:
         """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test."""
