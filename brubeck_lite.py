@@ -2205,9 +2205,11 @@ class Routes:
 
     def allowed(self, path: str) -> set[str]:
         """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
-        by_rules = [method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)]
-        matching = [route for route in self._expressions if route.rule.match(path)]  # type: ignore[union-attr]
-        return {*by_rules}.union(*(route.accepts or () for route in matching))
+        allowed = {method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)}
+        for route in self._expressions:
+            if route.accepts is not None and route.rule.match(path):  # type: ignore[union-attr]
+                allowed |= route.accepts
+        return allowed
 
     def build(self, name: str, values: Mapping[str, Any]) -> str:
         """The path of the named route with these values; ValueError if there is none."""
