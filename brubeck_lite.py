@@ -28,7 +28,7 @@ The rooms of this file stand in the order in which a message walks through them:
     Mongrel2    bytes -> Request, Response -> bytes; netstrings, tnetstrings, replies
     HTTP/1.1    bytes -> Request and the pieces of its body, Response -> bytes
     WebSocket   bytes -> messages, messages -> frames
-    WSGI        environ -> Request, Response -> start_response and an iterable
+    WSGI        environ -> Request
     Routes      rules and regular expressions -> a route and its arguments
     Helpers     who is signed in, passwords, templates, other origins
     Handlers    classes that are called: MessageHandler, WebMessageHandler
@@ -1975,7 +1975,7 @@ def check_handshake(request: Request, origins: str | Iterable[str] | None) -> No
 
 
 # ---- WSGI ------------------------------------------------------------------------------------------------------------
-# In: an environ (PEP 3333). Out: a Request; and of a Response, the call of start_response and the iterable.
+# In: an environ (PEP 3333). Out: a Request. `Brubeck.answer_wsgi` answers it.
 
 StartResponse = Callable[..., Any]
 
@@ -2594,8 +2594,12 @@ class Brubeck:
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._started, self._starting = False, threading.Lock()
-        for pattern, handler, *methods in handler_tuples:
-            self._add_expression(pattern, handler, *methods)
+        for pattern, handler, *methods in handler_tuples:  # whose functions take every method unless told otherwise
+            try:
+                rule = re.compile(pattern) if isinstance(pattern, str) and pattern[:1] not in ("@", "<") else pattern
+            except re.error as error:
+                raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}") from error
+            self.routes.add(Route(rule, handler, *methods, timeout=timeout))
 
     # -- what a program says before it runs
 
@@ -2637,14 +2641,6 @@ class Brubeck:
             return handler
 
         return register
-
-    def _add_expression(self, pattern: Any, handler: Handler, methods: Iterable[str] | None = None) -> None:
-        """One of `handler_tuples`, whose functions take every method unless told otherwise."""
-        try:
-            rule = re.compile(pattern) if isinstance(pattern, str) and pattern[:1] not in ("@", "<") else pattern
-        except re.error as error:
-            raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}") from error
-        self.routes.add(Route(rule, handler, methods, timeout=self.timeout))
 
     def static(self, prefix: str, root: str | os.PathLike[str]) -> None:
         """Serve the files below the folder `root` under this prefix, by `static_file`. The first is the route "static":
