@@ -1415,8 +1415,8 @@ class Mongrel2Request(CoroutineRequest):
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender, self.conn_id, self.fields = sender, conn_id, fields
-        self.method = self.text("METHOD")
-        if self.method == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
+        self.method = kind = self.text("METHOD")
+        if kind == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
             self.method, body = "GET", b""
         self.content_length, self._octets = len(body), body
         version = fields.get("VERSION")
@@ -1432,25 +1432,24 @@ class Mongrel2Request(CoroutineRequest):
                 raise HTTPError(400, "the path must begin with /")
         except HTTPError as error:
             self.path, self.refused = path.decode("latin-1"), error
-        if not _BODY_FIELDS.isdisjoint(fields) and fields.get("METHOD") != "WEBSOCKET":
-            self._check_body(fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
+        if not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
+            self._check_body(kind, fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
 
     def _wants_more(self) -> bool:
         """Whether the client keeps its connection after the answer (RFC 9112, 9.3)."""
         return self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
 
-    def _check_body(self, start: Any, done: Any) -> None:
-        """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file and which begins
-        or is there (Mongrel2 manual, 5.5). A client may say that too, but Mongrel2 hands out no request without its
-        body unless it is true, or opens a WebSocket: what counts as a body is read as Mongrel2 reads it. What is
-        refused has its connection closed, which also ends an upload that is on its way."""
+    def _check_body(self, kind: str, start: Any, done: Any) -> None:
+        """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file (its manual, 5.5). A
+        client may say that too, but without its body Mongrel2 hands out a request only where that is true, or to open a
+        WebSocket. What is refused has its connection closed, which also ends an upload that is on its way."""
         length, coding = self.fields.get("content-length"), self.fields.get("transfer-encoding")
         if length is None:
             size = -1 if coding == "chunked" else 0
         else:
             size = int(length) if isinstance(length, str) and re.fullmatch("[0-9]{1,10}", length) else -2
         is_upload = not self.content_length and (size == -1 or 0 < size < 1 << 31)
-        if self.fields.get("METHOD") == "WEBSOCKET_HANDSHAKE":
+        if kind == "WEBSOCKET_HANDSHAKE":
             refused = HTTPError(400, "a WebSocket begins with a GET that has no body")
         elif is_upload and self.refused is None and isinstance(start, str) and done in (None, start):
             self.upload, self.upload_is_there = start, done is not None
@@ -2806,9 +2805,9 @@ class Brubeck:
             name = getattr(request.route and request.route.handler, "__qualname__", "no handler")
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
-        if handler is None:
-            return self._plain_error(error, told)
         try:
+            if handler is None:
+                return self._plain_error(error, told)
             value = handler(request, error)
             response = to_response(value, self.json_dumps)
             if not isinstance(value, (Response, tuple)):
@@ -2820,18 +2819,14 @@ class Brubeck:
             raise
         except BaseException as failure:
             request.error = failure
-            logger.error("the error handler for %s failed on %r", told.status, request.path, exc_info=failure)
+            logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
             return self._plain_error(failure, HTTPError(500))
 
     def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
         """What a client is told of an error, as plain text: with `debug`, also what was not meant for it."""
         message = "".join(traceback.format_exception(error)) if self.debug and told is not error else told.message
         text = f"{status_line(told.status)}\n" + (f"{message}\n" if message else "")
-        try:
-            return Response(text, told.status, told.headers, TEXT)
-        except (TypeError, ValueError) as failure:
-            logger.error("HTTPError %r cannot be sent", error, exc_info=failure)
-            return Response("500 Internal Server Error\n", 500, None, TEXT)
+        return Response(text, told.status, told.headers, TEXT)
 
     # -- the doors that need no server of ours
 
