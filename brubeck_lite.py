@@ -1440,7 +1440,7 @@ class Mongrel2Request(CoroutineRequest):
         return self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
 
     def _check_body(self, kind: str, start: Any, done: Any) -> None:
-        """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file (its manual, 5.5). A
+        """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file (manual, 5.5). A
         client may say that too, but without its body Mongrel2 hands out a request only where that is true, or to open a
         WebSocket. What is refused has its connection closed, which also ends an upload that is on its way."""
         length, coding = self.fields.get("content-length"), self.fields.get("transfer-encoding")
@@ -2569,7 +2569,10 @@ class Brubeck:
     `timeout`: seconds until a handler is ended and answered with 503, unless its route says otherwise. `secret`: signs
     cookies; of a list the first does. `proxies`: how many stand in front and are believed about the client's address,
     scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process sees it.
-    `debug=True` shows tracebacks in pages. ValueError for a route that cannot be."""
+    `debug=True` shows tracebacks in pages. ValueError for a route that cannot be.
+
+    To be set, or changed, before the routes: `converters` of rules by name (werkzeug.routing.BaseConverter); at any
+    time: `templates`, which `render` calls, and `json_dumps`, which makes JSON of what handlers return."""
 
     def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
                  handler_tuples: Iterable[tuple[Any, ...]] = (), *, pool_size: int = 10_000, max_waiting: int = 10_000,
