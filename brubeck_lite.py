@@ -28,7 +28,7 @@ The rooms of this file stand in the order in which a message walks through them:
     Mongrel2    bytes -> Request, Response -> bytes; netstrings, tnetstrings, replies
     HTTP/1.1    bytes -> Request and the pieces of its body, Response -> bytes
     WebSocket   bytes -> messages, messages -> frames
-    WSGI        environ -> Request, Response -> start_response and an iterable
+    WSGI        environ -> Request
     Routes      rules and regular expressions -> a route and its arguments
     Helpers     who is signed in, passwords, templates, other origins
     Handlers    classes that are called: MessageHandler, WebMessageHandler
@@ -86,7 +86,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, Union, cast
-from urllib.parse import quote, unquote, unquote_to_bytes, urlencode
+from urllib.parse import quote, unquote, unquote_to_bytes, urlencode, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
@@ -1216,58 +1216,55 @@ _INTEGER = re.compile(rb"-?[0-9]{1,1000}")
 _FLOAT = re.compile(rb"-?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?(?:e[+-]?[0-9]{1,3})?|inf|nan)")
 
 
-def _split_netstring(data: bytes, offset: int = 0) -> tuple[bytes, bytes, int]:
-    """The `len:bytes` at `offset` -> bytes, the character that ends it, the offset behind that."""
+def _read_tnetstring(data: bytes, offset: int = 0, depth: int = 0) -> tuple[Any, int]:
+    """The tnetstring at `offset` -> its value, and the offset behind it."""
     length = _LENGTH.match(data, offset)
     if length is None:
         raise ProtocolError("a netstring begins with its length")
-    end = length.end() + int(length[1])
+    start, end = length.end(), length.end() + int(length[1])
     if len(data) <= end:
         raise ProtocolError("a netstring is longer than what holds it")
-    return data[length.end() : end], data[end : end + 1], end + 1
-
-
-def parse_netstring(data: bytes) -> tuple[bytes, bytes]:
-    """`len:bytes,` and more -> (bytes, what follows); ProtocolError if there is no netstring at the beginning."""
-    value, end, offset = _split_netstring(data)
-    if end != b",":
-        raise ProtocolError("a netstring ends with a comma")
-    return value, data[offset:]
-
-
-def format_netstring(value: bytes) -> bytes:
-    """bytes -> `len:bytes,`"""
-    return b"%d:%b," % (len(value), value)
+    value, kind, offset = data[start:end], data[end : end + 1], end + 1
+    if kind == b",":
+        return value, offset
+    if kind == b"#" and _INTEGER.fullmatch(value):
+        return int(value), offset
+    if kind == b"^" and _FLOAT.fullmatch(value):
+        return float(value), offset
+    if kind == b"!" and value in (b"true", b"false"):
+        return value == b"true", offset
+    if kind == b"~" and not value:
+        return None, offset
+    if kind in (b"]", b"}") and depth < _MAX_DEPTH:
+        items, at = [], 0
+        while at < len(value):
+            item, at = _read_tnetstring(value, at, depth + 1)
+            items.append(item)
+        if kind == b"]":
+            return items, offset
+        if len(items) % 2 == 0 and all(isinstance(key, bytes) for key in items[::2]):
+            return dict(zip(items[::2], items[1::2], strict=True)), offset
+    raise ProtocolError("not a tnetstring")
 
 
 def parse_tnetstring(data: bytes) -> tuple[Any, bytes]:
     """A tnetstring and more -> (value, what follows); ProtocolError for anything else. `,` bytes, `#` int, `^` float,
     `!` bool, `~` None, `]` list, `}` dict with bytes for keys, nested at most 50 deep."""
-    value, end, offset = _split_netstring(data)
-    return _tnetstring_value(value, end, 0), data[offset:]
+    value, offset = _read_tnetstring(data)
+    return value, data[offset:]
 
 
-def _tnetstring_value(value: bytes, end: bytes, depth: int) -> Any:
-    if end == b",":
-        return value
-    if end == b"#" and _INTEGER.fullmatch(value):
-        return int(value)
-    if end == b"^" and _FLOAT.fullmatch(value):
-        return float(value)
-    if end == b"!" and value in (b"true", b"false"):
-        return value == b"true"
-    if end == b"~" and not value:
-        return None
-    if end in (b"]", b"}") and depth < _MAX_DEPTH:
-        items, offset = [], 0
-        while offset < len(value):
-            item, item_end, offset = _split_netstring(value, offset)
-            items.append(_tnetstring_value(item, item_end, depth + 1))
-        if end == b"]":
-            return items
-        if len(items) % 2 == 0 and all(isinstance(key, bytes) for key in items[::2]):
-            return dict(zip(items[::2], items[1::2], strict=True))
-    raise ProtocolError("not a tnetstring")
+def parse_netstring(data: bytes) -> tuple[bytes, bytes]:
+    """`len:bytes,` and more -> (bytes, what follows); ProtocolError if there is no netstring at the beginning."""
+    value, rest = parse_tnetstring(data)
+    if not isinstance(value, bytes):
+        raise ProtocolError("a netstring ends with a comma")
+    return value, rest
+
+
+def format_netstring(value: bytes) -> bytes:
+    """bytes -> `len:bytes,`"""
+    return b"%d:%b," % (len(value), value)
 
 
 def format_tnetstring(value: Any) -> bytes:
@@ -1294,28 +1291,21 @@ _decode_json = json.JSONDecoder(strict=False).raw_decode
 _HEADER_TYPES = frozenset([str, list])
 
 
-def _mongrel2_fields(data: bytes, end: bytes) -> dict[str, Any]:
-    """The headers of a message, JSON or the inside of a tnetstring dictionary -> by name a str, or a list of them."""
-    if end == b"}":
-        fields = {_as_latin1(name): _as_latin1(text) for name, text in _tnetstring_value(data, end, 0).items()}
-    elif end == b",":
-        try:
-            fields, length = _decode_json(data.decode("latin-1"))
-        except (ValueError, RecursionError) as error:
-            raise ProtocolError("the headers are not JSON") from error
-        if length != len(data):
-            raise ProtocolError("the headers are not JSON alone")
-    else:
-        raise ProtocolError("the headers are neither JSON nor a tnetstring")
-    if type(fields) is not dict or not _HEADER_TYPES.issuperset(map(type, fields.values())):
-        raise ProtocolError("the headers are no dictionary of texts")
+def _as_latin1(value: bytes | list[bytes]) -> str | list[str]:
+    return [part.decode("latin-1") for part in value] if isinstance(value, list) else value.decode("latin-1")
+
+
+def _mongrel2_fields(headers: Any) -> dict[str, Any]:
+    """The headers of a message, JSON or the dictionary of a tnetstring -> by name a str, or a list of them."""
+    try:
+        if isinstance(headers, dict):
+            return {name.decode("latin-1"): _as_latin1(value) for name, value in headers.items()}
+        fields, length = _decode_json(headers.decode("latin-1"))
+    except (ValueError, RecursionError, AttributeError) as error:  # AttributeError: another type of a tnetstring
+        raise ProtocolError("the headers are neither JSON nor a tnetstring of texts") from error
+    if length != len(headers) or type(fields) is not dict or not _HEADER_TYPES.issuperset(map(type, fields.values())):
+        raise ProtocolError("the headers are no dictionary of texts in JSON, and nothing else")
     return fields
-
-
-def _as_latin1(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_as_latin1(item) for item in value]
-    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 _BODY_FIELDS = frozenset(["content-length", "transfer-encoding", "x-mongrel2-upload-start", "x-mongrel2-upload-done"])
@@ -1336,8 +1326,8 @@ class Mongrel2Request(Request):
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender, self.conn_id, self.fields = sender, conn_id, fields
-        self.method = self.text("METHOD")
-        if self.method == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
+        self.method = kind = self.text("METHOD")
+        if kind == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
             self.method, body = "GET", b""
         self.content_length, self._octets = len(body), body
         version = fields.get("VERSION")
@@ -1349,42 +1339,40 @@ class Mongrel2Request(Request):
             self.keep_alive = self._wants_more()
         try:
             self.path = decode_path(unquote_to_bytes(path) if b"%" in path else path)
+            if self.path[:1] != "/" and not self.is_message:
+                raise HTTPError(400, "the path must begin with /")
         except HTTPError as error:
             self.path, self.refused = path.decode("latin-1"), error
-        if self.path[:1] != "/" and not self.is_message and self.refused is None:
-            self.refused = HTTPError(400, "the path must begin with /")
-        kind = fields.get("METHOD")
-        if not _BODY_FIELDS.isdisjoint(fields) and kind == "WEBSOCKET_HANDSHAKE":
-            self.refuse(400, "a WebSocket begins with a GET that has no body")
-        elif not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
-            self._check_body(fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
+        if not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
+            self._check_body(kind, fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
 
     def _wants_more(self) -> bool:
         """Whether the client keeps its connection after the answer (RFC 9112, 9.3)."""
         return self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
 
-    def _check_body(self, start: Any, done: Any) -> None:
-        """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file and which begins
-        or is there (Mongrel2 manual, 5.5). A client may say that too, but Mongrel2 hands out no request without its
-        body unless it is true: what counts as a body is read as Mongrel2 reads it."""
+    def _check_body(self, kind: str, start: Any, done: Any) -> None:
+        """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file (manual, 5.5). A
+        client may say that too, but without its body Mongrel2 hands out a request only where that is true, or to open a
+        WebSocket. What is refused has its connection closed, which also ends an upload that is on its way."""
         length, coding = self.fields.get("content-length"), self.fields.get("transfer-encoding")
         if length is None:
             size = -1 if coding == "chunked" else 0
         else:
             size = int(length) if isinstance(length, str) and re.fullmatch("[0-9]{1,10}", length) else -2
         is_upload = not self.content_length and (size == -1 or 0 < size < 1 << 31)
-        if is_upload and self.refused is None and isinstance(start, str) and done in (None, start):
+        if kind == "WEBSOCKET_HANDSHAKE":
+            refused = HTTPError(400, "a WebSocket begins with a GET that has no body")
+        elif is_upload and self.refused is None and isinstance(start, str) and done in (None, start):
             self.upload, self.upload_is_there = start, done is not None
             self.content_length = max(size, 0)
-            self.refuse(413, "the body is over the limit for this server")  # unless a connection takes it
+            refused = HTTPError(413, "the body is over the limit for this server")  # unless a connection takes it
         elif start is not None or done is not None:
-            self.refuse(400, "x-mongrel2-upload is for Mongrel2 to say")
+            refused = HTTPError(400, "x-mongrel2-upload is for Mongrel2 to say")
         elif size != self.content_length or coding not in (None, "chunked"):
-            self.refuse(400, "the body is not what Content-Length or Transfer-Encoding say")
-
-    def refuse(self, status: int, message: str) -> None:
-        """Have it answered with an error, and its connection closed, which also ends an upload that is on its way."""
-        self.refused, self.keep_alive = self.refused or HTTPError(status, message), False
+            refused = HTTPError(400, "the body is not what Content-Length or Transfer-Encoding say")
+        else:
+            return
+        self.refused, self.keep_alive = self.refused or refused, False
 
     def receive_upload(self, path: str) -> None:
         """Have the file at `path`, which is taken away, for the body."""
@@ -1438,11 +1426,11 @@ def parse_mongrel2(message: bytes) -> Mongrel2Request:
     sender, conn_id, path, rest = parts
     if not sender or not sender.isascii() or not conn_id.isdigit() or not path:
         raise ProtocolError("a message begins with a sender, a connection's number and a path")
-    headers, end, offset = _split_netstring(rest)
-    body, comma, offset = _split_netstring(rest, offset)
-    if comma != b"," or offset != len(rest):
+    headers, offset = _read_tnetstring(rest)
+    body, offset = _read_tnetstring(rest, offset)
+    if type(body) is not bytes or offset != len(rest):
         raise ProtocolError("a message ends with its body")
-    return Mongrel2Request(sender.decode(), conn_id.decode(), path, _mongrel2_fields(headers, end), body)
+    return Mongrel2Request(sender.decode(), conn_id.decode(), path, _mongrel2_fields(headers), body)
 
 
 def format_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], payload: bytes, *,
@@ -1576,20 +1564,13 @@ class HTTPRequest(Request):
     headers: Headers
 
     def __init__(self, line: tuple[str, str | None, str, str, str | None], framing: Framing) -> None:
-        self.method, path, query, version, host = line
+        self.method, path, self.query_string, self.version, host = line
         self.headers, length, self.keep_alive, self.expects = framing
+        self.path, self.content_length = path or "/", length or 0
         if path is None:
-            self.path, self.refused = "/", HTTPError(400, _BAD_PATH)
-        else:
-            self.path = path
-        if query:
-            self.query_string = query
-        if version != "HTTP/1.1":
-            self.version = version
+            self.refused = HTTPError(400, _BAD_PATH)
         if host is not None:  # it goes before the field (RFC 9112, 3.2.2)
             self.headers = Headers({**self.headers, "host": host})
-        if length:
-            self.content_length = length
 
     peer_addr = lazy(lambda request: request.client.peer_addr)
 
@@ -1610,16 +1591,15 @@ class HTTPParser:
     """The requests of one connection: `feed` it what was received; ask for the `next_request`, then for each
     `next_piece` of its body, to the end, before the request after it. ProtocolError is the end of the connection."""
 
-    __slots__ = ("_at", "_buffer", "_chunked", "_extensions", "_in_chunks", "_in_trailers", "_seen", "_skipped",
-                 "left")  # fmt: skip
+    __slots__ = ("_at", "_buffer", "_chunked", "_extensions", "_in_trailers", "_seen", "_skipped", "left")
 
     def __init__(self) -> None:
         self._buffer, self._at = b"", 0  # what was received, and where in it we are
         self._seen = 0  # bytes from there on that were searched for the end of the head
         self._skipped = False  # the one empty line before a request
         self.left = 0  # bytes that are to come of the body, or of its present chunk
-        self._chunked = self._in_chunks = self._in_trailers = False
-        self._extensions = 0
+        self._chunked = self._in_trailers = False
+        self._extensions = 0  # their bytes
 
     def feed(self, data: bytes) -> None:
         """Add what was received."""
@@ -1649,7 +1629,9 @@ class HTTPParser:
         start = self._at
         end = buffer.find(b"\r\n\r\n", start + self._seen)
         if end < 0 or end + 4 - start > MAX_HEAD:
-            self._check_size()
+            if buffer.find(b"\r\n", start, start + MAX_LINE + 2) < 0 and len(buffer) - start > MAX_LINE + 1:
+                raise ProtocolError(_LONG_LINE, 414)
+            self._check_lines(MAX_HEAD, f"the head is over the limit of {MAX_HEAD} bytes", 431)
             return None
         middle = buffer.find(b"\r\n", start)
         line, fields = buffer[start:middle], buffer[middle + 2 : end + 2]
@@ -1657,12 +1639,13 @@ class HTTPParser:
         read_fields = _remembered_fields if len(fields) < _SHORT else parse_fields
         request_line = read_line(line)
         framing = read_fields(fields, request_line[3])
-        self._skip_to(end + 4)
         self._seen, self._skipped = 0, False
         if framing.length is None:
-            self._chunked, self._in_chunks, self._in_trailers, self._extensions = True, False, False, 0
+            self._chunked, self._in_trailers, self._extensions = True, False, 0
+            self._skip_to(end + 2)  # CRLF comes before every chunk
         else:
             self.left = framing.length
+            self._skip_to(end + 4)
         return HTTPRequest(request_line, framing)
 
     def _skip_to(self, offset: int) -> None:
@@ -1672,29 +1655,20 @@ class HTTPParser:
 
     def _skip_empty_line(self) -> None:
         """RFC 9112, 2.2: one empty line before a request is skipped."""
-        line = self._buffer[self._at : self._at + 2]
-        if self._skipped or line not in (b"\r\n", b"\r"):
-            raise ProtocolError("a request begins with its method")
-        if line == b"\r\n":
-            self._skipped = True
-            self._at += 2
-            if self._buffer[self._at : self._at + 1] in (b"\r", b"\n"):
-                raise ProtocolError("at most one empty line may come before a request")
+        if not self._skipped and self._buffer.startswith(b"\r\n", self._at):
+            self._at, self._skipped = self._at + 2, True
+        beginning = self._buffer[self._at : self._at + 2]
+        if beginning[:1] in (b"\r", b"\n") and (self._skipped or beginning != b"\r"):
+            raise ProtocolError("a request begins with its method, or with one empty line before it")
 
-    def _check_size(self) -> None:
-        """A head that is not yet whole: see whether it can become one."""
+    def _check_lines(self, limit: int, message: str, status: int = 400) -> None:
+        """Lines whose end is not there yet, or too far: see that it may still come, and that none of them is broken."""
         size = len(self._buffer) - self._at
-        if size > MAX_LINE + 1 and self._buffer.find(b"\r\n", self._at, self._at + MAX_LINE + 2) < 0:
-            raise ProtocolError(_LONG_LINE, 414)
-        if size >= MAX_HEAD:
-            raise ProtocolError(f"the head is over the limit of {MAX_HEAD} bytes", 431)
-        self._check_rest()
-
-    def _check_rest(self) -> None:
-        """Lines that are not yet whole: see that none is broken, and do not search them again."""
+        if size >= limit:
+            raise ProtocolError(message, status)
         if _BROKEN.search(self._buffer, self._at + self._seen):
             raise ProtocolError(_BROKEN_LINE)
-        self._seen = max(0, len(self._buffer) - self._at - 3)
+        self._seen = max(0, size - 3)  # which is not searched again
 
     def next_piece(self, size: int = 1 << 16) -> bytes | None:
         """The next bytes of the body, at most `size`; b"" at its end; None where more is needed."""
@@ -1710,11 +1684,9 @@ class HTTPParser:
 
     def _begin_chunk(self) -> bool:
         """Take what stands before the data of a chunk (RFC 9112, 7.1); False where more is needed."""
-        buffer, start = self._buffer, self._at
-        if self._in_chunks:
-            if not b"\r\n".startswith(buffer[start : start + 2]):
-                raise ProtocolError("the data of a chunk ends with CRLF")
-            start += 2
+        buffer, start = self._buffer, self._at + 2
+        if not b"\r\n".startswith(buffer[self._at : start]):
+            raise ProtocolError("the data of a chunk ends with CRLF")
         end = buffer.find(b"\r\n", start, start + MAX_CHUNK_LINE)
         if end < 0:
             if len(buffer) - start >= MAX_CHUNK_LINE or _BROKEN.search(buffer, start):
@@ -1727,19 +1699,17 @@ class HTTPParser:
         if self._extensions > MAX_EXTENSIONS:
             raise ProtocolError(f"the chunk extensions are over the limit of {MAX_EXTENSIONS} bytes")
         self.left = int(line[1], 16)
-        self._in_chunks, self._in_trailers = True, self.left == 0
+        self._in_trailers = self.left == 0
         self._skip_to(end + 2 if self.left else end)  # the line of the last chunk ends with the trailers
         return True
 
     def _end_trailers(self) -> bool:
         """Take, and forget, the trailer fields and the empty line behind them; False where more is needed."""
-        start, end = self._at + 2, self._buffer.find(b"\r\n\r\n", self._at + self._seen)
-        if (len(self._buffer) if end < 0 else end + 3) - start >= MAX_TRAILERS:
-            raise ProtocolError(f"the trailers are over the limit of {MAX_TRAILERS} bytes")
-        if end < 0:
-            self._check_rest()
+        end = self._buffer.find(b"\r\n\r\n", self._at + self._seen)
+        if end < 0 or end + 2 - self._at > MAX_TRAILERS:
+            self._check_lines(MAX_TRAILERS + 2, f"the trailers are over the limit of {MAX_TRAILERS} bytes")
             return False
-        check_field_lines(self._buffer[start : end + 2].decode("latin-1"))
+        check_field_lines(self._buffer[self._at + 2 : end + 2].decode("latin-1"))
         self._chunked, self._seen = False, 0
         self._skip_to(end + 4)
         return True
@@ -1773,9 +1743,8 @@ def format_frame(opcode: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
         return b"%c%c%b" % (0x80 | opcode, size, payload)
-    if size < 1 << 16:
-        return struct.pack("!BBH", 0x80 | opcode, 126, size) + payload
-    return struct.pack("!BBQ", 0x80 | opcode, 127, size) + payload
+    form, mark = ("!BBH", 126) if size < 1 << 16 else ("!BBQ", 127)
+    return struct.pack(form, 0x80 | opcode, mark, size) + payload
 
 
 def format_message(message: Any) -> bytes:
@@ -1848,8 +1817,14 @@ class FrameReader:
         """The opcode and the payload of the next whole message or control frame; None where more is needed."""
         buffer = self._buffer
         while len(buffer) >= 2:
-            self._check_head(buffer[0], buffer[1])
-            opcode, size = buffer[0] & 0x0F, buffer[1] & 0x7F
+            opcode, is_last, size = buffer[0] & 0x0F, buffer[0] & 0x80, buffer[1] & 0x7F
+            if not buffer[1] & 0x80:
+                raise ProtocolError("a client masks its frames", 1002)
+            check_opcode(buffer[0])
+            if opcode >= CLOSE and (not is_last or size > 125):
+                raise ProtocolError("a control frame is whole, and has at most 125 bytes", 1002)
+            if opcode < CLOSE and (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
+                raise ProtocolError("a message continues what began, and ends before the next", 1002)
             start = {126: 8, 127: 14}.get(size, 6)
             if len(buffer) < start:
                 return None
@@ -1859,7 +1834,7 @@ class FrameReader:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
             if len(buffer) < start + size:
                 return None
-            is_last, payload = buffer[0] & 0x80, unmask(buffer[start - 4 : start], buffer[start : start + size])
+            payload = unmask(buffer[start - 4 : start], buffer[start : start + size])
             del buffer[: start + size]
             if opcode >= CLOSE:
                 return opcode, payload
@@ -1870,16 +1845,6 @@ class FrameReader:
                 self._opcode, self._message = CONTINUATION, bytearray()
                 return message
         return None
-
-    def _check_head(self, first: int, second: int) -> None:
-        opcode = first & 0x0F
-        if not second & 0x80:
-            raise ProtocolError("a client masks its frames", 1002)
-        check_opcode(first)
-        if opcode >= CLOSE and (not first & 0x80 or second & 0x7F > 125):
-            raise ProtocolError("a control frame is whole, and has at most 125 bytes", 1002)
-        if opcode < CLOSE and (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
-            raise ProtocolError("a message continues what began, and ends before the next", 1002)
 
 
 class Upgrade(Response):
@@ -1921,7 +1886,7 @@ def check_handshake(request: Request, origins: str | Iterable[str] | None) -> No
 
 
 # ---- WSGI ------------------------------------------------------------------------------------------------------------
-# In: an environ (PEP 3333). Out: a Request; and of a Response, the call of start_response and the iterable.
+# In: an environ (PEP 3333). Out: a Request. `Brubeck.answer_wsgi` answers it.
 
 StartResponse = Callable[..., Any]
 
@@ -1942,19 +1907,16 @@ class WSGIRequest(Request):
         prefix, length = environ.get("SCRIPT_NAME"), environ.get("CONTENT_LENGTH")
         try:
             if prefix or not path or not path.isascii() or "\0" in path:
-                self._decode(prefix or "", path)
+                self.path = "/"  # for what is no path
+                # PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path.
+                self.prefix = decode_path((prefix or "").encode("latin-1"))
+                self.path = self.prefix + decode_path(path.encode("latin-1")) or "/"
             if length:
                 self.content_length = parse_content_length(length)
         except HTTPError as error:
             self.refused = error
         except ProtocolError as error:
             self.refused = HTTPError(error.status, str(error))
-
-    def _decode(self, prefix: str, path: str) -> None:
-        """PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path."""
-        self.path = "/"  # for what is no path
-        prefix = decode_path(prefix.encode("latin-1"))
-        self.path, self.prefix = prefix + decode_path(path.encode("latin-1")) or "/", prefix
 
     @lazy
     def headers(self) -> Headers:
@@ -1987,15 +1949,6 @@ class WSGIRequest(Request):
         return io.BufferedReader(_Body(environ["wsgi.input"].read, length, self.max_body))
 
 
-def start_wsgi(request: Request, response: Response, start_response: StartResponse) -> Iterable[bytes]:
-    """Send an answer through a WSGI server: status and fields by `start_response`, the body as what is returned."""
-    if response._status == 101:
-        response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
-    fields, body = response.finish(request)
-    start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
-    return [body] if type(body) is bytes else body  # type: ignore[return-value]
-
-
 # ---- Routes ----------------------------------------------------------------------------------------------------------
 # In: a method and a path. Out: a route and its arguments, or HTTPError 404, 405 or 308. Everything about a route is
 # worked out when it is registered; werkzeug matches rules, and what it found is remembered.
@@ -2009,7 +1962,6 @@ HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _UNSUPPORTED = " UNSUPPORTED"  # no client can name it: a class's route takes it, to answer for what it does not take
 _NO_METHOD = " NONE"  # no route takes it
 _REMEMBERED = 4096
-_BASE = "http://routes"
 
 
 def format_allow(methods: Iterable[str]) -> str:
@@ -2017,21 +1969,56 @@ def format_allow(methods: Iterable[str]) -> str:
     return ", ".join(sorted({"OPTIONS", *methods} - {_UNSUPPORTED}))
 
 
+def _callable(handler: Handler, timeout: float | None, cancel: bool) -> Handler:
+    """What is called with the request and the arguments of the path."""
+    call = handler
+    if isinstance(handler, type):
+
+        def call(request: Request, *arguments: Any, **named: Any) -> Any:
+            return handler(request.app, request)(*arguments, **named)
+
+    if timeout is None and not cancel:
+        return call
+
+    def limited(request: Request, *arguments: Any, **named: Any) -> Any:
+        try:
+            return request.limited(timeout, cancel, call, request, *arguments, **named)
+        except HandlerTimeout:
+            logger.warning("%s took over %s seconds on %s %r", handler, timeout, request.method, request.path)
+            raise HTTPError(503, "this took too long", {"Retry-After": "1"}) from None
+
+    return limited
+
+
 class Route:
-    """One route: `rule` (a str, or a compiled expression), `methods` (None: all), `name`, `handler`, `max_body`."""
+    """One route: `rule` (a str, or a compiled expression), `handler`, `methods` (None: all), `name`, `max_body`.
+    ValueError for what cannot be."""
 
     __slots__ = ("accepts", "call", "handler", "max_body", "methods", "name", "rememberable", "rule")
 
-    def __init__(self, rule: str | re.Pattern[str], handler: Handler, methods: frozenset[str] | None, name: str | None,
-                 call: Handler, max_body: int | None) -> None:  # fmt: skip
-        self.rule, self.handler, self.methods, self.name, self.max_body = rule, handler, methods, name, max_body
-        self.call = call  # call(request, *positional, **named)
+    def __init__(self, rule: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None = None,
+                 name: str | None = None, *, default: Iterable[str] | None = None, max_body: int | None = None,
+                 timeout: float | None = None, cancel: bool = False) -> None:  # fmt: skip
+        if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
+            raise ValueError(f"the handler of {rule!r} cannot be called")
+        if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
+            raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
+        if isinstance(methods, str):
+            raise ValueError(f"methods is a list: [{methods!r}]")
+        self.rule, self.handler, self.max_body = rule, handler, max_body
+        if methods is None:
+            methods = getattr(handler, "taken_methods", lambda: default)()
+        is_socket = isinstance(rule, str) and rule[0] != "/"
+        self.methods = None if methods is None or is_socket else frozenset(method.upper() for method in methods)
+        if name is None:
+            name = getattr(handler, "__name__", type(handler).__name__)
+        self.name = name if isinstance(rule, str) and name != "<lambda>" else None
+        self.call = _callable(handler, timeout, cancel)  # call(request, *positional, **named)
         self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
-        self.accepts = methods  # what is matched: HEAD follows GET, and a class also answers for what it does not take
-        if methods is not None:
-            self.accepts = methods | ({"HEAD"} if "GET" in methods else set())
-            if hasattr(handler, "unsupported"):
-                self.accepts |= {_UNSUPPORTED}
+        self.accepts = self.methods  # what is matched: HEAD follows GET, a class also answers for what it does not take
+        if self.methods is not None:
+            own = {_UNSUPPORTED} if hasattr(handler, "unsupported") else set()
+            self.accepts = self.methods | own | ({"HEAD"} if "GET" in self.methods else set())
 
     def overlaps(self, other: Route) -> bool:
         """Whether both have the same rule, whatever they call its arguments, and declare a method in common."""
@@ -2054,8 +2041,8 @@ class Routes:
         self.all: list[Route] = []
         self._adapter = self.map.bind("routes", url_scheme="http")
         self._expressions: list[Route] = []
-        self._sockets: dict[str, Route] = {}
-        self._named: dict[str | None, list[Route]] = {}
+        self.named: dict[str | None, list[Route]] = {}
+        self.sockets: dict[str, Found] = {}
         self.found: dict[tuple[str, str], Found] = {}
 
     def add(self, route: Route) -> None:
@@ -2065,21 +2052,15 @@ class Routes:
                 raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
         if isinstance(route.rule, re.Pattern):
             self._expressions.append(route)
-        elif route.rule[:1] in ("@", "<"):
-            if route.rule in self._sockets:
-                raise ValueError(f"{route!r} has the same rule as {self._sockets[route.rule]!r}")
-            self._sockets[route.rule] = route
+        elif route.rule[0] in "@<":
+            self.sockets[route.rule] = route, (), {}
         else:
             self._add_rule(route.rule, route)
         self.all.append(route)
         self.found = {}
 
-    def is_free(self, name: str) -> bool:
-        """Whether no route has this name yet."""
-        return name not in self._named
-
     def _add_rule(self, rule: str, route: Route) -> None:
-        named = self._named.get(route.name, [])
+        named = self.named.get(route.name, [])
         if any(other.handler is not route.handler for other in named):
             raise ValueError(f"there is a route named {route.name!r} already, {named[0]!r}: give name=")
         try:
@@ -2089,10 +2070,11 @@ class Routes:
         except (LookupError, ValueError, TypeError, SyntaxError, re.error) as error:
             raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
         if route.name is not None:
-            self._named[route.name] = [*named, route]
+            self.named[route.name] = [*named, route]
 
     def find(self, method: str, path: str) -> Found:
-        """The route for this method of this path, and its arguments, kept in `found`; HTTPError if there is none."""
+        """The route for this method of this path, and its arguments, kept in `found`. HTTPError if there is none,
+        RequestRedirect where a final slash is missing."""
         found = self._match(method, path) or self._refuse(method, path)
         if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
             if len(self.found) >= _REMEMBERED:
@@ -2100,21 +2082,15 @@ class Routes:
             self.found[method, path] = found
         return found
 
-    def find_socket(self, path: str) -> Found:
-        """The route of a message socket; HTTPError 404 if there is none."""
-        if path not in self._sockets:
-            raise HTTPError(404)
-        return self._sockets[path], (), {}
-
     def _match(self, method: str, path: str) -> Found | None:
-        if not path.startswith("/"):
+        if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
+            raise RequestRedirect("/")
+        if path[0] != "/":
             return None
         try:
             # werkzeug would take "get" for GET; methods are case-sensitive (RFC 9110, 9.1).
             route, arguments = self._adapter.match(path, method if method.isupper() else _NO_METHOD)
             return route, (), arguments  # type: ignore[return-value]
-        except RequestRedirect as error:
-            raise HTTPError(308, headers={"Location": "/" + error.new_url[len(_BASE) :].lstrip("/")}) from None
         except (NotFound, MethodNotAllowed):
             pass
         for route in self._expressions:
@@ -2131,7 +2107,7 @@ class Routes:
             raise HTTPError(404)
         headers = {"Allow": format_allow(allowed)}
         if method == "OPTIONS":
-            return Route(path, Response, None, None, lambda request: Response(headers=headers), _UNLIMITED), (), {}
+            return Route(re.compile(""), lambda request: Response(headers=headers), max_body=_UNLIMITED), (), {}
         found = self._match(_UNSUPPORTED, path)
         if found is None:
             raise HTTPError(405, headers=headers)
@@ -2139,21 +2115,15 @@ class Routes:
 
     def allowed(self, path: str) -> set[str]:
         """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
-        allowed: set[str] = set()
-        try:
-            self._adapter.match(path, _NO_METHOD)
-        except MethodNotAllowed as error:
-            allowed.update(m for m in error.valid_methods or () if self._adapter.test(path, m))
-        except (NotFound, RequestRedirect):
-            pass
+        allowed = {method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)}
         for route in self._expressions:
             if route.accepts is not None and route.rule.match(path):  # type: ignore[union-attr]
-                allowed.update(route.accepts)
+                allowed |= route.accepts
         return allowed
 
     def build(self, name: str, values: Mapping[str, Any]) -> str:
         """The path of the named route with these values; ValueError if there is none."""
-        for route in self._named.get(name, ()):
+        for route in self.named.get(name, ()):
             with contextlib.suppress(BuildError):
                 return self._adapter.build(cast(Any, route), values, append_unknown=False)
         raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
@@ -2515,7 +2485,10 @@ class Brubeck:
     `timeout`: seconds until a handler is ended and answered with 503, unless its route says otherwise. `secret`: signs
     cookies; of a list the first does. `proxies`: how many stand in front and are believed about the client's address,
     scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process sees it.
-    `debug=True` shows tracebacks in pages. ValueError for a route that cannot be."""
+    `debug=True` shows tracebacks in pages. ValueError for a route that cannot be.
+
+    To be set, or changed, before the routes: `converters` of rules by name (werkzeug.routing.BaseConverter); at any
+    time: `templates`, which `render` calls, and `json_dumps`, which makes JSON of what handlers return."""
 
     def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
                  handler_tuples: Iterable[tuple[Any, ...]] = (), *, pool_size: int = 10_000, max_waiting: int = 10_000,
@@ -2530,6 +2503,7 @@ class Brubeck:
         self.debug = debug
         self.templates: Callable[..., str] | None = None
         self.json_dumps: Callable[[Any], str | bytes] = dump_json
+        self.converters: dict[str, type[BaseConverter]] = {**DEFAULT_CONVERTERS}
         self.routes = Routes()
         self._error_handlers: dict[int | type[BaseException], Handler] = {}
         self._middleware: list[Middleware] = []
@@ -2538,19 +2512,14 @@ class Brubeck:
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._started, self._starting = False, threading.Lock()
-        for pattern, handler, *methods in handler_tuples:
-            self._add_expression(pattern, handler, *methods)
+        for pattern, handler, *methods in handler_tuples:  # whose functions take every method unless told otherwise
+            try:
+                rule = re.compile(pattern) if isinstance(pattern, str) and pattern[:1] not in ("@", "<") else pattern
+            except re.error as error:
+                raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}") from error
+            self.routes.add(Route(rule, handler, *methods, timeout=timeout))
 
     # -- what a program says before it runs
-
-    @property
-    def converters(self) -> dict[str, type[BaseConverter]]:
-        """The converters of rules by name (werkzeug.routing.BaseConverter); add to it, or set it, before the routes."""
-        return self.routes.map.converters
-
-    @converters.setter
-    def converters(self, converters: Mapping[str, type[BaseConverter]]) -> None:
-        self.routes.map.converters.update(converters)
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
               max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[T], T]:
@@ -2559,7 +2528,14 @@ class Brubeck:
         a function, what it defines for a class. `name`: for `url_for`, by default the handler's. `max_body` (bytes) and
         `timeout` (seconds) instead of the application's. `cancel`: the handler is ended when its client leaves.
         ValueError for what cannot be."""
-        return lambda handler: self._add(rule, handler, methods, name, max_body, timeout, cancel)
+
+        def register(handler: T) -> T:
+            self.routes.map.converters.update(self.converters)
+            self.routes.add(Route(rule, cast(Handler, handler), methods, name, default=["GET"], max_body=max_body,
+                                  timeout=self.timeout if timeout is None else timeout, cancel=cancel))  # fmt: skip
+            return handler
+
+        return register
 
     get, post, put, patch, delete = map(_route_for, ("GET", "POST", "PUT", "PATCH", "DELETE"))
 
@@ -2584,66 +2560,13 @@ class Brubeck:
 
         return register
 
-    def _add(self, rule: str | re.Pattern[str], handler: Any, methods: Iterable[str] | None, name: str | None = None,
-             max_body: int | None = None, timeout: float | None = None, cancel: bool = False,
-             default: Iterable[str] | None = ("GET",)) -> Any:
-        """Give a handler its route, for `methods`, else those that a MessageHandler defines, else the `default`."""
-        if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
-            raise ValueError(f"the handler of {rule!r} cannot be called")
-        if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
-            raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
-        if isinstance(methods, str):
-            raise ValueError(f"methods is a list: [{methods!r}]")
-        if methods is None:
-            is_own = isinstance(handler, type) and issubclass(handler, MessageHandler)
-            methods = handler.taken_methods() if is_own else default
-        taken = None if methods is None else frozenset(method.upper() for method in methods)
-        if name is None:
-            name = getattr(handler, "__name__", type(handler).__name__)
-        name = None if name == "<lambda>" or not isinstance(rule, str) else name
-        timeout = self.timeout if timeout is None else timeout
-        self.routes.add(Route(rule, handler, taken, name, self._callable(handler, timeout, cancel), max_body))
-        return handler
-
-    def _callable(self, handler: Handler, timeout: float | None, cancel: bool) -> Handler:
-        """What is called with the request and the arguments of the path."""
-        call = handler
-        if isinstance(handler, type):
-
-            def call(request: Request, *arguments: Any, **named: Any) -> Any:
-                return handler(self, request)(*arguments, **named)
-
-        if timeout is None and not cancel:
-            return call
-
-        def limited(request: Request, *arguments: Any, **named: Any) -> Any:
-            try:
-                return request.limited(timeout, cancel, call, request, *arguments, **named)
-            except HandlerTimeout:
-                logger.warning("%s took over %s seconds on %s %r", handler, timeout, request.method, request.path)
-                raise HTTPError(503, "this took too long", {"Retry-After": "1"}) from None
-
-        return limited
-
-    def _add_expression(self, pattern: Any, handler: Handler, methods: Iterable[str] | None = None) -> None:
-        """One of `handler_tuples`, whose functions take every method unless told otherwise."""
-        try:
-            is_expression = isinstance(pattern, str) and pattern[:1] not in ("@", "<")
-            self._add(re.compile(pattern) if is_expression else pattern, handler, methods, default=None)
-        except re.error as error:
-            raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}") from error
-
     def static(self, prefix: str, root: str | os.PathLike[str]) -> None:
         """Serve the files below the folder `root` under this prefix, by `static_file`. The first is the route "static":
         `url_for("static", name="style.css")`; others have their prefix for a name. ValueError as for `mount`."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
-        folder = os.path.abspath(root)
-
-        def static(request: Request, name: str) -> Response:
-            return static_file(request, name, folder)
-
-        self._add(f"{prefix}/<path:name>", static, ["GET"], "static" if self.routes.is_free("static") else prefix)
+        folder, name = os.path.abspath(root), prefix if "static" in self.routes.named else "static"
+        self.route(f"{prefix}/<path:name>", name=name)(lambda request, name: static_file(request, name, folder))
 
     def mount(self, prefix: str, other: Brubeck) -> None:
         """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
@@ -2667,7 +2590,7 @@ class Brubeck:
             other.secret = self.secret
         self._mounted.append(other)
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
-        self.routes.add(Route(rule, mounted, None, None, mounted, _UNLIMITED))
+        self.routes.add(Route(rule, mounted, max_body=_UNLIMITED))
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
         """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class: the nearest
@@ -2709,7 +2632,7 @@ class Brubeck:
         try:
             request.found = self._find(request)
         except Exception as error:
-            request.found, request.refused = None, self._with_query(request, error)
+            request.found, request.refused = None, error
         try:
             response = (self._respond or self._wrapped())(request)
             if type(response) is not Response and not isinstance(response, Response):
@@ -2725,22 +2648,14 @@ class Brubeck:
         if request.refused is not None:
             raise request.refused
         if request.is_message:
-            return self.routes.find_socket(request.path)
-        path = request.path
-        if request.prefix:
-            path = path[len(request.prefix) :]
-            if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
-                raise HTTPError(308, headers={"Location": "/"})
-        return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
-
-    @staticmethod
-    def _with_query(request: Request, error: Exception) -> Exception:
-        """The router's redirect with the prefix and the query of the request; other errors as they are."""
-        if not isinstance(error, HTTPError) or error.status != 308:
-            return error
-        _, mark, query = request.target.partition("?")
-        location = quote(request.prefix, safe=_IN_PATH) + error.headers["Location"] + mark + query
-        return HTTPError(308, headers={"Location": location})
+            return self.routes.sockets.get(request.path) or abort(404)
+        path = request.path[len(request.prefix) :] if request.prefix else request.path
+        try:
+            return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
+        except RequestRedirect as redirect:
+            _, mark, query = request.target.partition("?")
+            location = f"{quote(request.prefix, safe=_IN_PATH)}/{urlsplit(redirect.new_url).path.lstrip('/')}"
+            raise HTTPError(308, headers={"Location": location + mark + query}) from None
 
     def admits(self, request: Request) -> bool:
         """Whether the body of this request may come: a route takes it, in this size."""
@@ -2810,9 +2725,9 @@ class Brubeck:
             name = getattr(request.route and request.route.handler, "__qualname__", "no handler")
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
-        if handler is None:
-            return self._plain_error(error, told)
         try:
+            if handler is None:
+                return self._plain_error(error, told)
             value = handler(request, error)
             response = to_response(value, self.json_dumps)
             if not isinstance(value, (Response, tuple)):
@@ -2824,18 +2739,14 @@ class Brubeck:
             raise
         except BaseException as failure:
             request.error = failure
-            logger.error("the error handler for %s failed on %r", told.status, request.path, exc_info=failure)
+            logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
             return self._plain_error(failure, HTTPError(500))
 
     def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
         """What a client is told of an error, as plain text: with `debug`, also what was not meant for it."""
         message = "".join(traceback.format_exception(error)) if self.debug and told is not error else told.message
         text = f"{status_line(told.status)}\n" + (f"{message}\n" if message else "")
-        try:
-            return Response(text, told.status, told.headers, TEXT)
-        except (TypeError, ValueError) as failure:
-            logger.error("HTTPError %r cannot be sent", error, exc_info=failure)
-            return Response("500 Internal Server Error\n", 500, None, TEXT)
+        return Response(text, told.status, told.headers, TEXT)
 
     # -- the doors that need no server of ours
 
@@ -2865,12 +2776,17 @@ class Brubeck:
         return self.answer_wsgi(WSGIRequest(environ), start_response)
 
     def answer_wsgi(self, request: WSGIRequest, start_response: StartResponse) -> Iterable[bytes]:
-        """Handle the request, and send the answer."""
+        """Handle the request, and answer it: status and fields by `start_response`, the body as what is returned."""
         response = self.handle(request)
+        if response._status == 101:
+            response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
         try:
-            return start_wsgi(request, response, start_response)
+            fields, body = response.finish(request)
         except Exception as error:  # middleware left something in it that cannot be sent
-            return start_wsgi(request, self.answer_error(request, error), start_response)
+            response = self.answer_error(request, error)
+            fields, body = response.finish(request)
+        start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
+        return [body] if type(body) is bytes else cast(Pieces, body)
 
     def test(self, raise_errors: bool = False) -> Client:
         """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test."""
@@ -3737,7 +3653,6 @@ class _Life(_Clients):
     SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
     LEAVING = 1.0  # seconds to find a moment in which Mongrel2 sends nothing
     QUIET = 2  # milliseconds without a message that tell of it
-    BUSY = 10  # pieces of work, of 2 milliseconds each, with which it is kept busy
 
     def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
         super().__init__()
@@ -3810,6 +3725,7 @@ class _Life(_Clients):
                 connection.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + self.LEAVING
         while not self._has_lost_pull() and time.monotonic() < deadline:
+            self._occupy()
             self._read_ahead()
         self._read_ahead()
 
@@ -3817,8 +3733,8 @@ class _Life(_Clients):
         """Have Mongrel2's only thread tell its handlers, who get their turns at it, that nobody has left, and then be
         busy. Whether it told, and then told nothing more."""
         self._reply_to_nobody("", 0)
-        for _ in range(self.BUSY):
-            self._reply_to_nobody("ctl", {"cancel": 1, "": [0] * 100})  # 2 milliseconds of work
+        for _ in range(10):
+            self._occupy()
         heard = [0]
         while time.monotonic() < deadline and not self._has_lost_pull():
             messages = self._read_ahead()
@@ -3840,6 +3756,10 @@ class _Life(_Clients):
                     messages.append(self.pull.recv(zmq.NOBLOCK))
         cast("deque[bytes]", self.left).extend(messages)
         return messages
+
+    def _occupy(self) -> None:
+        """Give that thread 2 ms of work, in which it sends nothing."""
+        self._reply_to_nobody("ctl", {"cancel": 1, "": [0] * 100})
 
     def _reply_to_nobody(self, name: str, arguments: Any) -> None:
         sender = min(self.prefixes, default=b"") or b"0"
