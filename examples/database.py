@@ -20,17 +20,17 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # by now, for psycopg keeps what it imports; the command line does this by itself
-    import eventlet
+from brubeck_lite import Brubeck, HTTPError, Request, Response, abort, csrf, csrf_token, main, redirect
 
-    eventlet.monkey_patch()
+if __name__ == "__main__":
+    # psycopg keeps what it finds when it is imported: the command line has eventlet replace that before.
+    main(["database:app", *sys.argv[1:]])
+    sys.exit()
 
 import psycopg
 import psycopg_pool
 from psycopg import waiting
 from psycopg.pq import TransactionStatus
-
-from brubeck_lite import Brubeck, HTTPError, Request, Response, abort, csrf, csrf_token, redirect
 
 # psycopg waits for the database in C, where eventlet cannot see it: a query would hold up all other requests. This one
 # of its functions waits in Python, by what eventlet has replaced. (psycopg does so by itself for gevent only.)
@@ -186,7 +186,3 @@ def explain(request: Request, error: HTTPError) -> str:
 @app.error(psycopg.OperationalError)  # of which the pool's are: no connection in time, too many that wait
 def unavailable(request: Request, error: psycopg.OperationalError) -> tuple[str, int, dict[str, str]]:
     return page(CARD.format(text="The guest book cannot be reached just now.")), 503, {"Retry-After": "5"}
-
-
-if __name__ == "__main__":
-    app.run()

@@ -151,17 +151,16 @@ def test_a_handler_that_is_ended_while_it_waits_spoils_no_connection(port: int, 
 
 
 def test_as_a_program_of_its_own_it_waits_as_well(postgres: Postgres, db: psycopg.Connection[Any]) -> None:
-    text = (ROOT / "examples" / "database.py").read_text()
-    added = """app.get("/wait")(
-        lambda request: str(database(request).execute("SELECT pg_advisory_xact_lock_shared(1)").rowcount)
-    )
-    app.run(bind="127.0.0.1:{port}")"""
-    run = "import sys; __file__ = sys.argv[1]; exec(sys.argv[2])"
-    path = str(ROOT / "examples" / "database.py")
-    with serve(postgres, "-c", run, path, text.replace("app.run()", added)) as (port, _):
-        with waiting(db, port, "/wait", POOL_SIZE - 1, seen=POOL_SIZE - 1) as answers:
-            assert sign(port, "Dave") == 303
-        assert [answer.result() for answer in answers] == [(200, "1")] * (POOL_SIZE - 1)
+    program = str(ROOT / "examples" / "database.py")
+    with serve(postgres, program, "--bind", "127.0.0.1:{port}") as (port, _), ThreadPoolExecutor(1) as threads:
+        with db.transaction():
+            db.execute("LOCK TABLE entry")
+            answer = threads.submit(ask, port)
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            wait_for(lambda: db.execute(waiting).fetchone() == (1,), what="one that waits in the database")
+            assert ask(port, "/static/style.css")[0] == 200
+            assert not answer.done()
+        assert answer.result()[0] == 200
 
 
 def test_workers_that_start_at_once_make_one_table(postgres: Postgres) -> None:
