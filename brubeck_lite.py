@@ -3236,6 +3236,8 @@ class _Ahead(_Closing):
         except greenlet.GreenletExit:  # nobody listens any more
             raise
         except BaseException as error:
+            if self._end is not None:
+                raise
             end = error
         self._queue.put(end)
 
@@ -3256,9 +3258,11 @@ class _Ahead(_Closing):
         raise self._end
 
     def close(self) -> None:
-        """End the iterator, wherever it stands."""
+        """End the iterator, wherever it stands, and wait for its end."""
         self._end = self._end or StopIteration()
         self._coroutine.kill()
+        with contextlib.suppress(greenlet.GreenletExit):
+            self._coroutine.wait()
         getattr(self._items, "close", tuple)()
 
 
@@ -3631,11 +3635,13 @@ class Answer(_Closing):
         for piece in self:
             *blocks, unread = re.split(rb"\r\n\r\n|\n\n|\r\r", unread + piece)
             for block in blocks:
-                pairs = re.findall(r"^(\w+): ?([^\r\n]*)", block.decode(), re.MULTILINE)
+                lines = [line.partition(":") for line in re.split(r"\r\n|\n|\r", block.decode())]
+                pairs = [(name, value.removeprefix(" ")) for name, _, value in lines]
                 data, last = [value for name, value in pairs if name == "data"], dict(pairs)
+                retry = last.get("retry", "")
                 if data:
-                    retry = int(last["retry"]) if "retry" in last else None
-                    yield Event("\n".join(data), last.get("event"), last.get("id"), retry)
+                    text, wait = "\n".join(data), int(retry) if retry.isdigit() else None
+                    yield Event(text, last.get("event"), last.get("id"), wait)
 
     def close(self) -> None:
         """Read no more."""
@@ -3771,10 +3777,11 @@ class Client:
             answer = self._ask(self._request(method, url, fields, body), stream)
             if answer.request.error is not None and (self.raise_errors if raise_errors is None else raise_errors):
                 raise answer.request.error
-            here, status = answer.request.url, answer.status
-            url = urldefrag(urljoin(here, answer.headers.get("Location", ""))).url
-            is_redirect = status in (301, 302, 303, 307, 308) and "Location" in answer.headers
-            if not follow or not is_redirect or urlsplit(url).netloc != urlsplit(here).netloc:
+            status, location = answer.status, answer.headers.get("Location")
+            if not follow or location is None or status not in (301, 302, 303, 307, 308):
+                return answer
+            url = urldefrag(urljoin(answer.request.url, location)).url
+            if urlsplit(url).netloc != answer.request.host:
                 return answer
             answer.close()
             if (status == 303 and method != "HEAD") or (status < 303 and method == "POST"):  # WHATWG Fetch, 4.4
