@@ -3669,14 +3669,14 @@ class _LocalWebSocket(WebSocket):
         """The next frame for the client; a close once there are no more."""
         if not self._outbox and self.closed is None:
             self._arrived.wait(timeout)
-        if not self._outbox:
-            if self.closed is None:
-                raise TimeoutError(f"no message came in {timeout} seconds")
-            return CLOSE, b""
-        opcode, payload, size = parse_frame(self._outbox)
-        del self._outbox[:size]
-        self._writer.wake_soon()
-        return opcode, payload
+        if self._outbox:
+            opcode, payload, size = parse_frame(self._outbox)
+            del self._outbox[:size]
+            self._writer.wake_soon()
+            return opcode, payload
+        if self.closed is None:
+            raise TimeoutError(f"no message came in {timeout} seconds")
+        return CLOSE, b""
 
     def flush(self) -> None:
         self._arrived.wake_soon()
@@ -3824,8 +3824,8 @@ class Client:
 
         form = [(quoted(name), str(value).encode()) for name, value in _each(fields)]
         for name, file in _each(files):
-            given = file if isinstance(file, tuple) else (os.path.basename(getattr(file, "name", name)), file)
-            filename, content, *kind = given
+            own_name = os.path.basename(getattr(file, "name", name))
+            filename, content, *kind = file if isinstance(file, tuple) else (own_name, file)
             more = f"\r\nContent-Type: {kind[0]}" if kind else ""
             content = content.read() if hasattr(content, "read") else content
             form.append((f"{quoted(name)}; filename={quoted(filename)}{more}", content))
