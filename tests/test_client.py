@@ -12,18 +12,7 @@ from typing import Any
 import pytest
 from support import environment
 
-from brubeck_lite import (
-    Brubeck,
-    Channel,
-    Client,
-    Event,
-    Request,
-    Response,
-    WebSocket,
-    event_stream,
-    eventlet,
-    redirect,
-)
+from brubeck_lite import Brubeck, Channel, Client, Event, Request, Response, WebSocket, event_stream, eventlet, redirect
 
 
 def seen(request: Request, **_: str) -> list[Any]:
