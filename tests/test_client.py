@@ -283,6 +283,23 @@ def test_a_stream_that_waits_when_it_is_left_ends_where_it_waits() -> None:
     assert ended == ["GreenletExit"]
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_a_handler_raises_when_it_is_left_is_raised_in_the_test(waits: bool) -> None:
+    app = Brubeck()
+
+    @app.get("/")
+    def fail_late(request: Request) -> Iterator[str]:
+        try:
+            while True:
+                yield "piece"
+                eventlet.sleep(600 if waits else 0)
+        finally:
+            raise LookupError("in the end")
+
+    with pytest.raises(LookupError, match="in the end"), app.test().get("/", stream=True) as answer:
+        assert next(iter(answer)) == b"piece"
+
+
 def test_what_was_not_yet_read_of_a_stream_is_its_body() -> None:
     with counting([]).test().get("/count?to=4", stream=True) as answer:
         next(iter(answer))
