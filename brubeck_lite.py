@@ -33,9 +33,9 @@ The rooms of this file stand in the order in which a message walks through them:
     Helpers     who is signed in, passwords, templates, other origins
     Handlers    classes that are called: MessageHandler, WebMessageHandler
     Brubeck     the application: `handle(request) -> response`, with no input or output of its own
-    Client      a test client that needs no server
     Pipeline    route_message -> request_handler -> result_handler, and the coroutines they run in
     Live        events, channels, WebSockets: for connections that live longer than an answer
+    Client      a test client that needs no server
     Servers     Mongrel2Connection, HTTPConnection, signals, the access log
     Command     the command line
 
@@ -86,7 +86,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, Union, cast
-from urllib.parse import quote, unquote, unquote_to_bytes, urlencode, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
@@ -1801,6 +1801,13 @@ def unmask(key: bytes | bytearray, payload: bytes | bytearray) -> bytes:
     return (int.from_bytes(payload, "big") ^ mask).to_bytes(size, "big")
 
 
+def parse_frame(buffer: bytes | bytearray) -> tuple[int, bytes, int]:
+    """What `format_frame` made, at the beginning of a buffer -> its opcode, its payload, and the size of it all."""
+    start = {126: 4, 127: 10}.get(buffer[1], 2)
+    end = start + (int.from_bytes(buffer[2:start], "big") if start > 2 else buffer[1])
+    return buffer[0] & 0x0F, bytes(buffer[start:end]), end
+
+
 class FrameReader:
     """The frames of a client: `feed` it what was received; ask for `next_message` until that is None. ProtocolError is
     the end of the connection: 1002 for broken framing, 1009 for a message over `limit` bytes."""
@@ -2773,13 +2780,15 @@ class Brubeck:
         if not self._started:
             self.start()
             atexit.register(self.stop)
-        return self.answer_wsgi(WSGIRequest(environ), start_response)
+        request = WSGIRequest(environ)
+        return self.answer_wsgi(request, self.handle(request), start_response)
 
-    def answer_wsgi(self, request: WSGIRequest, start_response: StartResponse) -> Iterable[bytes]:
-        """Handle the request, and answer it: status and fields by `start_response`, the body as what is returned."""
-        response = self.handle(request)
+    def answer_wsgi(self, request: WSGIRequest, response: Response, start_response: StartResponse) -> Iterable[bytes]:
+        """Send the answer: status and fields by `start_response`, the body as what is returned."""
         if response._status == 101:
-            response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
+            response = Response("501 Not Implemented
+WebSockets are not for WSGI servers
+", 501, None, TEXT)
         try:
             fields, body = response.finish(request)
         except Exception as error:  # middleware left something in it that cannot be sent
@@ -2788,9 +2797,10 @@ class Brubeck:
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
         return [body] if type(body) is bytes else cast(Pieces, body)
 
-    def test(self, raise_errors: bool = False) -> Client:
-        """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test."""
-        return Client(self, raise_errors)
+    def test(self, raise_errors: bool = False, **options: Any) -> Client:
+        """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test.
+        `options`: as for Client."""
+        return Client(self, raise_errors, **options)
 
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
             workers: int | str = 1, patch: bool = True) -> None:
@@ -2807,121 +2817,6 @@ class Brubeck:
             Parent(same_command(), count).run()
         else:
             serve(self, connection or self.msg_conn or HTTPConnection(bind), patch=patch)
-
-
-# ---- Client ----------------------------------------------------------------------------------------------------------
-# Tests without a server: a request becomes an environ, and what comes back is read as a client would.
-
-
-class Answer:
-    """What a test client got: `status`, `headers`, `body` (bytes), `text`, `json`."""
-
-    def __init__(self, status: int, fields: list[tuple[str, str]], body: bytes) -> None:
-        self.status, self.headers, self.body = status, ResponseHeaders(fields), body
-
-    @property
-    def text(self) -> str:
-        """The body as UTF-8."""
-        return self.body.decode()
-
-    @property
-    def json(self) -> Any:
-        """The body as JSON; ValueError if it is none."""
-        return json.loads(self.body)
-
-    def __repr__(self) -> str:
-        return f"<Answer {self.status}, {len(self.body)} bytes>"
-
-
-class Client:
-    """Asks an application in process: `client.get("/path")`, `client.post("/path", json={...})`. `cookies` are kept."""
-
-    BOUNDARY = "take-five-0f1e2d3c4b5a"
-
-    def __init__(self, app: Brubeck, raise_errors: bool = False) -> None:
-        self.app, self.raise_errors = app, raise_errors
-        self.cookies: dict[str, str] = {}
-
-    def request(self, method: str, path: str, headers: HeaderFields = (), *,
-                data: bytes | str | Mapping[str, str] = b"", json: Any = None,
-                files: Mapping[str, bytes | tuple[str, bytes] | tuple[str, bytes, str]] | None = None,
-                raise_errors: bool | None = None) -> Answer:
-        """Send one request. `path` may have a query; `data` is the body, or the fields of a form; `json` a value to
-        send as JSON; `files` by field: what is in each, or (filename, what is in it), or these and its content type.
-        `raise_errors=True`: the exception behind a 500 is raised here."""
-        fields = ResponseHeaders(headers)
-        if files is not None:
-            fields["Content-Type"] = f"multipart/form-data; boundary={self.BOUNDARY}"
-            data = self._multipart(data if isinstance(data, Mapping) else {}, files)
-        if isinstance(data, Mapping):
-            fields.setdefault("Content-Type", "application/x-www-form-urlencoded")
-            data = urlencode(data)
-        if json is not None:
-            fields.setdefault("Content-Type", JSON)
-            data = dump_json(json)
-        if self.cookies:
-            fields.setdefault("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
-        body = data.encode() if isinstance(data, str) else data
-        request = WSGIRequest(self._environ(method, path, fields, body))
-        self.app.start()
-        answer = self._ask(request)
-        if request.error is not None and (self.raise_errors if raise_errors is None else raise_errors):
-            raise request.error
-        return answer
-
-    get = functools.partialmethod(request, "GET")
-    head = functools.partialmethod(request, "HEAD")
-    post = functools.partialmethod(request, "POST")
-    put = functools.partialmethod(request, "PUT")
-    patch = functools.partialmethod(request, "PATCH")
-    delete = functools.partialmethod(request, "DELETE")
-    options = functools.partialmethod(request, "OPTIONS")
-
-    def _multipart(self, fields: Mapping[str, str], files: Mapping[str, Any]) -> bytes:
-        def quoted(name: str) -> str:
-            return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
-
-        form = [(quoted(name), value.encode()) for name, value in fields.items()]
-        for name, file in files.items():
-            filename, content, *kind = file if isinstance(file, tuple) else (name, file)
-            more = f"\r\nContent-Type: {kind[0]}" if kind else ""
-            form.append((f"{quoted(name)}; filename={quoted(filename)}{more}", content))
-        begin = f"--{self.BOUNDARY}\r\nContent-Disposition: form-data; name="
-        parts = [f"{begin}{head}\r\n\r\n".encode() + content for head, content in form]
-        return b"\r\n".join([*parts, f"--{self.BOUNDARY}--\r\n".encode()])
-
-    @staticmethod
-    def _environ(method: str, target: str, fields: ResponseHeaders, body: bytes) -> dict[str, Any]:
-        path, _, query = target.partition("?")
-        environ = {
-            "REQUEST_METHOD": method.upper(), "SCRIPT_NAME": "", "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-            "QUERY_STRING": query.encode().decode("latin-1"), "SERVER_PROTOCOL": "HTTP/1.1",
-            "SERVER_NAME": "localhost", "SERVER_PORT": "80", "HTTP_HOST": "localhost", "REMOTE_ADDR": "127.0.0.1",
-            "CONTENT_LENGTH": str(len(body)) if body else "", "wsgi.input": io.BytesIO(body),
-            "wsgi.errors": sys.stderr, "wsgi.version": (1, 0), "wsgi.url_scheme": "http",
-            "wsgi.multithread": False, "wsgi.multiprocess": False, "wsgi.run_once": False,
-        }  # fmt: skip
-        for name, value in fields.items():
-            key = name.upper().replace("-", "_")
-            if "_" not in name:
-                environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
-        return environ
-
-    def _ask(self, request: WSGIRequest) -> Answer:
-        sent: list[Any] = []
-        pieces = self.app.answer_wsgi(request, lambda status, fields: sent.extend((status, fields)))
-        try:
-            body = b"".join(pieces)
-        finally:
-            getattr(pieces, "close", tuple)()
-        status, fields = sent
-        for cookie in [value for name, value in fields if name == "Set-Cookie"]:
-            name, _, value = cookie.partition(";")[0].partition("=")
-            if re.search("; Max-Age=[0-]", cookie):
-                self.cookies.pop(name, None)
-            else:
-                self.cookies[name] = value
-        return Answer(int(status[:3]), fields, body)
 
 
 # ---- Pipeline --------------------------------------------------------------------------------------------------------
@@ -3154,6 +3049,64 @@ class _Sleeper:
             self._alarm = call_soon(self.wake)
 
 
+class _Closing:
+    """What is closed at the end of its `with` block."""
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        cast(Any, self).close()
+
+
+class _Ahead(_Closing):
+    """Runs an iterator in a coroutine of its own, `size` items ahead, so that each can be waited for with a limit: in
+    place of one that takes over `patience` seconds there is None, or `error` is raised."""
+
+    def __init__(self, items: Iterator[Any], patience: float, error: Exception | None = None, size: int = 1) -> None:
+        self._items, self._patience, self._error = items, patience, error
+        self._queue = eventlet.queue.Queue(size)  # of items, each in a tuple; then what ended the iterator
+        self._end: BaseException | None = None
+        self._coroutine = eventlet.spawn(self._run)
+
+    def _run(self) -> None:
+        end: BaseException = StopIteration()
+        try:
+            for item in self._items:
+                self._queue.put((item,))
+        except greenlet.GreenletExit:  # nobody listens any more
+            raise
+        except BaseException as error:
+            if self._end is not None:
+                raise
+            end = error
+        self._queue.put(end)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._end is None:
+            try:
+                item = self._queue.get(timeout=self._patience)
+            except eventlet.queue.Empty:
+                if self._error is None:
+                    return None
+                raise self._error from None
+            if isinstance(item, tuple):
+                return item[0]
+            self._end = item
+        raise self._end
+
+    def close(self) -> None:
+        """End the iterator, wherever it stands, and wait for its end."""
+        self._end = self._end or StopIteration()
+        self._coroutine.kill()
+        with contextlib.suppress(greenlet.GreenletExit):
+            self._coroutine.wait()
+        getattr(self._items, "close", tuple)()
+
+
 class Event(NamedTuple):
     """A server-sent event: `data` (str; a dict or a list goes as JSON), `event` (its type), `id` (comes back as
     Last-Event-ID), `retry` (milliseconds until the client connects again)."""
@@ -3178,7 +3131,7 @@ class Event(NamedTuple):
         return ("".join(lines) + "\n").encode()
 
 
-class Subscription:
+class Subscription(_Closing):
     """The messages of a channel from now on, to iterate over, in a `with` block or until `close`. It ends when it was
     too slow (`was_dropped`)."""
 
@@ -3220,12 +3173,6 @@ class Subscription:
         while self._messages or not self._is_over:
             if (message := self.get()) is not None:
                 yield message
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class Channel:
@@ -3271,42 +3218,10 @@ def _events(source: Iterable[Any] | Channel, heartbeat: float) -> Iterator[bytes
                 yield encode_event(subscription.get(heartbeat))
             yield Event("too slow", "dropped").encode()
     elif in_coroutines():
-        yield from _pump_events(iter(source), heartbeat)
+        with _Ahead(iter(source), heartbeat) as messages:
+            yield from map(encode_event, messages)
     else:
         yield from map(encode_event, source)
-
-
-def _pump_events(messages: Iterator[Any], heartbeat: float) -> Iterator[bytes]:
-    """Run the iterator in a coroutine of its own, so that its next message can be waited for with a limit."""
-    queue = eventlet.queue.Queue(1)  # of messages, each in a tuple; then what the iterator raised, or None
-
-    def run() -> None:
-        end: BaseException | None = None
-        try:
-            for message in messages:
-                queue.put((message,))
-        except greenlet.GreenletExit:  # nobody listens any more
-            raise
-        except BaseException as error:
-            end = error
-        queue.put(end)
-
-    coroutine = eventlet.spawn(run)
-    try:
-        while True:
-            try:
-                item = queue.get(timeout=heartbeat)
-            except eventlet.queue.Empty:
-                item = (None,)
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield encode_event(*item)
-    finally:
-        coroutine.kill()
-        if (close := getattr(messages, "close", None)) is not None:
-            close()
 
 
 def encode_event(message: Any) -> bytes:
@@ -3490,7 +3405,7 @@ class WebSocket:
                 handler(self, **arguments)
         except BaseException as error:
             if self.closed is None or not isinstance(error, (ConnectionError, greenlet.GreenletExit)):
-                code = 1011
+                code, self.request.error = 1011, error
                 logger.error("the WebSocket of %r failed", self.request, exc_info=error)
         self._coroutine = None
         self.close(code)
@@ -3518,6 +3433,293 @@ class WebSocket:
     def _pace(self) -> None:
         """Receive only as long as not too much is unread."""
         raise NotImplementedError
+
+
+# ---- Client ----------------------------------------------------------------------------------------------------------
+# Tests without a server: a request becomes an environ, and what comes back is read as a client would. An answer that is
+# read whole is made where the test runs, streams and WebSockets in a coroutine beside it. Nothing is patched.
+
+_URL = re.compile(r"(https?)://([^/?#]+)((?:[/?].*)?)", re.DOTALL)
+
+
+class Answer(_Closing):
+    """What a test client got: `status`, `headers`, `body` (bytes), `text`, `json`; and the `request` as it was seen.
+    With `stream=True` the body is still to come: iterate over its pieces, or its `events`; `close`, or the end of a
+    `with` block, ends the handler's iterator as a client that leaves does."""
+
+    def __init__(self, request: Request, pieces: Any) -> None:
+        self.request, self._pieces = request, pieces
+        self._response, status, fields = next(pieces)
+        self.status, self.headers = int(status[:3]), ResponseHeaders(fields)
+
+    @lazy
+    def body(self) -> bytes:
+        """The whole body, or what was not yet read of it."""
+        return b"".join(self._pieces)
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8."""
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON; ValueError if it is none."""
+        return json.loads(self.body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([self.body] if "body" in self.__dict__ else self._pieces)
+
+    def events(self) -> Iterator[Event]:
+        """The server-sent events of the body, without its comments (HTML Standard, 9.2.6)."""
+        unread = b""
+        for piece in self:
+            *blocks, unread = re.split(rb"\r\n\r\n|\n\n|\r\r", unread + piece)
+            for block in blocks:
+                lines = [line.partition(":") for line in re.split(r"\r\n|\n|\r", block.decode())]
+                pairs = [(name, value.removeprefix(" ")) for name, _, value in lines]
+                data, last = [value for name, value in pairs if name == "data"], dict(pairs)
+                retry = last.get("retry", "")
+                if data:
+                    text, wait = "\n".join(data), int(retry) if retry.isdigit() else None
+                    yield Event(text, last.get("event"), last.get("id"), wait)
+
+    def close(self) -> None:
+        """Read no more."""
+        self._pieces.close()
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status} to {self.request!r}>"
+
+
+class _LocalWebSocket(WebSocket):
+    """One whose client is in this process: what is to be sent waits until that takes it."""
+
+    def __init__(self, request: Request, limit: int) -> None:
+        super().__init__(request, limit)
+        self._arrived = _Sleeper()
+
+    def hear(self, opcode: int, payload: bytes) -> None:
+        """What the client sends."""
+        try:
+            self.take(opcode, payload)
+        except ProtocolError as error:
+            self.close(error.status, str(error))
+
+    def next_frame(self, timeout: float) -> tuple[int, bytes]:
+        """The next frame for the client; a close once there are no more."""
+        if not self._outbox and self.closed is None:
+            self._arrived.wait(timeout)
+        if self._outbox:
+            opcode, payload, size = parse_frame(self._outbox)
+            del self._outbox[:size]
+            self._writer.wake_soon()
+            return opcode, payload
+        if self.closed is None:
+            raise TimeoutError(f"no message came in {timeout} seconds")
+        return CLOSE, b""
+
+    def flush(self) -> None:
+        self._arrived.wake_soon()
+
+    def _pace(self) -> None:
+        pass
+
+
+class WebSocketClient(_Closing):
+    """A test's end of a WebSocket, in a `with` block that closes it: `send`, `receive`, iterate, `close`. `answer` is
+    the 101, or what refused it."""
+
+    def __init__(self, answer: Answer, raise_errors: bool) -> None:
+        response, self.answer, self._raise_errors = answer._response, answer, raise_errors
+        self._end = end = _LocalWebSocket(answer.request, getattr(response, "max_message", 0))
+        if isinstance(response, Upgrade):
+            self._coroutine = eventlet.spawn(end.converse, response.handler, response.arguments)
+            eventlet.sleep(0)  # the handler begins
+        else:
+            end.vanish()
+
+    @property
+    def closed(self) -> tuple[int, str] | None:
+        """None, or the code and the reason with which it ended: 1006 where it was refused."""
+        return self._end.closed
+
+    def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
+        """Send text, binary, or JSON as text, and let the handler go on. ConnectionError once it is closed."""
+        if self.closed is not None:
+            raise ConnectionError(f"the WebSocket is closed: {self.closed}, {self.answer!r}")
+        self._end.hear(*parse_frame(format_message(message))[:2])
+        eventlet.sleep(0)
+
+    def receive(self, timeout: float = 10) -> str | bytes | None:
+        """The next message; None once it is closed. TimeoutError after so many seconds."""
+        while (frame := self._end.next_frame(timeout))[0] != CLOSE:
+            if frame[0] == TEXT_MESSAGE:
+                return frame[1].decode()
+            if frame[0] == BINARY_MESSAGE:
+                return frame[1]
+        self._end.hear(*frame)
+        if self._raise_errors and self.answer.request.error is not None:
+            raise self.answer.request.error
+        return None
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        while (message := self.receive()) is not None:
+            yield message
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close it (with 1006: vanish without a word), and wait for the end of the handler."""
+        if code == 1006:
+            self._end.vanish()
+        elif self.closed is None:
+            self._end.hear(CLOSE, format_close(code, reason)[2:])
+        deque(self, 0)  # what was not received
+        if self.answer.status == 101:
+            self._coroutine.wait()
+
+
+def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The pairs of a mapping, where a list stands for several with one name."""
+    return [(name, each) for name, value in named.items() for each in (value if isinstance(value, list) else [value])]
+
+
+class Client:
+    """Asks an application in process: `client.get("/path")`, `client.post("/path", json={...})`, and so on; and talks
+    with `client.websocket("/path")`. `cookies` are kept. `base_url`: the scheme and host of paths; `remote_addr`: who
+    asks; `timeout`: seconds until the next piece of a stream must have come, else TimeoutError."""
+
+    BOUNDARY = "take-five-0f1e2d3c4b5a"
+    MAX_REDIRECTS = 20
+
+    def __init__(self, app: Brubeck, raise_errors: bool = False, base_url: str = "http://localhost",
+                 remote_addr: str = "127.0.0.1", timeout: float = 10) -> None:  # fmt: skip
+        self.app, self.raise_errors, self.base_url = app, raise_errors, base_url
+        self.remote_addr, self.timeout = remote_addr, timeout
+        self.cookies: dict[str, str] = {}
+
+    def request(self, method: str, path: str, headers: HeaderFields = (), *, query: Mapping[str, Any] | None = None,
+                data: bytes | str | Mapping[str, Any] = b"", json: Any = None, files: Mapping[str, Any] | None = None,
+                follow: bool = False, stream: bool = False, raise_errors: bool | None = None) -> Answer:
+        """Send one request. `path` may have a query, or be a whole address; `query` is added to it. `data` is the body,
+        or the fields of a form; `json` a value to send as JSON; `files` by field: what is in each (bytes or a file
+        object), or (filename, what is in it), or these and its content type. A list is several of one name. `follow`:
+        go where redirects lead on this host. `stream`: return once the head has come, with the body to be read.
+        `raise_errors=True`: the exception behind a 500 is raised here. RuntimeError after 20 redirects."""
+        fields: dict[str, str] = {}
+        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+            if "_" not in name:
+                key = name.upper().replace("-", "_")
+                fields[key] = f"{fields[key]}, {value}" if key in fields else str(value)
+        body = self._encode(fields, data, json, files)
+        url = path if _URL.fullmatch(path) else self.base_url + path
+        if query:
+            url += ("&" if "?" in url else "?") + urlencode(_each(query))
+        for _ in range(self.MAX_REDIRECTS + 1):
+            answer = self._ask(self._request(method, url, fields, body), stream)
+            if answer.request.error is not None and (self.raise_errors if raise_errors is None else raise_errors):
+                raise answer.request.error
+            status, location = answer.status, answer.headers.get("Location")
+            if not follow or location is None or status not in (301, 302, 303, 307, 308):
+                return answer
+            url = urldefrag(urljoin(answer.request.url, location)).url
+            if urlsplit(url).netloc != answer.request.host:
+                return answer
+            answer.close()
+            if (status == 303 and method != "HEAD") or (status < 303 and method == "POST"):  # WHATWG Fetch, 4.4
+                method, body = "GET", b""
+                fields.pop("CONTENT_TYPE", None)
+        raise RuntimeError(f"more than {self.MAX_REDIRECTS} redirects, the last to {url}")
+
+    get = functools.partialmethod(request, "GET")
+    head = functools.partialmethod(request, "HEAD")
+    post = functools.partialmethod(request, "POST")
+    put = functools.partialmethod(request, "PUT")
+    patch = functools.partialmethod(request, "PATCH")
+    delete = functools.partialmethod(request, "DELETE")
+    options = functools.partialmethod(request, "OPTIONS")
+
+    def websocket(self, path: str, headers: HeaderFields = (), *, raise_errors: bool | None = None) -> WebSocketClient:
+        """Open a WebSocket, and let its handler begin. `headers` may have an Origin, and a Sec-WebSocket-Protocol.
+        `raise_errors=True`: what the handler raised is raised where the test receives the end."""
+        handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+                     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
+        answer = self.get(path, {**handshake, **dict(headers)}, raise_errors=raise_errors)
+        return WebSocketClient(answer, self.raise_errors if raise_errors is None else raise_errors)
+
+    def _encode(self, fields: dict[str, str], data: Any, json: Any, files: Mapping[str, Any] | None) -> bytes:
+        """The body of a request, whose Content-Type is put into its fields."""
+        if files is not None:
+            fields["CONTENT_TYPE"] = f"multipart/form-data; boundary={self.BOUNDARY}"
+            data = self._multipart(data if isinstance(data, Mapping) else {}, files)
+        if isinstance(data, Mapping):
+            fields.setdefault("CONTENT_TYPE", "application/x-www-form-urlencoded")
+            data = urlencode(_each(data))
+        if json is not None:
+            fields.setdefault("CONTENT_TYPE", JSON)
+            data = dump_json(json)
+        return data.encode() if isinstance(data, str) else bytes(data)
+
+    def _multipart(self, fields: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
+        def quoted(name: str) -> str:
+            return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+
+        form = [(quoted(name), str(value).encode()) for name, value in _each(fields)]
+        for name, file in _each(files):
+            own_name = os.path.basename(getattr(file, "name", name))
+            filename, content, *kind = file if isinstance(file, tuple) else (own_name, file)
+            more = f"\r\nContent-Type: {kind[0]}" if kind else ""
+            content = content.read() if hasattr(content, "read") else content
+            form.append((f"{quoted(name)}; filename={quoted(filename)}{more}", content))
+        begin = f"--{self.BOUNDARY}\r\nContent-Disposition: form-data; name="
+        parts = [f"{begin}{head}\r\n\r\n".encode() + content for head, content in form]
+        return b"\r\n".join([*parts, f"--{self.BOUNDARY}--\r\n".encode()])
+
+    def _request(self, method: str, url: str, fields: dict[str, str], body: bytes) -> WSGIRequest:
+        scheme, host, target = cast("re.Match[str]", _URL.fullmatch(url)).groups()
+        path, _, query = target.partition("?")
+        environ = {
+            "REQUEST_METHOD": method.upper(), "SCRIPT_NAME": "", "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "QUERY_STRING": query.encode().decode("latin-1"), "SERVER_PROTOCOL": "HTTP/1.1",
+            "SERVER_NAME": "localhost", "SERVER_PORT": "80", "HTTP_HOST": host, "REMOTE_ADDR": self.remote_addr,
+            "CONTENT_LENGTH": str(len(body)) if body else "", "wsgi.input": io.BytesIO(body),
+            "wsgi.errors": sys.stderr, "wsgi.version": (1, 0), "wsgi.url_scheme": scheme,
+            "wsgi.multithread": False, "wsgi.multiprocess": False, "wsgi.run_once": False,
+        }  # fmt: skip
+        if self.cookies:
+            environ["HTTP_COOKIE"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        for name, value in fields.items():
+            environ[name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"] = value
+        return WSGIRequest(environ)
+
+    def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
+        self.app.start()
+        exchange = self._exchange(request)
+        late = TimeoutError(f"the answer did not go on for {self.timeout} seconds")
+        answer = Answer(request, _Ahead(exchange, self.timeout, late, 2) if stream else exchange)
+        if not stream:
+            with answer:
+                answer.body = b"".join(answer)
+        for cookie in [value for name, value in answer.headers.pairs() if name == "Set-Cookie"]:
+            name, _, value = cookie.partition(";")[0].partition("=")
+            if re.search("; Max-Age=[0-]", cookie):
+                self.cookies.pop(name, None)
+            else:
+                self.cookies[name] = value
+        return answer
+
+    def _exchange(self, request: WSGIRequest) -> Iterator[Any]:
+        """The Response with the status and the fields that are sent, then the pieces of the body."""
+        response = self.app.handle(request)
+        if isinstance(response, Upgrade):
+            yield response, "101", response.fields(request)[2:]  # without Upgrade and Connection
+            return
+        head: list[Any] = [response]
+        pieces = self.app.answer_wsgi(request, response, lambda *given: head.extend(given))
+        try:
+            yield head
+            yield from pieces
+        finally:
+            getattr(pieces, "close", tuple)()
 
 
 # ---- Servers ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ loopback, each ended by its id when its `with` block ends."""
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 SENDER = "34f9ceee-cd52-4b7f-b197-88bf2f0ec378"
@@ -65,6 +67,12 @@ def environment(measured: bool = True) -> dict[str, str]:
     paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "examples")]
     kept = {name: value for name, value in os.environ.items() if measured or not name.startswith("COVERAGE")}
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def example(name: str) -> ModuleType:
+    """A fresh copy of an example's program, for what needs no server."""
+    sys.modules.pop(name, None)
+    return importlib.import_module(name)
 
 
 @contextlib.contextmanager

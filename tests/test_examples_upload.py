@@ -1,5 +1,5 @@
-"""The examples upload.py, templates.py and classes.py, as their users have them: started by the command line, in
-Chromium."""
+"""The examples upload.py, templates.py and classes.py: their pages in Chromium, served by the command line; what needs
+no browser by the test client."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import APIResponse, Browser, CDPSession, Page, Route, expect
-from support import Mongrel2, behind_http, behind_mongrel2, environment, wait_for
+from playwright.sync_api import Browser, CDPSession, Page, Route, expect
+from support import Mongrel2, behind_http, behind_mongrel2, environment, example, wait_for
+
+from brubeck_lite import Client
 
 pytest_plugins = ["browser"]
 
@@ -102,10 +104,11 @@ def drop(page: Page, content: bytes, zeros: int = 0) -> None:
         page.dispatch_event(".dropzone", event, {"dataTransfer": transfer})
 
 
-def send(page: Page, site: str, kind: str, content: bytes, name: str = "a", **headers: str) -> APIResponse:
-    """Send one file without the page."""
-    file: Any = {"name": name, "mimeType": kind, "buffer": content}
-    return page.request.post(f"{site}/pictures", multipart={"pictures": file}, headers=headers, max_redirects=0)
+@pytest.fixture
+def sender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """A client of an upload.py that keeps its pictures in `tmp_path`."""
+    monkeypatch.setenv("UPLOADS", str(tmp_path))
+    return example("upload").app.test()  # type: ignore[no-any-return]
 
 
 def expect_thumbnails(page: Page, count: int) -> None:
@@ -240,13 +243,13 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_upload_a_picture_comes_back_as_it_was_under_a_name_of_our_own(page: Page, site: str, kind: str) -> None:
-    answer = send(page, site, kind, KINDS[kind], "../../evil<i>.html")
+def test_upload_a_picture_comes_back_as_it_was_under_a_name_of_our_own(sender: Client, kind: str) -> None:
+    answer = sender.post("/pictures", files={"pictures": ("../../evil<i>.html", KINDS[kind], kind)})
     assert (answer.status, answer.headers["location"]) == (303, "/")
-    found = re.search(r'src="(/pictures/[0-9a-f]{32}\.[a-z]+)"', page.request.get(site).text())
+    found = re.search(r'src="(/pictures/[0-9a-f]{32}\.[a-z]+)"', sender.get("/").text)
     assert found is not None
-    answer = page.request.get(site + found[1])
-    assert (answer.headers["content-type"], answer.body()) == (kind.lower(), KINDS[kind])
+    answer = sender.get(found[1])
+    assert (answer.headers["content-type"], answer.body) == (kind.lower(), KINDS[kind])
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
@@ -259,19 +262,20 @@ def test_upload_a_picture_comes_back_as_it_was_under_a_name_of_our_own(page: Pag
     ],
 )  # fmt: skip
 def test_upload_only_a_picture_that_says_what_it_is_is_taken(
-    page: Page, site: str, folder: Path, kind: str, content: bytes
+    sender: Client, tmp_path: Path, kind: str, content: bytes
 ) -> None:
-    assert send(page, site, kind, content).status == 415
-    assert [*folder.iterdir()] == []
+    assert sender.post("/pictures", files={"pictures": ("a", content, kind)}).status == 415
+    assert [*tmp_path.iterdir()] == []
 
 
-def test_upload_a_form_without_pictures_is_refused(page: Page, site: str) -> None:
-    assert page.request.post(f"{site}/pictures", form={"pictures": "x"}).status == 400
+def test_upload_a_form_without_pictures_is_refused(sender: Client) -> None:
+    assert sender.post("/pictures", data={"pictures": "x"}).status == 400
 
 
-def test_upload_other_sites_cannot_send_pictures(page: Page, site: str, folder: Path) -> None:
-    assert send(page, site, "image/png", SMALL, Origin="http://evil.example").status == 403
-    assert [*folder.iterdir()] == []
+def test_upload_other_sites_cannot_send_pictures(sender: Client, tmp_path: Path) -> None:
+    picture = {"pictures": ("a.png", SMALL, "image/png")}
+    assert sender.post("/pictures", {"Origin": "http://evil.example"}, files=picture).status == 403
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_upload_its_page_fits_a_phone(page: Page, site: str) -> None:
@@ -405,31 +409,39 @@ def test_classes_tunes_are_found_by_a_word_and_shown_page_by_page(page: Page, tu
     assert fits(page)
 
 
-def test_classes_an_argument_of_the_wrong_type_is_400_that_names_it(page: Page, tunes: str) -> None:
-    answer = page.request.get(f"{tunes}/?page=two")
-    assert (answer.status, "'page'" in answer.text()) == (400, True)
-    assert [page.request.get(f"{tunes}/{path}").status for path in ("?page=99", "?page=0", "tunes/99")] == [404] * 3
+@pytest.fixture
+def guest() -> Client:
+    """A client of a classes.py that nobody else uses."""
+    return example("classes").app.test()  # type: ignore[no-any-return]
 
 
-def test_classes_only_members_post_and_only_we_make_members(page: Page, tunes: str) -> None:
-    form = {"title": "x"}
-    assert page.request.post(f"{tunes}/tunes/new", form=form).status == 401
-    page.context.add_cookies([{"name": "member", "value": "RGF2ZQ.6b060441.forged", "url": tunes}])
-    assert page.request.post(f"{tunes}/tunes/new", form=form, headers={"Origin": tunes}).status == 401
-    page.goto(f"{tunes}/login")
-    sign_in(page, "Dave")
-    assert page.request.post(f"{tunes}/tunes/new", form=form, headers={"Origin": "https://evil.example"}).status == 403
-    assert page.request.post(f"{tunes}/tunes/new", form=form, headers={"Origin": tunes}, max_redirects=0).status == 303
+def test_classes_an_argument_of_the_wrong_type_is_400_that_names_it(guest: Client) -> None:
+    answer = guest.get("/?page=two")
+    assert (answer.status, "'page'" in answer.text) == (400, True)
+    assert [guest.get(path).status for path in ("/?page=99", "/?page=0", "/tunes/99")] == [404] * 3
+
+
+def test_classes_only_members_post_and_only_we_make_members(guest: Client) -> None:
+    def add(**headers: str) -> int:
+        return guest.post("/tunes/new", headers, data={"title": "x"}).status
+
+    assert add() == 401
+    guest.cookies["member"] = "RGF2ZQ.6b060441.forged"
+    assert add(Origin="http://localhost") == 401
+    guest.cookies.clear()
+    guest.post("/login", data={"name": "Dave"})
+    assert add(Origin="https://evil.example") == 403
+    assert add(Origin="http://localhost") == 303
 
 
 @pytest.mark.parametrize(("wanted", "target"), [("/tunes/3?x=1", "/tunes/3?x=1"), ("//evil.example/", "/"), ("", "/")])
-def test_classes_signing_in_goes_on_to_no_other_site(page: Page, tunes: str, wanted: str, target: str) -> None:
-    answer = page.request.post(f"{tunes}/login", form={"name": "Dave", "next": wanted}, max_redirects=0)
+def test_classes_signing_in_goes_on_to_no_other_site(guest: Client, wanted: str, target: str) -> None:
+    answer = guest.post("/login", data={"name": "Dave", "next": wanted})
     assert (answer.status, answer.headers["location"]) == (303, target)
 
 
-def test_classes_answer_with_what_prepare_set_and_only_to_their_methods(page: Page, tunes: str) -> None:
-    answer = page.request.get(tunes)
+def test_classes_answer_with_what_prepare_set_and_only_to_their_methods(guest: Client) -> None:
+    answer = guest.get("/")
     assert (answer.status, answer.headers["x-frame-options"], answer.headers["vary"]) == (200, "DENY", "Cookie")
-    answer = page.request.delete(f"{tunes}/login")
+    answer = guest.delete("/login")
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS, POST")

@@ -1,4 +1,4 @@
-"""Rooms Routes, Handlers, Brubeck and Client: which handler gets a request, inside what, and how programs test it."""
+"""Rooms Routes, Handlers and Brubeck: which handler gets a request, and inside what."""
 
 from __future__ import annotations
 
@@ -464,65 +464,6 @@ def test_url_for_is_the_path_of_a_named_route(rule: str, values: dict[str, Any],
 def test_url_for_what_is_not_there_is_a_value_error_that_names_it(name: str, values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"'{name}'"):
         routed("/<x>").url_for(name, **values)
-
-
-# The test client
-
-
-def test_the_client_keeps_cookies_and_forgets_those_that_expire() -> None:
-    app = Brubeck()
-
-    @app.get("/set/<value>/<int(signed=True):age>")
-    def put(request: Request, value: str, age: int) -> Response:
-        response = Response()
-        response.set_cookie("c", value, max_age=age)
-        return response
-
-    app.get("/")(lambda request: dict(request.cookies))
-    client, seen = app.test(), []
-    for path in ("/set/one two/60", "/set/three/60", "/set/x/0", "/set/four/60", "/set/x/-5"):
-        client.get(path)
-        seen.append(client.get("/").json)
-    assert seen == [{"c": "one two"}, {"c": "three"}, {}, {"c": "four"}, {}]
-    assert app.test().get("/").json == {}
-
-
-def test_raise_errors_brings_what_a_handler_raised_to_the_test_and_nothing_else() -> None:
-    app = Brubeck()
-    app.get("/")(lambda request: 1 / 0)
-    app.error(500)(lambda request, error: "sorry")
-    with pytest.raises(ZeroDivisionError):
-        app.test(raise_errors=True).get("/")
-    with pytest.raises(ZeroDivisionError):
-        app.test().get("/", raise_errors=True)
-    assert (app.test().get("/").text, app.test(raise_errors=True).get("/missing").status) == ("sorry", 404)
-
-
-def echoing() -> Any:
-    def look(request: Request, **_: str) -> list[Any]:
-        return [request.headers.get("content-type"), request.body.decode(), request.query.get("q"), request.path]
-
-    app = Brubeck()
-    app.route("/", ["GET", "POST"], "root")(look)
-    app.get("/<x>")(look)
-    return app.test()
-
-
-@pytest.mark.parametrize(
-    ("options", "content_type", "body"),
-    [({"json": {"a": "é"}}, "application/json", '{"a":"\\u00e9"}'), ({"json": []}, "application/json", "[]"),
-     ({"data": "é"}, None, "é"),
-     ({"data": {"a": "é b", "c": "&"}}, "application/x-www-form-urlencoded", "a=%C3%A9+b&c=%26"),
-     ({"data": b"a"}, None, "a"),
-     ({"data": "{}", "headers": {"Content-Type": "text/x"}}, "text/x", "{}")],
-)  # fmt: skip
-def test_the_client_sends_json_forms_and_bytes(options: dict[str, Any], content_type: str | None, body: str) -> None:
-    assert echoing().post("/", **options).json == [content_type, body, None, "/"]
-
-
-@pytest.mark.parametrize(("target", "query", "path"), [("/?q=%20", " ", "/"), ("/?q=é", "é", "/"), ("/é", None, "/é")])
-def test_the_client_takes_targets_as_people_write_them(target: str, query: str | None, path: str) -> None:
-    assert echoing().get(target).json == [None, "", query, path]
 
 
 # WSGI
