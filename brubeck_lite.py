@@ -32,6 +32,7 @@ The rooms of this file stand in the order in which a message walks through them:
     Routes      rules and regular expressions -> a route and its arguments
     Helpers     who is signed in, passwords, templates, other origins
     Handlers    classes that are called: MessageHandler, WebMessageHandler
+    Figures     what a server counts, for programs and for Prometheus
     Brubeck     the application: `handle(request) -> response`, with no input or output of its own
     Client      a test client that needs no server
     Pipeline    route_message -> request_handler -> result_handler, and the coroutines they run in
@@ -574,6 +575,8 @@ class Request:
     is_message = False  # a message socket's, not HTTP
     refused: Exception | None = None  # what the door or the router found wrong
     error: BaseException | None = None  # the exception that made it a 500
+    began = 0.0  # when its handling did
+    inner_route: Route | None = None  # that took it in a mounted application
 
     @lazy
     def headers(self) -> Headers:
@@ -2560,6 +2563,57 @@ class TemplateMixin:
         return render(self.request, name, **values)
 
 
+# ---- Figures ---------------------------------------------------------------------------------------------------------
+# What a server has done and holds, as numbers, and as dicts of them by label: for programs, JSON and Prometheus.
+
+Stats = dict[str, Any]
+FIGURES: dict[str, tuple[str, str, tuple[str, ...], str]] = {  # name, type and labels for Prometheus, meaning
+    "requests": ("requests_total", "counter", ("route", "status"), "Answers, by name of the route."),
+    "seconds": ("request_seconds_total", "counter", ("route",), "Seconds that those took, but for WebSockets."),
+    "handling": ("requests_in_progress", "gauge", (), "Requests that are being handled."),
+    "waiting": ("requests_waiting", "gauge", (), "Requests that wait for room in the pool."),
+    "coroutines": ("coroutines", "gauge", (), "Coroutines that serve connections and messages."),
+    "connections": ("connections", "gauge", (), "Connections of clients."),
+    "websockets": ("websockets", "gauge", (), "WebSockets among those."),
+    "queues": ("queue_length", "gauge", ("queue",), "What waits in other queues."),
+    "dropped": ("dropped_answers_total", "counter", (), "Answers to clients of a Mongrel2 that was gone."),
+    "workers": ("workers", "gauge", (), "Processes that serve."),
+    "restarts": ("worker_restarts_total", "counter", (), "Workers that were replaced."),
+}
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def merge_stats(each: Iterable[Stats]) -> Stats:
+    """The figures of several processes as those of one: all are counts, so their sums."""
+    merged: Stats = {}
+    for stats in each:
+        for name, value in stats.items():
+            if isinstance(value, dict):
+                merged[name] = merge_stats([merged.get(name, {}), value])
+            else:
+                merged[name] = merged.get(name, 0) + value
+    return merged
+
+
+def _samples(value: Any, labels: Sequence[str], given: Sequence[str] = ()) -> Iterator[str]:
+    if not labels:
+        yield ("{" + ",".join(given) + "} " if given else " ") + str(value)
+        return
+    for text, inner in sorted(value.items()):
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        yield from _samples(inner, labels[1:], [*given, f'{labels[0]}="{escaped}"'])
+
+
+def format_stats(stats: Stats) -> str:
+    """Figures as Prometheus reads them (its text format 0.0.4)."""
+    lines = []
+    for name, (metric, kind, labels, meaning) in FIGURES.items():
+        metric = f"brubeck_lite_{metric}"
+        lines += [f"# HELP {metric} {meaning}", f"# TYPE {metric} {kind}"]
+        lines += [metric + sample for sample in _samples(stats.get(name, {} if labels else 0), labels)]
+    return "\n".join(lines) + "\n"
+
+
 # ---- Brubeck ---------------------------------------------------------------------------------------------------------
 # The application: routes in, `handle(request) -> response` out. It opens no socket and knows no door but WSGI's call.
 
@@ -2623,6 +2677,8 @@ class Brubeck:
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._started, self._starting = False, threading.Lock()
+        self.own_stats: Callable[[], Stats] = dict  # of this process, when it serves
+        self.other_stats: Stats = {}  # of the other workers
         for pattern, handler, *methods in handler_tuples:
             self._add_expression(pattern, handler, *methods)
 
@@ -2743,6 +2799,7 @@ class Brubeck:
                 response = other.handle(request).signed(request)
             finally:
                 inner = request.enter(outer)
+                request.inner_route = request.inner_route or (inner[1] and inner[1][0])
             if isinstance(response, Upgrade):
                 response.handler = functools.partial(_talk_inside, request, inner, response.handler)
             if isinstance(response.body, Pieces):
@@ -2885,7 +2942,7 @@ class Brubeck:
     def answer_error(self, request: Request, error: BaseException) -> Response:
         """The answer to an exception: by its error handler (of its status, its nearest class, 500), else plain; logged
         unless it was meant for the client."""
-        told = error if isinstance(error, HTTPError) else HTTPError(500)
+        told = error if isinstance(error, HTTPError) else HTTPError(499 if request.is_cancelled else 500)
         kinds: list[Any] = [*type(error).__mro__, 500]
         if told is error:
             kinds = [told.status, *kinds[:-1]]
@@ -2960,6 +3017,15 @@ class Brubeck:
     def test(self, raise_errors: bool = False) -> Client:
         """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test."""
         return Client(self, raise_errors)
+
+    def stats(self) -> Stats:
+        """What `run()` has done and holds, in all workers together; no requests but those it served are counted.
+        By route (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting`
+        for room in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: in `room` answers that
+        wait for clients of Mongrel2 to read, in `access_log` lines; `dropped` answers to clients of a Mongrel2 that
+        was gone; `workers`, and their `restarts`."""
+        return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
+                            self.own_stats(), self.other_stats])  # fmt: skip
 
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
             patch: bool = True) -> None:
@@ -3094,26 +3160,31 @@ Connection = Union["Mongrel2Connection", "HTTPConnection"]
 TURN, STREAM_TURN = 0.005, 0.001  # seconds that a coroutine goes on without letting the others have theirs
 
 
-def route_message(app: Brubeck, connection: Connection, request: Request) -> None:
+def route_message(load: Load, connection: Connection, request: Request) -> None:
     """Find out what answers this message, and hand it on."""
-    request_handler(app, connection, request, app.handle)
+    request.began = time.monotonic()
+    request_handler(load, connection, request, load.app.handle)
 
 
-def request_handler(app: Brubeck, connection: Connection, request: Request, respond: Respond) -> None:
+def request_handler(load: Load, connection: Connection, request: Request, respond: Respond) -> None:
     """Have it answered."""
     try:
         response = respond(request)
     except KeyboardInterrupt as error:  # a handler's: the operator's is a signal to the server
-        response = app.answer_error(request, error)
-    result_handler(app, connection, request, response)
+        response = load.app.answer_error(request, error)
+    result_handler(load, connection, request, response)
 
 
-def result_handler(app: Brubeck, connection: Connection, request: Request, response: Response) -> None:
-    """Send the answer; where that cannot be put on the wire, a 500 in its place."""
+def result_handler(load: Load, connection: Connection, request: Request, response: Response) -> None:
+    """Send the answer; where that cannot be put on the wire, a 500 in its place. Then count and log it."""
     try:
-        connection.answer(request, response)
+        size = connection.answer(request, response)
     except Exception as error:
-        connection.answer(request, app.answer_error(request, error))
+        response = load.app.answer_error(request, error)
+        size = connection.answer(request, response)
+    load.count(request, response._status)
+    if load.access_log is not None and not request.is_message:
+        load.access_log.add(request, response._status, size)
 
 
 def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pieces: Pieces,
@@ -3158,22 +3229,51 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
 
 
 class Load:
-    """How much of the pool is in use, by all connections of a process together."""
+    """How much of the pool is in use, by all connections of a process together, and what was answered."""
 
-    def __init__(self, app: Brubeck) -> None:
-        self.app, self.busy = app, 0
+    def __init__(self, app: Brubeck, access_log: AccessLog | None = None) -> None:
+        self.app, self.busy, self.access_log = app, 0, access_log
         self.waiting: deque[tuple[Connection, Request]] = deque()
+        self.counted: dict[tuple[Route | None, int], list[float]] = {}  # by status: answers, and seconds they took
+
+    def count(self, request: Request, status: int) -> None:
+        """Note that a request was answered."""
+        found = request.found
+        key = request.inner_route or (found and found[0]), status
+        try:
+            counted = self.counted[key]
+        except KeyError:
+            counted = self.counted[key] = [0, 0.0]
+        counted[0] += 1
+        counted[1] += time.monotonic() - request.began
+
+    def stats(self) -> Stats:
+        """The figures of what was answered and waits: in whatever thread."""
+        requests: dict[str, dict[str, int]] = {}
+        seconds: dict[str, float] = {}
+        for (route, status), (number, taken) in [*self.counted.items()]:
+            name = "" if route is None else route.name or str(getattr(route.rule, "pattern", route.rule))
+            by_status = requests.setdefault(name, {})
+            by_status[str(status)] = by_status.get(str(status), 0) + int(number)
+            seconds[name] = seconds.get(name, 0.0) + taken
+        return {"requests": requests, "seconds": seconds, "handling": self.busy, "waiting": len(self.waiting),
+                "workers": 1}  # fmt: skip
 
     def take(self, connection: Connection, request: Request) -> None:
         """Handle the request in this coroutine."""
         self.busy += 1
         try:
-            route_message(self.app, connection, request)
+            route_message(self, connection, request)
         except Exception:
             logger.exception("no answer could be sent to %r", request)
         finally:
             self.busy -= 1
             connection.finished(request)
+
+    def refuse(self, connection: Connection, request: Request, response: Response) -> None:
+        """Answer a request that is not handled."""
+        request.began = time.monotonic()
+        result_handler(self, connection, request, response)
 
     @contextlib.contextmanager
     def uncounted(self) -> Iterator[None]:
@@ -3197,7 +3297,7 @@ class Load:
             self.waiting.append((connection, request))
             return
         response = Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT)
-        result_handler(self.app, connection, request, response)
+        self.refuse(connection, request, response)
         connection.finished(request)
 
 
@@ -3218,6 +3318,7 @@ class Receivers:
         self._handling = True  # the receiver is inside a handler, not waiting for a message
         self._timer_since: float | None = None  # when the pending timer was set
         self.ended = False  # the connection gives no more
+        self.coroutines = 0
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -3230,8 +3331,15 @@ class Receivers:
         self._timer_since = None
         if self._handling:
             self._handling = False
-            self._receiver = self._parked.pop() if self._parked else greenlet.greenlet(self._run, self._hub.greenlet)
+            self._receiver = self._parked.pop() if self._parked else greenlet.greenlet(self._live, self._hub.greenlet)
             self._receiver.switch()
+
+    def _live(self) -> None:
+        self.coroutines += 1
+        try:
+            self._run()
+        finally:
+            self.coroutines -= 1
 
     def _run(self) -> None:
         """The life of a coroutine: receive and handle, until another receives; then park, and receive again."""
@@ -3935,7 +4043,6 @@ class Mongrel2Connection:
                 raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests)")
         self.pull, self.pub, self.identity = pull, pub, identity
         self.dropped = 0  # replies to clients of a Mongrel2 that is gone
-        self.access_log: AccessLog | None = None
         self._context: zmq.Context[Any] | None = None
         self._life: _Life | None = None
         self._last_turn: float | None = None  # when to stop receiving
@@ -3989,7 +4096,8 @@ class Mongrel2Connection:
         if "DOWNLOAD_CREDITS" in request.fields and not (request.upload_is_there and request.conn_id in life.credits):
             life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
         if self._is_ending() and not request.is_message:
-            self.answer(request, Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT))
+            response = Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT)
+            cast(Load, self._load).refuse(self, request, response)
             return False
         if request.upload is not None and not self._take_upload(life, request):
             return False
@@ -4023,7 +4131,8 @@ class Mongrel2Connection:
         for request, path in [*life.uploads.values()]:
             with contextlib.suppress(OSError):
                 if os.path.getsize(path) > request.max_body:
-                    self.answer(request, request.app.answer_error(request, body_too_large(request.max_body)))
+                    response = request.app.answer_error(request, body_too_large(request.max_body))
+                    cast(Load, self._load).refuse(self, request, response)
                     life.uploads.pop(request.conn_id, None)
 
     def _begin_life(self) -> _Life:
@@ -4124,17 +4233,17 @@ class Mongrel2Connection:
                     break
         self.dropped += 1
 
-    def answer(self, request: Request, response: Response) -> None:
-        """Send the one answer: to a message socket the bare body. Raises before anything is sent, or not at all."""
-        request = cast(Mongrel2Request, request)
+    def answer(self, request: Any, response: Response) -> int:
+        """Send the one answer: to a message socket the bare body. Raises before anything is sent, or not at all. How
+        many bytes the body had."""
         if isinstance(response, Upgrade):
-            self._converse(request, response)
-            return
+            return self._converse(request, response)
         fields, body = response.finish(request)
         if request.is_message:
-            if body := self._joined(body) if isinstance(body, Pieces) else body:
-                self.reply(request, body)
-            return
+            payload = self._joined(body) if isinstance(body, Pieces) else body
+            if payload:
+                self.reply(request, payload)
+            return len(payload)
         if request.after is not None and not request.after.is_answered:
             # Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting.
             request.after.follower = eventlet.event.Event()
@@ -4148,12 +4257,10 @@ class Mongrel2Connection:
             self._reply_in_credits(request, head + body)
         if not request.keep_alive:
             self.close_client(request)
-        if self.access_log is not None:
-            self.access_log.add(request, response.status, size)
+        return size
 
-    def finished(self, request: Request) -> None:
+    def finished(self, request: Any) -> None:
         """Forget a request that has had its answer, and let the next one on its connection have its own."""
-        request = cast(Mongrel2Request, request)
         request.is_answered = True
         if request.life is not None and request.life.requests.get(request.conn_id) is request:
             del request.life.requests[request.conn_id]
@@ -4213,18 +4320,19 @@ class Mongrel2Connection:
         gatherer.flush()
         return size
 
-    def _converse(self, request: Mongrel2Request, response: Upgrade) -> None:
+    def _converse(self, request: Mongrel2Request, response: Upgrade) -> int:
         head = format_head(request, 101, response.fields(request), http_date(int(time.time())))
         websockets = cast(_Life, request.life).websockets
         websocket = websockets[request.conn_id] = _Mongrel2WebSocket(self, request, response.max_message)
         try:
-            if not self._reply_in_credits(request, head):
-                return
-            with cast(Load, self._load).uncounted():
-                websocket.converse(response.handler, response.arguments)
+            if self._reply_in_credits(request, head):
+                with cast(Load, self._load).uncounted():
+                    websocket.converse(response.handler, response.arguments)
         finally:
+            request.began = time.monotonic()  # so long it takes is no matter of ours
             websockets.pop(request.conn_id, None)
             self.close_client(request)
+        return 0
 
     def push_to_many(self, websockets: Sequence[_Mongrel2WebSocket], frame: bytes) -> None:
         """Send a frame to many without waiting: 128 in one message, but for those who have no room."""
@@ -4270,6 +4378,14 @@ class Mongrel2Connection:
         """Receive in coroutines: from here on only the one that calls waits, not the process."""
         self._load, self._sleep = load, eventlet.sleep
         self._receivers = Receivers(self, load)
+
+    def stats(self) -> Stats:
+        """The figures of this connection: in whatever thread."""
+        life, coroutines = self._life, 0 if self._receivers is None else self._receivers.coroutines
+        if life is None:
+            return {"dropped": self.dropped, "coroutines": coroutines}
+        return {"dropped": self.dropped, "coroutines": coroutines, "websockets": len(life.websockets),
+                "connections": max(len(life.credits), len(life.requests)), "queues": {"room": len(life.waiting)}}
 
     def has_ended(self) -> bool:
         """Whether it gives no more requests."""
@@ -4391,7 +4507,8 @@ class _HTTPClient:
     def _refuse(self, status: int, message: str) -> None:
         request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), Framing(Headers({}), 0, False, False))
         request.client = self
-        self._server.answer(request, Response(f"{status_line(status)}\n{message}\n", status, None, TEXT))
+        response = Response(f"{status_line(status)}\n{message}\n", status, None, TEXT)
+        self._server.load.refuse(self._server, request, response)
         self._linger()
 
     def _receive(self, deadline: float) -> bytes:
@@ -4575,7 +4692,7 @@ class HTTPConnection:
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.3  # seconds for a request that is on its way when the server stops
-    _load: Load
+    load: Load
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
                  max_connections: int = 20_000) -> None:  # fmt: skip
@@ -4587,7 +4704,6 @@ class HTTPConnection:
         self.address = address
         self.head_timeout, self.io_timeout, self.keep_alive = head_timeout, io_timeout, keep_alive
         self.max_connections = max_connections
-        self.access_log: AccessLog | None = None
         self._path, self._host, self._port = match[1], (match[2] or "").strip("[]"), int(match[3] or 0)
         self._socket: Any = None  # once it is bound
         self._listener: _Listener | None = None
@@ -4634,7 +4750,7 @@ class HTTPConnection:
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
-        self._load, self._listener = load, _Listener("read", self._socket.fileno())
+        self.load, self._listener = load, _Listener("read", self._socket.fileno())
         host = f"[{self._host}]" if ":" in self._host else self._host
         logger.info("serving %s", f"http://{host}:{self._port}" if self._path is None else self.address)
         self._listen()
@@ -4671,7 +4787,7 @@ class HTTPConnection:
 
     def handle(self, request: HTTPRequest) -> None:
         """Have a request answered: now, or when there is room in the pool."""
-        load = self._load
+        load = self.load
         if load.busy < load.app.pool_size:
             load.take(self, request)
         else:
@@ -4681,10 +4797,10 @@ class HTTPConnection:
         if load.waiting:
             eventlet.spawn_n(load.take_waiting)
 
-    def finished(self, request: Request) -> None:
+    def finished(self, request: Any) -> None:
         """Go on with the connection of a request that had to wait."""
-        if (done := cast(HTTPRequest, request).done) is not None:
-            done.send()
+        if request.done is not None:
+            request.done.send()
 
     def forget(self, client: _HTTPClient) -> None:
         """A client is gone: there is room for another."""
@@ -4719,12 +4835,10 @@ class HTTPConnection:
 
     # -- answering
 
-    def answer(self, request: Request, response: Response) -> None:
-        """Send an answer. Raises before anything is sent, or not at all."""
-        request = cast(HTTPRequest, request)
+    def answer(self, request: Any, response: Response) -> int:
+        """Send an answer. Raises before anything is sent, or not at all. How many bytes the body had."""
         if isinstance(response, Upgrade):
-            self._converse(request, response)
-            return
+            return self._converse(request, response)
         fields, body = response.finish(request)
         client = request.client
         if self._is_stopping or request.expects or client.parser.left > client.DRAINED:
@@ -4737,10 +4851,9 @@ class HTTPConnection:
                 client.send(body)
         else:
             size = send_stream(request, response._status, fields, cast(Pieces, body), client.send, client.abort)
-        if self.access_log is not None:
-            self.access_log.add(request, response._status, size)
+        return size
 
-    def _converse(self, request: HTTPRequest, response: Upgrade) -> None:
+    def _converse(self, request: HTTPRequest, response: Upgrade) -> int:
         client, head = request.client, format_head(request, 101, response.fields(request), http_date(int(time.time())))
         request.keep_alive = False
         client.bell.close()
@@ -4749,11 +4862,13 @@ class HTTPConnection:
         try:
             if client.send(head):
                 websocket.feed(client.parser.take_rest())
-                with self._load.uncounted():
+                with self.load.uncounted():
                     websocket.converse(response.handler, response.arguments)
         finally:
+            request.began = time.monotonic()  # so long it takes is no matter of ours
             self._websockets.discard(websocket)
             websocket.let_go()
+        return 0
 
     # -- ending
 
@@ -4769,6 +4884,11 @@ class HTTPConnection:
             if client.request is None:
                 is_idle = client.served > 0 and not client.parser.has_input
                 client.deadline = now if is_idle else min(client.deadline, now + self.GRACE)
+
+    def stats(self) -> Stats:
+        """The figures of this connection: in whatever thread."""
+        clients = len(self._clients)
+        return {"coroutines": clients, "connections": clients, "websockets": len(self._websockets)}
 
     def has_ended(self) -> bool:
         return self._is_stopping and not self._clients
@@ -4802,16 +4922,16 @@ class AccessLog:
     SILENCE = 60.0  # seconds between complaints that they cannot be written
 
     def __init__(self) -> None:
-        self._noted: list[tuple[float, Request, int, int]] = []
+        self.noted: list[tuple[float, Request, int, int]] = []
         self._next_complaint = 0.0
 
     def add(self, request: Request, status: int, size: int) -> None:
-        self._noted.append((time.time(), request, status, size))
-        if len(self._noted) >= self.HELD:
+        self.noted.append((time.time(), request, status, size))
+        if len(self.noted) >= self.HELD:
             self.write()
 
     def write(self) -> None:
-        noted, self._noted = self._noted, []
+        noted, self.noted = self.noted, []
         if not noted:
             return
         try:
@@ -4844,16 +4964,89 @@ def patch_standard_library() -> None:
         eventlet.monkey_patch()
 
 
+def _unpatched(name: str) -> Any:
+    """A module of the standard library as it was before eventlet patched it."""
+    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
+
+
+class StatsServer:
+    """Tells Prometheus figures, at / and /metrics of an address "HOST:PORT": in a thread of the system's, so that it
+    answers while a handler computes. One client after the other, each for 2 seconds: it is for a monitor, not for the
+    world. SystemExit 2, after a line that says why, where it cannot."""
+
+    PATIENCE = 2.0
+
+    def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
+        match = _BIND.fullmatch(address)
+        if match is None or match[1] or int(match[3]) > 65535:
+            fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100 or [::1]:9100)")
+        self._get_stats, self._host, self.port = get_stats, match[2].strip("[]"), int(match[3])
+        self._ended, self._socket = _unpatched("threading").Event(), _unpatched("socket")
+
+    def start(self) -> StatsServer:
+        """Listen, and answer from now on."""
+        family = self._socket.AF_INET6 if ":" in self._host else self._socket.AF_INET
+        try:
+            self._listening = self._socket.create_server((self._host, self.port), family=family)
+        except OSError as error:
+            fail(f"--stats: cannot listen at {self._host}:{self.port}: {error.strerror or error}")
+        self.port = self._listening.getsockname()[1]
+        _unpatched("threading").Thread(target=self._run, name="stats", daemon=True).start()
+        return self
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                client, _ = self._listening.accept()
+                with client:
+                    self._answer(client, time.monotonic() + self.PATIENCE)
+            except Exception:  # it left, or too many files are open; and to log is not for this thread, when patched
+                self._ended.wait(0.05)
+
+    def _answer(self, client: Any, deadline: float) -> None:
+        parser, request = HTTPParser(), None
+        try:
+            while request is None:
+                client.settimeout(max(deadline - time.monotonic(), 0.001))
+                if not (data := client.recv(1 << 12)):
+                    return
+                parser.feed(data)
+                request = parser.next_request()
+        except ProtocolError:
+            return
+        if request.method in ("GET", "HEAD") and request.path in ("/", "/metrics"):
+            response = Response(format_stats(self._get_stats()), content_type=PROMETHEUS)
+        else:
+            response = Response("404 Not Found\n", 404, None, TEXT)
+        request.keep_alive = False
+        fields, body = response.finish(request)
+        client.sendall(format_head(request, response.status, fields, http_date(int(time.time()))) + cast(bytes, body))
+
+    def close(self) -> None:
+        """Let go of the address."""
+        self._ended.set()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(self._socket.SHUT_RDWR)  # or `accept` would go on waiting
+        self._listening.close()
+
+
 class Server:
     """Runs an application on its connections until a signal ends it."""
 
     DRAIN = 1.0  # seconds for what Mongrel2 has sent already
     DEADLINE = 10.0  # seconds for requests to finish
 
-    def __init__(self, app: Brubeck, connections: Sequence[Connection]) -> None:
+    def __init__(self, app: Brubeck, connections: Sequence[Connection], access_log: AccessLog | None = None) -> None:
         self._app, self._connections = app, connections
-        self._load = Load(app)
+        self._load = Load(app, access_log)
         self._stopping = False
+        app.own_stats = self.stats
+
+    def stats(self) -> Stats:
+        """The figures of this process: in whatever thread."""
+        log = self._load.access_log
+        own = {} if log is None else {"queues": {"access_log": len(log.noted)}}
+        return merge_stats([self._load.stats(), own, *(connection.stats() for connection in self._connections)])
 
     def run(self) -> None:
         """Serve, and return after SIGINT or SIGTERM."""
@@ -4896,20 +5089,21 @@ class Server:
     def _tick(self) -> None:
         for connection in self._connections:
             connection.check()
-            if connection.access_log is not None:
-                connection.access_log.write()
+        if self._load.access_log is not None:
+            self._load.access_log.write()
 
 
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True,
-          access_log: bool = False) -> None:  # fmt: skip
-    """Serve an application on one connection or several: what `Brubeck.run` and the command line do."""
+          access_log: bool = False, stats: str | None = None) -> None:  # fmt: skip
+    """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
+    line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
     if patch:
         patch_standard_library()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
-    for each in connections if access_log else ():
-        each.access_log = AccessLog()
-    Server(app, connections).run()
+    server = Server(app, connections, AccessLog() if access_log else None)
+    with contextlib.nullcontext() if stats is None else contextlib.closing(StatsServer(stats, app.stats).start()):
+        server.run()
 
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
@@ -4979,6 +5173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--pool-size", type=number, metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=number, metavar="BYTES", help="largest body of a request (1048576)")
+    add("--stats", metavar="HOST:PORT", help="tell Prometheus the figures there, at /metrics")
     add("--access-log", action="store_true", help="a line for each answer on standard output")
     add("--debug", action="store_true", help="show tracebacks in pages")
     add("--quiet", action="store_true", help="log warnings and errors only")
@@ -5004,7 +5199,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             connections.append(HTTPConnection(options.bind))
     except ValueError as error:
         fail(str(error))
-    serve(app, connections or app.msg_conn or HTTPConnection("127.0.0.1:6767"), access_log=options.access_log)
+    serve(app, connections or app.msg_conn or HTTPConnection("127.0.0.1:6767"), access_log=options.access_log,
+          stats=options.stats)  # fmt: skip
 
 
 if __name__ == "__main__":
