@@ -3799,6 +3799,11 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def _unpatched(name: str) -> Any:
+    """A module of the standard library as it was before eventlet patched it."""
+    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
+
+
 _ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/*]+):([0-9]{1,5})|ipc://\S.*|inproc://\S+")
 
 
@@ -4915,14 +4920,19 @@ class HTTPConnection:
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` notes it; `write` writes many at a
-    time."""
+    """A line for each answer in the combined format, on standard output. `add` notes it; `write` writes many at once:
+    what a pipe takes without waiting, and without mixing it with what other processes write (pipe(7), PIPE_BUF)."""
 
-    HELD = 200  # lines
-    SILENCE = 60.0  # seconds between complaints that they cannot be written
+    HELD = 200  # lines that are noted
+    MOST = 10_000  # lines that wait to be read
+    SILENCE = 60.0  # seconds between complaints
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int = 1) -> None:
         self.noted: list[tuple[float, Request, int, int]] = []
+        self.lines: deque[bytes] = deque()
+        self._descriptor, self._write, self._poll = descriptor, _unpatched("os").write, _unpatched("select").poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self._is_torn = False  # the last line that was written has no end
         self._next_complaint = 0.0
 
     def add(self, request: Request, status: int, size: int) -> None:
@@ -4930,43 +4940,53 @@ class AccessLog:
         if len(self.noted) >= self.HELD:
             self.write()
 
-    def write(self) -> None:
-        noted, self.noted = self.noted, []
-        if not noted:
-            return
+    def write(self, seconds: float = 0.0) -> None:
+        """Write what is read within so many seconds; what is too much, or cannot be written, is lost."""
+        self.lines += [format_access_line(*each) for each in self.noted]
+        self.noted.clear()
+        deadline = time.monotonic() + seconds
         try:
-            sys.stdout.write("".join([format_access_line(*each) for each in noted]))
-            sys.stdout.flush()
+            while self.lines and self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                self._write_some()
+            if len(self.lines) > self.MOST:
+                raise BlockingIOError(errno.EAGAIN, "nobody reads it")
         except OSError as error:
+            self.lines.clear()
             if time.monotonic() >= self._next_complaint:
                 self._next_complaint = time.monotonic() + self.SILENCE
-                logger.warning("the access log cannot be written: %s", error)
+                logger.warning("the access log cannot be written: %s", error.strerror)
+
+    def _write_some(self) -> None:
+        data = b"\n" if self._is_torn else b""
+        while self.lines and len(data) + len(self.lines[0]) <= select.PIPE_BUF:
+            data += self.lines.popleft()
+        written = self._write(self._descriptor, data)
+        self._is_torn = data[written - 1] != 0x0A
+        if written < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _escape_for_log(text: str) -> str:
-    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more."""
-    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text)
+    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more; its
+    beginning, so that a line is shorter than PIPE_BUF."""
+    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:800])[:800]
 
 
-def format_access_line(when: float, request: Request, status: int, size: int) -> str:
+def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
     """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
     _, day, month, year, clock, _ = http_date(int(when)).split()
     target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
-    asked = _escape_for_log(f"{request.method} {target} {request.version}")
+    asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
     referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
-    address = _escape_for_log(request.remote_addr) or "-"
-    return f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
+    address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
+    line = f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
+    return line.encode()
 
 
 def patch_standard_library() -> None:
     """Have eventlet replace what blocks in the standard library, once."""
     if not eventlet.patcher.is_monkey_patched("socket"):
         eventlet.monkey_patch()
-
-
-def _unpatched(name: str) -> Any:
-    """A module of the standard library as it was before eventlet patched it."""
-    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
 
 
 class StatsServer:
@@ -5045,7 +5065,7 @@ class Server:
     def stats(self) -> Stats:
         """The figures of this process: in whatever thread."""
         log = self._load.access_log
-        own = {} if log is None else {"queues": {"access_log": len(log.noted)}}
+        own = {} if log is None else {"queues": {"access_log": len(log.noted) + len(log.lines)}}
         return merge_stats([self._load.stats(), own, *(connection.stats() for connection in self._connections)])
 
     def run(self) -> None:
@@ -5067,7 +5087,8 @@ class Server:
             for connection in self._connections:
                 connection.close()
             self._app.stop()
-            self._tick()
+            if self._load.access_log is not None:
+                self._load.access_log.write(1.0)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stopping:
@@ -5101,6 +5122,8 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch:
         patch_standard_library()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
+    if access_log and sys.stdout is None:
+        fail("--access-log: standard output is closed")
     server = Server(app, connections, AccessLog() if access_log else None)
     with contextlib.nullcontext() if stats is None else contextlib.closing(StatsServer(stats, app.stats).start()):
         server.run()
