@@ -3266,6 +3266,9 @@ class Load:
             route_message(self, connection, request)
         except Exception:
             logger.exception("no answer could be sent to %r", request)
+        except BaseException:  # such as a Timeout that a handler has left behind
+            request.keep_alive = False
+            raise
         finally:
             self.busy -= 1
             connection.finished(request)
@@ -3286,19 +3289,24 @@ class Load:
         finally:
             self.busy += 1
 
+    def has_room(self) -> bool:
+        """Whether a request that came just now can be handled: nobody overtakes those who wait."""
+        return self.busy < self.app.pool_size and not self.waiting
+
     def take_waiting(self) -> None:
         """Handle, in this coroutine, what had to wait for room in the pool."""
         while self.waiting and self.busy < self.app.pool_size:
             self.take(*self.waiting.popleft())
 
-    def postpone(self, connection: Connection, request: Request) -> None:
-        """The pool is full: have the request wait, or answer 503 where too many do."""
+    def postpone(self, connection: Connection, request: Request) -> bool:
+        """There is no room: have the request wait, or answer 503 where too many do. Whether it waits."""
         if len(self.waiting) < self.app.max_waiting:
             self.waiting.append((connection, request))
-            return
+            return True
         response = Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT)
         self.refuse(connection, request, response)
         connection.finished(request)
+        return False
 
 
 class Receivers:
@@ -3335,15 +3343,23 @@ class Receivers:
             self._receiver.switch()
 
     def _live(self) -> None:
+        """The life of a coroutine."""
+        current = greenlet.getcurrent()
         self.coroutines += 1
         try:
-            self._run()
+            self._run(current)
+        except eventlet.Timeout:  # a handler has left it behind
+            logger.exception("a coroutine was ended")
+            if current in self._parked:
+                self._parked.remove(current)
+            if self._receiver is current:
+                self._handling = True
+                self._set_timer()
         finally:
             self.coroutines -= 1
 
-    def _run(self) -> None:
-        """The life of a coroutine: receive and handle, until another receives; then park, and receive again."""
-        current = greenlet.getcurrent()
+    def _run(self, current: greenlet.greenlet) -> None:
+        """Receive and handle, until another receives; then park, and receive again."""
         while self._receive(current):
             if self._receiver is not current:
                 self._load.take_waiting()
@@ -3369,7 +3385,7 @@ class Receivers:
             return True
         self._handling = True
         self._set_timer()
-        handle = self._load.postpone if self._load.busy >= self._load.app.pool_size else self._load.take
+        handle = self._load.take if self._load.has_room() else self._load.postpone
         handle(self._connection, request)
         if self._receiver is current:
             self._handling = False
@@ -4793,14 +4809,13 @@ class HTTPConnection:
     def handle(self, request: HTTPRequest) -> None:
         """Have a request answered: now, or when there is room in the pool."""
         load = self.load
-        if load.busy < load.app.pool_size:
+        if load.has_room():
             load.take(self, request)
-        else:
+            if load.waiting:
+                eventlet.spawn_n(load.take_waiting)
+        elif load.postpone(self, request):
             request.done = eventlet.event.Event()
-            load.postpone(self, request)
             request.done.wait()
-        if load.waiting:
-            eventlet.spawn_n(load.take_waiting)
 
     def finished(self, request: Any) -> None:
         """Go on with the connection of a request that had to wait."""
@@ -5110,6 +5125,8 @@ class Server:
     def _tick(self) -> None:
         for connection in self._connections:
             connection.check()
+        if self._load.waiting:  # though whose coroutine would go on with them has ended
+            eventlet.spawn_n(self._load.take_waiting)
         if self._load.access_log is not None:
             self._load.access_log.write()
 
