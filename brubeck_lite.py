@@ -32,6 +32,7 @@ The rooms of this file stand in the order in which a message walks through them:
     Routes      rules and regular expressions -> a route and its arguments
     Helpers     who is signed in, passwords, templates, other origins
     Handlers    classes that are called: MessageHandler, WebMessageHandler
+    Figures     what a server counts, for programs and for Prometheus
     Brubeck     the application: `handle(request) -> response`, with no input or output of its own
     Pipeline    route_message -> request_handler -> result_handler, and the coroutines they run in
     Live        events, channels, WebSockets: for connections that live longer than an answer
@@ -532,6 +533,8 @@ class Request:
     is_message = False  # a message socket's, not HTTP
     refused: Exception | None = None  # what the door or the router found wrong
     error: BaseException | None = None  # the exception that made it a 500
+    began = 0.0  # when its handling did
+    inner_route: Route | None = None  # that took it in a mounted application
 
     @lazy
     def headers(self) -> Headers:
@@ -2452,6 +2455,57 @@ class TemplateMixin:
         return render(self.request, name, **values)
 
 
+# ---- Figures ---------------------------------------------------------------------------------------------------------
+# What a server has done and holds, as numbers, and as dicts of them by label: for programs, JSON and Prometheus.
+
+Stats = dict[str, Any]
+FIGURES: dict[str, tuple[str, str, tuple[str, ...], str]] = {  # name, type and labels for Prometheus, meaning
+    "requests": ("requests_total", "counter", ("route", "status"), "Answers, by name of the route."),
+    "seconds": ("request_seconds_total", "counter", ("route",), "Seconds that those took, but for WebSockets."),
+    "handling": ("requests_in_progress", "gauge", (), "Requests that are being handled."),
+    "waiting": ("requests_waiting", "gauge", (), "Requests that wait for room in the pool."),
+    "coroutines": ("coroutines", "gauge", (), "Coroutines that serve connections and messages."),
+    "connections": ("connections", "gauge", (), "Connections of clients."),
+    "websockets": ("websockets", "gauge", (), "WebSockets among those."),
+    "queues": ("queue_length", "gauge", ("queue",), "What waits in other queues."),
+    "dropped": ("dropped_answers_total", "counter", (), "Answers to clients of a Mongrel2 that was gone."),
+    "workers": ("workers", "gauge", (), "Processes that serve."),
+    "restarts": ("worker_restarts_total", "counter", (), "Workers that were replaced."),
+}
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def merge_stats(each: Iterable[Stats]) -> Stats:
+    """The figures of several processes as those of one: all are counts, so their sums."""
+    merged: Stats = {}
+    for stats in each:
+        for name, value in stats.items():
+            if isinstance(value, dict):
+                merged[name] = merge_stats([merged.get(name, {}), value])
+            else:
+                merged[name] = merged.get(name, 0) + value
+    return merged
+
+
+def _samples(value: Any, labels: Sequence[str], given: Sequence[str] = ()) -> Iterator[str]:
+    if not labels:
+        yield ("{" + ",".join(given) + "} " if given else " ") + str(value)
+        return
+    for text, inner in sorted(value.items()):
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        yield from _samples(inner, labels[1:], [*given, f'{labels[0]}="{escaped}"'])
+
+
+def format_stats(stats: Stats) -> str:
+    """Figures as Prometheus reads them (its text format 0.0.4)."""
+    lines = []
+    for name, (metric, kind, labels, meaning) in FIGURES.items():
+        metric = f"brubeck_lite_{metric}"
+        lines += [f"# HELP {metric} {meaning}", f"# TYPE {metric} {kind}"]
+        lines += [metric + sample for sample in _samples(stats.get(name, {} if labels else 0), labels)]
+    return "\n".join(lines) + "\n"
+
+
 # ---- Brubeck ---------------------------------------------------------------------------------------------------------
 # The application: routes in, `handle(request) -> response` out. It opens no socket and knows no door but WSGI's call.
 
@@ -2519,6 +2573,8 @@ class Brubeck:
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._started, self._starting = False, threading.Lock()
+        self.own_stats: Callable[[], Stats] = dict  # of this process, when it serves
+        self.other_stats: Stats = {}  # of the other workers
         for pattern, handler, *methods in handler_tuples:  # whose functions take every method unless told otherwise
             try:
                 rule = re.compile(pattern) if isinstance(pattern, str) and pattern[:1] not in ("@", "<") else pattern
@@ -2587,6 +2643,7 @@ class Brubeck:
                 response = other.handle(request).signed(request)
             finally:
                 inner = request.enter(outer)
+                request.inner_route = request.inner_route or (inner[1] and inner[1][0])
             if isinstance(response, Upgrade):
                 response.handler = functools.partial(_talk_inside, request, inner, response.handler)
             if isinstance(response.body, Pieces):
@@ -2722,7 +2779,7 @@ class Brubeck:
     def answer_error(self, request: Request, error: BaseException) -> Response:
         """The answer to an exception: by its error handler (of its status, its nearest class, 500), else plain; logged
         unless it was meant for the client."""
-        told = error if isinstance(error, HTTPError) else HTTPError(500)
+        told = error if isinstance(error, HTTPError) else HTTPError(499 if request.is_cancelled else 500)
         kinds: list[Any] = [*type(error).__mro__, 500]
         if told is error:
             kinds = [told.status, *kinds[:-1]]
@@ -2786,9 +2843,7 @@ class Brubeck:
     def answer_wsgi(self, request: WSGIRequest, response: Response, start_response: StartResponse) -> Iterable[bytes]:
         """Send the answer: status and fields by `start_response`, the body as what is returned."""
         if response._status == 101:
-            response = Response("501 Not Implemented
-WebSockets are not for WSGI servers
-", 501, None, TEXT)
+            response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
         try:
             fields, body = response.finish(request)
         except Exception as error:  # middleware left something in it that cannot be sent
@@ -2801,6 +2856,15 @@ WebSockets are not for WSGI servers
         """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test.
         `options`: as for Client."""
         return Client(self, raise_errors, **options)
+
+    def stats(self) -> Stats:
+        """What `run()` has done and holds, in all workers together; no requests but those it served are counted.
+        By route (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting`
+        for room in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: in `room` answers that
+        wait for clients of Mongrel2 to read, in `access_log` lines; `dropped` answers to clients of a Mongrel2 that
+        was gone; `workers`, and their `restarts`."""
+        return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
+                            self.own_stats(), self.other_stats])  # fmt: skip
 
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
             workers: int | str = 1, patch: bool = True) -> None:
@@ -2827,26 +2891,31 @@ Connection = Union["Mongrel2Connection", "HTTPConnection"]
 TURN, STREAM_TURN = 0.005, 0.001  # seconds that a coroutine goes on without letting the others have theirs
 
 
-def route_message(app: Brubeck, connection: Connection, request: Request) -> None:
+def route_message(load: Load, connection: Connection, request: Request) -> None:
     """Find out what answers this message, and hand it on."""
-    request_handler(app, connection, request, app.handle)
+    request.began = time.monotonic()
+    request_handler(load, connection, request, load.app.handle)
 
 
-def request_handler(app: Brubeck, connection: Connection, request: Request, respond: Respond) -> None:
+def request_handler(load: Load, connection: Connection, request: Request, respond: Respond) -> None:
     """Have it answered."""
     try:
         response = respond(request)
     except KeyboardInterrupt as error:  # a handler's: the operator's is a signal to the server
-        response = app.answer_error(request, error)
-    result_handler(app, connection, request, response)
+        response = load.app.answer_error(request, error)
+    result_handler(load, connection, request, response)
 
 
-def result_handler(app: Brubeck, connection: Connection, request: Request, response: Response) -> None:
-    """Send the answer; where that cannot be put on the wire, a 500 in its place."""
+def result_handler(load: Load, connection: Connection, request: Request, response: Response) -> None:
+    """Send the answer; where that cannot be put on the wire, a 500 in its place. Then count and log it."""
     try:
-        connection.answer(request, response)
+        size = connection.answer(request, response)
     except Exception as error:
-        connection.answer(request, app.answer_error(request, error))
+        response = load.app.answer_error(request, error)
+        size = connection.answer(request, response)
+    load.count(request, response._status)
+    if load.access_log is not None and not request.is_message:
+        load.access_log.add(request, response._status, size)
 
 
 def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pieces: Pieces,
@@ -2891,23 +2960,54 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
 
 
 class Load:
-    """How much of the pool is in use, by all connections of a process together."""
+    """How much of the pool is in use, by all connections of a process together, and what was answered."""
 
-    def __init__(self, app: Brubeck) -> None:
-        self.app, self.busy, self.handled = app, 0, 0
+    def __init__(self, app: Brubeck, access_log: AccessLog | None = None) -> None:
+        self.app, self.busy, self.access_log = app, 0, access_log
         self.waiting: deque[tuple[Connection, Request]] = deque()
+        self.counted: dict[tuple[Route | None, int], list[float]] = {}  # by status: answers, and seconds they took
+
+    def count(self, request: Request, status: int) -> None:
+        """Note that a request was answered."""
+        found = request.found
+        key = request.inner_route or (found and found[0]), status
+        try:
+            counted = self.counted[key]
+        except KeyError:
+            counted = self.counted[key] = [0, 0.0]
+        counted[0] += 1
+        counted[1] += time.monotonic() - request.began
+
+    def stats(self) -> Stats:
+        """The figures of what was answered and waits: in whatever thread."""
+        requests: dict[str, dict[str, int]] = {}
+        seconds: dict[str, float] = {}
+        for (route, status), (number, taken) in [*self.counted.items()]:
+            name = "" if route is None else route.name or str(getattr(route.rule, "pattern", route.rule))
+            by_status = requests.setdefault(name, {})
+            by_status[str(status)] = by_status.get(str(status), 0) + int(number)
+            seconds[name] = seconds.get(name, 0.0) + taken
+        return {"requests": requests, "seconds": seconds, "handling": self.busy, "waiting": len(self.waiting),
+                "workers": 1}  # fmt: skip
 
     def take(self, connection: Connection, request: Request) -> None:
         """Handle the request in this coroutine."""
         self.busy += 1
-        self.handled += 1
         try:
-            route_message(self.app, connection, request)
+            route_message(self, connection, request)
         except Exception:
             logger.exception("no answer could be sent to %r", request)
+        except BaseException:  # such as a Timeout that a handler has left behind
+            request.keep_alive = False
+            raise
         finally:
             self.busy -= 1
             connection.finished(request)
+
+    def refuse(self, connection: Connection, request: Request, response: Response) -> None:
+        """Answer a request that is not handled."""
+        request.began = time.monotonic()
+        result_handler(self, connection, request, response)
 
     @contextlib.contextmanager
     def uncounted(self) -> Iterator[None]:
@@ -2920,19 +3020,24 @@ class Load:
         finally:
             self.busy += 1
 
+    def has_room(self) -> bool:
+        """Whether a request that came just now can be handled: nobody overtakes those who wait."""
+        return self.busy < self.app.pool_size and not self.waiting
+
     def take_waiting(self) -> None:
         """Handle, in this coroutine, what had to wait for room in the pool."""
         while self.waiting and self.busy < self.app.pool_size:
             self.take(*self.waiting.popleft())
 
-    def postpone(self, connection: Connection, request: Request) -> None:
-        """The pool is full: have the request wait, or answer 503 where too many do."""
+    def postpone(self, connection: Connection, request: Request) -> bool:
+        """There is no room: have the request wait, or answer 503 where too many do. Whether it waits."""
         if len(self.waiting) < self.app.max_waiting:
             self.waiting.append((connection, request))
-            return
+            return True
         response = Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT)
-        result_handler(self.app, connection, request, response)
+        self.refuse(connection, request, response)
         connection.finished(request)
+        return False
 
 
 class Receivers:
@@ -2952,6 +3057,7 @@ class Receivers:
         self._handling = True  # the receiver is inside a handler, not waiting for a message
         self._timer_since: float | None = None  # when the pending timer was set
         self.ended = False  # the connection gives no more
+        self.coroutines = 0
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -2964,12 +3070,27 @@ class Receivers:
         self._timer_since = None
         if self._handling:
             self._handling = False
-            self._receiver = self._parked.pop() if self._parked else greenlet.greenlet(self._run, self._hub.greenlet)
+            self._receiver = self._parked.pop() if self._parked else greenlet.greenlet(self._live, self._hub.greenlet)
             self._receiver.switch()
 
-    def _run(self) -> None:
-        """The life of a coroutine: receive and handle, until another receives; then park, and receive again."""
+    def _live(self) -> None:
+        """The life of a coroutine."""
         current = greenlet.getcurrent()
+        self.coroutines += 1
+        try:
+            self._run(current)
+        except eventlet.Timeout:  # a handler has left it behind
+            logger.exception("a coroutine was ended")
+            if current in self._parked:
+                self._parked.remove(current)
+            if self._receiver is current:
+                self._handling = True
+                self._set_timer()
+        finally:
+            self.coroutines -= 1
+
+    def _run(self, current: greenlet.greenlet) -> None:
+        """Receive and handle, until another receives; then park, and receive again."""
         while self._receive(current):
             if self._receiver is not current:
                 self._load.take_waiting()
@@ -2995,7 +3116,7 @@ class Receivers:
             return True
         self._handling = True
         self._set_timer()
-        handle = self._load.postpone if self._load.busy >= self._load.app.pool_size else self._load.take
+        handle = self._load.take if self._load.has_room() else self._load.postpone
         handle(self._connection, request)
         if self._receiver is current:
             self._handling = False
@@ -3732,6 +3853,11 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def _unpatched(name: str) -> Any:
+    """A module of the standard library as it was before eventlet patched it."""
+    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
+
+
 _ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/*]+):([0-9]{1,5})|ipc://\S.*|inproc://\S+")
 
 
@@ -4159,7 +4285,6 @@ class Mongrel2Connection:
                 raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests)")
         self.pull, self.pub, self.identity = pull, pub, identity
         self.dropped = 0  # replies to clients of a Mongrel2 that is gone
-        self.access_log: AccessLog | None = None
         self._context: zmq.Context[Any] | None = None
         self._life: _Life | _DealtLife | None = None
         self.is_shared = False  # with other workers, by a parent
@@ -4254,7 +4379,8 @@ class Mongrel2Connection:
         for request, path in [*life.uploads.values()]:
             with contextlib.suppress(OSError):
                 if os.path.getsize(path) > request.max_body:
-                    self.answer(request, request.app.answer_error(request, body_too_large(request.max_body)))
+                    response = request.app.answer_error(request, body_too_large(request.max_body))
+                    cast(Load, self._load).refuse(self, request, response)
                     life.uploads.pop(request.conn_id, None)
                     self._finish(life, request.conn_id)
 
@@ -4351,17 +4477,17 @@ class Mongrel2Connection:
                     break
         self.dropped += 1
 
-    def answer(self, request: Request, response: Response) -> None:
-        """Send the one answer: to a message socket the bare body. Raises before anything is sent, or not at all."""
-        request = cast(Mongrel2Request, request)
+    def answer(self, request: Any, response: Response) -> int:
+        """Send the one answer: to a message socket the bare body. Raises before anything is sent, or not at all. How
+        many bytes the body had."""
         if isinstance(response, Upgrade):
-            self._converse(request, response)
-            return
+            return self._converse(request, response)
         fields, body = response.finish(request)
         if request.is_message:
-            if body := self._joined(body) if isinstance(body, Pieces) else body:
-                self.reply(request, body)
-            return
+            payload = self._joined(body) if isinstance(body, Pieces) else body
+            if payload:
+                self.reply(request, payload)
+            return len(payload)
         if request.after is not None and not request.after.is_answered:
             # Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting.
             request.after.follower = eventlet.event.Event()
@@ -4379,12 +4505,10 @@ class Mongrel2Connection:
                 self._reply_in_credits(request, payload)
         if not request.keep_alive:
             self.close_client(request)
-        if self.access_log is not None:
-            self.access_log.add(request, response.status, size)
+        return size
 
-    def finished(self, request: Request) -> None:
+    def finished(self, request: Any) -> None:
         """Forget a request that has had its answer, and let the next one on its connection have its own."""
-        request = cast(Mongrel2Request, request)
         request.is_answered = True
         if request.life is not None:
             if request.life.requests.get(request.conn_id) is request:
@@ -4448,18 +4572,19 @@ class Mongrel2Connection:
         gatherer.flush()
         return size
 
-    def _converse(self, request: Mongrel2Request, response: Upgrade) -> None:
+    def _converse(self, request: Mongrel2Request, response: Upgrade) -> int:
         head = format_head(request, 101, response.fields(request), http_date(int(time.time())))
         websockets = cast(_Clients, request.life).websockets
         websocket = websockets[request.conn_id] = _Mongrel2WebSocket(self, request, response.max_message)
         try:
-            if not self._reply_in_credits(request, head):
-                return
-            with cast(Load, self._load).uncounted():
-                websocket.converse(response.handler, response.arguments)
+            if self._reply_in_credits(request, head):
+                with cast(Load, self._load).uncounted():
+                    websocket.converse(response.handler, response.arguments)
         finally:
+            request.began = time.monotonic()  # so long it takes is no matter of ours
             websockets.pop(request.conn_id, None)
             self.close_client(request)
+        return 0
 
     def push_to_many(self, websockets: Sequence[_Mongrel2WebSocket], frame: bytes) -> None:
         """Send a frame to many without waiting: 128 in one message, but for those who have no room."""
@@ -4512,6 +4637,14 @@ class Mongrel2Connection:
         """Receive in coroutines: from here on only the one that calls waits, not the process."""
         self._load, self._sleep = load, eventlet.sleep
         self._receivers = Receivers(self, load)
+
+    def stats(self) -> Stats:
+        """The figures of this connection: in whatever thread."""
+        life, coroutines = self._life, 0 if self._receivers is None else self._receivers.coroutines
+        if life is None:
+            return {"dropped": self.dropped, "coroutines": coroutines}
+        return {"dropped": self.dropped, "coroutines": coroutines, "websockets": len(life.websockets),
+                "connections": max(len(life.credits), len(life.requests)), "queues": {"room": len(life.waiting)}}
 
     def has_ended(self) -> bool:
         """Whether it gives no more requests."""
@@ -4638,7 +4771,8 @@ class _HTTPClient:
     def _refuse(self, status: int, message: str) -> None:
         request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), Framing(Headers({}), 0, False, False))
         request.client = self
-        self._server.answer(request, Response(f"{status_line(status)}\n{message}\n", status, None, TEXT))
+        response = Response(f"{status_line(status)}\n{message}\n", status, None, TEXT)
+        self._server.load.refuse(self._server, request, response)
         self._linger()
 
     def _receive(self, deadline: float) -> bytes:
@@ -4861,7 +4995,7 @@ class HTTPConnection:
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
-    _load: Load
+    load: Load
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
                  max_connections: int = 20_000) -> None:  # fmt: skip
@@ -4873,7 +5007,6 @@ class HTTPConnection:
         self.address = address
         self.head_timeout, self.io_timeout, self.keep_alive = head_timeout, io_timeout, keep_alive
         self.max_connections = max_connections
-        self.access_log: AccessLog | None = None
         self._path, self._host, self._port = match[1], (match[2] or "").strip("[]"), int(match[3] or 0)
         self._socket: Any = None  # once it is bound
         self._listener: _Listener | None = None
@@ -4890,7 +5023,7 @@ class HTTPConnection:
         if self._socket is not None:
             return
         try:
-            self._bind(eventlet.patcher.original("socket"))
+            self._bind(_unpatched("socket"))
         except OSError as error:
             reason = error.strerror or error
             fail(f"cannot listen at {self.address}: {reason} (--bind, or run(bind=...), names another)")
@@ -4923,7 +5056,7 @@ class HTTPConnection:
 
     def adopt(self, descriptor: int, board: _Board) -> None:
         """Accept from a socket that the parent of this worker listens with, instead of one of its own."""
-        self._socket, self._board = eventlet.patcher.original("socket").socket(fileno=descriptor), board
+        self._socket, self._board = _unpatched("socket").socket(fileno=descriptor), board
         self.is_shared = True
 
     @property
@@ -4938,7 +5071,7 @@ class HTTPConnection:
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
-        self._load, self._listener = load, _Listener("read", self._socket.fileno())
+        self.load, self._listener = load, _Listener("read", self._socket.fileno())
         if not self.is_shared:
             logger.info("serving %s", self.url)
         self._listen()
@@ -4993,20 +5126,19 @@ class HTTPConnection:
 
     def handle(self, request: HTTPRequest) -> None:
         """Have a request answered: now, or when there is room in the pool."""
-        load = self._load
-        if load.busy < load.app.pool_size:
+        load = self.load
+        if load.has_room():
             load.take(self, request)
-        else:
+            if load.waiting:
+                eventlet.spawn_n(load.take_waiting)
+        elif load.postpone(self, request):
             request.done = eventlet.event.Event()
-            load.postpone(self, request)
             request.done.wait()
-        if load.waiting:
-            eventlet.spawn_n(load.take_waiting)
 
-    def finished(self, request: Request) -> None:
+    def finished(self, request: Any) -> None:
         """Go on with the connection of a request that had to wait."""
-        if (done := cast(HTTPRequest, request).done) is not None:
-            done.send()
+        if request.done is not None:
+            request.done.send()
 
     def forget(self, client: _HTTPClient) -> None:
         """A client is gone: there is room for another."""
@@ -5029,7 +5161,7 @@ class HTTPConnection:
 
     def _end_what_nobody_reads(self) -> None:
         """Find the streams whose clients have left, which write nothing by which one would see it."""
-        poll, watched = eventlet.patcher.original("select").poll(), {}
+        poll, watched = _unpatched("select").poll(), {}
         for client in self._clients:
             if client.request is not None and client.request.coroutine is not None:
                 watched[client.socket.fileno()] = client, client.request
@@ -5041,12 +5173,10 @@ class HTTPConnection:
 
     # -- answering
 
-    def answer(self, request: Request, response: Response) -> None:
-        """Send an answer. Raises before anything is sent, or not at all."""
-        request = cast(HTTPRequest, request)
+    def answer(self, request: Any, response: Response) -> int:
+        """Send an answer. Raises before anything is sent, or not at all. How many bytes the body had."""
         if isinstance(response, Upgrade):
-            self._converse(request, response)
-            return
+            return self._converse(request, response)
         fields, body = response.finish(request)
         client = request.client
         if self._is_stopping or request.expects or client.parser.left > client.DRAINED:
@@ -5059,10 +5189,9 @@ class HTTPConnection:
                 client.send(body)
         else:
             size = send_stream(request, response._status, fields, cast(Pieces, body), client.send, client.abort)
-        if self.access_log is not None:
-            self.access_log.add(request, response._status, size)
+        return size
 
-    def _converse(self, request: HTTPRequest, response: Upgrade) -> None:
+    def _converse(self, request: HTTPRequest, response: Upgrade) -> int:
         client, head = request.client, format_head(request, 101, response.fields(request), http_date(int(time.time())))
         request.keep_alive = False
         client.bell.close()
@@ -5071,11 +5200,13 @@ class HTTPConnection:
         try:
             if client.send(head):
                 websocket.feed(client.parser.take_rest())
-                with self._load.uncounted():
+                with self.load.uncounted():
                     websocket.converse(response.handler, response.arguments)
         finally:
+            request.began = time.monotonic()  # so long it takes is no matter of ours
             self._websockets.discard(websocket)
             websocket.let_go()
+        return 0
 
     # -- ending
 
@@ -5090,6 +5221,11 @@ class HTTPConnection:
         for client in self._clients:
             if client.request is None:
                 client.deadline = min(client.deadline, deadline)
+
+    def stats(self) -> Stats:
+        """The figures of this connection: in whatever thread."""
+        clients = len(self._clients)
+        return {"coroutines": clients, "connections": clients, "websockets": len(self._websockets)}
 
     def has_ended(self) -> bool:
         return self._is_stopping and not self._clients
@@ -5116,47 +5252,67 @@ class HTTPConnection:
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` notes it; `write` writes many at a
-    time."""
+    """A line for each answer in the combined format, on standard output. `add` notes it; `write` writes many at once:
+    what a pipe takes without waiting, and without mixing it with what other processes write (pipe(7), PIPE_BUF)."""
 
-    HELD = 200  # lines
-    SILENCE = 60.0  # seconds between complaints that they cannot be written
+    HELD = 200  # lines that are noted
+    MOST = 10_000  # lines that wait to be read
+    SILENCE = 60.0  # seconds between complaints
 
-    def __init__(self) -> None:
-        self._noted: list[tuple[float, Request, int, int]] = []
+    def __init__(self, descriptor: int = 1) -> None:
+        self.noted: list[tuple[float, Request, int, int]] = []
+        self.lines: deque[bytes] = deque()
+        self._descriptor, self._write, self._poll = descriptor, _unpatched("os").write, _unpatched("select").poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self._is_torn = False  # the last line that was written has no end
         self._next_complaint = 0.0
 
     def add(self, request: Request, status: int, size: int) -> None:
-        self._noted.append((time.time(), request, status, size))
-        if len(self._noted) >= self.HELD:
+        self.noted.append((time.time(), request, status, size))
+        if len(self.noted) >= self.HELD:
             self.write()
 
-    def write(self) -> None:
-        noted, self._noted = self._noted, []
-        if not noted:
-            return
+    def write(self, seconds: float = 0.0) -> None:
+        """Write what is read within so many seconds; what is too much, or cannot be written, is lost."""
+        self.lines += [format_access_line(*each) for each in self.noted]
+        self.noted.clear()
+        deadline = time.monotonic() + seconds
         try:
-            sys.stdout.write("".join([format_access_line(*each) for each in noted]))
-            sys.stdout.flush()
+            while self.lines and self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                self._write_some()
+            if len(self.lines) > self.MOST:
+                raise BlockingIOError(errno.EAGAIN, "nobody reads it")
         except OSError as error:
+            self.lines.clear()
             if time.monotonic() >= self._next_complaint:
                 self._next_complaint = time.monotonic() + self.SILENCE
-                logger.warning("the access log cannot be written: %s", error)
+                logger.warning("the access log cannot be written: %s", error.strerror)
+
+    def _write_some(self) -> None:
+        data = b"\n" if self._is_torn else b""
+        while self.lines and len(data) + len(self.lines[0]) <= select.PIPE_BUF:
+            data += self.lines.popleft()
+        written = self._write(self._descriptor, data)
+        self._is_torn = data[written - 1] != 0x0A
+        if written < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _escape_for_log(text: str) -> str:
-    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more."""
-    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text)
+    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more; its
+    beginning, so that a line is shorter than PIPE_BUF."""
+    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:800])[:800]
 
 
-def format_access_line(when: float, request: Request, status: int, size: int) -> str:
+def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
     """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
     _, day, month, year, clock, _ = http_date(int(when)).split()
     target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
-    asked = _escape_for_log(f"{request.method} {target} {request.version}")
+    asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
     referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
-    address = _escape_for_log(request.remote_addr) or "-"
-    return f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
+    address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
+    line = f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
+    return line.encode()
 
 
 def patch_standard_library() -> None:
@@ -5217,7 +5373,7 @@ class _Parent(_Lines):
 
     def __init__(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
-        super().__init__(eventlet.patcher.original("socket").socket(fileno=descriptor))
+        super().__init__(_unpatched("socket").socket(fileno=descriptor))
         self._next_beat, self._is_watched = 0.0, False
 
     def share(self, connections: Sequence[Connection]) -> None:
@@ -5235,23 +5391,25 @@ class _Parent(_Lines):
             else:
                 connection.adopt(links.pop(0))
         self._socket.setblocking(False)
-        eventlet.patcher.original("threading").Thread(target=self._outlive, daemon=True).start()
+        _unpatched("threading").Thread(target=self._outlive, daemon=True).start()
 
-    def is_there(self, app: Brubeck, **figures: Any) -> bool:
-        """Whether the parent is; once a second it is told the figures."""
+    def is_there(self, app: Brubeck) -> bool:
+        """Whether the parent is; once a second it is told the figures, and tells those of all others."""
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + self.BEAT
-            if self._is_watched:
-                figures["files"] = program_files(app)
-            self.say(**figures)
-        return self.hear() is not None
+            self.say(stats=app.own_stats(), files=program_files(app) if self._is_watched else [])
+        if (heard := self.hear()) is None:
+            return False
+        for values in heard:
+            app.other_stats = values["others"]
+        return True
 
     def _outlive(self) -> None:
         """End a worker that hangs after its parent: a thread of its own, which eventlet has not replaced."""
-        poll = eventlet.patcher.original("select").poll()
+        poll = _unpatched("select").poll()
         poll.register(self.fileno(), 0)  # which tells of the other end's end only
         poll.poll()
-        eventlet.patcher.original("time").sleep(self.OUTLIVE)
+        _unpatched("time").sleep(self.OUTLIVE)
         os._exit(1)
 
 
@@ -5260,16 +5418,85 @@ def configure_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
 
 
+class StatsServer:
+    """Tells Prometheus figures, at / and /metrics of an address "HOST:PORT": in a thread of the system's, so that it
+    answers while a handler computes. One client after the other, each for 2 seconds: it is for a monitor, not for the
+    world. SystemExit 2, after a line that says why, where it cannot."""
+
+    PATIENCE = 2.0
+
+    def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
+        match = _BIND.fullmatch(address)
+        if match is None or match[1] or int(match[3]) > 65535:
+            fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100 or [::1]:9100)")
+        self._get_stats, self._host, self.port = get_stats, match[2].strip("[]"), int(match[3])
+        self._ended, self._socket = _unpatched("threading").Event(), _unpatched("socket")
+
+    def start(self) -> StatsServer:
+        """Listen, and answer from now on."""
+        family = self._socket.AF_INET6 if ":" in self._host else self._socket.AF_INET
+        try:
+            self._listening = self._socket.create_server((self._host, self.port), family=family)
+        except OSError as error:
+            fail(f"--stats: cannot listen at {self._host}:{self.port}: {error.strerror or error}")
+        self.port = self._listening.getsockname()[1]
+        _unpatched("threading").Thread(target=self._run, name="stats", daemon=True).start()
+        return self
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                client, _ = self._listening.accept()
+                with client:
+                    self._answer(client, time.monotonic() + self.PATIENCE)
+            except Exception:  # it left, or too many files are open; and to log is not for this thread, when patched
+                self._ended.wait(0.05)
+
+    def _answer(self, client: Any, deadline: float) -> None:
+        parser, request = HTTPParser(), None
+        try:
+            while request is None:
+                client.settimeout(max(deadline - time.monotonic(), 0.001))
+                if not (data := client.recv(1 << 12)):
+                    return
+                parser.feed(data)
+                request = parser.next_request()
+        except ProtocolError:
+            return
+        if request.method in ("GET", "HEAD") and request.path in ("/", "/metrics"):
+            response = Response(format_stats(self._get_stats()), content_type=PROMETHEUS)
+        else:
+            response = Response("404 Not Found\n", 404, None, TEXT)
+        request.keep_alive = False
+        fields, body = response.finish(request)
+        client.sendall(format_head(request, response.status, fields, http_date(int(time.time()))) + cast(bytes, body))
+
+    def close(self) -> None:
+        """Let go of the address."""
+        self._ended.set()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(self._socket.SHUT_RDWR)  # or `accept` would go on waiting
+        self._listening.close()
+
+
 class Server:
     """Runs an application on its connections until a signal ends it."""
 
     DRAIN = 1.0  # seconds for what Mongrel2 has sent already
     DEADLINE = 10.0  # seconds for requests to finish
 
-    def __init__(self, app: Brubeck, connections: Sequence[Connection], parent: _Parent | None = None) -> None:
+    def __init__(self, app: Brubeck, connections: Sequence[Connection], parent: _Parent | None = None,
+                 access_log: AccessLog | None = None) -> None:  # fmt: skip
         self._app, self._connections, self._parent = app, connections, parent
-        self._load = Load(app)
+        self._load = Load(app, access_log)
         self._stopping = False
+        app.own_stats = self.stats
+
+    def stats(self) -> Stats:
+        """The figures of this process: in whatever thread."""
+        log = self._load.access_log
+        own = {} if log is None else {"queues": {"access_log": len(log.noted) + len(log.lines)}}
+        return merge_stats([self._load.stats(), own, *(connection.stats() for connection in self._connections)])
 
     def run(self) -> None:
         """Serve, and return after SIGINT or SIGTERM."""
@@ -5299,7 +5526,8 @@ class Server:
             for connection in self._connections:
                 connection.close()
             self._app.stop()
-            self._tick()
+            if self._load.access_log is not None:
+                self._load.access_log.write(1.0)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stopping and self._parent is None:
@@ -5321,14 +5549,16 @@ class Server:
             eventlet.sleep(0.02)
 
     def _tick(self) -> None:
-        if self._parent is not None and not self._parent.is_there(self._app, handled=self._load.handled):
+        if self._parent is not None and not self._parent.is_there(self._app):
             self._stopping = True
             for connection in self._connections:
                 connection.is_shared = False  # nobody is left to say that there is no more
         for connection in self._connections:
             connection.check()
-            if connection.access_log is not None:
-                connection.access_log.write()
+        if self._load.waiting:  # though whose coroutine would go on with them has ended
+            eventlet.spawn_n(self._load.take_waiting)
+        if self._load.access_log is not None:
+            self._load.access_log.write()
 
 
 # ---- Workers ---------------------------------------------------------------------------------------------------------
@@ -5360,7 +5590,7 @@ class _Worker:
             self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
         ours.setblocking(False)
         self.line = _Lines(ours)
-        self.figures: dict[str, Any] = {}
+        self.stats: Stats = {}
         self.is_ready = self.is_retiring = False
         self.deadline = math.inf  # to be gone, once it retires
         self.heard = time.monotonic()
@@ -5373,6 +5603,10 @@ class _Worker:
             self.is_retiring = True
             self.deadline = time.monotonic() + Server.DEADLINE + 2
             self.process.send_signal(signal.SIGTERM)
+
+    def count(self) -> int:
+        """How many requests it has answered."""
+        return sum(sum(by_status.values()) for by_status in self.stats.get("requests", {}).values())
 
     def takes(self) -> bool:
         """Whether it takes what is new."""
@@ -5436,7 +5670,7 @@ class _Dealer:
         self._has_complained = False
         self._clients: dict[bytes, _DealtClient] = {}
         self._links: list[_Link] = []
-        self._held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
+        self.held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
 
     # -- lives and links
 
@@ -5468,8 +5702,8 @@ class _Dealer:
         self._watch(cast(_Life, self.life).pull, None)
         cast(_Life, self.life).close(0)
         self.life = None
-        self.dropped += len(self._held)
-        self._held.clear()
+        self.dropped += len(self.held)
+        self.held.clear()
         self._clients.clear()
         for link in self._links:
             link.outstanding = 0
@@ -5595,7 +5829,7 @@ class _Dealer:
     def _take_answers(self, link: _Link) -> None:
         """Send what a worker replies."""
         with contextlib.suppress(zmq.Again):
-            for _ in range(0 if self._held else self.TURN):
+            for _ in range(0 if self.held else self.TURN):
                 self._take_answer(link, link.socket.recv(zmq.NOBLOCK))
 
     def _take_answer(self, link: _Link, message: bytes) -> None:
@@ -5632,25 +5866,25 @@ class _Dealer:
                     if client.room is not None:
                         client.room -= len(message) - match.end()
         if is_wanted:
-            self._held.append(message)
+            self.held.append(message)
             self.flush()
         return conn_ids
 
     def _refuse(self, conn_id: bytes, client: _DealtClient, answer: bytes) -> None:
         if client.is_http and not client.has_begun:
-            self._held.extend(format_reply(client.sender, [conn_id], answer))
-        self._held.extend(format_reply(client.sender, [conn_id], b""))
+            self.held.extend(format_reply(client.sender, [conn_id], answer))
+        self.held.extend(format_reply(client.sender, [conn_id], b""))
         self.flush()
 
     def flush(self) -> bool:
         """Send what is held; whether nothing is left."""
         try:
-            while self._held and self.life is not None:
-                self.life.send(self._held[0])
-                self._held.popleft()
+            while self.held and self.life is not None:
+                self.life.send(self.held[0])
+                self.held.popleft()
         except zmq.Again:
             pass
-        return not self._held
+        return not self.held
 
 
 class Parent:
@@ -5658,8 +5892,9 @@ class Parent:
     on SIGHUP.
 
     `timeout`: seconds without a sign of life after which a worker is killed, 0 for never. `max_requests`: after so
-    many a worker is replaced, 0 for never. `reload`: whether all are when a file of the program changes. SIGTERM and
-    SIGINT end it when all requests are finished.
+    many a worker is replaced, 0 for never. `reload`: whether all are when a file of the program changes. `stats`: the
+    HOST:PORT at which the figures of all are told to Prometheus. SIGTERM and SIGINT end it when all requests are
+    finished.
     """
 
     LONGEST_DELAY = 30.0  # seconds between starts of workers that do not live
@@ -5668,9 +5903,9 @@ class Parent:
     LEAVE = 5.0  # seconds for a worker to end, once it has nothing to say
 
     def __init__(self, command: Sequence[str], workers: int, *, timeout: float = 30, max_requests: int = 0,
-                 reload: bool = False) -> None:  # fmt: skip
+                 reload: bool = False, stats: str | None = None) -> None:  # fmt: skip
         self._command, self._count, self._timeout, self._max_requests = command, workers, timeout, max_requests
-        self._reload = reload
+        self._reload, self._stats_address = reload, stats
         self._files: dict[str, float | None] = {}  # when each was changed, for `reload`
         self._workers: list[_Worker] = []
         self._outdated: list[_Worker] = []  # to be replaced
@@ -5685,14 +5920,23 @@ class Parent:
         self._links = self._failures = 0  # since one was ready
         self._next_birth = 0.0
         self._has_served = self._stopping = self._hangup = False
-        self.restarts = 0
+        self._former: Stats = {"restarts": 0}  # what is counted of workers that are no more
+
+    def stats(self, but: _Worker | None = None) -> Stats:
+        """The figures of all workers, those that are no more too, and the parent's: but for one worker's."""
+        dealers = [*self._dealers.values()]
+        own = {"dropped": sum(dealer.dropped for dealer in dealers),
+               "queues": {"replies": sum(len(dealer.held) for dealer in dealers)}} if dealers else {}
+        return merge_stats([self._former, own, *(worker.stats for worker in [*self._workers] if worker is not but)])
 
     def run(self) -> None:
         """Serve until a signal ends it. SystemExit 2 where the first worker cannot start."""
         handlers = {signal.SIGINT: self._on_end, signal.SIGTERM: self._on_end, signal.SIGHUP: self._on_hangup}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        next_tick = 0.0
+        next_tick, telling = 0.0, None
         try:
+            if self._stats_address is not None:
+                telling = StatsServer(self._stats_address, self.stats).start()
             while self._workers or not self._stopping:
                 for ready, _ in self._poller.poll(100):
                     if ready in self._readers:
@@ -5703,6 +5947,8 @@ class Parent:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            if telling is not None:
+                telling.close()
             self._close()
 
     def _on_end(self, number: int, frame: Any) -> None:
@@ -5768,7 +6014,7 @@ class Parent:
             logger.info("replacing %d workers", len(serving))
         elif self._max_requests:
             self._outdated += [worker for worker in serving if worker not in self._outdated
-                               and worker.figures.get("handled", 0) >= self._max_requests]  # fmt: skip
+                               and worker.count() >= self._max_requests]  # fmt: skip
         if self._outdated and len(serving) > self._count and all(worker.is_ready for worker in serving):
             serving.remove(self._outdated[0])
             self._outdated.pop(0).retire()
@@ -5806,7 +6052,7 @@ class Parent:
                         raise
                     logger.error("%s cannot have what it needs: %s", worker, error)
                     worker.process.kill()
-            for name in values.pop("files", ()):
+            for name in values.get("files", ()):
                 self._files.setdefault(name, modified_at(name))
             if "leaving" in values:
                 worker.retire()
@@ -5814,7 +6060,9 @@ class Parent:
                 worker.is_ready = self._has_served = True
                 self._failures = 0
                 logger.info("%s is ready", worker)
-            worker.figures.update(values)
+            if "stats" in values:
+                worker.stats = values["stats"]
+                worker.line.say(others=self.stats(but=worker))
 
     def _share(self, worker: _Worker, connections: Sequence[Any]) -> None:
         """Open what a worker needs, unless that is there from before it, and tell it where."""
@@ -5854,6 +6102,8 @@ class Parent:
         if worker.slot is not None:
             self._board.release(worker.slot)
         self._workers.remove(worker)
+        counted = {name: value for name, value in worker.stats.items() if FIGURES[name][1] == "counter"}
+        self._former = merge_stats([self._former, counted])
         status = worker.process.returncode
         if worker.is_retiring:
             logger.info("%s has ended", worker)
@@ -5861,7 +6111,7 @@ class Parent:
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
         if worker.is_ready:
             logger.error("%s %s", worker, how)
-            self.restarts += 1
+            self._former["restarts"] += 1
             return
         if status == 2 and not self._has_served:
             raise SystemExit(2)  # it has said why
@@ -5901,15 +6151,23 @@ def parent_of_worker() -> _Parent | None:
 
 
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True,
-          access_log: bool = False, parent: _Parent | None = None) -> None:  # fmt: skip
-    """Serve an application on one connection or several: what `Brubeck.run` and the command line do."""
+          access_log: bool = False, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
+    """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
+    line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
     if patch:
         patch_standard_library()
     configure_logging()
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
-    for each in connections if access_log else ():
-        each.access_log = AccessLog()
-    Server(app, connections, parent or parent_of_worker()).run()
+    if access_log and sys.stdout is None:
+        fail("--access-log: standard output is closed")
+    parent = parent or parent_of_worker()
+    server = Server(app, connections, parent, AccessLog() if access_log else None)
+    telling = None if stats is None or parent is not None else StatsServer(stats, app.stats).start()
+    try:
+        server.run()
+    finally:
+        if telling is not None:
+            telling.close()
 
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
@@ -5983,6 +6241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--max-requests", type=number, default=0, metavar="N", help="replace a worker after so many requests")
     add("--pool-size", type=number, metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=number, metavar="BYTES", help="largest body of a request (1048576)")
+    add("--stats", metavar="HOST:PORT", help="tell Prometheus the figures there, at /metrics")
     add("--access-log", action="store_true", help="a line for each answer on standard output")
     add("--reload", action="store_true", help="start anew whenever the program or a template changes")
     add("--debug", action="store_true", help="show tracebacks in pages")
@@ -6000,7 +6259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except ValueError:
             fail(f"--workers {options.workers}: name a number, or auto")
         Parent(same_command(), workers, timeout=options.worker_timeout, max_requests=options.max_requests,
-               reload=options.reload).run()  # fmt: skip
+               reload=options.reload, stats=options.stats).run()  # fmt: skip
         return
     patch_standard_library()
     try:
@@ -6023,7 +6282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         fail(str(error))
     serve(app, connections or app.msg_conn or HTTPConnection("127.0.0.1:6767"), access_log=options.access_log,
-          parent=parent)  # fmt: skip
+          stats=options.stats, parent=parent)  # fmt: skip
 
 
 if __name__ == "__main__":

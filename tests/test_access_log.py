@@ -1,0 +1,203 @@
+"""The access log: whole lines in the combined format, whatever becomes of who reads them, and at nobody's cost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+from support import environment, free_port, listens, output, process, wait_for
+
+from brubeck_lite import AccessLog, Request, WSGIRequest, format_access_line
+
+LINE = re.compile(
+    r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /[!-~]* HTTP/1\.1" \d{3} \d+ "[^"]*" "[^"]*"\n'
+)
+
+
+@contextlib.contextmanager
+def logging_to(stdout: IO[bytes] | int, **settings: object) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """program.py with its access log on this file: its port and process, with what else it says on standard error."""
+    port = free_port()
+    line = [sys.executable, "-m", "brubeck_lite", "program:app", "--bind", f"127.0.0.1:{port}", "--access-log"]
+    with open(os.devnull, "w") as nothing, process(line, stdout=stdout, stderr=nothing, **settings) as child:
+        wait_for(lambda: listens(port), what="the server")
+        yield port, child
+
+
+def ask(port: int, count: int, target: str = "/", agent: str = "-") -> None:
+    """So many requests on one connection, each answered."""
+    request = f"GET {target} HTTP/1.1\r\nHost: x\r\nUser-Agent: {agent}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        for _ in range(count):
+            client.sendall(request)
+            received = b""
+            while not received.endswith(b"Take five!"):
+                piece = client.recv(10_000)
+                assert piece, received
+                received += piece
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines(keepends=True)
+
+
+def test_a_signal_ends_it_with_every_line_written(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "ab") as log, logging_to(log) as (port, child):
+        ask(port, 350)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 0
+    lines = lines_of(tmp_path / "log")
+    assert len(lines) == 350 and all(LINE.fullmatch(line) for line in lines)
+
+
+def ask_both(ports: list[int], count: int) -> None:
+    threads = [threading.Thread(target=ask, args=(port, count, "/", "x" * 600)) for port in ports]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_lines_of_several_processes_never_mix_in_a_file(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        logs = [stack.enter_context(open(tmp_path / "log", "ab")) for _ in range(2)]
+        ask_both([stack.enter_context(logging_to(log))[0] for log in logs], 1500)
+    lines = lines_of(tmp_path / "log")
+    assert len(lines) == 3000 and all(LINE.fullmatch(line) for line in lines)
+
+
+def test_lines_of_several_processes_never_mix_in_a_pipe() -> None:
+    reading, writing = os.pipe()
+    received: list[bytes] = []
+
+    def read() -> None:
+        while piece := os.read(reading, 1000):
+            received.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with contextlib.ExitStack() as stack:
+            ask_both([stack.enter_context(logging_to(writing))[0] for _ in range(2)], 1500)
+    finally:
+        os.close(writing)
+        reader.join()
+        os.close(reading)
+    lines = b"".join(received).decode().splitlines(keepends=True)
+    assert len(lines) == 3000 and all(LINE.fullmatch(line) for line in lines)
+
+
+def test_a_pipe_that_nobody_reads_holds_up_no_request() -> None:
+    reading, writing = os.pipe()
+    capacity = 64 << 10
+    with logging_to(writing) as (port, child):
+        os.close(writing)
+        ask(port, capacity // 600 + 200, agent="x" * 600)
+        assert select.select([reading], [], [], 0)[0]
+        with open(reading, "rb") as pipe:
+            child.send_signal(signal.SIGTERM)  # what it still holds is written, now that somebody reads
+            lines = pipe.read().decode().splitlines(keepends=True)
+        assert child.wait(10) == 0
+    assert len(lines) == capacity // 600 + 200 and all(LINE.fullmatch(line) for line in lines)
+
+
+def test_a_pipe_whose_reader_is_gone_ends_nothing() -> None:
+    reading, writing = os.pipe()
+    with logging_to(writing) as (port, child):
+        os.close(writing)
+        os.close(reading)
+        ask(port, 500)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 0
+
+
+def test_after_a_full_disk_it_goes_on_with_a_line_of_its_own(tmp_path: Path) -> None:
+    """The limit of a file's size stands for the disk's: both leave a line that was written in part."""
+    log_file = tmp_path / "log"
+    with open(log_file, "ab") as log, logging_to(log) as (port, child):
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        ask(port, 300)
+        wait_for(lambda: log_file.stat().st_size == 1000, what="the disk to be full")
+        ask(port, 10)
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        ask(port, 5, "/?after=it")
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 0
+    wrong = [line for line in lines_of(log_file) if not LINE.fullmatch(line)]
+    assert len(wrong) <= 1, wrong
+    assert [LINE.fullmatch(line) is not None for line in lines_of(log_file) if "after" in line][-5:] == [True] * 5
+
+
+def test_a_log_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with open("/dev/full", "w") as full:
+        log = AccessLog(full.fileno())
+        for _ in range(3):
+            log.add(WSGIRequest({"PATH_INFO": "/", "REQUEST_METHOD": "GET"}), 200, 5)
+            log.write()
+    assert [record.message for record in caplog.records] == [
+        "the access log cannot be written: No space left on device"
+    ]
+    assert not log.lines and not log.noted
+
+
+def test_what_nobody_reads_is_kept_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+    reading, writing = os.pipe()
+    log = AccessLog(writing)
+    log.MOST = 2000  # type: ignore[misc]
+    request = Request()
+    request.method = request.path = "/"
+    for _ in range(5000):
+        log.add(request, 200, 5)
+        assert len(log.lines) + len(log.noted) <= log.MOST + log.HELD
+    os.close(reading)
+    os.close(writing)
+    assert [record.message for record in caplog.records] == ["the access log cannot be written: nobody reads it"]
+
+
+def test_without_standard_output_it_does_not_start() -> None:
+    line = f"exec {sys.executable} -m brubeck_lite program:app --bind 127.0.0.1:{free_port()} --access-log >&-"
+    ended = subprocess.run(["sh", "-c", line], env=environment(), stderr=subprocess.PIPE, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == b"brubeck_lite: --access-log: standard output is closed\n"
+
+
+@pytest.mark.parametrize("text", ["a" * 100_000, '"' * 100_000, "\u2028" * 100_000])
+def test_a_line_is_short_enough_to_be_written_in_one_piece(text: str) -> None:
+    request = WSGIRequest(
+        {"REQUEST_METHOD": text, "PATH_INFO": "/" + text.encode().decode("latin-1"), "QUERY_STRING": text,
+         "REMOTE_ADDR": text, "HTTP_REFERER": text, "HTTP_USER_AGENT": text, "SERVER_PROTOCOL": "HTTP/1.1"}
+    )  # fmt: skip
+    line = format_access_line(0, request, 200, 10**12)
+    assert len(line) < select.PIPE_BUF
+    assert line.count(b"\n") == 1 and line.isascii() and line.count(b'"') == 6
+
+
+def test_an_address_that_a_proxy_noted_cannot_pass_for_more_than_one_field() -> None:
+    request = WSGIRequest({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": '1.2.3.4 - eve [now] "GET'})
+    assert format_access_line(0, request, 200, 5).split(b" ", 3)[1:3] == [b"-", b"-"]
+
+
+def test_a_websocket_has_its_line_when_it_ends(tmp_path: Path) -> None:
+    port = free_port()
+    line = [sys.executable, "-m", "brubeck_lite", "program_stats:app", "--bind", f"127.0.0.1:{port}", "--access-log"]
+    with process(line) as child:
+        wait_for(lambda: listens(port), what="the server")
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(
+                b"GET /socket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            assert client.recv(1000).startswith(b"HTTP/1.1 101 ")
+        wait_for(lambda: '"GET /socket HTTP/1.1" 101 0 ' in output(child), what="the line")

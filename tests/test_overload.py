@@ -1,0 +1,54 @@
+"""More requests than there is room for, in small; tests/benchmarks/overload.py is the same in large."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from support import Mongrel2, behind_http, behind_mongrel2, free_port, output, wait_for
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+
+from overload import figures, overload
+
+REQUEST = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def ask(port: int, path: bytes, times: int = 1) -> socket.socket:
+    """A client that has asked for this, and waits."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client.sendall(REQUEST % path * times)
+    return client
+
+
+@pytest.mark.parametrize("door", ["http", "mongrel2"])
+def test_in_a_burst_each_request_is_answered_what_waits_is_bounded_and_nothing_is_left(door: str) -> None:
+    assert [told for told, is_right in overload(door, "small", 700, 2) if not is_right] == []
+
+
+def test_nobody_overtakes_those_who_wait() -> None:
+    """Ten clients that always have another request: one that comes later is behind those ten alone."""
+    stats = free_port()
+    with behind_http("program_turns:app", "--stats", f"127.0.0.1:{stats}") as (_, port):
+        greedy = [ask(port, b"/turn", 30) for _ in range(10)]
+        wait_for(lambda: figures(stats)["waiting"] == 9, what="nine to wait")
+        with ask(port, b"/turn") as first:
+            number = int(first.recv(1000).rpartition(b"\n")[2])
+            for _ in range(5):
+                first.sendall(REQUEST % b"/turn")
+                number, before = int(first.recv(1000).rpartition(b"\n")[2]), number
+                assert number - before <= 11
+        for client in greedy:
+            client.close()
+
+
+def test_a_timeout_that_a_handler_left_behind_ends_no_receiving_from_mongrel2() -> None:
+    with Mongrel2() as mongrel2, behind_mongrel2("wire:app", mongrel2) as child:
+        for times in range(1, 3):
+            with ask(mongrel2.port, b"/left-behind") as client:
+                assert client.recv(1000).endswith(b"left")
+            wait_for(lambda times=times: output(child).count("a coroutine was ended") == times, what="the Timeout")  # type: ignore[misc]
+            with ask(mongrel2.port, b"/") as client:
+                assert client.recv(1000).endswith(b"Take five!")
