@@ -3766,7 +3766,8 @@ class _Life:
         self.prefixes: set[bytes] = set()
         self.checked_senders: set[str] = set()
         self.requests: dict[str, Mongrel2Request] = {}  # by connection id: those that have no answer yet
-        self.credits: dict[str, int] = {}  # by connection id: bytes it has room for, with download.flow_control
+        self.room: int | None = None  # bytes that a connection has room for, with download.flow_control
+        self.credits: dict[str, int] = {}  # by connection id: what is left of it, while it waits for an answer
         self.waiting: dict[str, Signal] = {}  # by connection id: a coroutine that waits for room
         self.websockets: dict[str, _Mongrel2WebSocket] = {}  # by connection id
         self.uploads: dict[str, tuple[Mongrel2Request, str]] = {}  # by connection id: what is on its way, its file
@@ -4067,8 +4068,11 @@ class Mongrel2Connection:
     def _admit(self, life: _Life, request: Mongrel2Request) -> bool:
         """Whether a request is to be answered now: not an upload that is on its way, nor where too many wait on its
         connection."""
-        if "DOWNLOAD_CREDITS" in request.fields and not (request.upload_is_there and request.conn_id in life.credits):
-            life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
+        if (room := request.text("DOWNLOAD_CREDITS")).isdigit():  # with the first request of a connection
+            life.room = int(room)
+        if life.room is not None and request.conn_id not in life.requests:
+            # Other handlers may get the credits for our answers: who asks again has all room, for it has read the last.
+            life.credits[request.conn_id] = life.room
         if request.upload is not None and not self._take_upload(life, request):
             return False
         if request.conn_id in life.requests and not request.is_message and self._load is not None:
@@ -4232,6 +4236,7 @@ class Mongrel2Connection:
         request.is_answered = True
         if request.life is not None and request.life.requests.get(request.conn_id) is request:
             del request.life.requests[request.conn_id]
+            request.life.credits.pop(request.conn_id, None)
         if request.follower is not None:
             request.follower.send()
 
