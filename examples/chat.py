@@ -6,7 +6,8 @@
     python chat.py --redis redis://10.0.0.1:6379 --bind 0.0.0.0:8000        (on several machines: see chat_redis.py)
 
 A browser sends {"text": ...}, and gets {"history": [line, ...]} once, {"line": line} when somebody says something and
-{"rooms": {room: [name, ...]}} when somebody comes or goes. Without --redis the rooms are in this process: it is the only worker.
+{"rooms": {room: [name, ...]}} when somebody comes or goes. Without --redis the rooms are in
+this process: it is the only worker.
 """
 
 import argparse
@@ -47,7 +48,8 @@ ROOMS = {name: Room() for name in ("birdland", "blackhawk", "storyville")}
 
 
 def tell_who_is_here() -> None:
-    rooms = {name: sorted({*room.people.values(), *room.elsewhere}) for name, room in ROOMS.items()}  # two tabs are one name
+    # Two tabs are one name.
+    rooms = {name: sorted({*room.people.values(), *room.elsewhere}) for name, room in ROOMS.items()}
     for room in ROOMS.values():
         room.channel.publish({"rooms": rooms})
 
@@ -93,9 +95,7 @@ if __name__ == "__main__":
     parser.add_argument("--redis", metavar="URL", help="share the rooms with other machines")
     options = parser.parse_args()
     if options.redis:
-        import eventlet
         from chat_redis import Sharing
 
-        sharing = Sharing(options.redis, ROOMS, tell_who_is_here)
-        app.on_start(lambda: eventlet.spawn(sharing.run))
+        app.on_start(Sharing(options.redis, ROOMS, tell_who_is_here).start)
     app.run(bind=options.bind)

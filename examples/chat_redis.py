@@ -11,12 +11,13 @@ import json
 import logging
 import secrets
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol
 
-import eventlet
+from brubeck_lite import patch_standard_library
 
 Line = dict[str, Any]
 
@@ -44,14 +45,16 @@ class Sharing:
     FORGET = 10.0  # seconds without a word from a machine until it is taken to be gone
 
     def __init__(self, url: str, rooms: Mapping[str, Room], tell_who_is_here: Callable[[], None]) -> None:
-        eventlet.monkey_patch()  # so that only a coroutine waits for Redis
+        patch_standard_library()  # so that only a coroutine waits for Redis
         try:
             import redis
         except ImportError:
             fail("--redis needs a package: pip install redis")
         self.errors = (redis.RedisError, OSError)
         try:
-            self.redis = redis.Redis.from_url(url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5)
+            self.redis: Any = redis.Redis.from_url(
+                url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5
+            )
             self.redis.ping()
         except (ValueError, *self.errors) as error:
             fail(f"no Redis at {url}: {error}")
@@ -72,6 +75,9 @@ class Sharing:
         except self.errors:
             self.rooms[room_name].hear(line)
 
+    def start(self) -> None:
+        threading.Thread(target=self.run, daemon=True).start()  # a coroutine, as all is patched
+
     def run(self) -> None:
         """Hear what is said anywhere, for ever."""
         while True:
@@ -79,7 +85,7 @@ class Sharing:
                 self.listen()
             except self.errors as error:
                 logging.warning("Redis is away, and is tried again: %s", error)
-                eventlet.sleep(1)
+                time.sleep(1)
 
     def listen(self) -> None:
         with self.redis.pubsub() as channel:
