@@ -3928,7 +3928,8 @@ class _Clients:
 
     def __init__(self) -> None:
         self.requests: dict[str, Mongrel2Request] = {}  # those that have no answer yet
-        self.credits: dict[str, int] = {}  # bytes there is room for, with download.flow_control
+        self.room: int | None = None  # bytes that a connection has room for, with download.flow_control
+        self.credits: dict[str, int] = {}  # what is left of it, while an answer is waited for
         self.waiting: dict[str, Signal] = {}  # a coroutine that waits for room
         self.websockets: dict[str, _Mongrel2WebSocket] = {}
         self.uploads: dict[str, tuple[Mongrel2Request, str]] = {}  # what is on its way, its file
@@ -4142,7 +4143,6 @@ class _DealtLife(_Clients):
     def __init__(self, link: zmq.Socket[Any]) -> None:
         super().__init__()
         self.pull = self._link = link
-        self._idle: dict[str, None] = {}  # connections that may be another worker's by now, the oldest first
         self._has_ended = False
 
     def check_sender(self, sender: str) -> None:
@@ -4172,18 +4172,7 @@ class _DealtLife(_Clients):
         return self._has_ended
 
     def finish(self, conn_id: str) -> bytes:
-        self._idle.pop(conn_id, None)
-        self._idle[conn_id] = None
-        if len(self._idle) > self.MOST:
-            self._forget_idle()
         return self.DONE + conn_id.encode()
-
-    def _forget_idle(self) -> None:
-        """Let go of the room of a connection of which no message can be on its way: the parent keeps it too."""
-        conn_id = next(iter(self._idle))
-        del self._idle[conn_id]
-        if conn_id not in self.requests and conn_id not in self.websockets:
-            self.credits.pop(conn_id, None)
 
     def leave(self) -> None:
         """The parent is gone, and Mongrel2 with it."""
@@ -4344,8 +4333,11 @@ class Mongrel2Connection:
     def _admit(self, life: _Life | _DealtLife, request: Mongrel2Request) -> bool:
         """Whether a request is to be answered now: not an upload that is on its way, nor where too many wait on its
         connection."""
-        if "DOWNLOAD_CREDITS" in request.fields and request.conn_id not in life.credits:
-            life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
+        if (room := request.text("DOWNLOAD_CREDITS")).isdigit():  # with the first request of a connection
+            life.room = int(room)
+        if life.room is not None and request.conn_id not in life.credits:
+            # Other handlers may get the credits for our answers: who asks again has all room, for it has read the last.
+            life.credits[request.conn_id] = life.room
         if request.upload is not None and not self._take_upload(life, request):
             return False
         if request.conn_id in life.requests and not request.is_message and self._load is not None:
@@ -4513,6 +4505,7 @@ class Mongrel2Connection:
         if request.life is not None:
             if request.life.requests.get(request.conn_id) is request:
                 del request.life.requests[request.conn_id]
+                request.life.credits.pop(request.conn_id, None)
             word = request.life.finish(request.conn_id)
             if word and not request.is_reported:
                 self._send(request.life, word)

@@ -3,14 +3,18 @@
     python chat.py                      (http://127.0.0.1:6767)
     brubeck_lite chat:app --bind 0.0.0.0:8000
     brubeck_lite chat:app --mongrel2 tcp://127.0.0.1:9999 tcp://127.0.0.1:9998
+    python chat.py --redis redis://10.0.0.1:6379 --bind 0.0.0.0:8000        (on several machines: see chat_redis.py)
 
 A browser sends {"text": ...}, and gets {"history": [line, ...]} once, {"line": line} when somebody says something and
-{"rooms": {room: [name, ...]}} when somebody comes or goes. The rooms are in this process: it is the only worker.
+{"rooms": {room: [name, ...]}} when somebody comes or goes. Without --redis the rooms are in
+this process: it is the only worker.
 """
 
+import argparse
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +31,15 @@ class Room:
 
     def __init__(self) -> None:
         self.people: dict[WebSocket, str] = {}
+        self.elsewhere: set[str] = set()  # who is in it by another machine
         self.history: deque[dict[str, Any]] = deque(maxlen=100)
         self.channel = Channel()
+        self.send: Callable[[dict[str, Any]], None] = self.hear  # or what has the other machines hear it too
 
     def say(self, name: str, text: str) -> None:
-        line = {"name": name, "text": text, "time": time.time()}
+        self.send({"name": name, "text": text, "time": time.time()})
+
+    def hear(self, line: dict[str, Any]) -> None:
         self.history.append(line)
         self.channel.publish({"line": line})
 
@@ -40,7 +48,8 @@ ROOMS = {name: Room() for name in ("birdland", "blackhawk", "storyville")}
 
 
 def tell_who_is_here() -> None:
-    rooms = {name: sorted({*room.people.values()}) for name, room in ROOMS.items()}  # two tabs are one name
+    # Two tabs are one name.
+    rooms = {name: sorted({*room.people.values(), *room.elsewhere}) for name, room in ROOMS.items()}
     for room in ROOMS.values():
         room.channel.publish({"rooms": rooms})
 
@@ -81,4 +90,12 @@ def talk(ws: WebSocket, room_name: str) -> None:
 
 
 if __name__ == "__main__":
-    app.run()
+    parser = argparse.ArgumentParser(description="Chat.")
+    parser.add_argument("--bind", metavar="ADDRESS", default="127.0.0.1:6767")
+    parser.add_argument("--redis", metavar="URL", help="share the rooms with other machines")
+    options = parser.parse_args()
+    if options.redis:
+        from chat_redis import Sharing
+
+        app.on_start(Sharing(options.redis, ROOMS, tell_who_is_here).start)
+    app.run(bind=options.bind)

@@ -101,12 +101,12 @@ def output(child: subprocess.Popen[str]) -> str:
 
 
 class Mongrel2:
-    """A real Mongrel2 in a folder of its own. `pull` and `pub` are the addresses for a handler, `port` that for
-    clients."""
+    """A real Mongrel2 in a folder of its own. `pull` and `pub` are the addresses for a handler, at `host`; `port` is
+    that for clients."""
 
-    def __init__(self, protocol: str = "json", recv_ident: str = "") -> None:
+    def __init__(self, protocol: str = "json", recv_ident: str = "", host: str = "127.0.0.1") -> None:
         self.port, pull, pub = free_port(), free_port(), free_port()
-        self.pull, self.pub = f"tcp://127.0.0.1:{pull}", f"tcp://127.0.0.1:{pub}"
+        self.pull, self.pub = f"tcp://{host}:{pull}", f"tcp://{host}:{pub}"
         self.folder = Path(tempfile.mkdtemp(prefix="mongrel2-"))
         for name in ("run", "logs", "tmp"):
             (self.folder / name).mkdir()
