@@ -270,5 +270,5 @@ def test_a_program_may_have_its_application_by_another_name(tmp_path: Path, monk
 def test_the_configuration_has_the_message_sockets_of_the_program() -> None:
     app = Brubeck(max_body=5)
     app.route("@a")(lambda request: Response())
-    text = mongrel2_config(app, "tcp://127.0.0.1:1", "tcp://127.0.0.1:2")
+    text = mongrel2_config(app, [("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")], "127.0.0.1:80")
     assert "routes={'/': web, '@a': web}" in text and "send_spec='tcp://127.0.0.1:1'" in text
