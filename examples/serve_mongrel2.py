@@ -110,29 +110,28 @@ def load_configuration(folder: Path, command: list[str]) -> str:
     with (folder / "mongrel2.conf").open("wb") as file:
         if status := run_tool([*command, "--print-mongrel2-config"], stdout=file):
             raise SystemExit(status)  # it has said why
-    with (folder / "logs" / "error.log").open("wb") as log:
+    with (folder / "m2sh.log").open("wb") as log:
         load = ["m2sh", "load", "-config", "mongrel2.conf", "-db", "config.sqlite"]
         if run_tool(load, cwd=folder, stdout=log, stderr=log):
-            fail(f"m2sh does not take the configuration: {last_errors(folder)}", 1)
+            fail(f"m2sh does not take the configuration: {last_errors(folder / 'm2sh.log')}", 1)
     with contextlib.closing(sqlite3.connect(folder / "config.sqlite")) as database, database:
         database.execute("INSERT INTO setting (key, value) VALUES ('server.daemonize', '0')")  # our child, not init's
         return str(database.execute("SELECT uuid FROM server").fetchone()[0])
 
 
-def last_errors(folder: Path) -> str:
+def last_errors(log: Path) -> str:
     """The last errors that Mongrel2 or m2sh has told of."""
-    text = (folder / "logs" / "error.log").read_text(errors="replace")
-    errors = re.findall(r"\[ERROR\] \(.*?\) (.*)", text)
+    errors = re.findall(r"\[ERROR\] \(.*?\) (.*)", log.read_text(errors="replace"))
     return " ".join(error for error in errors[-4:] if not error.startswith("Exiting due")) or "it does not say why"
 
 
-def end_with(name: str, process: Process, folder: Path) -> None:
+def end_with(name: str, process: Process, log: Path | None = None) -> None:
     """End, with a line and a status that say why, if this process has ended by itself."""
     status = process.poll()
     if status is None or came:
         return
     how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-    fail(f"{name} {how}" + (f": {last_errors(folder)}" if name == "Mongrel2" and status > 0 else ""), max(status, 1))
+    fail(f"{name} {how}" + (f": {last_errors(log)}" if log is not None and status > 0 else ""), max(status, 1))
 
 
 class Probe:
@@ -148,7 +147,8 @@ class Probe:
                 self.client = socket.create_connection(self.address, timeout=1)
                 self.client.sendall(b"OPTIONS / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 self.client.settimeout(0.05)
-            if self.client.recv(100).startswith(b"HTTP/1.1 "):
+            answer = self.client.recv(1000)
+            if answer and b"\r\nServer: Mongrel2/" not in answer:  # its own 502: nobody is behind it yet
                 return True
         except TimeoutError:
             return False
@@ -169,22 +169,22 @@ def serve(app: str, bind: str, others: list[str], folder: Path) -> None:
     addresses = ["--mongrel2", f"ipc://{folder}/run/requests", f"ipc://{folder}/run/replies"]
     command = [sys.executable, "-m", "brubeck_lite", app, *addresses, *others]
     uuid = load_configuration(folder, [*command, "--bind", place])
-    log = (folder / "logs" / "error.log").open("ab")
+    log = folder / "logs" / "error.log"
     with (
-        log,
+        log.open("ab") as file,
         contextlib.closing(Probe(host, port)) as probe,
-        running(["mongrel2", "config.sqlite", uuid], cwd=folder, stdout=log, stderr=log) as mongrel2,
+        running(["mongrel2", "config.sqlite", uuid], cwd=folder, stdout=file, stderr=file) as mongrel2,
         running(command) as brubeck,
     ):
         signal.signal(signal.SIGHUP, lambda number, frame: brubeck.send_signal(number))
 
         def has_ended() -> bool:
-            end_with("Mongrel2", mongrel2, folder)
-            end_with("brubeck_lite", brubeck, folder)
+            end_with("Mongrel2", mongrel2, log)
+            end_with("brubeck_lite", brubeck)
             return False
 
         if not wait_for(lambda: has_ended() or probe.has_answer(), PATIENCE):
-            fail(f"nobody answers after {PATIENCE:.0f} seconds; Mongrel2 says: {last_errors(folder)}")
+            fail(f"nobody answers after {PATIENCE:.0f} seconds; Mongrel2 says: {last_errors(log)}")
         probe.close()
         host = probe.address[0]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -198,7 +198,8 @@ def main() -> None:
         fail("Mongrel2 is not installed: apt-get install mongrel2-core, or see https://mongrel2.org")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: came.append(number))
-    with tempfile.TemporaryDirectory(prefix="serve_mongrel2-") as folder:
+    place = None if len(tempfile.gettempdir()) < 60 else "/tmp"  # the path of a socket has at most 107 bytes
+    with tempfile.TemporaryDirectory(prefix="serve_mongrel2-", dir=place) as folder:
         serve(app, bind, others, Path(folder))
 
 
