@@ -5009,17 +5009,16 @@ def find_source(route: Route) -> str:
 
 def describe_route(prefix: str, route: Route) -> tuple[str, ...]:
     """Rule, methods, name, handler and place of a route, for people."""
-    rule, methods = f"{prefix}{route.rule}", "any"
+    ordered = sorted(route.methods or (), key=[*HTTP_METHODS, *sorted(route.methods or ())].index)
+    rule, methods = f"{prefix}{route.rule}", "any" if route.methods is None else ",".join(ordered) or "none"
     if isinstance(route.handler, Brubeck):
         rule = f"{prefix}{route.name}"
     elif isinstance(route.rule, re.Pattern):
         rule = f"{prefix} r'{' '.join(route.rule.pattern.split())}'".lstrip()
     elif route.is_socket:
         rule, methods = f"{prefix} {route.rule}".lstrip(), "MESSAGE"
-    if getattr(route.handler, "is_websocket", False):
+    elif getattr(route.handler, "is_websocket", False):
         methods = "WEBSOCKET"
-    elif route.methods is not None:
-        methods = ",".join(sorted(route.methods, key=[*HTTP_METHODS, *sorted(route.methods)].index)) or "none"
     return rule, methods, route.name or "-", name_handler(route.handler), find_source(route)
 
 
