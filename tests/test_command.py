@@ -192,8 +192,7 @@ app = Brubeck()
 @app.route("/<name>")
 def first(request, name): ...
 
-@app.route(
-    "/<string:other>")
+@app.route("/<string:other>")
 def second(request, other): ...
 """
 
