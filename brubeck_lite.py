@@ -46,6 +46,7 @@ Everything above the pipeline is plain Python: zmq and eventlet are imported whe
 
 from __future__ import annotations
 
+import ast
 import atexit
 import base64
 import contextlib
@@ -55,6 +56,7 @@ import functools
 import hashlib
 import hmac
 import importlib
+import inspect
 import io
 import itertools
 import json
@@ -76,6 +78,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -1974,6 +1977,12 @@ _NO_METHOD = " NONE"  # no route takes it
 _REMEMBERED = 4096
 
 
+def name_handler(handler: Any) -> str:
+    """What a handler is called in its program."""
+    handler = handler.func if isinstance(handler, functools.partial) else handler
+    return str(getattr(handler, "__qualname__", type(handler).__qualname__))
+
+
 def format_allow(methods: Iterable[str]) -> str:
     """The value of an Allow field (RFC 9110, 10.2.1) for routes that take these methods."""
     return ", ".join(sorted({"OPTIONS", *methods} - {_UNSUPPORTED}))
@@ -2008,7 +2017,7 @@ class Route:
 
     def __init__(self, rule: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None = None,
                  name: str | None = None, *, default: Iterable[str] | None = None, max_body: int | None = None,
-                 timeout: float | None = None, cancel: bool = False) -> None:  # fmt: skip
+                 timeout: float | None = None, cancel: bool = False, call: Handler | None = None) -> None:  # fmt: skip
         if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
             raise ValueError(f"the handler of {rule!r} cannot be called")
         if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
@@ -2018,23 +2027,28 @@ class Route:
         self.rule, self.handler, self.max_body = rule, handler, max_body
         if methods is None:
             methods = getattr(handler, "taken_methods", lambda: default)()
-        is_socket = isinstance(rule, str) and rule[0] != "/"
-        self.methods = None if methods is None or is_socket else frozenset(method.upper() for method in methods)
+        self.methods = None if methods is None or self.is_socket else frozenset(method.upper() for method in methods)
         if name is None:
             name = getattr(handler, "__name__", type(handler).__name__)
         self.name = name if isinstance(rule, str) and name != "<lambda>" else None
-        self.call = _callable(handler, timeout, cancel)  # call(request, *positional, **named)
+        self.call = call or _callable(handler, timeout, cancel)  # call(request, *positional, **named)
         self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
         self.accepts = self.methods  # what is matched: HEAD follows GET, a class also answers for what it does not take
         if self.methods is not None:
             own = {_UNSUPPORTED} if hasattr(handler, "unsupported") else set()
             self.accepts = self.methods | own | ({"HEAD"} if "GET" in self.methods else set())
 
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is the route of a message socket of Mongrel2."""
+        return isinstance(self.rule, str) and self.rule[:1] in ("@", "<")
+
     def overlaps(self, other: Route) -> bool:
         """Whether both have the same rule, whatever they call its arguments, and declare a method in common."""
         if isinstance(self.rule, re.Pattern) or isinstance(other.rule, re.Pattern):
             return False
-        if re.sub(r"\w+>", ">", self.rule) != re.sub(r"\w+>", ">", other.rule):
+        mine, others = (re.sub(r"(?:\b(?:default|string):)?\w+>", ">", rule) for rule in (self.rule, other.rule))
+        if mine != others:
             return False
         return self.methods is None or other.methods is None or bool(self.methods & other.methods)
 
@@ -2062,7 +2076,7 @@ class Routes:
                 raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
         if isinstance(route.rule, re.Pattern):
             self._expressions.append(route)
-        elif route.rule[0] in "@<":
+        elif route.is_socket:
             self.sockets[route.rule] = route, (), {}
         else:
             self._add_rule(route.rule, route)
@@ -2618,6 +2632,7 @@ class Brubeck:
                     response.headers["Sec-WebSocket-Protocol"] = spoken
                 return response
 
+            cast(Any, upgrade).is_websocket = True
             self.route(rule, ["GET"], name, **options)(upgrade)
             return handler
 
@@ -2628,8 +2643,8 @@ class Brubeck:
         `url_for("static", name="style.css")`; others have their prefix for a name. ValueError as for `mount`."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
-        folder, name = os.path.abspath(root), prefix if "static" in self.routes.named else "static"
-        self.route(f"{prefix}/<path:name>", name=name)(lambda request, name: static_file(request, name, folder))
+        handler = functools.partial(static_file, root=os.path.abspath(root))
+        self.route(f"{prefix}/<path:name>", name=prefix if "static" in self.routes.named else "static")(handler)
 
     def mount(self, prefix: str, other: Brubeck) -> None:
         """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
@@ -2654,7 +2669,7 @@ class Brubeck:
             other.secret = self.secret
         self._mounted.append(other)
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
-        self.routes.add(Route(rule, mounted, max_body=_UNLIMITED))
+        self.routes.add(Route(rule, other, name=prefix, call=mounted, max_body=_UNLIMITED))
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
         """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class: the nearest
@@ -2786,7 +2801,7 @@ class Brubeck:
             error.__traceback__ = None  # its frames hold the request, which may hold it: it should go when it is done
         elif not request.is_cancelled:
             request.error = error
-            name = getattr(request.route and request.route.handler, "__qualname__", "no handler")
+            name = name_handler(request.route.handler) if request.route else "no handler"
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
         try:
@@ -6164,66 +6179,320 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch:
 
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
-# brubeck_lite MODULE:APP [options]
-
-MONGREL2_CONFIG = """\
-# Mongrel2 in front of brubeck_lite. In a folder with run/, logs/ and tmp/ (Mongrel2 stays in it):
-#     m2sh load -config mongrel2.conf -db config.sqlite && m2sh start -db config.sqlite -every
-
-web = Handler(send_spec='{pull}', send_ident='34f9ceee-cd52-4b7f-b197-88bf2f0ec378',
-              recv_spec='{pub}', recv_ident='')
-
-main = Server(uuid='f400bf85-4538-4f7a-8908-67e313d515c2', name='main', port=6767, chroot='./',
-              access_log='/logs/access.log', error_log='/logs/error.log', pid_file='/run/mongrel2.pid',
-              default_host='localhost', hosts=[Host(name='localhost', routes={{{routes}}})])
-
-settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {max_body},
-            'upload.temp_store': '/tmp/upload.XXXXXX',
-            # Connections beyond superpoll.max_fd / hot_dividend (10240 / 4) take the place of the handlers' sockets.
-            'superpoll.hot_dividend': 2}}
-
-servers = [main]
-"""
+# brubeck_lite MODULE:APP [options]; and what is told of a program without serving it: its routes, what is wrong with
+# it, a configuration for its Mongrel2.
 
 
-def mongrel2_config(app: Brubeck, pull: str, pub: str) -> str:
-    """A configuration for Mongrel2 that fits this application: its message sockets, and bodies up to `max_body`."""
-    sockets = sorted(str(route.rule) for route in app.routes.all if str(route.rule)[:1] in ("@", "<"))
-    routes = ", ".join(f"'{rule}': web" for rule in ["/", *sockets])
-    return MONGREL2_CONFIG.format(pull=pull, pub=pub, routes=routes, max_body=app.max_body)
+def _short_path(path: str) -> str:
+    """As seen from here, if it is below."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
 
 
-def load_program(name: str) -> Brubeck:
-    """ "module:attribute" (the attribute is "app" unless named) -> the application; SystemExit 2 if there is none."""
-    module_name, _, attribute = name.partition(":")
+def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
+    raise ValueError('run() is called while the program is imported: put it below `if __name__ == "__main__":`')
+
+
+_OWN_FILE = _run_on_import.__code__.co_filename
+
+
+def import_program(module_name: str) -> Any:
+    """The module of a program. SystemExit 2, after a line that says where, if it is not there or says something that
+    cannot be (ValueError), such as two routes that conflict; what else it raises goes on."""
     sys.path.insert(0, os.getcwd())
+    run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         fail(f"there is no module {module_name!r} here: name it as in an import, like hello:app")
-    except (TypeError, ValueError):
+    except ValueError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames[-1].filename != _OWN_FILE:
+            raise
+        place = next(frame for frame in reversed(frames) if frame.filename != _OWN_FILE)
+        fail(f"{_short_path(place.filename)}:{place.lineno}: {error}")
+    finally:
+        Brubeck.run = run  # type: ignore[method-assign]
+
+
+def load_program(name: str) -> Brubeck:
+    """ "module:attribute" (the attribute is "app" unless named) -> the application; SystemExit 2 if there is none."""
+    if re.fullmatch(r"\w+(?:\.\w+)*(?::\w*)?", name) is None:
         fail(f"{name!r} is no MODULE:APP, like hello:app")
-    app = getattr(module, attribute or "app", None)
+    module_name, _, attribute = name.partition(":")
+    app = getattr(import_program(module_name), attribute or "app", None)
     if not isinstance(app, Brubeck):
         what = "is no Brubeck" if app is not None else "is not there"
         fail(f"{attribute or 'app'!r} {what} in the module {module_name!r}: name the application, like hello:app")
     return app
 
 
-def _bytes_or_count(text: str) -> int:
-    if int(text) < 0:
-        raise ValueError(text)
-    return int(text)
+def all_routes(app: Brubeck, prefix: str = "") -> Iterator[tuple[str, Brubeck, Route]]:
+    """The routes of an application, each with its prefix and its application: what is mounted is a route, and its own
+    follow."""
+    for route in app.routes.all:
+        yield prefix, app, route
+        if isinstance(route.handler, Brubeck):
+            yield from all_routes(route.handler, f"{prefix}{route.name}")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command `brubeck_lite`."""
+def _own_handler(route: Route) -> Any:
+    """The handler as the program has it, without what this file put around it."""
+    handler = route.handler
+    while hasattr(handler, "__wrapped__") and handler.__code__.co_filename == _OWN_FILE:
+        handler = handler.__wrapped__
+    return handler
+
+
+def find_source(route: Route) -> str:
+    """Where the handler is: "hello.py:12"; for files the folder; "-" where that cannot be told."""
+    handler = inspect.unwrap(_own_handler(route))
+    if isinstance(handler, functools.partial):
+        if handler.func is static_file:
+            return os.path.join(_short_path(handler.keywords["root"]), "")
+        handler = inspect.unwrap(handler.func)
+    try:
+        source = handler if hasattr(handler, "__qualname__") else type(handler)
+        file, line = cast(str, inspect.getsourcefile(source)), inspect.getsourcelines(source)[1]
+    except (OSError, TypeError):
+        return "-"
+    return "-" if file == _OWN_FILE else f"{_short_path(file)}:{line}"
+
+
+def describe_route(prefix: str, route: Route) -> tuple[str, ...]:
+    """Rule, methods, name, handler and place of a route, for people."""
+    ordered = sorted(route.methods or (), key=[*HTTP_METHODS, *sorted(route.methods or ())].index)
+    rule, methods = f"{prefix}{route.rule}", "any" if route.methods is None else ",".join(ordered) or "none"
+    if isinstance(route.handler, Brubeck):
+        rule = f"{prefix}{route.name}"
+    elif isinstance(route.rule, re.Pattern):
+        rule = f"{prefix} r'{' '.join(route.rule.pattern.split())}'".lstrip()
+    elif route.is_socket:
+        rule, methods = f"{prefix} {route.rule}".lstrip(), "MESSAGE"
+    elif getattr(route.handler, "is_websocket", False):
+        methods = "WEBSOCKET"
+    return rule, methods, route.name or "-", name_handler(route.handler), find_source(route)
+
+
+def list_routes(name: str, app: Brubeck) -> int:
+    """Print a table of the routes, in the order of the program; returns the exit status."""
+    routes = [(prefix, route) for prefix, _, route in all_routes(app) if not isinstance(route.handler, Brubeck)]
+    rows = [("RULE", "METHODS", "NAME", "HANDLER", "WHERE"), *(describe_route(*each) for each in routes)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
+    return 0
+
+
+def _literal_start(route: Route) -> tuple[str, bool]:
+    """The text with which surely begins every path that an expression matches, and whether it matches all of those."""
+    if isinstance(route.handler, Brubeck):
+        return f"{route.name}/", True
+    expression = cast("re.Pattern[str]", route.rule)
+    match = re.match(r"\^?((?:[^\\.^$*+?{}\[\]()|]|\\[^\w\s])*)(?![*?{])", expression.pattern)
+    if match is None or "|" in expression.pattern or expression.flags != re.UNICODE:
+        return "", False
+    return re.sub(r"\\(.)", r"\1", match[1]), match.end() == len(expression.pattern)
+
+
+def hides(earlier: Route, later: Route) -> bool:
+    """Whether an expression, or what is mounted, surely leaves nothing to a later one."""
+    if not isinstance(earlier.rule, re.Pattern) or not isinstance(later.rule, re.Pattern):
+        return False
+    if earlier.accepts is not None and not (later.accepts and later.accepts - {_UNSUPPORTED} <= earlier.accepts):
+        return False
+    start, takes_all = _literal_start(earlier)
+    return earlier.rule == later.rule or (takes_all and _literal_start(later)[0].startswith(start))
+
+
+def find_misfit(app: Brubeck, route: Route) -> str | None:
+    """Why a handler cannot be called with the arguments of its route; None where it can, or that cannot be told."""
+    named: dict[str, None] = {}
+    positional: list[None] = []
+    if isinstance(route.rule, re.Pattern):
+        named = dict.fromkeys(route.rule.groupindex)
+        positional = [None] * (0 if named else route.rule.groups)
+    elif not route.is_socket:
+        named = {name: None for rule in app.routes.map.iter_rules(cast(Any, route)) for name in rule.arguments}
+    handler = _own_handler(route)
+    calls = [handler]
+    if isinstance(handler, type):
+        names = ["__call__"]
+        if handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__):
+            names = ["message"] if route.is_socket else [method.lower() for method in route.methods or ()]
+        calls = [each for name in names if inspect.isfunction(each := inspect.getattr_static(handler, name, None))]
+    for call in calls:
+        try:
+            signature = inspect.signature(call, follow_wrapped=False)
+        except (TypeError, ValueError):  # written in C
+            continue
+        try:
+            signature.bind(None, *positional, **named)
+        except TypeError as error:
+            return f"{name_handler(call)} cannot be called with the arguments of its route: {error}"
+    return None
+
+
+def find_missing(app: Brubeck, route: Route) -> str | None:
+    """What the text of a handler surely needs and its application has not: templates, a secret, a folder of files."""
+    handler = inspect.unwrap(_own_handler(route))
+    if isinstance(handler, functools.partial) and handler.func is static_file:
+        return None if os.path.isdir(handler.keywords["root"]) else "there is no such folder"
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(handler)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    attributes = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    used = {re.sub(r"^(?:self|ws)\.", "", attribute) for attribute in attributes}
+    if app.secret is None and not used.isdisjoint(["request.session", "request.get_signed_cookie"]):
+        return "sessions and signed cookies need Brubeck(secret=...)"
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    by_function = "render" in called and getattr(sys.modules.get(handler.__module__), "render", None) is render
+    by_method = "self.render" in called and getattr(handler, "render", None) is TemplateMixin.render
+    if app.templates is None and (by_function or by_method):
+        return 'render() needs app.templates, such as jinja2_templates("templates")'
+    return None
+
+
+def find_problems(app: Brubeck) -> Iterator[str]:
+    """What is wrong with a program that could be imported, a line for each: only what is certain."""
+    for prefix, inner, route in all_routes(app):
+        is_completed = app._on_start or inner._on_start  # by what comes when it starts
+        before = inner.routes.all[: inner.routes.all.index(route)]
+        hiding = [f"never reached, {each!r} takes all that it would" for each in before if hides(each, route)]
+        problem = hiding[0] if hiding else None
+        if prefix and route.is_socket:
+            problem = "never reached, message sockets of what is mounted are not served"
+        if problem is None and not isinstance(route.handler, Brubeck):
+            problem = find_misfit(inner, route) or (None if is_completed else find_missing(inner, route))
+        if problem is not None:
+            rule, _, _, _, where = describe_route(prefix, route)
+            yield f"{where}: {rule}: {problem}".removeprefix("-: ")
+
+
+def check_program(name: str, app: Brubeck) -> int:
+    """Print what is wrong with a program, and a line that sums it up; returns the exit status, 1 if anything is."""
+    problems = [*find_problems(app)]
+    routes = sum(not isinstance(route.handler, Brubeck) for _, _, route in all_routes(app))
+    found = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "no conflicts"
+    print(*problems, f"{name}: {routes} route{'s' * (routes != 1)}, {found}", sep="\n")
+    return 1 if problems else 0
+
+
+MONGREL2_CONFIG = """\
+# Mongrel2 in front of brubeck_lite. In {folder} with run/, logs/ and {upload}/{stays}:
+#     m2sh load -config mongrel2.conf -db config.sqlite && m2sh start -db config.sqlite {which}
+{servers}
+settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {limit},
+            'upload.temp_store': '{upload}/upload.XXXXXX',
+            # Connections beyond superpoll.max_fd / hot_dividend (10240 / 4) take the place of the handlers' sockets.
+            'superpoll.hot_dividend': 2}}
+
+servers = [{names}]
+"""
+
+MONGREL2_SERVER = """
+web{n} = Handler(send_spec='{pull}', send_ident='34f9ceee-cd52-4b7f-b197-88bf2f0ec{id:03x}',
+              recv_spec='{pub}', recv_ident='')
+
+main{n} = Server(uuid='f400bf85-4538-4f7a-8908-67e313d51{uuid:03x}', name='main{n}', bind_addr='{host}', port={port},
+              {chroot}access_log='{root}logs/access{n}.log', error_log='{root}logs/error{n}.log',
+              pid_file='{root}run/mongrel2{dash}.pid', control_port='ipc://run/control{n}',
+              default_host='localhost', hosts=[Host(name='localhost', routes={{{routes}}})])
+"""
+
+
+def _in_quotes(text: str, forbidden: str = "'\"\\") -> str:
+    """Text that may stand in quotes in Mongrel2's configuration, which cannot say all; ValueError for other text."""
+    if not text.isprintable() or set(forbidden) & set(text):
+        raise ValueError(f"{text!r} cannot be said in a configuration of Mongrel2: call it something else")
+    return text
+
+
+def _numeric_address(bind: str) -> tuple[str, int]:
+    """Where Mongrel2 can listen; ValueError for anywhere else."""
+    listening = HTTPConnection(bind)
+    host = "127.0.0.1" if listening._host == "localhost" else listening._host
+    for family in (socket.AF_INET, socket.AF_INET6) if listening._port else ():
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host)
+            return host, listening._port
+    raise ValueError(f"Mongrel2 listens at a numeric address and a port, not at {bind}")
+
+
+def _mongrel2_limit(app: Brubeck) -> int:
+    """The bytes of a body that Mongrel2 is to hold in memory: `max_body`, and up to 64 MiB where a route takes more;
+    1 MiB with an `upload_store`, to which all larger ones go."""
+    limits = [(inner.max_body, route.max_body) for _, inner, route in all_routes(app)]
+    largest = max([app.max_body, *(usual if limit in (None, _UNLIMITED) else limit for usual, limit in limits)])
+    if app.upload_store is not None:
+        return min(largest, 1 << 20)
+    return min(max(app.max_body, min(largest, 64 << 20)), (1 << 31) - 1)
+
+
+def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str) -> str:
+    """A configuration that fits an application: its message sockets, its bodies, its `upload_store`. It has a Mongrel2
+    for each pair of `addresses`; the first listens at `bind`, the others at the ports behind it. Each stays in its
+    folder (chroot), unless an address is elsewhere. ValueError for what Mongrel2 cannot do."""
+    host, port = _numeric_address(bind)
+    for address in itertools.chain(*addresses):
+        if not _in_quotes(address).startswith(("tcp://", "ipc://")) or "[" in address:
+            raise ValueError(f"Mongrel2 cannot have a handler at {address}: it is like tcp://127.0.0.1:9999")
+    is_outside = any(address.startswith("ipc:///") for address in itertools.chain(*addresses))
+    root, chroot, stays = ("", "", "") if is_outside else ("/", "chroot='./', ", " (Mongrel2 stays in it)")
+    folder, upload = "a folder", "tmp"
+    if app.upload_store is not None:
+        upload = _in_quotes(os.path.abspath(os.fsdecode(app.upload_store)))
+        folder, upload = (folder, upload) if is_outside else os.path.split(upload)
+    rules = ["/", *sorted(_in_quotes(str(route.rule), "'\"\\( ") for route in app.routes.all if route.is_socket)]
+    servers, numbers = "", ["", *map(str, range(2, len(addresses) + 1))]
+    for at, (n, (pull, pub)) in enumerate(zip(numbers, addresses, strict=True)):
+        servers += MONGREL2_SERVER.format(
+            n=n, dash=n and f"-{n}", pull=pull, pub=pub, host=host, port=port + at, root=root, chroot=chroot,
+            id=0x378 + at, uuid=0x5C2 + at, routes=", ".join(f"'{rule}': web{n}" for rule in rules))  # fmt: skip
+    names, which = ", ".join(f"main{n}" for n in numbers), "-name main" if numbers[1:] else "-every"
+    return MONGREL2_CONFIG.format(folder=folder, upload=upload, stays=stays, which=which, servers=servers, names=names,
+                                  limit=_mongrel2_limit(app))  # fmt: skip
+
+
+_USAGE = """brubeck_lite MODULE:APP [options]
+       brubeck_lite routes MODULE:APP
+       brubeck_lite check MODULE:APP"""
+_SERVES = "Serve an application by HTTP, or behind Mongrel2."
+_TELLS = ("routes lists what the application serves, check says what is wrong with it. Exit status: 0 after Ctrl-C or "
+          "SIGTERM, 2 if it cannot start.")  # fmt: skip
+# What is told of a program without serving it, by the first word of the command line.
+_TELL = {
+    "routes": (list_routes, "List the routes of a program: rule, methods, name, handler, and where that is."),
+    "check": (check_program, "Import a program and say what is surely wrong with it: routes that conflict or that no "
+              "request will reach, handlers that do not take the arguments of their route, secrets, templates and "
+              "folders that are missing. Exit status: 0 for nothing, 1 for something, 2 if it cannot be loaded."),
+}  # fmt: skip
+
+
+def parse_arguments(given: Sequence[str]) -> Any:
+    """The options of a command line, and as `tell` the function of `routes` or `check`; SystemExit 2 for others."""
     import argparse
 
-    parser = argparse.ArgumentParser("brubeck_lite", description="Serve an application by HTTP or behind Mongrel2.")
-    add, number = parser.add_argument, _bytes_or_count
+    def at_least(least: int) -> Callable[[str], int]:
+        def number(text: str) -> int:
+            if re.fullmatch("[0-9]{1,18}", text) is None or int(text) < least:
+                raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least {least}")
+            return int(text)
+
+        return number
+
+    if given and given[0] in _TELL:
+        tell, description = _TELL[given[0]]
+        parser = argparse.ArgumentParser(f"brubeck_lite {given[0]}", description=description, allow_abbrev=False)
+        parser.add_argument("app", metavar="MODULE:APP", help="where the application is, like hello:app")
+        parser.set_defaults(tell=tell)
+        return parser.parse_args(given[1:])
+    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _SERVES, _TELLS, allow_abbrev=False)
+    parser.set_defaults(tell=None)
+    add = parser.add_argument
     add("app", metavar="MODULE:APP", nargs="?", help="where the application is, like hello:app")
     add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
     add("--mongrel2", nargs=2, action="append", metavar=("PULL", "PUB"),
@@ -6231,51 +6500,69 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--workers", metavar="N", help="so many processes, or auto: as many as there are cores (one, without a parent)")
     add("--worker-timeout", type=float, default=30, metavar="SECONDS",
         help="replace a worker that gives no sign of life for so long; 0: never (30)")
-    add("--max-requests", type=number, default=0, metavar="N", help="replace a worker after so many requests")
-    add("--pool-size", type=number, metavar="N", help="requests handled at once (10000)")
-    add("--max-body", type=number, metavar="BYTES", help="largest body of a request (1048576)")
+    add("--max-requests", type=at_least(0), default=0, metavar="N", help="replace a worker after so many requests")
+    add("--pool-size", type=at_least(1), metavar="N", help="requests handled at once (10000)")
+    add("--max-body", type=at_least(0), metavar="BYTES", help="largest body of a request (1048576)")
     add("--stats", metavar="HOST:PORT", help="tell Prometheus the figures there, at /metrics")
     add("--access-log", action="store_true", help="a line for each answer on standard output")
     add("--reload", action="store_true", help="start anew whenever the program or a template changes")
     add("--debug", action="store_true", help="show tracebacks in pages")
     add("--quiet", action="store_true", help="log warnings and errors only")
-    add("--print-mongrel2-config", action="store_true", help="print a configuration that fits, and end")
+    add("--print-mongrel2-config", action="store_true",
+        help="print a configuration for a Mongrel2 that listens at --bind and has this handler, and end")
     add("--version", action="version", version=f"brubeck_lite {__version__}")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     if options.app is None:
         fail("name the application, like hello:app (--help tells more)")
-    configure_logging(logging.WARNING if options.quiet else logging.INFO)
-    parent = parent_of_worker()
-    if parent is None and (options.workers or options.max_requests or options.reload):
+    if options.workers is not None:
         try:
-            workers = count_workers(options.workers or 1)
+            options.workers = count_workers(options.workers)
         except ValueError:
-            fail(f"--workers {options.workers}: name a number, or auto")
-        Parent(same_command(), workers, timeout=options.worker_timeout, max_requests=options.max_requests,
-               reload=options.reload, stats=options.stats).run()  # fmt: skip
-        return
-    patch_standard_library()
+            parser.error(f"--workers {options.workers}: it is a number of at least 1, or auto")
+    return options
+
+
+def load_watched(name: str, parent: _Parent | None) -> Brubeck:
+    """The application, as `load_program`; where that fails, the parent is told which files to watch for `--reload`."""
     try:
-        app = load_program(options.app)
-    except Exception as error:
+        return load_program(name)
+    except BaseException as error:
         if parent is not None:
             parent.say(files=program_files(None, error))
         raise
-    app.pool_size = app.pool_size if options.pool_size is None else max(1, options.pool_size)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command `brubeck_lite`."""
+    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    is_serving, parent = not (options.tell or options.print_mongrel2_config), parent_of_worker()
+    if is_serving:
+        configure_logging(logging.WARNING if options.quiet else logging.INFO)
+    if is_serving and parent is None and (options.workers or options.max_requests or options.reload):
+        Parent(same_command(), options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
+               max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
+        return
+    patch_standard_library()
+    app = load_watched(options.app, parent)
+    if options.tell is not None:
+        raise SystemExit(options.tell(options.app, app))
+    app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
     app.max_body = app.max_body if options.max_body is None else options.max_body
     app.debug = app.debug or options.debug
-    if options.print_mongrel2_config:
-        pull, pub = (options.mongrel2 or [["tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"]])[0]
-        print(mongrel2_config(app, pull, pub), end="")
-        return
+    own = [app.msg_conn] if isinstance(app.msg_conn, (Mongrel2Connection, HTTPConnection)) else [*(app.msg_conn or ())]
+    bind, usual = options.bind, "127.0.0.1:6767"
     try:
         connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2 or ()]
-        if options.bind is not None:
-            connections.append(HTTPConnection(options.bind))
+        if options.print_mongrel2_config:
+            pairs = [(each.pull, each.pub) for each in connections or own if isinstance(each, Mongrel2Connection)]
+            pairs = pairs or [("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998")]
+            print(mongrel2_config(app, pairs, bind or usual), end="")
+            return
+        connections += [HTTPConnection(bind)] if bind is not None else []
     except ValueError as error:
         fail(str(error))
-    serve(app, connections or app.msg_conn or HTTPConnection("127.0.0.1:6767"), access_log=options.access_log,
-          stats=options.stats, parent=parent)  # fmt: skip
+    serve(app, connections or own or HTTPConnection(usual), access_log=options.access_log, stats=options.stats,
+          parent=parent)  # fmt: skip
 
 
 if __name__ == "__main__":

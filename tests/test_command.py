@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support import ROOT, Mongrel2, behind_http, behind_mongrel2, environment, free_port, output, process, wait_for
+from all_kinds import CHECKS, PROGRAM
+from support import (
+    ROOT,
+    Mongrel2,
+    behind_http,
+    behind_mongrel2,
+    environment,
+    free_port,
+    is_running,
+    output,
+    process,
+    wait_for,
+)
 
 import brubeck_lite
-from brubeck_lite import AccessLog, Brubeck, Request, Response, format_access_line, load_program, mongrel2_config
+from brubeck_lite import (
+    AccessLog,
+    Brubeck,
+    MessageHandler,
+    Request,
+    Response,
+    TemplateMixin,
+    WebMessageHandler,
+    authenticated,
+    find_problems,
+    format_access_line,
+    load_program,
+    mongrel2_config,
+    parse_arguments,
+    render,
+)
 
 ADDRESSES = ["--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"]
 
@@ -37,6 +69,44 @@ def fetch(port: int, target: str, **options: object) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def free_addresses() -> list[str]:
+    """The option --mongrel2 with a pair of addresses that nobody has."""
+    return ["--mongrel2", f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"]
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def load_config(folder: Path, config: str) -> None:
+    (folder / "mongrel2.conf").write_text(config)
+    load = ["m2sh", "load", "-config", "mongrel2.conf", "-db", "config.sqlite"]
+    subprocess.run(load, cwd=folder, capture_output=True, check=True)
+
+
+@contextlib.contextmanager
+def mongrel2_of(config: str, folder: Path, *names: str) -> Iterator[None]:
+    """The Mongrel2s of a configuration, started as it says, in this folder."""
+    for name in ("run", "logs", "tmp"):
+        (folder / name).mkdir()
+    load_config(folder, config)
+    start, quiet = ["m2sh", "start", "-db", "config.sqlite"], subprocess.DEVNULL
+    try:
+        for which in [["-name", name] for name in names] or [["-every"]]:
+            subprocess.run([*start, *which], cwd=folder, check=True, stdout=quiet, stderr=quiet)
+        logs = [folder / "logs" / f"error{number}.log" for number in ("", "2")][: len(names) or 1]
+        wait_for(lambda: all(log.exists() and " Running. " in log.read_text() for log in logs), what="Mongrel2")
+        yield
+    finally:
+        for file in (folder / "run").glob("*.pid"):
+            pid = int(file.read_text())
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda pid=pid: not is_running(pid), what="the end of Mongrel2")  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +144,309 @@ def test_what_cannot_start_is_told_in_one_line(arguments: list[str], expected: s
     assert ended.stdout == ""
 
 
-@pytest.mark.parametrize("arguments", [["--pool-size", "many"], ["--max-body", "-1"], ["--mongrel2", "one"], ["--odd"]])
-def test_an_option_that_is_not_understood_is_refused_with_the_usage(arguments: list[str]) -> None:
-    ended = command("program:app", *arguments)
-    assert ended.returncode == 2
-    assert "usage: brubeck_lite" in ended.stderr and "Traceback" not in ended.stderr
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["program:app", "--pool-size", "many"], "argument --pool-size: 'many' is not a number of at least 1"),
+        (["program:app", "--pool-size", "0"], "argument --pool-size: '0' is not a number of at least 1"),
+        (["program:app", "--max-body", "-1"], "argument --max-body: "),
+        (["program:app", "--mongrel2", "one"], "argument --mongrel2: expected 2 arguments"),
+        (["program:app", "--odd"], "unrecognized arguments: --odd"),
+        (["program:app", "--debu"], "unrecognized arguments: --debu"),
+        (["program:app", "routes"], "unrecognized arguments: routes"),
+        (["routes"], "required: MODULE:APP"),
+        (["check"], "required: MODULE:APP"),
+        (["check", "program:app", "--debug"], "unrecognized arguments: --debug"),
+    ],
+)  # fmt: skip
+def test_an_option_that_is_not_understood_is_refused_with_the_usage(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(arguments)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.startswith("usage: brubeck_lite ") and expected in told
+
+
+def test_help_tells_what_can_be_told_of_a_program() -> None:
+    ended = command("--help")
+    assert ended.returncode == 0
+    for line in ("usage: brubeck_lite MODULE:APP [options]", "brubeck_lite routes MODULE:APP", "--bind ADDRESS"):
+        assert line in ended.stdout
+    for name in ("routes", "check"):
+        told = command(name, "--help")
+        assert (told.returncode, told.stderr) == (0, "") and f"usage: brubeck_lite {name}" in told.stdout
+
+
+def test_modules_may_be_called_as_the_commands_are(tmp_path: Path) -> None:
+    (tmp_path / "routes.py").write_text("import brubeck_lite\napp = brubeck_lite.Brubeck()\n")
+    assert command("routes:app", "--print-mongrel2-config", folder=tmp_path).stdout.startswith("# Mongrel2")
+    assert command("check", "routes:app", folder=tmp_path).stdout == "routes:app: 0 routes, no conflicts\n"
+
+
+CONFLICT = """\
+from brubeck_lite import Brubeck
+
+app = Brubeck()
+
+@app.route("/<name>")
+def first(request, name): ...
+
+@app.route("/<string:other>")
+def second(request, other): ...
+"""
+DECORATED = 8 if sys.version_info >= (3, 11) else 9  # the line in which a decorator is called
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "reason"),
+    [
+        (CONFLICT, DECORATED, "<Route '/<string:other>' second> has the same rule and a method in common with"),
+        ("from brubeck_lite import Brubeck\n\napp = Brubeck(pool_size=0)\n", 3, "pool_size is at least 1"),
+        ("from brubeck_lite import Brubeck\napp = Brubeck()\napp.run()\n", 3, "run() is called while the program is"),
+    ],
+)  # fmt: skip
+def test_what_a_program_may_not_say_is_told_with_its_place(
+    tmp_path: Path, text: str, place: int, reason: str
+) -> None:
+    (tmp_path / "wrong.py").write_text(text)
+    (tmp_path / "wrong_inside.py").write_text("from wrong import app\n")
+    for arguments in (["wrong:app"], ["check", "wrong_inside:app"]):
+        ended = command(*arguments, folder=tmp_path)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr.startswith(f"brubeck_lite: wrong.py:{place}: {reason}") and ended.stderr.count("\n") == 1
+
+
+def test_a_value_error_of_the_program_itself_is_its_own(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("int('five')\n")
+    ended = command("own:app", folder=tmp_path)
+    assert ended.returncode == 1 and "invalid literal" in ended.stderr and "own.py" in ended.stderr
+
+
+ROUTES = """\
+import functools, re
+from brubeck_lite import Brubeck, MessageHandler
+
+class Old(MessageHandler):
+    def get(self): ...
+    def delete(self): ...
+
+app, inner, inmost = Brubeck(handler_tuples=[(r"^/old/\\d+", Old)]), Brubeck(), Brubeck()
+
+def given(request, number): ...
+
+app.route(re.compile(r"(?x) ^/spaced  $"), methods=["POST"])(lambda request: "")
+app.route("/partly")(functools.partial(given, number=1))
+app.route("@chat")(Old)
+app.static("/static", "files")
+app.route("/length")(len)
+
+@app.websocket("/talk/<room>")
+def talk(ws, room): ...
+
+@inmost.route("/<int:number>", methods=["put", "GET", "REPORT"], name="put")
+def change(request, number): ...
+
+inner._add_expression("^/x", Old)
+inner.mount("/inmost", inmost)
+app.mount("/inner", inner)
+"""
+TABLE = """\
+RULE                         METHODS         NAME     HANDLER      WHERE
+r'^/old/\\d+'                GET,DELETE      -        Old          listed.py:4
+r'(?x) ^/spaced $'           POST            -        <lambda>     listed.py:12
+/partly                      GET             partial  given        listed.py:10
+@chat                        MESSAGE         Old      Old          listed.py:4
+/static/<path:name>          GET             static   static_file  files/
+/length                      GET             len      len          -
+/talk/<room>                 WEBSOCKET       talk     talk         listed.py:18
+/inner r'^/x'                GET,DELETE      -        Old          listed.py:4
+/inner/inmost/<int:number>   GET,PUT,REPORT  put      change       listed.py:21
+"""
+
+
+def test_routes_lists_all_kinds_of_them(tmp_path: Path) -> None:
+    (tmp_path / "listed.py").write_text(ROUTES)
+    ended = command("routes", "listed:app", folder=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [re.split("  +", line) for line in ended.stdout.splitlines()] == [
+        re.split("  +", line) for line in TABLE.splitlines()
+    ]
+    assert len({line.index(listed) for line, listed in zip(ended.stdout.splitlines(), WHERE, strict=True)}) == 1
+
+
+WHERE = [line.split()[-1] for line in TABLE.splitlines()]
+
+
+def test_check_says_what_is_fine() -> None:
+    for name, routes in (("hello", "2 routes"), ("classes", "6 routes"), ("regex", "4 routes"), ("chat", "3 routes")):
+        ended = command("check", f"{name}:app", folder=ROOT / "examples")
+        assert (ended.returncode, ended.stdout) == (0, f"{name}:app: {routes}, no conflicts\n")
+
+
+def test_check_says_what_is_wrong_where(tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(
+        "from brubeck_lite import Brubeck\n\napp = Brubeck()\n\n"
+        "@app.route('/hello/<name>')\ndef hello(request, nam): ...\n"
+    )
+    ended = command("check", "wrong:app", folder=tmp_path)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    first, last = ended.stdout.splitlines()
+    assert first.startswith("wrong.py:5: /hello/<name>: hello cannot be called with the arguments of its route: ")
+    assert first.endswith(": missing a required argument: 'nam'") and last == "wrong:app: 1 route, 1 problem"
+
+
+class Page(MessageHandler):
+    def get(self, one: str = "") -> None: ...
+
+    def post(self) -> None: ...
+
+
+class Changing(MessageHandler):
+    """Calls its methods in its own way."""
+
+    def get(self, one: str, two: str) -> None: ...
+
+    def __call__(self, **named: Any) -> Any:
+        return self.get("1", "2")
+
+
+class Rendering(WebMessageHandler, TemplateMixin):
+    def get(self) -> str:
+        return self.render("page.html")
+
+
+def no_arguments(request: Request) -> None: ...
+
+
+def one_argument(request: Request, one: str) -> None: ...
+
+
+def renders(request: Request) -> str:
+    return render(request, "page.html")
+
+
+def remembers(request: Request) -> None:
+    request.session["user"] = "dave"
+
+
+def remembers_in_a_database(request: Request) -> None:
+    print(database.session)
+
+
+database = Path()
+
+
+def giving_more(handler: Any) -> Any:
+    @functools.wraps(handler)
+    def called(request: Request, **named: Any) -> Any:
+        return handler(request, database, **named)
+
+    return called
+
+
+@pytest.mark.parametrize(
+    ("rule", "handler", "expected"),
+    [
+        ("/x", no_arguments, None),
+        ("/<one>", no_arguments, "unexpected keyword argument 'one'"),
+        ("/x", one_argument, "missing a required argument: 'one'"),
+        ("/<int:one>", one_argument, None),
+        ("/<two>", one_argument, "missing a required argument: 'one'"),
+        ("/<two>", authenticated(one_argument), "missing a required argument: 'one'"),
+        ("/<two>", giving_more(one_argument), None),
+        (re.compile("^/(.)$"), one_argument, None),
+        (re.compile("^/(.)(.)$"), one_argument, "too many positional arguments"),
+        (re.compile("^/(?P<one>.)(.)$"), one_argument, None),
+        (re.compile("^/(?P<two>.)$"), one_argument, "missing a required argument: 'one'"),
+        ("/x", Page, None),
+        ("/<one>", Page, "post cannot be called with the arguments of its route"),
+        ("/<one>", Changing, None),
+        ("/x", functools.partial(one_argument, one=1), None),
+        ("/x", functools.partial(one_argument), "missing a required argument: 'one'"),
+        ("/x", print, None),
+        ("@chat", no_arguments, None),
+        ("@chat", one_argument, "missing a required argument: 'one'"),
+        ("@chat", Page, None),
+        ("/x", renders, "render() needs app.templates"),
+        ("/x", Rendering, "render() needs app.templates"),
+        ("/x", remembers, "sessions and signed cookies need Brubeck(secret=...)"),
+        ("/x", remembers_in_a_database, None),
+        ("/x", lambda request: request.get_signed_cookie("x"), "sessions and signed cookies need Brubeck(secret=...)"),
+    ],
+)  # fmt: skip
+def test_check_finds_handlers_that_cannot_work(rule: Any, handler: Any, expected: str | None) -> None:
+    app = Brubeck()
+    app.route(rule)(handler)
+    problems = [*find_problems(app)]
+    assert len(problems) == (expected is not None) and (expected or "") in "".join(problems)
+
+
+def test_check_finds_websockets_that_cannot_work() -> None:
+    app = Brubeck()
+    app.websocket("/<two>")(one_argument)
+    assert "missing a required argument: 'one'" in "".join(find_problems(app))
+
+
+def test_check_finds_nothing_missing_where_it_is_there_or_comes_at_the_start() -> None:
+    there, coming, inner = Brubeck(secret="x" * 32), Brubeck(), Brubeck()
+    there.templates = lambda name, **values: ""
+    inner.route("/y")(remembers)
+    there.mount("/inner", inner)  # which has the same secret
+    coming.on_start(lambda: None)
+    for app in (there, coming):
+        app.route("/x")(remembers)
+        app.route("/y")(renders)
+        assert [*find_problems(app)] == []
+
+
+def test_check_finds_folders_that_are_missing(tmp_path: Path) -> None:
+    app = Brubeck()
+    app.static("/static", tmp_path)
+    assert [*find_problems(app)] == []
+    app.static("/other", tmp_path / "missing")
+    assert [*find_problems(app)] == [f"{tmp_path}/missing/: /other/<path:name>: there is no such folder"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "hidden"),
+    [
+        ("^/", "^/login", True),
+        ("/", "^/login", True),
+        ("^/url", "^/url/path$", True),
+        ("^/url", "^/url", True),
+        ("^/u.*", "^/u.*", True),
+        (r"^/a\.b", r"^/a\.b/(\d+)", True),
+        ("^/url", "^/urls?/x", True),
+        ("^/urls", "^/urls?/x", False),
+        ("^/url$", "^/url", False),
+        ("^/url$", "^/url/x", False),
+        ("^/url/", "^/url", False),
+        ("^/a|/b", "^/a/x", False),
+        ("^/a", "^/a|/b", False),
+        (re.compile("^/A", re.IGNORECASE), "^/A", False),
+        ("^/a.c", "^/a.c/d", False),
+    ],
+)  # fmt: skip
+def test_check_finds_expressions_that_are_never_reached(earlier: Any, later: str, hidden: bool) -> None:
+    app = Brubeck(handler_tuples=[(earlier, print), (later, print)])
+    assert ["is" for problem in find_problems(app) if "never reached" in problem] == ["is"] * hidden
+
+
+def test_check_minds_the_methods_that_expressions_take() -> None:
+    everything = [(r"^/", print, ["GET"]), (r"^/login", print, ["GET"]), (r"^/login", print, ["POST"]), (r"^/x", Page)]
+    assert len([*find_problems(Brubeck(handler_tuples=everything))]) == 1
+
+
+def test_check_finds_what_is_mounted_and_never_reached() -> None:
+    app, inner = Brubeck(), Brubeck()
+    inner.route("/")(lambda request: "")
+    app.mount("/a", inner)
+    app.mount("/ab", inner)
+    app.mount("/a/b", inner)
+    assert [*find_problems(app)] == ["/a/b: never reached, <Route '/a(?![^/])' /a> takes all that it would"]
+    inner.route("@chat")(no_arguments)
+    assert len([problem for problem in find_problems(app) if "message sockets of what is mounted" in problem]) == 3
 
 
 def test_an_error_in_the_program_itself_shows_where_it_is(tmp_path: Path) -> None:
@@ -98,13 +466,122 @@ def test_the_example_configuration_is_the_one_that_the_command_prints() -> None:
 
 
 def test_the_printed_configuration_fits_the_program_and_mongrel2_loads_it(tmp_path: Path) -> None:
-    printed = command("program:app", *ADDRESSES, "--max-body", "123456", "--print-mongrel2-config").stdout
-    assert "'@chat': web" in printed and "'<feed': web" in printed and "'limits.content_length': 123456" in printed
-    (tmp_path / "mongrel2.conf").write_text(printed)
-    load = ["m2sh", "load", "-config", "mongrel2.conf", "-db", "config.sqlite"]
-    assert subprocess.run(load, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    printed = command("program:app", *ADDRESSES, "--print-mongrel2-config").stdout
+    assert "'@chat': web" in printed and "'<feed': web" in printed
+    load_config(tmp_path, printed)
     hosts = subprocess.run(["m2sh", "servers", "-db", "config.sqlite"], cwd=tmp_path, capture_output=True, check=True)
     assert b"main" in hosts.stdout
+
+
+@pytest.mark.parametrize("store", [False, True], ids=["in-memory", "upload-store"])
+def test_a_mongrel2_of_the_printed_configuration_serves_all_kinds_of_routes(tmp_path: Path, store: bool) -> None:
+    (tmp_path / "hello.py").write_text(PROGRAM)
+    (tmp_path / "folder" / "store").mkdir(parents=True)
+    settings = {**environment(), **({"UPLOAD_STORE": str(tmp_path / "folder" / "store")} if store else {})}
+    port, addresses = free_port(), free_addresses()
+    options = ["hello:app", *addresses, "--print-mongrel2-config", "--bind", f"127.0.0.1:{port}"]
+    printed = command(*options, folder=tmp_path, env=settings).stdout
+    place = f"In {tmp_path}/folder with run/, logs/ and store/" if store else "In a folder with run/, logs/ and tmp/"
+    assert f"{place} (Mongrel2 stays in it):\n" in printed and "chroot='./'" in printed
+    line = [sys.executable, "-m", "brubeck_lite", "hello:app", *addresses]
+    with mongrel2_of(printed, tmp_path / "folder"), process(line, cwd=tmp_path, env=settings) as child:
+        wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
+        for check in CHECKS:
+            check(port)
+        assert [*(tmp_path / "folder" / "store").iterdir()] == []
+
+
+def test_several_mongrel2s_listen_at_one_port_after_the_other(tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text(PROGRAM)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    port = next(port for port in iter(free_port, None) if is_free(port + 1))
+    with tempfile.TemporaryDirectory(dir="/tmp") as sockets:  # which is not in Mongrel2's folder
+        addresses = [*free_addresses(), "--mongrel2", f"ipc://{sockets}/requests", f"ipc://{sockets}/replies"]
+        options = ["hello:app", *addresses, "--print-mongrel2-config", "--bind", f"localhost:{port}"]
+        printed = command(*options, folder=tmp_path).stdout
+        assert "chroot" not in printed and printed.endswith("servers = [main, main2]\n")
+        line = [sys.executable, "-m", "brubeck_lite", "hello:app", *addresses]
+        with mongrel2_of(printed, folder, "main", "main2"), process(line, cwd=tmp_path) as child:
+            wait_for(lambda: output(child).count("connected to Mongrel2") == 2, what="the handler")
+            for check in CHECKS:
+                check(port)
+                check(port + 1)
+
+
+@pytest.mark.parametrize(
+    ("pull", "bind", "expected"),
+    [
+        ("ipc://it's", "127.0.0.1:80", "\"ipc://it's\" cannot be said in a configuration of Mongrel2"),
+        ('ipc://a"b', "127.0.0.1:80", "cannot be said"),
+        ("ipc://a\nb", "127.0.0.1:80", "cannot be said"),
+        ("ipc://a\\", "127.0.0.1:80", "cannot be said"),
+        ("inproc://a", "127.0.0.1:80", "Mongrel2 cannot have a handler at inproc://a"),
+        ("tcp://[::1]:1", "127.0.0.1:80", "Mongrel2 cannot have a handler at tcp://"),
+        ("ipc://a", "unix:/run/x", "Mongrel2 listens at a numeric address and a port, not at unix:/run/x"),
+        ("ipc://a", "example.com:80", "Mongrel2 listens at a numeric address and a port, not at example.com:80"),
+        ("ipc://a", "127.0.0.1:0", "Mongrel2 listens at a numeric address and a port, not at 127.0.0.1:0"),
+        ("ipc://a", "x", "not an address: 'x'"),
+    ],
+)  # fmt: skip
+def test_what_mongrel2_cannot_do_is_refused(pull: str, bind: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        mongrel2_config(Brubeck(), [(pull, "ipc://b")], bind)
+
+
+def test_a_configuration_that_cannot_be_is_told_in_one_line() -> None:
+    ended = command("hello:app", "--print-mongrel2-config", "--bind", "unix:/run/x", folder=ROOT / "examples")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    line = "brubeck_lite: Mongrel2 listens at a numeric address and a port, not at unix:/run/x\n"
+    assert ended.stderr == line
+
+
+@pytest.mark.parametrize("rule", ["@it's", '@a"b', "@a\\", "@a b", "@a(b", "@a\nb"])
+def test_a_message_socket_that_mongrel2_cannot_route_is_refused(rule: str) -> None:
+    app = Brubeck()
+    app.route(rule)(lambda request: None)
+    with pytest.raises(ValueError, match="cannot be said in a configuration of Mongrel2"):
+        mongrel2_config(app, [("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")], "127.0.0.1:80")
+
+
+def test_an_upload_store_that_cannot_be_quoted_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be said in a configuration of Mongrel2"):
+        mongrel2_config(Brubeck(upload_store="/it's"), [("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")], "127.0.0.1:80")
+
+
+@pytest.mark.parametrize(
+    ("settings", "largest_route", "limit"),
+    [
+        ({}, None, 1 << 20),
+        ({"max_body": 5}, None, 5),
+        ({"max_body": 5}, 5000, 5000),
+        ({}, 1 << 30, 64 << 20),
+        ({"max_body": 1 << 30}, None, 1 << 30),
+        ({"max_body": 1 << 40}, None, (1 << 31) - 1),
+        ({"upload_store": "/x/y", "max_body": 5}, None, 5),
+        ({"upload_store": "/x/y", "max_body": 1 << 40}, 1 << 30, 1 << 20),
+    ],
+)  # fmt: skip
+def test_mongrel2_holds_bodies_that_routes_take(
+    settings: dict[str, Any], largest_route: int | None, limit: int
+) -> None:
+    app, inner = Brubeck(**settings), Brubeck(max_body=5)
+    inner.post("/x", max_body=largest_route)(lambda request: None)
+    app.mount("/inner", inner)
+    config = mongrel2_config(app, [("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")], "127.0.0.1:80")
+    assert f"'limits.content_length': {limit}," in config
+
+
+def test_the_configuration_has_the_addresses_that_the_program_connects_to(tmp_path: Path) -> None:
+    (tmp_path / "itself.py").write_text(
+        "from brubeck_lite import Brubeck, HTTPConnection, Mongrel2Connection\n"
+        "mongrel2 = Mongrel2Connection('tcp://127.0.0.1:1', 'tcp://127.0.0.1:2')\n"
+        "app, both = Brubeck(mongrel2), Brubeck([HTTPConnection('127.0.0.1:80'), mongrel2])\n"
+    )
+    for name in ("app", "both"):
+        printed = command(f"itself:{name}", "--print-mongrel2-config", folder=tmp_path).stdout
+        assert "send_spec='tcp://127.0.0.1:1'" in printed and "recv_spec='tcp://127.0.0.1:2'" in printed
+        assert "bind_addr='127.0.0.1', port=6767" in printed and printed.endswith("servers = [main]\n")
 
 
 def test_no_eventlet_warning_reaches_the_user() -> None:
@@ -270,5 +747,5 @@ def test_a_program_may_have_its_application_by_another_name(tmp_path: Path, monk
 def test_the_configuration_has_the_message_sockets_of_the_program() -> None:
     app = Brubeck(max_body=5)
     app.route("@a")(lambda request: Response())
-    text = mongrel2_config(app, "tcp://127.0.0.1:1", "tcp://127.0.0.1:2")
+    text = mongrel2_config(app, [("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")], "127.0.0.1:80")
     assert "routes={'/': web, '@a': web}" in text and "send_spec='tcp://127.0.0.1:1'" in text

@@ -101,7 +101,6 @@ def test_one_command_passes_the_tests() -> None:
 def test_mongrel2_is_started_and_served(hello: Path) -> None:
     ports = {name: str(free_port()) for name in ("6767", "9998", "9999")}
     config = (ROOT / "examples" / "mongrel2.conf").read_text()
-    config = config.replace("port=6767,", "port=6767, bind_addr='127.0.0.1',")
     serve = SERVE_MONGREL2
     for name, port in ports.items():
         config, serve = config.replace(name, port), serve.replace(name, port)

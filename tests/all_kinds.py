@@ -1,0 +1,93 @@
+"""A program with one of each kind of route that Mongrel2 tells apart, and clients for them: what is true of them shows
+that a configuration fits."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import os
+import socket
+from typing import Any
+
+import websockets.sync.client
+
+PROGRAM = """\
+import hashlib, os
+from brubeck_lite import Brubeck, MessageHandler
+
+app = Brubeck(upload_store=os.environ.get("UPLOAD_STORE"), max_body=1 << 16)
+
+@app.route("/")
+def index(request):
+    return "Take five!"
+
+@app.post("/length", max_body=8 << 20)
+def length(request):
+    digest = hashlib.sha256()
+    while piece := request.stream.read(1 << 16):
+        digest.update(piece)
+    return digest.hexdigest()
+
+@app.route("/pieces")
+def pieces(request):
+    for number in range(3000):
+        yield f"{number:999}\\n"
+
+@app.route("@chat-room/1")
+class Chat(MessageHandler):
+    def message(self):
+        return b"heard " + self.request.body
+
+@app.websocket("/talk")
+def talk(ws):
+    for message in ws:
+        ws.send(message)
+"""
+
+
+def ask(port: int, target: str, method: str = "GET", body: bytes | None = None, host: str = "127.0.0.1") -> Any:
+    """Status and body of an answer."""
+    client = http.client.HTTPConnection(host, port, timeout=20)
+    try:
+        client.request(method, target, body)
+        answer = client.getresponse()
+        return answer.status, answer.read()
+    finally:
+        client.close()
+
+
+def check_page(port: int) -> None:
+    assert ask(port, "/") == (200, b"Take five!")
+
+
+def check_upload(port: int) -> None:
+    """One that Mongrel2 hands out in a message, and one that needs more."""
+    for size in (1000, 3 << 20):
+        body = os.urandom(size)
+        assert ask(port, "/length", "POST", body) == (200, hashlib.sha256(body).hexdigest().encode())
+
+
+def check_stream(port: int) -> None:
+    assert ask(port, "/pieces") == (200, "".join(f"{number:999}\n" for number in range(3000)).encode())
+
+
+def check_message_socket(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b'@chat-room/1 {"a": 1}\x00')
+        expected = base64.b64encode(b'heard {"a": 1}')
+        received = b""
+        while len(received) < len(expected) and (piece := client.recv(1000)):
+            received += piece
+    assert received == expected
+
+
+def check_websocket(port: int) -> None:
+    with websockets.sync.client.connect(f"ws://127.0.0.1:{port}/talk", compression=None, max_size=None) as client:
+        for text in ("five", "5" * 300_000):
+            client.send(text)
+            assert client.recv(10) == text
+
+
+CHECKS = (check_page, check_upload, check_stream, check_message_socket, check_websocket)
+
