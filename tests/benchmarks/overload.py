@@ -138,6 +138,8 @@ def overload(door: str, name: str, clients: int, each: int) -> Lines:
             is_served = client.recv(1000).endswith(b"Take five!")
         after = time.monotonic() - began
         left = figures(stats)
+        while any(left.values()) and time.monotonic() < began + 5:  # the last answer may be there before it is counted
+            left = figures(stats)
     counts, count = burst.counts, clients * each
     first = next((answered for _, answered, is_right in burst.probes if is_right), burst.ended + after) - burst.began
     return [
@@ -157,7 +159,7 @@ def overload(door: str, name: str, clients: int, each: int) -> Lines:
         ),
         (
             f"left behind: {left['in_progress']} in the pool, {left['waiting']} waiting",
-            left["in_progress"] == left["waiting"] == 0,
+            not any(left.values()),
         ),
     ]
 
