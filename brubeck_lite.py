@@ -79,18 +79,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
 from urllib.parse import quote, unquote, unquote_to_bytes, urlencode, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 logger = logging.getLogger("brubeck_lite")
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class _Late:
@@ -2995,6 +2996,17 @@ class Answer:
         return f"<Answer {self.status}, {len(self.body)} bytes>"
 
 
+def _with_method(
+    request: Callable[Concatenate[Client, str, P], Answer], method: str
+) -> Callable[Concatenate[Client, P], Answer]:
+    """`Client.request` with this method. (From functools.partialmethod mypy learns neither arguments nor answer.)"""
+
+    def wrapped(client: Client, /, *arguments: P.args, **named: P.kwargs) -> Answer:
+        return request(client, method, *arguments, **named)
+
+    return wrapped
+
+
 class Client:
     """Asks an application in process: `client.get("/path")`, `client.post("/path", json={...})`. `cookies` are kept."""
 
@@ -3031,13 +3043,13 @@ class Client:
             raise request.error
         return answer
 
-    get = functools.partialmethod(request, "GET")
-    head = functools.partialmethod(request, "HEAD")
-    post = functools.partialmethod(request, "POST")
-    put = functools.partialmethod(request, "PUT")
-    patch = functools.partialmethod(request, "PATCH")
-    delete = functools.partialmethod(request, "DELETE")
-    options = functools.partialmethod(request, "OPTIONS")
+    get = _with_method(request, "GET")
+    head = _with_method(request, "HEAD")
+    post = _with_method(request, "POST")
+    put = _with_method(request, "PUT")
+    patch = _with_method(request, "PATCH")
+    delete = _with_method(request, "DELETE")
+    options = _with_method(request, "OPTIONS")
 
     def _multipart(self, fields: Mapping[str, str], files: Mapping[str, Any]) -> bytes:
         def quoted(name: str) -> str:
@@ -4771,6 +4783,7 @@ class HTTPConnection:
                 client.deadline = now if is_idle else min(client.deadline, now + self.GRACE)
 
     def has_ended(self) -> bool:
+        """Whether it stopped, and its last client is gone."""
         return self._is_stopping and not self._clients
 
     def _end_listening(self) -> None:
@@ -4806,11 +4819,13 @@ class AccessLog:
         self._next_complaint = 0.0
 
     def add(self, request: Request, status: int, size: int) -> None:
+        """Note an answer of `size` bytes."""
         self._noted.append((time.time(), request, status, size))
         if len(self._noted) >= self.HELD:
             self.write()
 
     def write(self) -> None:
+        """Write what was noted."""
         noted, self._noted = self._noted, []
         if not noted:
             return
