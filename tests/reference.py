@@ -37,7 +37,8 @@ PROMISED = {
     "Event": "", "Channel": "publish subscribe", "Subscription": "get close",
     "MessageHandler": "prepare unsupported on_finish methods app request",
     "WebMessageHandler": "set_status headers set_cookie redirect render_error",
-    "ArgumentsMixin": "get_argument get_arguments", "AuthMixin": "current_user get_current_user", "TemplateMixin": "render",
+    "ArgumentsMixin": "get_argument get_arguments", "AuthMixin": "current_user get_current_user",
+    "TemplateMixin": "render",
     "Client": "request get post put patch delete cookies", "Answer": "status headers body text json",
     "parse_mongrel2": "", "format_reply": "", "parse_netstring": "", "format_netstring": "", "parse_tnetstring": "",
     "format_tnetstring": "",
@@ -68,12 +69,17 @@ class Reader:
     """Reads the public names of a module out of its source."""
 
     def __init__(self, source: str) -> None:
-        self.source, self.lines = source, source.splitlines()
+        self.lines = source.splitlines()
         self.tree = ast.parse(source)
 
     def written(self, node: ast.AST | None) -> str:
         """An expression as it stands there, in one line."""
-        return "" if node is None else one_line(ast.get_source_segment(self.source, node))
+        if not isinstance(node, ast.expr) or node.end_lineno is None:
+            return ""
+        lines = [line.encode() for line in self.lines[node.lineno - 1 : node.end_lineno]]  # columns count bytes
+        lines[-1] = lines[-1][: node.end_col_offset]
+        lines[0] = lines[0][node.col_offset :]
+        return one_line(b"\n".join(lines).decode())
 
     def argument(self, argument: ast.arg, default: ast.expr | None) -> str:
         kind = f": {self.written(argument.annotation)}" if argument.annotation else ""
