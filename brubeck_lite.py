@@ -89,18 +89,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
 from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 logger = logging.getLogger("brubeck_lite")
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class _Late:
@@ -3719,6 +3720,17 @@ def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, each) for name, value in named.items() for each in (value if isinstance(value, list) else [value])]
 
 
+def _with_method(
+    request: Callable[Concatenate[Client, str, P], Answer], method: str
+) -> Callable[Concatenate[Client, P], Answer]:
+    """`Client.request` with this method. (From functools.partialmethod mypy learns neither arguments nor answer.)"""
+
+    def wrapped(client: Client, /, *arguments: P.args, **named: P.kwargs) -> Answer:
+        return request(client, method, *arguments, **named)
+
+    return wrapped
+
+
 class Client:
     """Asks an application in process: `client.get("/path")`, `client.post("/path", json={...})`, and so on; and talks
     with `client.websocket("/path")`. `cookies` are kept. `base_url`: the scheme and host of paths; `remote_addr`: who
@@ -3766,13 +3778,13 @@ class Client:
                 fields.pop("CONTENT_TYPE", None)
         raise RuntimeError(f"more than {self.MAX_REDIRECTS} redirects, the last to {url}")
 
-    get = functools.partialmethod(request, "GET")
-    head = functools.partialmethod(request, "HEAD")
-    post = functools.partialmethod(request, "POST")
-    put = functools.partialmethod(request, "PUT")
-    patch = functools.partialmethod(request, "PATCH")
-    delete = functools.partialmethod(request, "DELETE")
-    options = functools.partialmethod(request, "OPTIONS")
+    get = _with_method(request, "GET")
+    head = _with_method(request, "HEAD")
+    post = _with_method(request, "POST")
+    put = _with_method(request, "PUT")
+    patch = _with_method(request, "PATCH")
+    delete = _with_method(request, "DELETE")
+    options = _with_method(request, "OPTIONS")
 
     def websocket(self, path: str, headers: HeaderFields = (), *, raise_errors: bool | None = None) -> WebSocketClient:
         """Open a WebSocket, and let its handler begin. `headers` may have an Origin, and a Sec-WebSocket-Protocol.
@@ -5236,6 +5248,7 @@ class HTTPConnection:
         return {"coroutines": clients, "connections": clients, "websockets": len(self._websockets)}
 
     def has_ended(self) -> bool:
+        """Whether it stopped, and its last client is gone."""
         return self._is_stopping and not self._clients
 
     def _end_listening(self) -> None:
@@ -5276,6 +5289,7 @@ class AccessLog:
         self._next_complaint = 0.0
 
     def add(self, request: Request, status: int, size: int) -> None:
+        """Note an answer of `size` bytes."""
         self.noted.append((time.time(), request, status, size))
         if len(self.noted) >= self.HELD:
             self.write()

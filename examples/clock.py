@@ -45,7 +45,7 @@ def run_clock() -> None:
     """Tick for ever. When other coroutines compute instead of waiting, this one wakes late."""
     while True:
         before = time.monotonic()
-        eventlet.sleep(PERIOD)
+        time.sleep(PERIOD)
         tick(time.monotonic() - before - PERIOD)
 
 

@@ -1,11 +1,29 @@
-"""The README's code and commands, as they stand there (but for ports, which are free ones)."""
+"""README.md's code and commands, each as it stands there, but for its ports, which are free ones here.
+
+What the fences of README.md mean, in each of its sections (which begin with ## or ###):
+
+    ```python     A program or a part of one. The blocks of a section are run one after another as one module, in which
+                  `__name__` is not "__main__". A block that begins with the line `# NAME.py` is also a file of that
+                  name for the commands of all sections.
+    ```sh         Commands, one a line (a final backslash continues it), run in the order given.
+    ```console    The same after `$ `; what stands below each is what it must print, `...` for what may differ.
+    ```text       Not run. There is no other fence, and none without a word.
+
+Commands are run in a folder that has the files of README.md, the examples, and all else of the repository: there `.` is
+a clone and `hello:app` is README's. What begins with `brubeck_lite ` in `code` of the prose is such a command, too.
+
+A command must end with status 0, or serve: then it is ready when it says so, goes on until its section ends, and is
+asked for the addresses of the section on its port, or for its front page. `NOT_RUN` are checked, but not carried out.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,30 +33,84 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import reference
 import websockets.sync.client
 from support import ROOT, environment, free_port, is_running, listens, output, process, wait_for
 
 from brubeck_lite import HTTPConnection
 
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
-PROGRAM, SETTINGS, TUNES, TUNES_CLIENT, MEMBERS, MEMBERS_CLIENT, LIVE = PYTHON
-COMMANDS = [text.strip() for language, text in BLOCKS if language == "sh"]
-SET_UP, TEST, SERVE_HTTP, START_MONGREL2, SERVE_MONGREL2, SERVE_WSGI = COMMANDS
+README = (ROOT / "README.md").read_text().partition(reference.BEGIN)[0]
+FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAMED = re.compile(r"# (\w+\.py)\n")
+PORT = re.compile(r"(?<=[:=])(\d{4,5})\b")  # 127.0.0.1:8000, port=8000
+READY = re.compile(r"serving|connected to Mongrel2|[Ll]istening|Running on")
+NOT_RUN = [
+    (r"(tests|\.ci)/\S+", lambda words: os.access(ROOT / words[0], os.X_OK)),  # what would run this test again
+    (r"git clone ", lambda words: True),
+    (r"(sudo )?apt(-get)? install ", lambda words: apt_has([each for each in words if "apt" not in each][1:])),
+    (r"(\S*pip|python3? -m pip) install ['\"]?brubeck.lite", lambda words: True),
+]
 
 
-def fetch(port: int, path: str) -> str:
+class Section(NamedTuple):
+    """A section of README.md: its python blocks, and its commands with what they print (None: anything)."""
+
+    title: str
+    text: str
+    python: list[str]
+    commands: list[tuple[str, str | None]]
+
+
+def commands_of(language: str, text: str) -> Iterator[tuple[str, str | None]]:
+    """The commands of a sh or console block."""
+    text = text.replace("\\\n", " ")
+    if language == "sh":
+        yield from ((line, None) for line in text.splitlines() if line and not line.startswith("#"))
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:] if language == "console" else ():
+        yield part.partition("\n")[0], part.partition("\n")[2]
+
+
+def sections() -> Iterator[Section]:
+    titles = re.split(r"^#{2,3} (.+)$", FENCE.sub(lambda fence: fence[0].replace("\n#", "\n\0#"), README),
+                      flags=re.MULTILINE)  # fmt: skip
+    for title, text in zip(["top", *titles[1::2]], (each.replace("\0", "") for each in titles[::2]), strict=True):
+        python = [block for language, block in FENCE.findall(text) if language == "python"]
+        commands = [each for language, block in FENCE.findall(text) for each in commands_of(language, block)]
+        inline = re.findall(r"`(brubeck_lite [^`]+)`", FENCE.sub("", text))
+        yield Section(title, text, python, [*commands, *((each, None) for each in inline)])
+
+
+SECTIONS = list(sections())
+PYTHON = [block for section in SECTIONS for block in section.python]
+FILES = {match[1]: block for block in PYTHON if (match := NAMED.match(block))}
+PORTS = {port: str(free_port()) for port in sorted({"6767", *PORT.findall(README)})}
+
+
+def with_free_ports(text: str) -> str:
+    return PORT.sub(lambda match: PORTS.get(match[1], match[1]), text)
+
+
+def apt_has(packages: list[str]) -> bool:
+    """Whether these are packages of the distribution; True where nobody knows."""
+    names = [each for each in packages if not each.startswith("-")]
+    lists = subprocess.run(["apt-cache", "pkgnames"], capture_output=True, text=True, check=False).stdout.split()
+    return len(lists) < 10_000 or set(names) <= set(lists)
+
+
+def fetch(port: int | str, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
         return str(answer.read().decode())
 
 
 @contextlib.contextmanager
 def shell(line: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A command line with all that it starts; our command and gunicorn are those of this environment."""
-    bin_folder = str(Path(sys.executable).parent)
-    variables = {**environment(), "PATH": bin_folder + os.pathsep + os.environ["PATH"]}
+    """A command line with all that it starts; our command and gunicorn are those of this environment, our module is
+    that of the folder."""
+    path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
+    variables = {**environment(measured=False), "PATH": path, "PYTHONPATH": str(folder)}
     with process(["bash", "-c", line], cwd=folder, env=variables, start_new_session=True) as child:
         try:
             yield child
@@ -48,93 +120,112 @@ def shell(line: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def hello(tmp_path: Path) -> Path:
-    """A folder with the README's program."""
-    (tmp_path / "hello.py").write_text(PROGRAM)
-    return tmp_path
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """What the commands find: a copy of the repository, the examples and README's programs. What writes its process id
+    to run/*.pid is ended."""
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
+                            capture_output=True, text=True, check=True)  # fmt: skip
+    for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.splitlines()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(tmp_path / "examples", tmp_path, dirs_exist_ok=True)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    for path in [*tmp_path.glob("*.*"), *tmp_path.glob("examples/*.*")]:
+        if path.suffix in (".py", ".conf"):
+            path.write_text(with_free_ports(path.read_text()))
+    yield tmp_path
+    for pid_file in tmp_path.glob("**/run/*.pid"):
+        pid = int(pid_file.read_text())
+        if is_running(pid):
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda pid=pid: not is_running(pid), what="the end of Mongrel2")
+
+
+def ask(command: str, section: Section) -> None:
+    """Ask what serves for the addresses of its section on ports that listen, or else for its front page."""
+    places = [(place[1], place[2]) for place in re.finditer(r"http://(?:127\.0\.0\.1|localhost):(\d+)([^\s`)'\",;]*)",
+                                                           with_free_ports(section.text))]  # fmt: skip
+    ports = [*PORT.findall(command), *PORTS.values()]
+    front = [(port, "/") for port in ports if listens(int(port))][:1]
+    asked = [place for place in places if listens(int(place[0]))] or front
+    assert asked, f"nothing listens after {command}"
+    for port, path in asked:
+        fetch(port, path.rstrip(".") or "/")
+
+
+def carry_out(command: str, printed: str | None, section: Section, folder: Path, stack: contextlib.ExitStack) -> None:
+    """Run one command to its end, or until it serves."""
+    for pattern, is_right in NOT_RUN:
+        if re.match(pattern, command):
+            assert is_right(shlex.split(command)), command
+            return
+    child = stack.enter_context(shell(with_free_ports(command), folder))
+    wait_for(lambda: child.poll() is not None or READY.search(output(child)), 240, command)
+    if child.poll() is None:
+        ask(with_free_ports(command), section)
+    else:
+        assert child.returncode == 0, f"{command}\n{output(child)}"
+    if printed is not None:
+        pattern = with_free_ports(printed).strip().replace("[", "[[]").replace("...", "*")
+        assert fnmatch.fnmatchcase(output(child).strip(), pattern), f"{command} printed\n{output(child)}"
+
+
+def titled(chosen: list[Section]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("section", chosen, ids=[section.title for section in chosen])
+
+
+def test_every_fence_says_what_it_is() -> None:
+    fences = re.findall(r"^ *```(.*)$", README, re.MULTILINE)
+    assert set(fences[::2]) <= {"python", "sh", "console", "text"} and set(fences[1::2]) == {""}
+
+
+@titled([section for section in SECTIONS if section.python])
+def test_the_code_of_a_section_runs(section: Section, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder / "examples"))
+    names: dict[str, object] = {"__name__": "readme"}
+    for block in section.python:
+        exec(compile(block, "README.md", "exec"), names)
+
+
+@titled([section for section in SECTIONS if section.commands])
+def test_the_commands_of_a_section_do_what_they_say(section: Section, folder: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        for command, printed in section.commands:
+            carry_out(command, printed, section, folder, stack)
+
+
+# -- what particular blocks promise
+
+
+def block(part: str) -> str:
+    """The first python block with this in it."""
+    return next(text for text in PYTHON if part in text)
 
 
 def test_the_program_of_the_readme_is_the_example() -> None:
     def bare(text: str) -> list[str]:
-        text = re.sub(r'^""".*?"""', "", text, flags=re.DOTALL)
+        text = NAMED.sub("", re.sub(r'^""".*?"""', "", text, flags=re.DOTALL))
         text = text.replace(": Request", "").replace(": str", "").replace(" -> str", "").replace(", Request", "")
         return [line for line in text.splitlines() if line]
 
-    assert bare((ROOT / "examples" / "hello.py").read_text()) == bare(PROGRAM)
-
-
-def test_one_command_sets_up_and_serves(tmp_path: Path) -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in listed.splitlines():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    port = free_port()
-    example = tmp_path / "examples" / "hello.py"
-    example.write_text(example.read_text().replace("app.run()", f'app.run(bind="127.0.0.1:{port}")'))
-    with shell(SET_UP, tmp_path) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, 240, "the server")
-        assert child.poll() is None, output(child)
-        assert fetch(port, "/hello/Dave") == "Take five, Dave!"
-
-
-def test_the_command_line_serves_by_itself(hello: Path) -> None:
-    port = free_port()
-    with shell(SERVE_HTTP.replace("8000", str(port)), hello) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, what="the server")
-        assert fetch(port, "/hello/Dave") == "Take five, Dave!", output(child)
-        wait_for(lambda: '"GET /hello/Dave HTTP/1.1" 200' in output(child), what="the access log")
+    assert bare((ROOT / "examples" / "hello.py").read_text()) == bare(FILES["hello.py"])
 
 
 def test_the_settings_are_the_defaults() -> None:
     names: dict[str, HTTPConnection] = {}
-    exec(SETTINGS, names)
+    exec(block("HTTPConnection("), names)
     ours, default = names["connection"], HTTPConnection("127.0.0.1:8000")
     for name in ("address", "head_timeout", "io_timeout", "keep_alive", "max_connections"):
         assert getattr(ours, name) == getattr(default, name)
 
 
-def test_one_command_passes_the_tests() -> None:
-    assert TEST == "tests/run"
-    assert os.access(ROOT / TEST, os.X_OK) and os.access(ROOT / ".ci" / "run", os.X_OK)
-
-
-def test_mongrel2_is_started_and_served(hello: Path) -> None:
-    ports = {name: str(free_port()) for name in ("6767", "9998", "9999")}
-    config = (ROOT / "examples" / "mongrel2.conf").read_text()
-    serve = SERVE_MONGREL2
-    for name, port in ports.items():
-        config, serve = config.replace(name, port), serve.replace(name, port)
-    (hello / "mongrel2.conf").write_text(config)
-    port, pid_file = int(ports["6767"]), hello / "run" / "mongrel2.pid"
-    with shell(START_MONGREL2, hello):
-        try:
-            wait_for(lambda: listens(port) and pid_file.exists() and pid_file.read_text().strip(), what="Mongrel2")
-            with shell(serve, hello) as child:
-                wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
-                assert fetch(port, "/hello/Dave") == "Take five, Dave!"
-                assert fetch(port, "/") == "Take five!"
-        finally:
-            pid = int(pid_file.read_text())
-            os.kill(pid, signal.SIGKILL)
-            wait_for(lambda: not is_running(pid), what="the end of Mongrel2")
-
-
-def test_a_wsgi_server_serves(hello: Path) -> None:
-    port = free_port()
-    with shell(SERVE_WSGI.replace("8000", str(port)), hello) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, what="the server")
-        assert fetch(port, "/hello/Dave") == "Take five, Dave!", output(child)
-
-
-@pytest.mark.parametrize("text", [TUNES + TUNES_CLIENT, MEMBERS + MEMBERS_CLIENT], ids=["tunes", "members"])
-def test_the_longer_programs_do_what_their_tests_say(text: str) -> None:
-    exec(compile(text, "README.md", "exec"), {"__name__": "readme"})
-
-
 def test_the_program_of_live_connections_serves_them(tmp_path: Path) -> None:
-    (tmp_path / "live.py").write_text(LIVE)
+    (tmp_path / "live.py").write_text(block("Channel()"))
     port = free_port()
-    with shell(f"brubeck_lite live:app --bind 127.0.0.1:{port}", tmp_path) as child:
+    command = [sys.executable, "-m", "brubeck_lite", "live:app", "--bind", f"127.0.0.1:{port}"]
+    with process(command, cwd=tmp_path) as child:
         wait_for(lambda: listens(port), what="the server")
         polls = [ThreadPoolExecutor(1).submit(fetch, port, "/next") for _ in range(2)]
         events = urllib.request.urlopen(f"http://127.0.0.1:{port}/news", timeout=10)

@@ -1,0 +1,21 @@
+"""The reference in README.md: it is complete, and that of the module as it stands."""
+
+from __future__ import annotations
+
+import reference
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    assert reference.reference()[1] == []
+
+
+def test_the_readme_has_the_reference_of_this_module() -> None:
+    readme = (reference.ROOT / "README.md").read_text()
+    assert reference.put(readme, reference.reference()[0]) == readme, "run tests/reference.py --write"
+
+
+def test_a_name_without_a_docstring_is_told() -> None:
+    reader = reference.Reader("class A:\n    'a'\n    def b(self): ...\n\ndef c(): ...\n\nd = 1\n")
+    rooms = reader.rooms()
+    told = list(reference.complaints(rooms, reference.inherited(rooms, reader.tree)))
+    assert [each for each in told if "promised" not in each] == ["A.b has no docstring", "c has no docstring"]
