@@ -3883,6 +3883,10 @@ class _Life:
         with contextlib.suppress(zmq.Again):
             self.pub.send(message, zmq.NOBLOCK)
 
+    def is_heard(self) -> bool:
+        """Whether there is a WebSocket, an upload, or an answer of which a part is sent."""
+        return bool(self.websockets or self.uploads) or any(left != self.room for left in self.credits.values())
+
     def give(self, conn_id: str, credits: str) -> None:
         """Note that a connection has room for so many bytes more, and tell who waits for it."""
         self.credits[conn_id] = self.credits.get(conn_id, 0) + int(credits if credits.isdigit() else 0)
@@ -4059,9 +4063,11 @@ class Mongrel2Connection:
                 return request
 
     def _leave(self, life: _Life, last_turn: float) -> None:
-        """Leave Mongrel2, unless somebody waits for what it says about connections; EOFError once all is handed out."""
-        if life.left is None and (time.monotonic() >= last_turn or not (life.waiting or life.uploads)):
-            life.leave()
+        """Leave Mongrel2, as soon as nobody needs to hear more of it; EOFError once all is handed out."""
+        if life.left is None:
+            self._sleep(0)  # who was just given room for more of an answer sends it
+            if time.monotonic() >= last_turn or not life.is_heard():
+                life.leave()
         if life.left is not None and not life.left:
             self._end_receiving()
 
@@ -4225,6 +4231,11 @@ class Mongrel2Connection:
             size = len(body)
             head = format_head(request, response.status, fields, http_date(int(time.time())))
             self._reply_in_credits(request, head + body)
+        life = request.life
+        if life is not None and life.room is not None and size > life.room:
+            # Without a handler to tell of it, Mongrel2 would stop between the parts of what it still has to send.
+            while life.credits.get(request.conn_id, life.room) < life.room and self._await_room(life, request):
+                pass
         if not request.keep_alive:
             self.close_client(request)
         if self.access_log is not None:
@@ -4265,16 +4276,19 @@ class Mongrel2Connection:
         life, conn_id = cast(_Life, request.life), request.conn_id
         while (size := self.reply_in_room(request, payload)) < len(payload):
             payload = memoryview(payload)[size:]
-            if not size:
-                event = life.waiting.setdefault(conn_id, eventlet.event.Event())
-                event.wait(self.PATIENCE)
-                if not event.ready() and not life.credits.get(conn_id, 1):
-                    logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
-                    self.close_client(request)
-                    return False
+            if not size and not self._await_room(life, request) and not life.credits.get(conn_id, 1):
+                logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
+                self.close_client(request)
+                return False
             if conn_id not in life.credits:
                 return False  # the client has left
         return request.connected
+
+    def _await_room(self, life: _Life, request: Mongrel2Request) -> bool:
+        """Wait until the client has made room for more, or has left; False if neither happens in time."""
+        event = life.waiting.setdefault(request.conn_id, eventlet.event.Event())
+        event.wait(self.PATIENCE)
+        return bool(event.ready())
 
     def _stream(self, request: Mongrel2Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
         if not request.connected:
@@ -4370,8 +4384,8 @@ class Mongrel2Connection:
                     websocket.check(now)
 
     def finish_receiving(self, seconds: float) -> None:
-        """Leave Mongrel2, after `seconds` if somebody waits for what it says, and give out what it has dealt until
-        then; after that `recv()` raises EOFError."""
+        """Leave Mongrel2, after `seconds` at the latest where somebody needs to hear from it, and give out what it has
+        dealt until then; after that `recv()` raises EOFError."""
         self._last_turn = time.monotonic() + seconds
         if self._life is not None:
             say_goodbye(self._life.websockets.values(), self._life.requests.values())
@@ -4928,7 +4942,7 @@ def patch_standard_library() -> None:
 class Server:
     """Runs an application on its connections until a signal ends it."""
 
-    DRAIN = 1.0  # seconds for what Mongrel2 has sent already
+    DRAIN = 8.0  # seconds for WebSockets, uploads and large answers behind Mongrel2, which need to hear from it
     DEADLINE = 10.0  # seconds for requests to finish
 
     def __init__(self, app: Brubeck, connections: Sequence[Connection]) -> None:
