@@ -3989,6 +3989,10 @@ class _Clients:
         if conn_id in self.waiting:
             self.waiting.pop(conn_id).send()
 
+    def is_heard(self) -> bool:
+        """Whether there is a WebSocket, an upload, or an answer of which a part is sent."""
+        return bool(self.websockets or self.uploads) or any(left != self.room for left in self.credits.values())
+
     def finish(self, conn_id: str) -> bytes:
         """A message was dealt with; what is to be sent to say so."""
         return b""
@@ -4351,9 +4355,11 @@ class Mongrel2Connection:
                 self._finish(life, request.conn_id)
 
     def _leave(self, life: _Life | _DealtLife, last_turn: float) -> None:
-        """Leave Mongrel2, unless somebody waits for what it says about connections; EOFError once all is handed out."""
-        if life.left is None and (time.monotonic() >= last_turn or not (life.waiting or life.uploads)):
-            life.leave()
+        """Leave Mongrel2, as soon as nobody needs to hear more of it; EOFError once all is handed out."""
+        if life.left is None:
+            self._sleep(0)  # who was just given room for more of an answer sends it
+            if time.monotonic() >= last_turn or not life.is_heard():
+                life.leave()
         if life.left is not None and not life.left:
             self._end_receiving()
 
@@ -4522,6 +4528,11 @@ class Mongrel2Connection:
                 self.reply(request, payload, cast(_Life, request.life).LAST)
             else:
                 self._reply_in_credits(request, payload)
+        life = request.life
+        if life is not None and life.room is not None and size > life.room:
+            # Without a handler to tell of it, Mongrel2 would stop between the parts of what it still has to send.
+            while life.credits.get(request.conn_id, life.room) < life.room and self._await_room(life, request):
+                pass
         if not request.keep_alive:
             self.close_client(request)
         return size
@@ -4564,16 +4575,19 @@ class Mongrel2Connection:
         life, conn_id = cast(_Clients, request.life), request.conn_id
         while (size := self.reply_in_room(request, payload)) < len(payload):
             payload = memoryview(payload)[size:]
-            if not size:
-                event = life.waiting.setdefault(conn_id, eventlet.event.Event())
-                event.wait(self.PATIENCE)
-                if not event.ready() and not life.credits.get(conn_id, 1):
-                    logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
-                    self.close_client(request)
-                    return False
+            if not size and not self._await_room(life, request) and not life.credits.get(conn_id, 1):
+                logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
+                self.close_client(request)
+                return False
             if conn_id not in life.credits:
                 return False  # the client has left
         return request.connected
+
+    def _await_room(self, life: _Clients, request: Mongrel2Request) -> bool:
+        """Wait until the client has made room for more, or has left; False if neither happens in time."""
+        event = life.waiting.setdefault(request.conn_id, eventlet.event.Event())
+        event.wait(self.PATIENCE)
+        return bool(event.ready())
 
     def _stream(self, request: Mongrel2Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
         if not request.connected:
@@ -4685,8 +4699,8 @@ class Mongrel2Connection:
                     websocket.check(now)
 
     def finish_receiving(self, seconds: float) -> None:
-        """Leave Mongrel2, after `seconds` if somebody waits for what it says, and give out what it has dealt until
-        then; after that `recv()` raises EOFError."""
+        """Leave Mongrel2, after `seconds` at the latest where somebody needs to hear from it, and give out what it has
+        dealt until then; after that `recv()` raises EOFError."""
         if not self.is_shared:
             self._last_turn = time.monotonic() + seconds  # else the parent says when there is no more
         if self._life is not None:
@@ -5504,7 +5518,7 @@ class StatsServer:
 class Server:
     """Runs an application on its connections until a signal ends it."""
 
-    DRAIN = 1.0  # seconds for what Mongrel2 has sent already
+    DRAIN = 8.0  # seconds for WebSockets, uploads and large answers behind Mongrel2, which need to hear from it
     DEADLINE = 10.0  # seconds for requests to finish
 
     def __init__(self, app: Brubeck, connections: Sequence[Connection], parent: _Parent | None = None,
@@ -5632,7 +5646,11 @@ class _Worker:
 
     def takes(self) -> bool:
         """Whether it takes what is new."""
-        return self.is_ready and not self.is_retiring and self.ended is None
+        return self.is_alive() and not self.is_retiring
+
+    def is_alive(self) -> bool:
+        """Whether it serves what it was given."""
+        return self.is_ready and self.ended is None
 
     def __str__(self) -> str:
         return f"worker {self.process.pid}"
@@ -5689,7 +5707,8 @@ class _Dealer:
         self._context, self._watch = context, watch
         self._beginning: _Life | None = None
         self._deadline = 0.0  # for it to begin
-        self._has_complained = False
+        self._has_complained = self._has_left = False
+        self._leaving_since: float | None = None
         self._clients: dict[bytes, _DealtClient] = {}
         self._links: list[_Link] = []
         self.held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
@@ -5754,25 +5773,24 @@ class _Dealer:
             self._links.remove(link)
             link.socket.close()
 
-    def leave(self, now: float) -> bool:
-        """Have Mongrel2 deal no more, after a second if it still has something to say about answers that have begun;
-        whether all that it has dealt is with the workers."""
-        life, self._deadline = self.life, self._deadline or now + Server.DRAIN
-        if life is None:
-            return True
-        if life.left is None:
-            if now < self._deadline and any(each.outstanding and each.has_begun for each in self._clients.values()):
-                return False
+    def leave(self, now: float) -> None:
+        """Have Mongrel2 deal no more, as soon as no answer that has begun needs to hear from it, within `Server.DRAIN`
+        seconds, and give the workers all that it has dealt."""
+        life, self._leaving_since = self.life, self._leaving_since or now
+        if life is not None and life.left is None:
+            is_heard = any(each.outstanding and each.has_begun for each in self._clients.values())
+            if is_heard and now < self._leaving_since + Server.DRAIN:
+                return
             self._watch(life.pull, None)
             life.leave()
-        while life.left and self._takers():
+        while life is not None and life.left and self._takers():
             self._take_messages()
-        return not life.left
+        self._has_left = life is None or not life.left
 
     def release(self) -> None:
         """Tell workers that retire, and have no more to do, that no more will come."""
         for link in self._links:
-            if link.worker.is_retiring and not link.outstanding and not link.is_over:
+            if link.worker.is_retiring and not (link.outstanding or link.is_over or self._is_leaving()):
                 link.is_over = link.send(_DealtLife.EXIT)
 
     def close(self) -> None:
@@ -5785,7 +5803,11 @@ class _Dealer:
     # -- requests
 
     def _takers(self) -> list[_Link]:
-        return [link for link in self._links if link.is_there and link.worker.takes()]
+        can_take = _Worker.is_alive if self._is_leaving() else _Worker.takes  # then all retire, and take what is left
+        return [link for link in self._links if link.is_there and can_take(link.worker)]
+
+    def _is_leaving(self) -> bool:
+        return self._leaving_since is not None and not self._has_left
 
     def _take_messages(self) -> None:
         """Deal what has come."""
@@ -6146,12 +6168,13 @@ class Parent:
         self._outdated.clear()  # who works goes on with the program as it was
 
     def _stop(self, now: float) -> None:
-        """Let go of every Mongrel2, then have the workers finish what there is."""
+        """Have the workers finish what there is, and let go of every Mongrel2."""
         for listening in self._listening.values():
             listening.close()
-        if sum(not dealer.leave(now) for dealer in self._dealers.values()) == 0:
-            for worker in self._workers:
-                worker.retire()
+        for worker in self._workers:
+            worker.retire()
+        for dealer in self._dealers.values():
+            dealer.leave(now)
 
 
 def same_command() -> list[str]:

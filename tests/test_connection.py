@@ -365,6 +365,60 @@ def test_a_signal_lets_requests_finish_and_ends_with_0(mongrel2: Mongrel2, numbe
         assert "stopping: 5 requests" in output(child)
 
 
+def test_an_idle_process_ends_without_waiting(mongrel2: Mongrel2) -> None:
+    with behind_mongrel2("program:app", mongrel2) as child:
+        assert get(mongrel2.port, "/") == b"Take five!"
+        child.terminate()
+        assert child.wait(5) == 0
+        assert "does not keep quiet" not in output(child)
+
+
+def test_requests_wait_in_mongrel2_while_its_only_handler_is_replaced(mongrel2: Mongrel2) -> None:
+    answers: list[bytes] = []
+    done = threading.Event()
+
+    def client() -> None:
+        while not done.is_set():
+            answers.append(get(mongrel2.port, "/", 30))
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(client) for _ in range(8)]
+        for _ in range(2):
+            with behind_mongrel2("program:app", mongrel2) as child:
+                before = len(answers)
+                wait_for(lambda: len(answers) > before + 100, what="answers")  # noqa: B023
+                child.terminate()
+                assert child.wait(10) == 0
+        with behind_mongrel2("program:app", mongrel2):
+            done.set()
+            for each in clients:
+                each.result()
+    assert {*answers} == {b"Take five!"}
+
+
+def test_an_answer_that_is_being_read_when_the_signal_comes_is_sent_whole(mongrel2: Mongrel2) -> None:
+    with behind_mongrel2("program:app", mongrel2) as child, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", mongrel2.port))
+        client.settimeout(5)
+        client.sendall(b"GET /large/9000000 HTTP/1.0\r\nHost: x\r\n\r\n")
+        received = len(client.recv(20000))
+        child.terminate()
+        while piece := client.recv(65536):
+            received += len(piece)
+        assert received > 9_000_000
+        assert child.wait(5) == 0
+
+
+def test_two_handlers_serve_one_connection_for_longer_than_it_has_credits(mongrel2: Mongrel2) -> None:
+    with behind_mongrel2("program:app", mongrel2), behind_mongrel2("program:app", mongrel2):
+        connection = http.client.HTTPConnection("127.0.0.1", mongrel2.port, timeout=10)
+        with contextlib.closing(connection):
+            for _ in range(40):
+                connection.request("GET", "/large/50000")
+                assert len(connection.getresponse().read()) == 50_000
+
+
 def test_a_second_signal_ends_at_once(mongrel2: Mongrel2) -> None:
     with behind_mongrel2("program:app", mongrel2) as child, ThreadPoolExecutor(1) as pool:
         pool.submit(get, mongrel2.port, "/wait/9.0", 1)
