@@ -6104,9 +6104,10 @@ class Parent:
                 try:
                     self._share(worker, values["connections"])
                 except (OSError, zmq.ZMQError, SystemExit) as error:  # of the last the reason has been said
+                    if not isinstance(error, SystemExit):
+                        logger.error("%s cannot have what it needs: %s", worker, error)
                     if not self._has_served:
-                        raise
-                    logger.error("%s cannot have what it needs: %s", worker, error)
+                        raise SystemExit(2) from error
                     worker.process.kill()
             for name in values.get("files", ()):
                 self._files.setdefault(name, modified_at(name))
