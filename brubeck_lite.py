@@ -4087,7 +4087,6 @@ class _Life(_Clients):
                 connection.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + self.LEAVING
         while not self._has_lost_pull() and time.monotonic() < deadline:
-            self._occupy()
             self._read_ahead()
         self._read_ahead()
 
@@ -4095,7 +4094,7 @@ class _Life(_Clients):
         """Have Mongrel2's only thread tell its handlers, who get their turns at it, that nobody has left, and then be
         busy. Whether it told, and then told nothing more."""
         self._reply_to_nobody("", 0)
-        for _ in range(10):
+        for _ in range(20):
             self._occupy()
         heard = [0]
         while time.monotonic() < deadline and not self._has_lost_pull():
@@ -4110,12 +4109,14 @@ class _Life(_Clients):
         return False
 
     def _read_ahead(self) -> list[bytes]:
-        """What comes within QUIET; it goes to `left` too."""
+        """What comes within QUIET, for which Mongrel2 is kept busy longer; it goes to `left` too."""
         messages: list[bytes] = []
         if self.pull.poll(self.QUIET):
             with contextlib.suppress(zmq.Again):
                 while len(messages) < 10_000:
                     messages.append(self.pull.recv(zmq.NOBLOCK))
+        else:
+            self._occupy()
         cast("deque[bytes]", self.left).extend(messages)
         return messages
 
