@@ -4382,14 +4382,10 @@ class Mongrel2Connection:
         for request, path in [*life.uploads.values()]:
             with contextlib.suppress(OSError):
                 if os.path.getsize(path) > request.max_body:
-                    del life.uploads[request.conn_id]
-                    request.after = life.requests.get(request.conn_id)
-                    eventlet.spawn_n(self._refuse_upload, life, request)
-
-    def _refuse_upload(self, life: _Life | _DealtLife, request: Mongrel2Request) -> None:
-        response = request.app.answer_error(request, body_too_large(request.max_body))
-        cast(Load, self._load).refuse(self, request, response)
-        self._finish(life, request.conn_id)
+                    response = request.app.answer_error(request, body_too_large(request.max_body))
+                    cast(Load, self._load).refuse(self, request, response)
+                    life.uploads.pop(request.conn_id, None)
+                    self._finish(life, request.conn_id)
 
     def _begin_life(self) -> _Life | _DealtLife:
         """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
