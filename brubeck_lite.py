@@ -4035,18 +4035,15 @@ class _Life(_Clients):
         self._connect_at: float | None = time.monotonic() + self.SUBSCRIPTION / 2
         self._descriptor: int | None = None  # of the PULL's connection
         self._is_lost = False  # that has ended
-        self.pub = context.socket(zmq.XPUB)
-        self.pull = context.socket(zmq.PULL)
-        self.pub.setsockopt(zmq.IMMEDIATE, 1)  # so that the subscription is taken back when Mongrel2 goes
-        self.pub.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self.pub.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is EAGAIN instead of a lost reply
-        for own in (self.pub, self.pull):
-            for option, value in ((zmq.RECONNECT_IVL, -1), (zmq.HEARTBEAT_IVL, 5000), (zmq.LINGER, 0), (zmq.IPV6, 1)):
-                own.setsockopt(option, value)
+        self.pub, self.pull = context.socket(zmq.XPUB), context.socket(zmq.PULL)
+        # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply.
+        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1}
+        # Of the PULL as good as never: after -1, what is not yet read when the connection ends is thrown away.
+        for each, options in ((self.pub, own), (self.pull, {zmq.RECONNECT_IVL: 1 << 30})):
+            for option, value in {**options, zmq.HEARTBEAT_IVL: 5000, zmq.LINGER: 0, zmq.IPV6: 1}.items():
+                each.setsockopt(option, value)
             if identity is not None:
-                own.setsockopt_string(zmq.IDENTITY, identity)
-        # As good as never; after -1, what is not yet read when the connection ends is thrown away.
-        self.pull.setsockopt(zmq.RECONNECT_IVL, 1 << 30)
+                each.setsockopt_string(zmq.IDENTITY, identity)
         events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
         self._monitor = self.pull.get_monitor_socket(events)
         self.pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)  # nobody listens there
@@ -4293,8 +4290,7 @@ class Mongrel2Connection:
         self._receivers: Receivers | None = None
         self._load: Load | None = None  # inside run()
         self._sleep: Callable[[float], None] = time.sleep
-        self._has_warned = False
-        self._next_ping = 0.0
+        self._has_warned, self._next_ping = False, 0.0
 
     # -- receiving
 
@@ -4325,7 +4321,9 @@ class Mongrel2Connection:
             if request.method == "WEBSOCKET" and self._load is not None:
                 self._take_frame(life, request)
             elif request.is_message and request.path == "@*":
-                self._note(life, request)
+                if b'"disconnect"' in request.body:
+                    life.forget(request.conn_id)
+                life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
                 return request
             elif self._admit(life, request):
                 return request
@@ -4430,14 +4428,6 @@ class Mongrel2Connection:
         if self._life is not None and self._life.bell is not None:
             self._life.bell.close()  # what is not received would ring it for ever
         raise EOFError("the connection is closed")
-
-    @staticmethod
-    def _note(life: _Clients, notice: Mongrel2Request) -> None:
-        """What Mongrel2 says about a connection: it has room again, or is no more."""
-        if "DOWNLOAD_CREDITS" in notice.fields:
-            life.give(notice.conn_id, notice.text("DOWNLOAD_CREDITS"))
-        elif b'"disconnect"' in notice.body:
-            life.forget(notice.conn_id)
 
     # -- replying
 
@@ -4691,13 +4681,16 @@ class Mongrel2Connection:
             self._context.destroy(1000)  # with the link to a parent
         self._life = self._link = self._context = None
 
-    def __repr__(self) -> str:
-        return f"Mongrel2Connection({self.pull!r}, {self.pub!r})"
-
 
 # -- the HTTP server: a coroutine for each connection, the listening socket perhaps shared with other workers
 
 _BIND = re.compile(r"unix:(.+)|(\[[^\s\]]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+
+
+def _listen_at(host: str, port: int, backlog: int) -> Any:
+    """A socket that eventlet has not patched."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return _unpatched("socket").create_server((host, port), family=family, backlog=backlog)
 
 
 class _HTTPClient:
@@ -5027,22 +5020,17 @@ class HTTPConnection:
         if self._socket is not None:
             return
         try:
-            self._bind(_unpatched("socket"))
+            if self._path is not None:
+                self._remove_stale(self._path, _unpatched("socket"))
+                listening = _unpatched("socket").socket(socket.AF_UNIX)
+                listening.bind(self._path)
+                listening.listen(self.BACKLOG)
+            else:
+                listening = _listen_at(self._host, self._port, self.BACKLOG)
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
+                self._port = listening.getsockname()[1]
         except OSError as error:
-            reason = error.strerror or error
-            fail(f"cannot listen at {self.address}: {reason} (--bind, or run(bind=...), names another)")
-
-    def _bind(self, socket: Any) -> None:
-        if self._path is not None:
-            self._remove_stale(self._path, socket)
-            listening = socket.socket(socket.AF_UNIX)
-            listening.bind(self._path)
-            listening.listen(self.BACKLOG)
-        else:
-            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-            listening = socket.create_server((self._host, self._port), family=family, backlog=self.BACKLOG)
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
-            self._port = listening.getsockname()[1]
+            fail(f"cannot listen at {self.address}: {error.strerror or error} (--bind or run(bind=...) names another)")
         listening.setblocking(False)
         self._socket = listening
 
@@ -5247,9 +5235,6 @@ class HTTPConnection:
             client.abort()
             client.close()
 
-    def __repr__(self) -> str:
-        return f"HTTPConnection({self.address!r})"
-
 
 # -- the process: its logs and figures, its parent, and the server that runs an application until a signal ends it
 
@@ -5342,13 +5327,12 @@ class StatsServer:
         if match is None or match[1] or int(match[3]) > 65535:
             fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100 or [::1]:9100)")
         self._get_stats, self._host, self.port = get_stats, match[2].strip("[]"), int(match[3])
-        self._ended, self._socket = _unpatched("threading").Event(), _unpatched("socket")
+        self._ended = _unpatched("threading").Event()
 
     def start(self) -> StatsServer:
         """Listen, and answer from now on."""
-        family = self._socket.AF_INET6 if ":" in self._host else self._socket.AF_INET
         try:
-            self._listening = self._socket.create_server((self._host, self.port), family=family)
+            self._listening = _listen_at(self._host, self.port, 16)
         except OSError as error:
             fail(f"--stats: cannot listen at {self._host}:{self.port}: {error.strerror or error}")
         self.port = self._listening.getsockname()[1]
@@ -5384,7 +5368,7 @@ class StatsServer:
         """Let go of the address."""
         self._ended.set()
         with contextlib.suppress(OSError):
-            self._listening.shutdown(self._socket.SHUT_RDWR)  # or `accept` would go on waiting
+            self._listening.shutdown(socket.SHUT_RDWR)  # or `accept` would go on waiting
         self._listening.close()
 
 
