@@ -5395,9 +5395,13 @@ class _Lines:
 
     def hear(self) -> list[dict[str, Any]] | None:
         """What the other said since; None once it is gone."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             while data := self._socket.recv(1 << 16):
                 self._received += data
+            return None
+        except BlockingIOError:
+            pass
+        except ConnectionError:  # it went without reading all (unix(7))
             return None
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines]
