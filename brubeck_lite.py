@@ -2998,15 +2998,11 @@ class Load:
 
     def stats(self) -> Stats:
         """The figures of what was answered and waits: in whatever thread."""
-        requests: dict[str, dict[str, int]] = {}
-        seconds: dict[str, float] = {}
+        each: list[Stats] = [{"requests": {}, "seconds": {}}]
         for (route, status), (number, taken) in [*self.counted.items()]:
             name = "" if route is None else route.name or str(getattr(route.rule, "pattern", route.rule))
-            by_status = requests.setdefault(name, {})
-            by_status[str(status)] = by_status.get(str(status), 0) + int(number)
-            seconds[name] = seconds.get(name, 0.0) + taken
-        return {"requests": requests, "seconds": seconds, "handling": self.busy, "waiting": len(self.waiting),
-                "workers": 1}  # fmt: skip
+            each.append({"requests": {name: {str(status): int(number)}}, "seconds": {name: taken}})
+        return merge_stats([*each, {"handling": self.busy, "waiting": len(self.waiting), "workers": 1}])
 
     def take(self, connection: Connection, request: Request) -> None:
         """Handle the request in this coroutine."""
@@ -3027,16 +3023,17 @@ class Load:
         request.began = time.monotonic()
         result_handler(self, connection, request, response)
 
-    @contextlib.contextmanager
-    def uncounted(self) -> Iterator[None]:
-        """For what is there to last, such as a WebSocket: it takes no room in the pool."""
+    def converse(self, websocket: WebSocket, response: Upgrade) -> None:
+        """Have the handler of a WebSocket talk: it is there to last, so it takes no room in the pool, and how long it
+        takes is no figure of ours."""
         self.busy -= 1
         if self.waiting:
             eventlet.spawn_n(self.take_waiting)
         try:
-            yield
+            websocket.converse(response.handler, response.arguments)
         finally:
             self.busy += 1
+            websocket.request.began = time.monotonic()
 
     def has_room(self) -> bool:
         """Whether a request that came just now can be handled: nobody overtakes those who wait."""
@@ -3052,8 +3049,7 @@ class Load:
         if len(self.waiting) < self.app.max_waiting:
             self.waiting.append((connection, request))
             return True
-        response = Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT)
-        self.refuse(connection, request, response)
+        self.refuse(connection, request, Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT))
         connection.finished(request)
         return False
 
@@ -3092,11 +3088,17 @@ class Receivers:
             self._receiver.switch()
 
     def _live(self) -> None:
-        """The life of a coroutine."""
+        """The life of a coroutine: receive and handle, until another receives; then park, and receive again."""
         current = greenlet.getcurrent()
         self.coroutines += 1
         try:
-            self._run(current)
+            while self._receive(current):
+                if self._receiver is not current:
+                    self._load.take_waiting()
+                    if len(self._parked) >= self.MAX_PARKED:
+                        return
+                    self._parked.append(current)
+                    self._hub.switch()
         except eventlet.Timeout:  # a handler has left it behind
             logger.exception("a coroutine was ended")
             if current in self._parked:
@@ -3106,16 +3108,6 @@ class Receivers:
                 self._set_timer()
         finally:
             self.coroutines -= 1
-
-    def _run(self, current: greenlet.greenlet) -> None:
-        """Receive and handle, until another receives; then park, and receive again."""
-        while self._receive(current):
-            if self._receiver is not current:
-                self._load.take_waiting()
-                if len(self._parked) >= self.MAX_PARKED:
-                    return
-                self._parked.append(current)
-                self._hub.switch()
 
     def _receive(self, current: greenlet.greenlet) -> bool:
         """One message. False once the connection gives no more."""
@@ -3873,7 +3865,8 @@ class Client:
 
 
 # ---- Servers ---------------------------------------------------------------------------------------------------------
-# The sockets: Mongrel2's, the signals that end a server, the access log.
+# The sockets, inside run(): connections to Mongrel2, the HTTP server, and what a process does around them. Descriptors
+# of both kinds are watched by eventlet's hub; whoever waits for one is a coroutine.
 
 
 def fail(message: str) -> NoReturn:
@@ -3885,20 +3878,6 @@ def fail(message: str) -> NoReturn:
 def _unpatched(name: str) -> Any:
     """A module of the standard library as it was before eventlet patched it."""
     return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
-
-
-_ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/*]+):([0-9]{1,5})|ipc://\S.*|inproc://\S+")
-
-
-def _is_readable(socket: zmq.Socket[Any]) -> bool:
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-
-
-# What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
-_CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
-                      rb'\{"type":"credits"\},')  # fmt: skip
-_NOBODY = range(2_000_000_000, 2_000_000_000 + MAX_TARGETS)  # ids that no connection has: they count from 1
-_NOTICE = re.compile(rb"\S+ 2000000([01][0-9][0-9]) @\* ")  # that one of them has left
 
 
 class _Listener:
@@ -3948,12 +3927,29 @@ class _Bell(_Sleeper):
         self._listener.stop()
 
 
+# -- Mongrel2: a pair of sockets for each of its lives, or what a parent deals; and the connection that outlives them
+
+_ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_][0-9A-Za-z_.-]*):([0-9]{1,5})|ipc://(\S.*)|inproc://\S+")
+
+
+def _is_readable(socket: zmq.Socket[Any]) -> bool:
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
+# What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
+_CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
+                      rb'\{"type":"credits"\},')  # fmt: skip
+_NOBODY = range(2_000_000_000, 2_000_000_000 + MAX_TARGETS)  # ids that no connection has: they count from 1
+_NOTICE = re.compile(rb"\S+ 2000000([01][0-9][0-9]) @\* ")  # that one of them has left
+
+
 class _Clients:
     """What is known of the clients of one life of a Mongrel2, by connection id: a base for where their messages come
-    from."""
+    from, the socket `pull`."""
 
     CHECK = 0.1  # seconds between looks at whether it is still there
     LAST = b""  # before a reply with which its request is dealt with
+    pull: zmq.Socket[Any]
 
     def __init__(self) -> None:
         self.requests: dict[str, Mongrel2Request] = {}  # those that have no answer yet
@@ -3968,8 +3964,10 @@ class _Clients:
         self.alive = True
 
     def give(self, conn_id: str, credits: str) -> None:
-        """Note that a connection has room for so many bytes more, and tell who waits for it."""
-        self.credits[conn_id] = self.credits.get(conn_id, 0) + int(credits if credits.isdigit() else 0)
+        """Note that a connection has room for so many bytes more, where that matters, and tell who waits for it."""
+        if conn_id not in self.credits or not credits.isdigit():
+            return
+        self.credits[conn_id] += int(credits)
         if conn_id in self.waiting:
             self.waiting.pop(conn_id).send()
         if conn_id in self.websockets:
@@ -3995,12 +3993,26 @@ class _Clients:
         """Whether there is a WebSocket, an upload, or an answer of which a part is sent."""
         return bool(self.websockets or self.uploads) or any(left != self.room for left in self.credits.values())
 
+    def check_sender(self, sender: str) -> None:
+        """Say so where Mongrel2 will not hear the replies to requests of this sender."""
+
     def finish(self, conn_id: str) -> bytes:
         """A message was dealt with; what is to be sent to say so."""
         return b""
 
-    def end(self) -> None:
-        """All of them are gone."""
+    def wait(self) -> None:
+        """Wait for a message, a tenth of a second at most: only the coroutine, inside run()."""
+        if self.bell is not None:
+            self.bell.wait()
+        else:
+            self.pull.poll(int(self.CHECK * 1000))
+
+    def leave(self) -> None:
+        """Have nothing more come: `left` is what is still to be answered."""
+        self.left = deque()
+
+    def close(self, linger: int) -> None:
+        """All of them are gone. `linger`: milliseconds for what is still to be sent."""
         self.alive = False
         for conn_id in [*self.requests, *self.credits, *self.uploads, *self.websockets]:
             self.forget(conn_id)
@@ -4015,6 +4027,7 @@ class _Life(_Clients):
     SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
     LEAVING = 1.0  # seconds to find a moment in which Mongrel2 sends nothing
     QUIET = 2  # milliseconds without a message that tell of it
+    WORK = "ctl", {"cancel": 1, "": [0] * 100}  # for nobody, takes its only thread 2 ms, in which it sends nothing
 
     def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
         super().__init__()
@@ -4024,26 +4037,19 @@ class _Life(_Clients):
         self._connect_at: float | None = time.monotonic() + self.SUBSCRIPTION / 2
         self._descriptor: int | None = None  # of the PULL's connection
         self._is_lost = False  # that has ended
-        self.pub = context.socket(zmq.XPUB)
-        self.pull = context.socket(zmq.PULL)
-        self.pub.setsockopt(zmq.IMMEDIATE, 1)  # so that the subscription is taken back when Mongrel2 goes
-        self.pub.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self.pub.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is EAGAIN instead of a lost reply
-        for own in (self.pub, self.pull):
-            for option, value in ((zmq.RECONNECT_IVL, -1), (zmq.HEARTBEAT_IVL, 5000), (zmq.LINGER, 0), (zmq.IPV6, 1)):
-                own.setsockopt(option, value)
+        self.pub, self.pull = context.socket(zmq.XPUB), context.socket(zmq.PULL)
+        # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply.
+        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1}
+        # Of the PULL as good as never: after -1, what is not yet read when the connection ends is thrown away.
+        for each, options in ((self.pub, own), (self.pull, {zmq.RECONNECT_IVL: 1 << 30})):
+            for option, value in {**options, zmq.HEARTBEAT_IVL: 5000, zmq.LINGER: 0, zmq.IPV6: 1}.items():
+                each.setsockopt(option, value)
             if identity is not None:
-                own.setsockopt_string(zmq.IDENTITY, identity)
-        # As good as never; after -1, what is not yet read when the connection ends is thrown away.
-        self.pull.setsockopt(zmq.RECONNECT_IVL, 1 << 30)
+                each.setsockopt_string(zmq.IDENTITY, identity)
         events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
         self._monitor = self.pull.get_monitor_socket(events)
         self.pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)  # nobody listens there
-        try:
-            self.pub.connect(pub)
-        except zmq.ZMQError as error:
-            self.close(0)
-            raise ValueError(f"cannot connect to {pub!r}: {error}") from error
+        self.pub.connect(pub)
 
     def begin(self) -> bool:
         """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so.
@@ -4095,7 +4101,7 @@ class _Life(_Clients):
         busy. Whether it told, and then told nothing more."""
         self._reply_to_nobody("", 0)
         for _ in range(20):
-            self._occupy()
+            self._reply_to_nobody(*self.WORK)
         heard = [0]
         while time.monotonic() < deadline and not self._has_lost_pull():
             messages = self._read_ahead()
@@ -4116,17 +4122,12 @@ class _Life(_Clients):
                 while len(messages) < 10_000:
                     messages.append(self.pull.recv(zmq.NOBLOCK))
         else:
-            self._occupy()
+            self._reply_to_nobody(*self.WORK)
         cast("deque[bytes]", self.left).extend(messages)
         return messages
 
-    def _occupy(self) -> None:
-        """Give that thread 2 ms of work, in which it sends nothing."""
-        self._reply_to_nobody("ctl", {"cancel": 1, "": [0] * 100})
-
     def _reply_to_nobody(self, name: str, arguments: Any) -> None:
-        sender = min(self.prefixes, default=b"") or b"0"
-        (message,) = format_extended_reply(sender, _NOBODY, name, arguments)
+        (message,) = format_extended_reply(min(self.prefixes, default=b"") or b"0", _NOBODY, name, arguments)
         with contextlib.suppress(zmq.Again):
             self.pub.send(message, zmq.NOBLOCK)
 
@@ -4143,22 +4144,15 @@ class _Life(_Clients):
 
     def receive(self) -> bytes:
         """The next message. zmq.Again where there is none."""
-        return self.left.popleft() if self.left else cast(bytes, self.pull.recv(zmq.NOBLOCK))
+        return self.left.popleft() if self.left else self.pull.recv(zmq.NOBLOCK)
 
     def send(self, message: bytes) -> None:
         """Send a reply. zmq.Again where Mongrel2 is behind."""
         self.pub.send(message, zmq.NOBLOCK)
 
-    def wait(self) -> None:
-        """Wait for a message, a tenth of a second at most: only the coroutine, inside run()."""
-        if self.bell is not None:
-            self.bell.wait()
-        else:
-            self.pull.poll(int(self.CHECK * 1000))
-
     def close(self, linger: int) -> None:
-        """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
-        self.end()
+        """Drop both sockets with all they hold."""
+        super().close(linger)
         for own, monitor in ((self.pull, self._monitor), (self.pub, self.pub_monitor)):
             own.disable_monitor()
             monitor.close(0)
@@ -4176,20 +4170,16 @@ class _DealtLife(_Clients):
 
     def __init__(self, link: zmq.Socket[Any]) -> None:
         super().__init__()
-        self.pull = self._link = link
-        self._has_ended = False
-
-    def check_sender(self, sender: str) -> None:
-        """The parent does."""
+        self.pull, self._has_ended = link, False
 
     def receive(self) -> bytes:
         """The next message. zmq.Again where there is none, or this Mongrel2 is gone; EOFError where the parent has no
         more for this worker."""
-        room, _, message = self._link.recv(zmq.NOBLOCK).partition(b" ")
+        room, _, message = self.pull.recv(zmq.NOBLOCK).partition(b" ")
         if room == self.EXIT:
             raise EOFError
         if room == self.ENDED:
-            self._link.send(self.DONE)  # what came before this is of the former life
+            self.pull.send(self.DONE)  # what came before this is of the former life
             self._has_ended, self.next_check = True, 0.0
             raise zmq.Again
         if room != b"-":
@@ -4197,23 +4187,13 @@ class _DealtLife(_Clients):
         return message
 
     def send(self, message: bytes) -> None:
-        self._link.send(message, zmq.NOBLOCK)
-
-    def wait(self) -> None:
-        cast(_Bell, self.bell).wait()
+        self.pull.send(message, zmq.NOBLOCK)
 
     def has_ended(self) -> bool:
         return self._has_ended
 
     def finish(self, conn_id: str) -> bytes:
         return self.DONE + conn_id.encode()
-
-    def leave(self) -> None:
-        """The parent is gone, and Mongrel2 with it."""
-        self.left = deque()
-
-    def close(self, linger: int) -> None:
-        self.end()
 
 
 class _Mongrel2WebSocket(WebSocket):
@@ -4268,12 +4248,8 @@ class _Gatherer:
         if self._count < self.FEW or len(self._gathered) > self.LARGE or time.monotonic() >= self._next_second:
             return self.flush()
         if self._late is None:
-            self._late = eventlet.spawn_after(max(0.0, self._next_second - time.monotonic()), self._flush_late)
+            self._late = eventlet.spawn_after(max(0.0, self._next_second - time.monotonic()), self.flush)
         return True
-
-    def _flush_late(self) -> None:
-        self._late = None
-        self.flush()
 
     def flush(self) -> bool:
         if self._late is not None:
@@ -4304,8 +4280,9 @@ class Mongrel2Connection:
     def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
         for address in (pull, pub):
             match = _ADDRESS.fullmatch(address)
-            if match is None or int(match[1] or 0) > 65535:
-                raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests)")
+            if match is None or int(match[1] or 0) > 65535 or len((match[2] or "").encode()) > 107:  # sun_path, unix(7)
+                raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests, "
+                                 "whose path has at most 107 bytes)")  # fmt: skip
         self.pull, self.pub, self.identity = pull, pub, identity
         self.dropped = 0  # replies to clients of a Mongrel2 that is gone
         self._context: zmq.Context[Any] | None = None
@@ -4316,8 +4293,7 @@ class Mongrel2Connection:
         self._receivers: Receivers | None = None
         self._load: Load | None = None  # inside run()
         self._sleep: Callable[[float], None] = time.sleep
-        self._has_warned = False
-        self._next_ping = 0.0
+        self._has_warned, self._next_ping = False, 0.0
 
     # -- receiving
 
@@ -4336,9 +4312,7 @@ class Mongrel2Connection:
             except EOFError:
                 self._end_receiving()
             if self._load is not None and b" @* " in message and (credits := _CREDITS.fullmatch(message)) is not None:
-                conn_id = credits[1].decode()
-                if conn_id in life.credits:  # one message for each answer: not worth a request
-                    life.give(conn_id, credits[2].decode())
+                life.give(credits[1].decode(), credits[2].decode())  # one message for each answer: not worth a request
                 continue
             try:
                 request = parse_mongrel2(message)
@@ -4350,7 +4324,9 @@ class Mongrel2Connection:
             if request.method == "WEBSOCKET" and self._load is not None:
                 self._take_frame(life, request)
             elif request.is_message and request.path == "@*":
-                self._note(life, request)
+                if b'"disconnect"' in request.body:
+                    life.forget(request.conn_id)
+                life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
                 return request
             elif self._admit(life, request):
                 return request
@@ -4413,12 +4389,14 @@ class Mongrel2Connection:
                     self._finish(life, request.conn_id)
 
     def _begin_life(self) -> _Life | _DealtLife:
-        """A new pair of sockets, as soon as there is a Mongrel2 for it; or what the parent has."""
+        """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
+        self._life = life = self._connect() if self._link is None else _DealtLife(self._link)
+        if self._load is not None:
+            life.bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
+        return life
+
+    def _connect(self) -> _Life:
         self._context = self._context or zmq.Context()
-        if self._link is not None:
-            self._life = dealt = _DealtLife(self._link)
-            dealt.bell = _Bell(cast(int, self._link.getsockopt(zmq.FD)))
-            return dealt
         is_waiting = False
         while True:
             if self._last_turn is not None:
@@ -4428,8 +4406,6 @@ class Mongrel2Connection:
             while not (begun := life.begin()) and not _is_readable(life.pub_monitor) and time.monotonic() < deadline:
                 self._sleep(0.01)
             if begun:
-                self._life = life
-                life.bell = None if self._load is None else _Bell(life.pull.getsockopt(zmq.FD))
                 logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
                 return life
             life.close(0)
@@ -4455,15 +4431,6 @@ class Mongrel2Connection:
         if self._life is not None and self._life.bell is not None:
             self._life.bell.close()  # what is not received would ring it for ever
         raise EOFError("the connection is closed")
-
-    @staticmethod
-    def _note(life: _Clients, notice: Mongrel2Request) -> None:
-        """What Mongrel2 says about a connection: it has room again, or is no more."""
-        if "DOWNLOAD_CREDITS" in notice.fields:
-            if notice.conn_id in life.credits:
-                life.give(notice.conn_id, notice.text("DOWNLOAD_CREDITS"))
-        elif b'"disconnect"' in notice.body:
-            life.forget(notice.conn_id)
 
     # -- replying
 
@@ -4542,14 +4509,13 @@ class Mongrel2Connection:
 
     def finished(self, request: Any) -> None:
         """Forget a request that has had its answer, and let the next one on its connection have its own."""
-        request.is_answered = True
-        if request.life is not None:
-            if request.life.requests.get(request.conn_id) is request:
-                del request.life.requests[request.conn_id]
-                request.life.credits.pop(request.conn_id, None)
-            word = request.life.finish(request.conn_id)
-            if word and not request.is_reported:
-                self._send(request.life, word)
+        request.is_answered, life = True, request.life
+        if life is not None:
+            if life.requests.get(request.conn_id) is request:
+                del life.requests[request.conn_id]
+                life.credits.pop(request.conn_id, None)
+            if not request.is_reported:
+                self._finish(life, request.conn_id)
         if request.follower is not None:
             request.follower.send()
 
@@ -4615,10 +4581,8 @@ class Mongrel2Connection:
         websocket = websockets[request.conn_id] = _Mongrel2WebSocket(self, request, response.max_message)
         try:
             if self._reply_in_credits(request, head):
-                with cast(Load, self._load).uncounted():
-                    websocket.converse(response.handler, response.arguments)
+                cast(Load, self._load).converse(websocket, response)
         finally:
-            request.began = time.monotonic()  # so long it takes is no matter of ours
             websockets.pop(request.conn_id, None)
             self.close_client(request)
         return 0
@@ -4677,9 +4641,7 @@ class Mongrel2Connection:
 
     def stats(self) -> Stats:
         """The figures of this connection: in whatever thread."""
-        life, coroutines = self._life, 0 if self._receivers is None else self._receivers.coroutines
-        if life is None:
-            return {"dropped": self.dropped, "coroutines": coroutines}
+        life, coroutines = self._life or _Clients(), 0 if self._receivers is None else self._receivers.coroutines
         return {"dropped": self.dropped, "coroutines": coroutines, "websockets": len(life.websockets),
                 "connections": max(len(life.credits), len(life.requests)), "queues": {"room": len(life.waiting)}}
 
@@ -4718,19 +4680,20 @@ class Mongrel2Connection:
             for request in [*self._life.requests.values()]:
                 self.close_client(request)
             self._life.close(1000)
-            self._life = None
-        if self._link is not None:
-            self._link.close(1000)
-            self._link = None
         if self._context is not None:
-            self._context.term()
-            self._context = None
+            self._context.destroy(1000)  # with the link to a parent
+        self._life = self._link = self._context = None
 
-    def __repr__(self) -> str:
-        return f"Mongrel2Connection({self.pull!r}, {self.pub!r})"
 
+# -- the HTTP server: a coroutine for each connection, the listening socket perhaps shared with other workers
 
 _BIND = re.compile(r"unix:(.+)|(\[[^\s\]]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+
+
+def _listen_at(host: str, port: int, backlog: int) -> Any:
+    """A socket that eventlet has not patched."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return _unpatched("socket").create_server((host, port), family=family, backlog=backlog)
 
 
 class _HTTPClient:
@@ -5060,22 +5023,17 @@ class HTTPConnection:
         if self._socket is not None:
             return
         try:
-            self._bind(_unpatched("socket"))
+            if self._path is not None:
+                self._remove_stale(self._path, _unpatched("socket"))
+                listening = _unpatched("socket").socket(socket.AF_UNIX)
+                listening.bind(self._path)
+                listening.listen(self.BACKLOG)
+            else:
+                listening = _listen_at(self._host, self._port, self.BACKLOG)
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
+                self._port = listening.getsockname()[1]
         except OSError as error:
-            reason = error.strerror or error
-            fail(f"cannot listen at {self.address}: {reason} (--bind, or run(bind=...), names another)")
-
-    def _bind(self, socket: Any) -> None:
-        if self._path is not None:
-            self._remove_stale(self._path, socket)
-            listening = socket.socket(socket.AF_UNIX)
-            listening.bind(self._path)
-            listening.listen(self.BACKLOG)
-        else:
-            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-            listening = socket.create_server((self._host, self._port), family=family, backlog=self.BACKLOG)
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
-            self._port = listening.getsockname()[1]
+            fail(f"cannot listen at {self.address}: {error.strerror or error} (--bind or run(bind=...) names another)")
         listening.setblocking(False)
         self._socket = listening
 
@@ -5134,14 +5092,11 @@ class HTTPConnection:
         else:
             self._is_patient = True
             self._listen()
-            call_soon(self._accept_late, self.PATIENCE)
-
-    def _accept_late(self) -> None:
-        self._is_patient = False
-        self._take_in(1)
+            call_soon(functools.partial(self._take_in, 1), self.PATIENCE)
 
     def _take_in(self, most: int) -> None:
         """Accept so many at most, and start their coroutines."""
+        self._is_patient = False
         for _ in range(min(most, self.max_connections - len(self._clients)) if self._socket is not None else 0):
             try:
                 accepted, address = self._socket.accept()
@@ -5237,10 +5192,8 @@ class HTTPConnection:
         try:
             if client.send(head):
                 websocket.feed(client.parser.take_rest())
-                with self.load.uncounted():
-                    websocket.converse(response.handler, response.arguments)
+                self.load.converse(websocket, response)
         finally:
-            request.began = time.monotonic()  # so long it takes is no matter of ours
             self._websockets.discard(websocket)
             websocket.let_go()
         return 0
@@ -5285,8 +5238,36 @@ class HTTPConnection:
             client.abort()
             client.close()
 
-    def __repr__(self) -> str:
-        return f"HTTPConnection({self.address!r})"
+
+# -- the process: its logs and figures, its parent, and the server that runs an application until a signal ends it
+
+
+def patch_standard_library() -> None:
+    """Have eventlet replace what blocks in the standard library, once."""
+    if not eventlet.patcher.is_monkey_patched("socket"):
+        eventlet.monkey_patch()
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Log on standard error, unless the program has chosen otherwise."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+
+
+def _escape_for_log(text: str) -> str:
+    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more; its
+    beginning, so that a line is shorter than PIPE_BUF."""
+    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:800])[:800]
+
+
+def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
+    """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
+    _, day, month, year, clock, _ = http_date(int(when)).split()
+    target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
+    asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
+    referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
+    address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
+    line = f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
+    return line.encode()
 
 
 class AccessLog:
@@ -5337,27 +5318,61 @@ class AccessLog:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _escape_for_log(text: str) -> str:
-    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more; its
-    beginning, so that a line is shorter than PIPE_BUF."""
-    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:800])[:800]
+class StatsServer:
+    """Tells Prometheus figures, at / and /metrics of an address "HOST:PORT": in a thread of the system's, so that it
+    answers while a handler computes. One client after the other, each for 2 seconds: it is for a monitor, not for the
+    world. SystemExit 2, after a line that says why, where it cannot."""
 
+    PATIENCE = 2.0
 
-def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
-    """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
-    _, day, month, year, clock, _ = http_date(int(when)).split()
-    target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
-    asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
-    referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
-    address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
-    line = f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
-    return line.encode()
+    def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
+        match = _BIND.fullmatch(address)
+        if match is None or match[1] or int(match[3]) > 65535:
+            fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100 or [::1]:9100)")
+        self._get_stats, self._host, self.port = get_stats, match[2].strip("[]"), int(match[3])
+        self._ended = _unpatched("threading").Event()
 
+    def start(self) -> StatsServer:
+        """Listen, and answer from now on."""
+        try:
+            self._listening = _listen_at(self._host, self.port, 16)
+        except OSError as error:
+            fail(f"--stats: cannot listen at {self._host}:{self.port}: {error.strerror or error}")
+        self.port = self._listening.getsockname()[1]
+        _unpatched("threading").Thread(target=self._run, name="stats", daemon=True).start()
+        return self
 
-def patch_standard_library() -> None:
-    """Have eventlet replace what blocks in the standard library, once."""
-    if not eventlet.patcher.is_monkey_patched("socket"):
-        eventlet.monkey_patch()
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                client, _ = self._listening.accept()
+                with client:
+                    self._answer(client, time.monotonic() + self.PATIENCE)
+            except Exception:  # it left, sent no HTTP, or files are too many: not for a thread to log, when patched
+                self._ended.wait(0.05)
+
+    def _answer(self, client: Any, deadline: float) -> None:
+        parser, request = HTTPParser(), None
+        while request is None:
+            client.settimeout(max(deadline - time.monotonic(), 0.001))
+            if not (data := client.recv(1 << 12)):
+                return
+            parser.feed(data)
+            request = parser.next_request()
+        if request.method in ("GET", "HEAD") and request.path in ("/", "/metrics"):
+            response = Response(format_stats(self._get_stats()), content_type=PROMETHEUS)
+        else:
+            response = Response("404 Not Found\n", 404, None, TEXT)
+        request.keep_alive = False
+        fields, body = response.finish(request)
+        client.sendall(format_head(request, response.status, fields, http_date(int(time.time()))) + cast(bytes, body))
+
+    def close(self) -> None:
+        """Let go of the address."""
+        self._ended.set()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # or `accept` would go on waiting
+        self._listening.close()
 
 
 WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of its end of the pair
@@ -5366,16 +5381,20 @@ WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of i
 class _Lines:
     """One end of the pair of sockets between a parent and a worker: values as lines of JSON."""
 
+    MOST = 1 << 20  # bytes beyond which nothing more waits for the other
+
     def __init__(self, end: socket.socket) -> None:
-        self._socket, self._received = end, b""
+        self._socket, self._received, self._unsent = end, b"", b""
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def say(self, descriptors: Sequence[int] = (), **values: Any) -> None:
-        """Send what there is to say; nothing where the other is gone or does not listen."""
+        """Send what there is to say, with what there was no room for before; nothing to who does not listen at all."""
+        if len(self._unsent) < self.MOST:
+            self._unsent += json.dumps(values).encode() + b"\n"
         with contextlib.suppress(OSError):
-            socket.send_fds(self._socket, [json.dumps(values).encode() + b"\n"], descriptors)
+            self._unsent = self._unsent[socket.send_fds(self._socket, [self._unsent], descriptors) :]
 
     def hear(self) -> list[dict[str, Any]] | None:
         """What the other said since; None once it is gone."""
@@ -5385,7 +5404,7 @@ class _Lines:
             return None
         except BlockingIOError:
             pass
-        except ConnectionError:  # it died with something unread
+        except ConnectionError:  # it went without reading all (unix(7))
             return None
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines]
@@ -5454,72 +5473,6 @@ class _Parent(_Lines):
         poll.poll()
         _unpatched("time").sleep(self.OUTLIVE)
         os._exit(1)
-
-
-def configure_logging(level: int = logging.INFO) -> None:
-    """Log on standard error, unless the program has chosen otherwise."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
-
-
-class StatsServer:
-    """Tells Prometheus figures, at / and /metrics of an address "HOST:PORT": in a thread of the system's, so that it
-    answers while a handler computes. One client after the other, each for 2 seconds: it is for a monitor, not for the
-    world. SystemExit 2, after a line that says why, where it cannot."""
-
-    PATIENCE = 2.0
-
-    def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
-        match = _BIND.fullmatch(address)
-        if match is None or match[1] or int(match[3]) > 65535:
-            fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100 or [::1]:9100)")
-        self._get_stats, self._host, self.port = get_stats, match[2].strip("[]"), int(match[3])
-        self._ended, self._socket = _unpatched("threading").Event(), _unpatched("socket")
-
-    def start(self) -> StatsServer:
-        """Listen, and answer from now on."""
-        family = self._socket.AF_INET6 if ":" in self._host else self._socket.AF_INET
-        try:
-            self._listening = self._socket.create_server((self._host, self.port), family=family)
-        except OSError as error:
-            fail(f"--stats: cannot listen at {self._host}:{self.port}: {error.strerror or error}")
-        self.port = self._listening.getsockname()[1]
-        _unpatched("threading").Thread(target=self._run, name="stats", daemon=True).start()
-        return self
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            try:
-                client, _ = self._listening.accept()
-                with client:
-                    self._answer(client, time.monotonic() + self.PATIENCE)
-            except Exception:  # it left, or too many files are open; and to log is not for this thread, when patched
-                self._ended.wait(0.05)
-
-    def _answer(self, client: Any, deadline: float) -> None:
-        parser, request = HTTPParser(), None
-        try:
-            while request is None:
-                client.settimeout(max(deadline - time.monotonic(), 0.001))
-                if not (data := client.recv(1 << 12)):
-                    return
-                parser.feed(data)
-                request = parser.next_request()
-        except ProtocolError:
-            return
-        if request.method in ("GET", "HEAD") and request.path in ("/", "/metrics"):
-            response = Response(format_stats(self._get_stats()), content_type=PROMETHEUS)
-        else:
-            response = Response("404 Not Found\n", 404, None, TEXT)
-        request.keep_alive = False
-        fields, body = response.finish(request)
-        client.sendall(format_head(request, response.status, fields, http_date(int(time.time()))) + cast(bytes, body))
-
-    def close(self) -> None:
-        """Let go of the address."""
-        self._ended.set()
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(self._socket.SHUT_RDWR)  # or `accept` would go on waiting
-        self._listening.close()
 
 
 class Server:
