@@ -6,7 +6,8 @@ What the fences of README.md mean, in each of its sections (which begin with ## 
                   `__name__` is not "__main__". A block that begins with the line `# NAME.py` is also a file of that
                   name for the commands of all sections.
     ```sh         Commands, one a line (a final backslash continues it), run in the order given.
-    ```console    The same after `$ `; what stands below each is what it must print, `...` for what may differ.
+    ```console    The same after `$ `; what stands below each is what it must print (first, where it goes on to serve),
+                  `...` for what may differ.
     ```text       Not run. There is no other fence, and none without a word.
 
 Commands are run in a folder that has the files of README.md, the examples, and all else of the repository: there `.` is
@@ -50,7 +51,7 @@ READY = re.compile(r"serving|connected to Mongrel2|[Ll]istening|Running on")
 NOT_RUN = [
     (r"(tests|\.ci)/\S+", lambda words: os.access(ROOT / words[0], os.X_OK)),  # what would run this test again
     (r"git clone ", lambda words: True),
-    (r"(sudo )?apt(-get)? install ", lambda words: apt_has([each for each in words if "apt" not in each][1:])),
+    (r"(sudo )?apt(-get)? install ", lambda words: apt_has(words[words.index("install") + 1 :])),
     (r"(\S*pip|python3? -m pip) install ['\"]?brubeck.lite", lambda words: True),
 ]
 
@@ -168,6 +169,7 @@ def carry_out(command: str, printed: str | None, section: Section, folder: Path,
         assert child.returncode == 0, f"{command}\n{output(child)}"
     if printed is not None:
         pattern = with_free_ports(printed).strip().replace("[", "[[]").replace("...", "*")
+        pattern += "*" if child.poll() is None else ""
         assert fnmatch.fnmatchcase(output(child).strip(), pattern), f"{command} printed\n{output(child)}"
 
 
@@ -183,7 +185,9 @@ def test_every_fence_says_what_it_is() -> None:
 @titled([section for section in SECTIONS if section.python])
 def test_the_code_of_a_section_runs(section: Section, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder / "examples"))
+    monkeypatch.syspath_prepend(str(folder))
+    for name in FILES:
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     names: dict[str, object] = {"__name__": "readme"}
     for block in section.python:
         exec(compile(block, "README.md", "exec"), names)
@@ -221,22 +225,52 @@ def test_the_settings_are_the_defaults() -> None:
         assert getattr(ours, name) == getattr(default, name)
 
 
-def test_the_program_of_live_connections_serves_them(tmp_path: Path) -> None:
-    (tmp_path / "live.py").write_text(block("Channel()"))
+@contextlib.contextmanager
+def served(name: str, folder: Path) -> Iterator[int]:
+    """A program of README.md on a port."""
+    (folder / f"{name}.py").write_text(FILES[f"{name}.py"])
     port = free_port()
-    command = [sys.executable, "-m", "brubeck_lite", "live:app", "--bind", f"127.0.0.1:{port}"]
-    with process(command, cwd=tmp_path) as child:
+    with process([sys.executable, "-m", "brubeck_lite", f"{name}:app", "--bind", f"127.0.0.1:{port}"], cwd=folder):
         wait_for(lambda: listens(port), what="the server")
+        yield port
+
+
+def test_the_program_of_events_tells_those_who_listen_and_those_who_wait(tmp_path: Path) -> None:
+    with served("news", tmp_path) as port:
         polls = [ThreadPoolExecutor(1).submit(fetch, port, "/next") for _ in range(2)]
         events = urllib.request.urlopen(f"http://127.0.0.1:{port}/news", timeout=10)
         assert events.readline() == b":\n"
-        with websockets.sync.client.connect(f"ws://127.0.0.1:{port}/room/blue") as room:
-            room.send("hello")
-            assert json.loads(room.recv(10)) == {"room": "blue", "you said": "hello"}
-            time.sleep(0.5)
+
+        def publish() -> bool:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/news", b"text=five", timeout=10)
-            assert json.loads(room.recv(10)) == {"text": "five"}
-        assert [poll.result(10) for poll in polls] == ['{"text":"five"}'] * 2, output(child)
+            return all(poll.done() for poll in polls)
+
+        wait_for(publish, what="the long polls")
+        assert [poll.result(10) for poll in polls] == ['{"text":"five"}'] * 2
         lines = [events.readline() for _ in range(3)]
         assert lines[1].startswith(b"id: ") and lines[2] == b'data: {"text":"five"}\n'
-        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/count", timeout=10).read(4) == b"0\n1\n"
+
+
+def test_the_program_of_websockets_talks_and_sends_on_what_is_published(tmp_path: Path) -> None:
+    with served("rooms", tmp_path) as port, websockets.sync.client.connect(f"ws://127.0.0.1:{port}/room/blue") as room:
+        room.send("hello")
+        assert json.loads(room.recv(10)) == {"room": "blue", "you said": "hello"}
+        room.send("all")
+        assert json.loads(room.recv(10)) == {"from": "blue"}
+
+
+def test_links_lead_somewhere() -> None:
+    titles = {re.sub(r"[^\w -]", "", section.title).lower().replace(" ", "-") for section in SECTIONS} | {"reference"}
+    for link in re.findall(r"\]\(([^)]+)\)", FENCE.sub("", README)):
+        if link.startswith("#"):
+            assert link[1:] in titles, link
+        elif not link.startswith("https://"):
+            assert (ROOT / link).exists(), link
+
+
+def cells(title: str) -> Iterator[list[str]]:
+    """The rows of the tables of a section, without their heads."""
+    text = next(section.text for section in SECTIONS if section.title == title)
+    for table in re.findall(r"^\|[- |]+\|\n((?:\|.*\n)+)", text, re.MULTILINE):
+        for row in table.splitlines():
+            yield [cell.strip() for cell in row.strip("|").split(" | ")]
