@@ -19,8 +19,10 @@ asked for the addresses of the section on its port, or for its front page. `NOT_
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import fnmatch
+import inspect
 import json
 import os
 import re
@@ -29,19 +31,25 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
+import bottle
+import flask
 import pytest
 import reference
 import websockets.sync.client
+from flask.testing import FlaskClient
 from support import ROOT, environment, free_port, is_running, listens, output, process, wait_for
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.test import Client as WSGIClient
 
-from brubeck_lite import HTTPConnection
+import brubeck_lite
+from brubeck_lite import HTTPConnection, parse_arguments
 
 README = (ROOT / "README.md").read_text().partition(reference.BEGIN)[0]
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -268,9 +276,88 @@ def test_links_lead_somewhere() -> None:
             assert (ROOT / link).exists(), link
 
 
-def cells(title: str) -> Iterator[list[str]]:
-    """The rows of the tables of a section, without their heads."""
+# -- the tables for those who come from elsewhere
+
+
+def pairs(title: str) -> Iterator[tuple[list[str], list[str]]]:
+    """The rows of a table, as the pieces of code that stand in each column."""
     text = next(section.text for section in SECTIONS if section.title == title)
-    for table in re.findall(r"^\|[- |]+\|\n((?:\|.*\n)+)", text, re.MULTILINE):
-        for row in table.splitlines():
-            yield [cell.strip() for cell in row.strip("|").split(" | ")]
+    for row in re.findall(r"^\| (.*) \|$", text, re.MULTILINE)[2:]:
+        theirs, ours = (re.findall(r"`([^`]+)`", cell) for cell in row.split(" | "))
+        yield theirs, [code for code in ours if not code.startswith("brubeck_lite ")]  # which were run
+
+
+def check_names(code: str, known: Mapping[str, object]) -> None:
+    """Every `name.attribute` in the code, and every `keyword=` of a call, is one of what the name stands for."""
+    tree = ast.parse("def f():\n" + "\n".join(f"    {line}" for line in code.splitlines()))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and isinstance(node.ctx, ast.Load):
+            assert hasattr(known[node.value.id], node.attr), code
+        if isinstance(node, ast.ImportFrom) and node.module == "brubeck_lite":
+            assert all(alias.name in known for alias in node.names), code
+        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
+            function = node.func
+            owner = function.value if isinstance(function, ast.Attribute) else None
+            if isinstance(function, ast.Name):
+                taken = inspect.signature(cast(Any, known[function.id])).parameters
+            elif isinstance(owner, ast.Name):
+                taken = inspect.signature(getattr(known[owner.id], function.attr)).parameters
+            else:
+                continue
+            anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values())
+            assert anything or {keyword.arg for keyword in node.keywords} <= set(taken), code
+
+
+class All(brubeck_lite.TemplateMixin, brubeck_lite.AuthMixin, brubeck_lite.WebMessageHandler):
+    """A handler with what ours have."""
+
+
+def names_of_ours() -> dict[str, object]:
+    app = brubeck_lite.Brubeck(secret="known to the tests alone")
+    client = app.test()
+    request = client.post("/", json={}).request
+    return {**vars(brubeck_lite), "app": app, "client": client, "request": request, "re": re,
+            "answer": brubeck_lite.Response(), "self": All(app, request)}  # fmt: skip
+
+
+THEIRS: dict[str, dict[str, object]] = {
+    "Bottle": {**vars(bottle), "app": bottle.Bottle(), "request": bottle.BaseRequest, "response": bottle.BaseResponse},
+    "Flask": {**vars(flask), "app": flask.Flask("app"), "request": flask.Request, "client": FlaskClient,
+              "g": SimpleNamespace(user=""), "ProxyFix": ProxyFix},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", ["Bottle", "Flask", "Brubeck"])
+def test_the_tables_name_what_there_is(title: str) -> None:
+    for theirs, ours in pairs(title):
+        for code in theirs if title in THEIRS else ():
+            check_names(code, THEIRS[title])
+        for code in ours:
+            check_names(code, names_of_ours())
+
+
+def evaluators(code: str) -> dict[str, Callable[..., Any]]:
+    """Applications that answer with what the code is worth there, as Python would write it."""
+    ours, theirs, other = brubeck_lite.Brubeck(), bottle.Bottle(), flask.Flask("app")
+    ours.post("/")(lambda request: repr(eval(code, {"request": request})))
+    theirs.post("/")(lambda: repr(eval(code, {"request": bottle.request})))
+    other.post("/")(lambda: repr(eval(code, {"request": flask.request})))
+    return {"ours": ours, "Bottle": theirs, "Flask": other.wsgi_app}
+
+
+@pytest.mark.parametrize("title", ["Bottle", "Flask"])
+def test_what_a_request_holds_is_the_same_by_both_columns(title: str) -> None:
+    rows = [row for row in pairs(title) if all(code.startswith("request.") for column in row for code in column)]
+    compared = [pair for row in rows for pair in zip(*row, strict=True) if not re.search("cookie|save", pair[0])]
+    assert len(compared) >= 4
+    for theirs, ours in compared:
+        given: dict[str, Any] = {"json": {"a": [1]}} if "json" in theirs else {"data": {"a": "ä"}}
+        asked = [WSGIClient(evaluators(code)[name]).post("/?a=1&n=4", **given).text
+                 for name, code in ((title, theirs), ("ours", ours))]  # fmt: skip
+        assert asked[0] == asked[1] and "Error" not in asked[0], (theirs, ours)
+
+
+def test_the_service_of_the_readme_has_options_that_there_are() -> None:
+    command = re.search(r"^ExecStart=\S+/brubeck_lite (.+)$", README, re.MULTILINE)
+    assert command is not None
+    assert parse_arguments(command[1].split()).workers
