@@ -2205,6 +2205,8 @@ def basic_auth(check: Callable[[str, str], Any]) -> Callable[[Handler], Handler]
     the `current_user` (for True, the name); else HTTPError 401."""
 
     def find_user(credentials: str) -> Any:
+        if len(credentials) % 4:  # Python 3.10 takes too much padding
+            return None
         try:
             name, colon, password = base64.b64decode(credentials, validate=True).decode().partition(":")
         except ValueError:
@@ -5376,9 +5378,13 @@ class _Lines:
 
     def hear(self) -> list[dict[str, Any]] | None:
         """What the other said since; None once it is gone."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             while data := self._socket.recv(1 << 16):
                 self._received += data
+            return None
+        except BlockingIOError:
+            pass
+        except ConnectionError:  # it died with something unread
             return None
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines]
@@ -5748,7 +5754,9 @@ class _Dealer:
         self._clients.clear()
         for link in self._links:
             link.outstanding = 0
-            link.former_lives += link.send(_DealtLife.ENDED)
+            link.former_lives += 1
+            if not link.send(_DealtLife.ENDED):
+                link.worker.process.kill()  # it has not listened for long, and must not answer the clients of the next
 
     def link(self, worker: _Worker, address: str) -> None:
         """Deal to this worker too, once it is ready: it connects to the address."""
@@ -5817,28 +5825,23 @@ class _Dealer:
                 message = life.receive()
                 try:
                     _, conn_id, path, rest = message.split(b" ", 3)
-                except ValueError:
-                    logger.warning("%s sent what is no request: %.100r", self.addresses[0], message)
-                    continue
-                if path == b"@*":
-                    self._note(conn_id, message)
-                elif conn_id in self._clients or self._welcome(conn_id, message):
-                    self._deal(takers, message, conn_id, path, rest)
+                    if path == b"@*":
+                        self._note(conn_id, message)
+                    else:
+                        self._deal(takers, message, conn_id, path, rest)
+                except ValueError as error:
+                    logger.warning("%s sent what is no request (%s): %.100r", self.addresses[0], error, message)
 
-    def _welcome(self, conn_id: bytes, message: bytes) -> bool:
-        """Note a new client: its room is told with its first request. False where that is none."""
-        try:
-            request = parse_mongrel2(message)
-        except ProtocolError as error:
-            logger.warning("%s sent what is no request (%s): %.100r", self.addresses[0], error, message)
-            return False
+    def _welcome(self, conn_id: bytes, message: bytes) -> _DealtClient:
+        """Note a new client: its room is told with its first request. ProtocolError where that is none."""
+        request = parse_mongrel2(message)
         cast(_Life, self.life).check_sender(request.sender)
-        room = request.text("DOWNLOAD_CREDITS") if "DOWNLOAD_CREDITS" in request.fields else ""
-        self._clients[conn_id] = _DealtClient(request.sender, int(room) if room.isdigit() else None)
-        return True
+        room = request.text("DOWNLOAD_CREDITS")
+        client = self._clients[conn_id] = _DealtClient(request.sender, int(room) if room.isdigit() else None)
+        return client
 
     def _deal(self, takers: list[_Link], message: bytes, conn_id: bytes, path: bytes, rest: bytes) -> None:
-        client, head, is_frame = self._clients[conn_id], b"- ", False
+        client, head, is_frame = self._clients.get(conn_id) or self._welcome(conn_id, message), b"- ", False
         if client.outstanding:
             is_frame = b'"METHOD":"WEBSOCKET"' in rest[: int(rest[: rest.index(b":")])]
         else:
@@ -5860,10 +5863,11 @@ class _Dealer:
             return
         if client.outstanding:
             cast(_Link, client.link).send(b"- " + message)
-        if (credits := _CREDITS.fullmatch(message)) is not None:
-            if client.room is not None:
-                client.room += int(credits[2])
-        elif b'"disconnect"' in message:
+        if client.room is not None:
+            credits = _CREDITS.fullmatch(message)
+            room = credits[2].decode() if credits is not None else parse_mongrel2(message).text("DOWNLOAD_CREDITS")
+            client.room += int(room or 0)
+        if b'"disconnect"' in message:
             del self._clients[conn_id]
             if client.outstanding:
                 cast(_Link, client.link).outstanding -= client.outstanding
@@ -5871,9 +5875,12 @@ class _Dealer:
     # -- replies
 
     def _take_answers(self, link: _Link) -> None:
-        """Send what a worker replies."""
+        """Send what a worker replies; while Mongrel2 is behind it waits."""
+        if not self.flush():
+            time.sleep(0.002)
+            return
         with contextlib.suppress(zmq.Again):
-            for _ in range(0 if self.held else self.TURN):
+            for _ in range(self.TURN):
                 self._take_answer(link, link.socket.recv(zmq.NOBLOCK))
 
     def _take_answer(self, link: _Link, message: bytes) -> None:
@@ -5899,7 +5906,10 @@ class _Dealer:
 
     def _reply(self, message: bytes) -> list[bytes]:
         """Send it, if a client is left to read it; to which connections it is."""
-        match = cast("re.Match[bytes]", _REPLY_HEAD.match(message))
+        match = _REPLY_HEAD.match(message)
+        if match is None:
+            logger.warning("a worker sent what is no reply: %.100r", message)
+            return []
         conn_ids, is_wanted = match[2].split(), False
         for conn_id in conn_ids:
             client = self._clients.get(conn_id)
@@ -5983,8 +5993,10 @@ class Parent:
                 telling = StatsServer(self._stats_address, self.stats).start()
             while self._workers or not self._stopping:
                 for ready, _ in self._poller.poll(100):
-                    if ready in self._readers:
-                        self._readers[ready]()
+                    try:
+                        self._readers.get(ready, list)()
+                    except Exception:
+                        logger.exception("something is wrong here: please report it")
                 if time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + 0.1
                     self._tick(time.monotonic())
@@ -6092,9 +6104,10 @@ class Parent:
                 try:
                     self._share(worker, values["connections"])
                 except (OSError, zmq.ZMQError, SystemExit) as error:  # of the last the reason has been said
+                    if not isinstance(error, SystemExit):
+                        logger.error("%s cannot have what it needs: %s", worker, error)
                     if not self._has_served:
-                        raise
-                    logger.error("%s cannot have what it needs: %s", worker, error)
+                        raise SystemExit(2) from error
                     worker.process.kill()
             for name in values.get("files", ()):
                 self._files.setdefault(name, modified_at(name))
