@@ -39,7 +39,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10.0, what: str = "") -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 30.0, what: str = "") -> None:
     """Wait until the condition holds; AssertionError when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -138,7 +138,11 @@ class Mongrel2:
             self.pid_file.unlink()
 
     def __enter__(self) -> Mongrel2:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -967,7 +967,7 @@ def compare(data: bytes) -> str:
     return ending if ending == "refused" or status is None else "stricter"
 
 
-@settings(deadline=None, max_examples=2000)
+@settings(deadline=None, max_examples=1000)
 @given(streams())
 def test_what_h11_refuses_is_refused_and_what_both_take_is_read_alike(data: bytes) -> None:
     compare(data)
@@ -997,7 +997,7 @@ def test_what_no_rule_forbids_is_taken(pieces: list[bytes]) -> None:
     assert len(read(data)[0]) >= (free.index(False) if False in free else len(free))
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=400)
 @given(streams(), st.data())
 def test_a_stream_means_the_same_however_it_is_cut(data: bytes, draw: Any) -> None:
     places = [0, *sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=6))), len(data)]

@@ -267,7 +267,7 @@ def fill_disk() -> Lines:
                 poll(asker, 0)
     finally:
         if is_mounted:
-            subprocess.run(["umount", folder], check=False)
+            subprocess.run(["umount", "--lazy", folder], check=False)  # a process may be about to end in it
         shutil.rmtree(folder, ignore_errors=True)
     # While the first is there, a worker that asks the system for a folder is given another one.
     is_right = statuses[0] == "507" and set(statuses) <= {"507", "200"}

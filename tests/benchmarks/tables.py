@@ -1,0 +1,78 @@
+"""The tables that benchmarks and faults print, and write into README.md between markers of their own."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+OUR_PARTS = ("pyzmq", "eventlet", "greenlet", "werkzeug")
+OTHERS = ("bottle", "falcon", "flask", "gevent", "granian", "gunicorn", "starlette", "uvicorn", "websockets")
+
+
+class Table:
+    """Lines that are printed as soon as they are known; `write` puts them all into README.md."""
+
+    def __init__(self, *columns: str) -> None:
+        self.notes: list[str] = []
+        self._lines = list[str]()
+        self.line(*columns)
+        self.line(*["---"] * len(columns))
+
+    def line(self, *cells: str) -> None:
+        """One line of it, a cell for each column."""
+        self._lines.append(f"| {' | '.join(cells)} |")
+        print(self._lines[-1], flush=True)
+
+    def write(self, name: str, command: str, others: tuple[str, ...] = ()) -> None:
+        """Put it between `<!-- name -->` and `<!-- /name -->`, below one line that says what made it, where and when,
+        and above its notes. ValueError where README.md has not these two markers."""
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, begun, rest = README.read_text().partition(begin)
+        _, ended, after = rest.partition(end)
+        if not begun or not ended:
+            raise ValueError(f"README.md has no {begin} with {end} below it")
+        notes = ["", *(f"* {note}" for note in self.notes)] if self.notes else []
+        text = "\n".join([made_by(command, others), "", *self._lines, *notes])
+        README.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+class Comparison(Table):
+    """Ratios of our cost to another's, or of our rate to another's, and whether they are what they ought to be."""
+
+    def __init__(self) -> None:
+        super().__init__("what", "ours", "beside", "ratio", "aim", "met")
+
+    def row(self, what: str, ours: str, beside: str, ratio: float, aim: float | None, above: bool = False) -> None:
+        """One line. `above`: the ratio is to be at least the aim instead of at most."""
+        told = "" if aim is None else f"{'>=' if above else '<='} {aim:.2f}"
+        met = "" if aim is None else ("yes" if (ratio >= aim if above else ratio <= aim) else "NO")
+        self.line(what, ours, beside, f"{ratio:.2f}", told, met)
+
+
+def made_by(command: str, others: tuple[str, ...] = ()) -> str:
+    """The command that measured, the day, the machine, and the versions of what took part, of `others` besides."""
+    processor = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    cores = len(os.sched_getaffinity(0))
+    machine = f"{cores} core{'s' * (cores > 1)} ({platform.machine()}{f', {processor[1]}' if processor else ''})"
+    said = subprocess.run(["m2sh", "version"], capture_output=True, text=True, check=False)
+    mongrel2 = re.search(r"\d+\.\d+\.\d+", said.stdout + said.stderr)
+    versions = [f"Mongrel2 {mongrel2[0] if mongrel2 else '?'}", *(f"{each} {version(each)}" for each in OUR_PARTS)]
+    beside = f"; beside {', '.join(f'{each} {version(each)}' for each in others)}" if others else ""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    measured = f"`{command}` on {datetime.date.today()}, {machine}, {platform.system()}, {python}"
+    return f"{measured}, {', '.join(versions)}{beside}:"
+
+
+def is_to_be_written() -> bool:
+    """Whether `--write` is among the arguments; exit status 2 where --short is, too: it measures too little."""
+    if "--write" in sys.argv and "--short" in sys.argv:
+        print(f"{sys.argv[0]}: --short does not measure enough to --write it", file=sys.stderr)
+        sys.exit(2)
+    return "--write" in sys.argv
