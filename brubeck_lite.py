@@ -2324,10 +2324,12 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
     """Whether a page of another origin sends this: by what browsers say (Fetch Metadata, 2; RFC 6454, 7), else by the
     token. Who is no browser sends neither, and no cookie that a browser would send unasked."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if origin in trusted or site in ("same-origin", "none"):
+    if origin in trusted:
         return False
-    if site is not None or origin is not None:
-        return site is not None or origin != f"{request.scheme}://{request.host}"
+    if site is not None:
+        return site not in ("same-origin", "none")
+    if origin is not None:
+        return origin != f"{request.scheme}://{request.host}"
     if "cookie" not in request.headers or not request.app.secret:
         return "cookie" in request.headers
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
@@ -2363,8 +2365,9 @@ class MessageHandler:
         self.app, self.request = app, request
 
     @classmethod
+    @functools.cache
     def taken_methods(cls) -> frozenset[str]:
-        """The methods that this class takes."""
+        """The methods that this class takes: worked out once, when its route is registered."""
         listed = [*HTTP_METHODS, *(method.upper() for method in cls.methods)]
         return frozenset(method for method in listed if hasattr(cls, method.lower()))
 
@@ -2379,15 +2382,17 @@ class MessageHandler:
         path = self.request.path[len(self.request.prefix) :]
         abort(405, headers={"Allow": format_allow(self.app.routes.allowed(path) or self.taken_methods())})
 
+    def _takes(self, method: str) -> bool:
+        route = self.request.route
+        return method in self.taken_methods() and (route is None or route.methods is None or method in route.methods)
+
     def _method(self) -> Callable[..., Any] | None:
         if self.request.is_message:
             return getattr(self, "message", None)
-        name, route, taken = self.request.method, self.request.route, self.taken_methods()
-        if route is not None and route.methods is not None:
-            taken &= route.methods
-        if name == "HEAD" and "HEAD" not in taken:
+        name = self.request.method
+        if name == "HEAD" and not self._takes("HEAD"):
             name = "GET"
-        return getattr(self, name.lower()) if name in taken else None
+        return getattr(self, name.lower()) if self._takes(name) else None
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         try:
@@ -2416,10 +2421,6 @@ class WebMessageHandler(MessageHandler):
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
         """Set a cookie, with the attributes of `Response.set_cookie`."""
         self._cookies.set_cookie(name, value, **attributes)
-
-    def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
-        """Have the client forget a cookie."""
-        self._cookies.delete_cookie(name, path, domain)
 
     def redirect(self, target: str, status: int = 303) -> Response:
         """The answer that sends the client to `target`: return it."""
@@ -3254,13 +3255,11 @@ class Event(NamedTuple):
     def encode(self) -> bytes:
         """The lines that are sent (HTML Standard, 9.2). ValueError for a line break in `event` or `id`."""
         lines = []
-        for name, value in (("event", self.event), ("id", self.id)):
+        for name, value in (("event", self.event), ("id", self.id), ("retry", self.retry)):
+            if CONTROLS.search(str(value)):
+                raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
             if value is not None:
-                if CONTROLS.search(value):
-                    raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
                 lines.append(f"{name}: {value}\n")
-        if self.retry is not None:
-            lines.append(f"retry: {int(self.retry)}\n")
         text = self.data if isinstance(self.data, str) else dump_json(self.data)
         lines += [f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", text)]
         return ("".join(lines) + "\n").encode()
@@ -3472,7 +3471,7 @@ class WebSocket:
             self._has_answered = True
             self._farewell = code, reason, format_frame(CLOSE, payload[:2])
             if self._inbox:  # which the handler may still want to answer
-                eventlet.hubs.get_hub().schedule_call_global(1.0, self._say_farewell)
+                call_soon(self._say_farewell, 1.0)
             else:
                 self._say_farewell()
         elif self.closed is not None or self._farewell is not None:
@@ -3613,11 +3612,10 @@ class Answer(_Closing):
             for block in blocks:
                 lines = [line.partition(":") for line in re.split(r"\r\n|\n|\r", block.decode())]
                 pairs = [(name, value.removeprefix(" ")) for name, _, value in lines]
-                data, last = [value for name, value in pairs if name == "data"], dict(pairs)
-                retry = last.get("retry", "")
-                if data:
-                    text, wait = "\n".join(data), int(retry) if retry.isdigit() else None
-                    yield Event(text, last.get("event"), last.get("id"), wait)
+                last, retry = dict(pairs), dict(pairs).get("retry", "")
+                if "data" in last:
+                    data = "\n".join(value for name, value in pairs if name == "data")
+                    yield Event(data, last.get("event"), last.get("id"), int(retry) if retry.isdigit() else None)
 
     def close(self) -> None:
         """Read no more."""
@@ -3718,6 +3716,17 @@ def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, each) for name, value in named.items() for each in (value if isinstance(value, list) else [value])]
 
 
+def _environ_fields(headers: HeaderFields) -> dict[str, str]:
+    """Header fields as an environ has them; without names with "_", as every door drops them."""
+    fields: dict[str, str] = {}
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        key = name.upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        if "_" not in name:
+            fields[key] = f"{fields[key]}, {value}" if key in fields else str(value)
+    return fields
+
+
 def _with_method(
     request: Callable[Concatenate[Client, str, P], Answer], method: str
 ) -> Callable[Concatenate[Client, P], Answer]:
@@ -3751,11 +3760,7 @@ class Client:
         object), or (filename, what is in it), or these and its content type. A list is several of one name. `follow`:
         go where redirects lead on this host. `stream`: return once the head has come, with the body to be read.
         `raise_errors=True`: the exception behind a 500 is raised here. RuntimeError after 20 redirects."""
-        fields: dict[str, str] = {}
-        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-            if "_" not in name:
-                key = name.upper().replace("-", "_")
-                fields[key] = f"{fields[key]}, {value}" if key in fields else str(value)
+        fields = _environ_fields(headers)
         body = self._encode(fields, data, json, files)
         url = path if _URL.fullmatch(path) else self.base_url + path
         if query:
@@ -3833,9 +3838,7 @@ class Client:
         }  # fmt: skip
         if self.cookies:
             environ["HTTP_COOKIE"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        for name, value in fields.items():
-            environ[name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"] = value
-        return WSGIRequest(environ)
+        return WSGIRequest({**environ, **fields})
 
     def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
         self.app.start()
@@ -6268,24 +6271,17 @@ def all_routes(app: Brubeck, prefix: str = "") -> Iterator[tuple[str, Brubeck, R
             yield prefix, app, route
 
 
-def _own_handler(route: Route) -> Any:
-    """The handler as the program has it, without what this file put around it."""
-    handler = route.handler
-    while hasattr(handler, "__wrapped__") and handler.__code__.co_filename == __file__:
-        handler = handler.__wrapped__
-    return handler
-
-
-def find_source(route: Route) -> str:
-    """Where the handler is: "hello.py:12"; "-" where that cannot be told."""
-    handler = _own_handler(route)
-    handler = inspect.unwrap(handler.func if isinstance(handler, functools.partial) else handler)
+def find_source(handler: Any) -> str:
+    """Where a handler is: "hello.py:12"; "-" where that cannot be told."""
+    handler = inspect.unwrap(handler)
+    if isinstance(handler, functools.partial):
+        handler = inspect.unwrap(handler.func)
+    source = handler if hasattr(handler, "__qualname__") else type(handler)
     try:
-        source = handler if hasattr(handler, "__qualname__") else type(handler)
-        file, line = cast(str, inspect.getsourcefile(source)), inspect.getsourcelines(source)[1]
+        file, line = inspect.getsourcefile(source), inspect.getsourcelines(source)[1]
     except (OSError, TypeError):
         return "-"
-    return "-" if file == __file__ else _place(file, line)
+    return "-" if file in (None, __file__) else _place(file, line)
 
 
 def describe_route(prefix: str, route: Route) -> tuple[str, ...]:
@@ -6298,7 +6294,7 @@ def describe_route(prefix: str, route: Route) -> tuple[str, ...]:
         methods = "MESSAGE"
     elif hasattr(route.handler, "is_websocket"):
         methods = "WEBSOCKET"
-    return rule, methods, route.name or "-", name_handler(route.handler), find_source(route)
+    return rule, methods, route.name or "-", name_handler(route.handler), find_source(route.handler)
 
 
 def list_routes(name: str, app: Brubeck) -> int:
@@ -6311,6 +6307,10 @@ def list_routes(name: str, app: Brubeck) -> int:
     return 0
 
 
+def _is_not_ours(function: Any) -> bool:
+    return not hasattr(function, "__code__") or function.__code__.co_filename != __file__
+
+
 def find_misfit(app: Brubeck, route: Route) -> str | None:
     """Why a handler cannot be called with the arguments of its route; None where it can, or that cannot be told."""
     positional, named = 0, set[str]()
@@ -6319,18 +6319,16 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
         positional = 0 if named else route.rule.groups
     elif not route.is_socket:
         named = named.union(*(rule.arguments for rule in app.routes.map.iter_rules(cast(Any, route))))
-    handler = _own_handler(route)
-    calls = [handler]
-    if isinstance(handler, type):
-        is_plain = handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__)
-        calls = [getattr(handler, method.lower(), None) for method in (is_plain and route.methods) or ()]
+    calls = [inspect.unwrap(route.handler, stop=_is_not_ours)]  # without what this file put around it
+    if isinstance(route.handler, type):
+        is_plain = route.handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__)
+        names = map(str.lower, (is_plain and route.methods) or ())
+        calls = [getattr(route.handler, name) for name in names if hasattr(route.handler, name)]
     for call in calls:
         try:
-            signature = inspect.signature(call, follow_wrapped=False)
-        except (TypeError, ValueError):  # not there, or written in C
+            inspect.signature(call, follow_wrapped=False).bind(None, *[None] * positional, **dict.fromkeys(named))
+        except ValueError:  # written in C
             continue
-        try:
-            signature.bind(None, *[None] * positional, **dict.fromkeys(named))
         except TypeError as error:
             return f"{name_handler(call)} cannot be called with the arguments of its route: {error}"
     return None
@@ -6378,36 +6376,24 @@ main{n} = Server(uuid='f400bf85-4538-4f7a-8908-67e313d51{id:03}', name='main{n}'
 """
 
 
-def _numeric_address(bind: str) -> tuple[str, int]:
-    """Where Mongrel2 can listen; ValueError for anywhere else."""
-    listening = HTTPConnection(bind)
-    host, port = listening._host.replace("localhost", "127.0.0.1"), listening._port
-    with contextlib.suppress(OSError):
-        socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
-        if port:
-            return host, port
-    raise ValueError(f"Mongrel2 listens at a numeric address and a port, not at {bind}")
-
-
 def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str) -> str:
     """A configuration that fits an application: its message sockets, its bodies, its `upload_store`. It has a Mongrel2
     for each pair of `addresses`; the first listens at `bind`, the others at the ports behind it. Each stays in its
     folder (chroot), unless an address is elsewhere. ValueError for what Mongrel2 cannot do."""
-    host, port = _numeric_address(bind)
+    listening = HTTPConnection(bind)
+    host, port = listening._host.replace("localhost", "127.0.0.1"), listening._port
+    if not port or not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+", host):
+        raise ValueError(f"Mongrel2 listens at a numeric address and a port, not at {bind}")
     rules = ["/", *sorted(str(route.rule) for route in app.routes.all if route.is_socket)]
     specs = [*itertools.chain(*addresses)]
-    store = None if app.upload_store is None else os.path.abspath(os.fsdecode(app.upload_store))
-    for text in [*specs, *rules, store or ""]:
-        if not text.isprintable() or set("'\"\\( ") & set(text):
+    store = "" if app.upload_store is None else os.path.abspath(os.fsdecode(app.upload_store))
+    for text in [*specs, *rules, store]:
+        if not text.isprintable() or set("'\"\\([ ") & set(text):
             raise ValueError(f"{text!r} cannot be said in a configuration of Mongrel2: call it something else")
-    for spec in specs:
-        if not spec.startswith(("tcp://", "ipc://")) or "[" in spec:
-            raise ValueError(f"Mongrel2 cannot have a handler at {spec}: it is like tcp://127.0.0.1:9999")
-    is_outside = any(spec.startswith("ipc:///") for spec in specs)
-    root, chroot = ("", "") if is_outside else ("/", "chroot='./', ")
-    folder, upload = "a folder", store or "tmp"
-    if store is not None and not is_outside:
-        folder, upload = os.path.split(store)
+    root, chroot = "/", "chroot='./', "
+    folder, upload = os.path.split(store) if store else ("a folder", "tmp")
+    if any(spec.startswith("ipc:///") for spec in specs):
+        root, chroot, folder, upload = "", "", "a folder", store or "tmp"
     servers, names = "", []
     for at, (pull, pub) in enumerate(addresses):
         n = str(at + 1) if at else ""
@@ -6417,17 +6403,16 @@ def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str)
                                           chroot=chroot, routes=routes)  # fmt: skip
     # In memory it holds what the largest of our limits allows; with a folder for the others, up to 1 MiB.
     bodies = [inner.max_body if route.max_body is None else route.max_body for _, inner, route in all_routes(app)]
-    limit = min(max([app.max_body, *bodies]), (1 << 31) - 1 if store is None else 1 << 20)
+    limit = min(max([app.max_body, *bodies]), 1 << 20 if store else (1 << 31) - 1)
     return MONGREL2_CONFIG.format(folder=folder, upload=upload, servers=servers, names=", ".join(names), limit=limit)
 
 
 _USAGE = """brubeck_lite MODULE:APP [options]
        brubeck_lite routes MODULE:APP
        brubeck_lite check MODULE:APP"""
-_SERVES = "Serve an application by HTTP, or behind Mongrel2."
-_TELLS = ("routes lists what the application serves. check imports it, and says which routes conflict and which "
-          "handlers do not take the arguments of theirs. Exit status: 0 after Ctrl-C or SIGTERM, 1 where check found "
-          "something, 2 if it cannot start.")  # fmt: skip
+_DOES = ("Serve an application by HTTP, or behind Mongrel2. routes lists what it serves; check imports it, and says "
+         "which routes conflict and which handlers do not take the arguments of theirs. Exit status: 0 after Ctrl-C or "
+         "SIGTERM, 1 where check found something, 2 if it cannot start.")  # fmt: skip
 _TELL = {"routes": list_routes, "check": check_program}  # by the first word of the command line
 
 
@@ -6444,7 +6429,7 @@ def parse_arguments(given: Sequence[str]) -> Any:
         return number
 
     tell = _TELL.get(given[0]) if given else None
-    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _SERVES, _TELLS, allow_abbrev=False)
+    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _DOES, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message} (--help tells more)")  # type: ignore[method-assign]
     parser.set_defaults(tell=tell)
     add = parser.add_argument
