@@ -181,7 +181,7 @@ def test_help_tells_what_can_be_told_of_a_program() -> None:
 def test_modules_may_be_called_as_the_commands_are(tmp_path: Path) -> None:
     (tmp_path / "routes.py").write_text("import brubeck_lite\napp = brubeck_lite.Brubeck()\n")
     assert command("routes:app", "--print-mongrel2-config", folder=tmp_path).stdout.startswith("# Mongrel2")
-    assert command("check", "routes:app", folder=tmp_path).stdout == "routes:app: 0 routes, no conflicts\n"
+    assert command("check", "routes:app", folder=tmp_path).stdout == "routes:app: no conflicts\n"
 
 
 CONFLICT = """\
@@ -279,9 +279,9 @@ WHERE = [line.split()[-1] for line in TABLE.splitlines()]
 
 
 def test_check_says_what_is_fine() -> None:
-    for name, routes in (("hello", "2 routes"), ("classes", "6 routes"), ("regex", "4 routes"), ("chat", "3 routes")):
+    for name in ("hello", "classes", "regex", "chat"):
         ended = command("check", f"{name}:app", folder=ROOT / "examples")
-        assert (ended.returncode, ended.stdout) == (0, f"{name}:app: {routes}, no conflicts\n")
+        assert (ended.returncode, ended.stdout) == (0, f"{name}:app: no conflicts\n")
 
 
 def test_check_says_what_is_wrong_where(tmp_path: Path) -> None:
@@ -291,9 +291,9 @@ def test_check_says_what_is_wrong_where(tmp_path: Path) -> None:
     )
     ended = command("check", "wrong:app", folder=tmp_path)
     assert (ended.returncode, ended.stderr) == (1, "")
-    first, last = ended.stdout.splitlines()
-    assert first.startswith("wrong.py:5: /hello/<name>: hello cannot be called with the arguments of its route: ")
-    assert first.endswith(": missing a required argument: 'nam'") and last == "wrong:app: 1 route, 1 problem"
+    (line,) = ended.stdout.splitlines()
+    assert line.startswith("wrong.py:5: /hello/<name>: hello cannot be called with the arguments of its route: ")
+    assert line.endswith(": missing a required argument: 'nam'")
 
 
 class Page(MessageHandler):
