@@ -3405,8 +3405,8 @@ class WebSocket:
         """The next message: str for a text, bytes for binary; None after `timeout` seconds, and once it is closed."""
         if not self._inbox:
             self._say_farewell()
-        if not self._inbox and self.closed is None:
-            self._reader.wait(timeout)
+            if self.closed is None:
+                self._reader.wait(timeout)
         if not self._inbox:
             if self.closed is not None:
                 self._coroutine = None
@@ -3478,7 +3478,7 @@ class WebSocket:
             return
         elif opcode == PING:
             self.push(format_frame(PONG, payload))
-        elif opcode != PONG and self.closed is None:
+        elif opcode != PONG:
             if len(payload) > self._limit:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
             message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
