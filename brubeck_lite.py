@@ -46,7 +46,6 @@ Everything above the pipeline is plain Python: zmq and eventlet are imported whe
 
 from __future__ import annotations
 
-import ast
 import atexit
 import base64
 import contextlib
@@ -78,7 +77,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import textwrap
 import threading
 import time
 import traceback
@@ -2029,9 +2027,9 @@ class Route:
         if methods is None:
             methods = getattr(handler, "taken_methods", lambda: default)()
         self.methods = None if methods is None or self.is_socket else frozenset(method.upper() for method in methods)
-        if name is None:
+        if name is None and isinstance(rule, str):
             name = getattr(handler, "__name__", type(handler).__name__)
-        self.name = name if isinstance(rule, str) and name != "<lambda>" else None
+        self.name = name if name != "<lambda>" else None
         self.call = call or _callable(handler, timeout, cancel)  # call(request, *positional, **named)
         self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
         self.accepts = self.methods  # what is matched: HEAD follows GET, a class also answers for what it does not take
@@ -2328,10 +2326,12 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
     """Whether a page of another origin sends this: by what browsers say (Fetch Metadata, 2; RFC 6454, 7), else by the
     token. Who is no browser sends neither, and no cookie that a browser would send unasked."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if origin in trusted or site in ("same-origin", "none"):
+    if origin in trusted:
         return False
-    if site is not None or origin is not None:
-        return site is not None or origin != f"{request.scheme}://{request.host}"
+    if site is not None:
+        return site not in ("same-origin", "none")
+    if origin is not None:
+        return origin != f"{request.scheme}://{request.host}"
     if "cookie" not in request.headers or not request.app.secret:
         return "cookie" in request.headers
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
@@ -2367,8 +2367,9 @@ class MessageHandler:
         self.app, self.request = app, request
 
     @classmethod
+    @functools.cache
     def taken_methods(cls) -> frozenset[str]:
-        """The methods that this class takes."""
+        """The methods that this class takes: worked out once, when its route is registered."""
         listed = [*HTTP_METHODS, *(method.upper() for method in cls.methods)]
         return frozenset(method for method in listed if hasattr(cls, method.lower()))
 
@@ -2383,15 +2384,17 @@ class MessageHandler:
         path = self.request.path[len(self.request.prefix) :]
         abort(405, headers={"Allow": format_allow(self.app.routes.allowed(path) or self.taken_methods())})
 
+    def _takes(self, method: str) -> bool:
+        route = self.request.route
+        return method in self.taken_methods() and (route is None or route.methods is None or method in route.methods)
+
     def _method(self) -> Callable[..., Any] | None:
         if self.request.is_message:
             return getattr(self, "message", None)
-        name, route, taken = self.request.method, self.request.route, self.taken_methods()
-        if route is not None and route.methods is not None:
-            taken &= route.methods
-        if name == "HEAD" and "HEAD" not in taken:
+        name = self.request.method
+        if name == "HEAD" and not self._takes("HEAD"):
             name = "GET"
-        return getattr(self, name.lower()) if name in taken else None
+        return getattr(self, name.lower()) if self._takes(name) else None
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         try:
@@ -2420,10 +2423,6 @@ class WebMessageHandler(MessageHandler):
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
         """Set a cookie, with the attributes of `Response.set_cookie`."""
         self._cookies.set_cookie(name, value, **attributes)
-
-    def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
-        """Have the client forget a cookie."""
-        self._cookies.delete_cookie(name, path, domain)
 
     def redirect(self, target: str, status: int = 303) -> Response:
         """The answer that sends the client to `target`: return it."""
@@ -3250,13 +3249,11 @@ class Event(NamedTuple):
     def encode(self) -> bytes:
         """The lines that are sent (HTML Standard, 9.2). ValueError for a line break in `event` or `id`."""
         lines = []
-        for name, value in (("event", self.event), ("id", self.id)):
+        for name, value in (("event", self.event), ("id", self.id), ("retry", self.retry)):
+            if CONTROLS.search(str(value)):
+                raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
             if value is not None:
-                if CONTROLS.search(value):
-                    raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
                 lines.append(f"{name}: {value}\n")
-        if self.retry is not None:
-            lines.append(f"retry: {int(self.retry)}\n")
         text = self.data if isinstance(self.data, str) else dump_json(self.data)
         lines += [f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", text)]
         return ("".join(lines) + "\n").encode()
@@ -3402,8 +3399,8 @@ class WebSocket:
         """The next message: str for a text, bytes for binary; None after `timeout` seconds, and once it is closed."""
         if not self._inbox:
             self._say_farewell()
-        if not self._inbox and self.closed is None:
-            self._reader.wait(timeout)
+            if self.closed is None:
+                self._reader.wait(timeout)
         if not self._inbox:
             if self.closed is not None:
                 self._coroutine = None
@@ -3468,14 +3465,14 @@ class WebSocket:
             self._has_answered = True
             self._farewell = code, reason, format_frame(CLOSE, payload[:2])
             if self._inbox:  # which the handler may still want to answer
-                eventlet.hubs.get_hub().schedule_call_global(1.0, self._say_farewell)
+                call_soon(self._say_farewell, 1.0)
             else:
                 self._say_farewell()
         elif self.closed is not None or self._farewell is not None:
             return
         elif opcode == PING:
             self.push(format_frame(PONG, payload))
-        elif opcode != PONG and self.closed is None:
+        elif opcode != PONG:
             if len(payload) > self._limit:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
             message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
@@ -3609,11 +3606,10 @@ class Answer(_Closing):
             for block in blocks:
                 lines = [line.partition(":") for line in re.split(r"\r\n|\n|\r", block.decode())]
                 pairs = [(name, value.removeprefix(" ")) for name, _, value in lines]
-                data, last = [value for name, value in pairs if name == "data"], dict(pairs)
-                retry = last.get("retry", "")
-                if data:
-                    text, wait = "\n".join(data), int(retry) if retry.isdigit() else None
-                    yield Event(text, last.get("event"), last.get("id"), wait)
+                last, retry = dict(pairs), dict(pairs).get("retry", "")
+                if "data" in last:
+                    data = "\n".join(value for name, value in pairs if name == "data")
+                    yield Event(data, last.get("event"), last.get("id"), int(retry) if retry.isdigit() else None)
 
     def close(self) -> None:
         """Read no more."""
@@ -3714,6 +3710,17 @@ def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, each) for name, value in named.items() for each in (value if isinstance(value, list) else [value])]
 
 
+def _environ_fields(headers: HeaderFields) -> dict[str, str]:
+    """Header fields as an environ has them; without names with "_", as every door drops them."""
+    fields: dict[str, str] = {}
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        key = name.upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        if "_" not in name:
+            fields[key] = f"{fields[key]}, {value}" if key in fields else str(value)
+    return fields
+
+
 def _with_method(
     request: Callable[Concatenate[Client, str, P], Answer], method: str
 ) -> Callable[Concatenate[Client, P], Answer]:
@@ -3747,11 +3754,7 @@ class Client:
         object), or (filename, what is in it), or these and its content type. A list is several of one name. `follow`:
         go where redirects lead on this host. `stream`: return once the head has come, with the body to be read.
         `raise_errors=True`: the exception behind a 500 is raised here. RuntimeError after 20 redirects."""
-        fields: dict[str, str] = {}
-        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-            if "_" not in name:
-                key = name.upper().replace("-", "_")
-                fields[key] = f"{fields[key]}, {value}" if key in fields else str(value)
+        fields = _environ_fields(headers)
         body = self._encode(fields, data, json, files)
         url = path if _URL.fullmatch(path) else self.base_url + path
         if query:
@@ -3829,9 +3832,7 @@ class Client:
         }  # fmt: skip
         if self.cookies:
             environ["HTTP_COOKIE"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        for name, value in fields.items():
-            environ[name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"] = value
-        return WSGIRequest(environ)
+        return WSGIRequest({**environ, **fields})
 
     def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
         self.app.start()
@@ -6187,17 +6188,12 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch:
 # it, a configuration for its Mongrel2.
 
 
-def _short_path(path: str) -> str:
-    """As seen from here, if it is below."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith(os.pardir) else relative
+def _place(file: str, line: int | None) -> str:
+    return f"{file.removeprefix(os.path.join(os.getcwd(), ''))}:{line}"
 
 
 def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
     raise ValueError('run() is called while the program is imported: put it below `if __name__ == "__main__":`')
-
-
-_OWN_FILE = _run_on_import.__code__.co_filename
 
 
 def import_program(module_name: str) -> Any:
@@ -6213,10 +6209,10 @@ def import_program(module_name: str) -> Any:
         fail(f"there is no module {module_name!r} here: name it as in an import, like hello:app")
     except ValueError as error:
         frames = traceback.extract_tb(error.__traceback__)
-        if frames[-1].filename != _OWN_FILE:
+        if frames[-1].filename != __file__:
             raise
-        place = next(frame for frame in reversed(frames) if frame.filename != _OWN_FILE)
-        fail(f"{_short_path(place.filename)}:{place.lineno}: {error}")
+        calling = [frame for frame in frames if frame.filename != __file__][-1]
+        fail(f"{_place(calling.filename, calling.lineno)}: {error}")
     finally:
         Brubeck.run = run  # type: ignore[method-assign]
 
@@ -6234,160 +6230,98 @@ def load_program(name: str) -> Brubeck:
 
 
 def all_routes(app: Brubeck, prefix: str = "") -> Iterator[tuple[str, Brubeck, Route]]:
-    """The routes of an application, each with its prefix and its application: what is mounted is a route, and its own
-    follow."""
+    """The routes of an application and of what is mounted in it, each with its prefix and its application."""
     for route in app.routes.all:
-        yield prefix, app, route
         if isinstance(route.handler, Brubeck):
             yield from all_routes(route.handler, f"{prefix}{route.name}")
+        else:
+            yield prefix, app, route
 
 
-def _own_handler(route: Route) -> Any:
-    """The handler as the program has it, without what this file put around it."""
-    handler = route.handler
-    while hasattr(handler, "__wrapped__") and handler.__code__.co_filename == _OWN_FILE:
-        handler = handler.__wrapped__
-    return handler
-
-
-def find_source(route: Route) -> str:
-    """Where the handler is: "hello.py:12"; for files the folder; "-" where that cannot be told."""
-    handler = inspect.unwrap(_own_handler(route))
+def find_source(handler: Any) -> str:
+    """Where a handler is: "hello.py:12"; "-" where that cannot be told."""
+    handler = inspect.unwrap(handler)
     if isinstance(handler, functools.partial):
-        if handler.func is static_file:
-            return os.path.join(_short_path(handler.keywords["root"]), "")
         handler = inspect.unwrap(handler.func)
+    source = handler if hasattr(handler, "__qualname__") else type(handler)
     try:
-        source = handler if hasattr(handler, "__qualname__") else type(handler)
-        file, line = cast(str, inspect.getsourcefile(source)), inspect.getsourcelines(source)[1]
+        file, line = inspect.getsourcefile(source), inspect.getsourcelines(source)[1]
     except (OSError, TypeError):
         return "-"
-    return "-" if file == _OWN_FILE else f"{_short_path(file)}:{line}"
+    return "-" if file in (None, __file__) else _place(file, line)
 
 
 def describe_route(prefix: str, route: Route) -> tuple[str, ...]:
     """Rule, methods, name, handler and place of a route, for people."""
-    ordered = sorted(route.methods or (), key=[*HTTP_METHODS, *sorted(route.methods or ())].index)
-    rule, methods = f"{prefix}{route.rule}", "any" if route.methods is None else ",".join(ordered) or "none"
-    if isinstance(route.handler, Brubeck):
-        rule = f"{prefix}{route.name}"
-    elif isinstance(route.rule, re.Pattern):
+    rule = f"{prefix}{route.rule}"
+    methods = "any" if route.methods is None else ",".join(sorted(route.methods))
+    if isinstance(route.rule, re.Pattern):
         rule = f"{prefix} r'{' '.join(route.rule.pattern.split())}'".lstrip()
     elif route.is_socket:
-        rule, methods = f"{prefix} {route.rule}".lstrip(), "MESSAGE"
-    elif getattr(route.handler, "is_websocket", False):
+        methods = "MESSAGE"
+    elif hasattr(route.handler, "is_websocket"):
         methods = "WEBSOCKET"
-    return rule, methods, route.name or "-", name_handler(route.handler), find_source(route)
+    return rule, methods, route.name or "-", name_handler(route.handler), find_source(route.handler)
 
 
 def list_routes(name: str, app: Brubeck) -> int:
     """Print a table of the routes, in the order of the program; returns the exit status."""
-    routes = [(prefix, route) for prefix, _, route in all_routes(app) if not isinstance(route.handler, Brubeck)]
-    rows = [("RULE", "METHODS", "NAME", "HANDLER", "WHERE"), *(describe_route(*each) for each in routes)]
+    routes = (describe_route(prefix, route) for prefix, _, route in all_routes(app))
+    rows = [("RULE", "METHODS", "NAME", "HANDLER", "WHERE"), *routes]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(map(str.ljust, row, widths)).rstrip())
     return 0
 
 
-def _literal_start(route: Route) -> tuple[str, bool]:
-    """The text with which surely begins every path that an expression matches, and whether it matches all of those."""
-    if isinstance(route.handler, Brubeck):
-        return f"{route.name}/", True
-    expression = cast("re.Pattern[str]", route.rule)
-    match = re.match(r"\^?((?:[^\\.^$*+?{}\[\]()|]|\\[^\w\s])*)(?![*?{])", expression.pattern)
-    if match is None or "|" in expression.pattern or expression.flags != re.UNICODE:
-        return "", False
-    return re.sub(r"\\(.)", r"\1", match[1]), match.end() == len(expression.pattern)
-
-
-def hides(earlier: Route, later: Route) -> bool:
-    """Whether an expression, or what is mounted, surely leaves nothing to a later one."""
-    if not isinstance(earlier.rule, re.Pattern) or not isinstance(later.rule, re.Pattern):
-        return False
-    if earlier.accepts is not None and not (later.accepts and later.accepts - {_UNSUPPORTED} <= earlier.accepts):
-        return False
-    start, takes_all = _literal_start(earlier)
-    return earlier.rule == later.rule or (takes_all and _literal_start(later)[0].startswith(start))
+def _is_not_ours(function: Any) -> bool:
+    return not hasattr(function, "__code__") or function.__code__.co_filename != __file__
 
 
 def find_misfit(app: Brubeck, route: Route) -> str | None:
     """Why a handler cannot be called with the arguments of its route; None where it can, or that cannot be told."""
-    named: dict[str, None] = {}
-    positional: list[None] = []
+    positional, named = 0, set[str]()
     if isinstance(route.rule, re.Pattern):
-        named = dict.fromkeys(route.rule.groupindex)
-        positional = [None] * (0 if named else route.rule.groups)
+        named = {*route.rule.groupindex}
+        positional = 0 if named else route.rule.groups
     elif not route.is_socket:
-        named = {name: None for rule in app.routes.map.iter_rules(cast(Any, route)) for name in rule.arguments}
-    handler = _own_handler(route)
-    calls = [handler]
-    if isinstance(handler, type):
-        names = ["__call__"]
-        if handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__):
-            names = ["message"] if route.is_socket else [method.lower() for method in route.methods or ()]
-        calls = [each for name in names if inspect.isfunction(each := inspect.getattr_static(handler, name, None))]
+        named = named.union(*(rule.arguments for rule in app.routes.map.iter_rules(cast(Any, route))))
+    calls = [inspect.unwrap(route.handler, stop=_is_not_ours)]  # without what this file put around it
+    if isinstance(route.handler, type):
+        is_plain = route.handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__)
+        names = map(str.lower, (is_plain and route.methods) or ())
+        calls = [getattr(route.handler, name) for name in names if hasattr(route.handler, name)]
     for call in calls:
         try:
-            signature = inspect.signature(call, follow_wrapped=False)
-        except (TypeError, ValueError):  # written in C
+            inspect.signature(call, follow_wrapped=False).bind(None, *[None] * positional, **dict.fromkeys(named))
+        except ValueError:  # written in C
             continue
-        try:
-            signature.bind(None, *positional, **named)
         except TypeError as error:
             return f"{name_handler(call)} cannot be called with the arguments of its route: {error}"
-    return None
-
-
-def find_missing(app: Brubeck, route: Route) -> str | None:
-    """What the text of a handler surely needs and its application has not: templates, a secret, a folder of files."""
-    handler = inspect.unwrap(_own_handler(route))
-    if isinstance(handler, functools.partial) and handler.func is static_file:
-        return None if os.path.isdir(handler.keywords["root"]) else "there is no such folder"
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(handler)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    attributes = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    used = {re.sub(r"^(?:self|ws)\.", "", attribute) for attribute in attributes}
-    if app.secret is None and not used.isdisjoint(["request.session", "request.get_signed_cookie"]):
-        return "sessions and signed cookies need Brubeck(secret=...)"
-    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    by_function = "render" in called and getattr(sys.modules.get(handler.__module__), "render", None) is render
-    by_method = "self.render" in called and getattr(handler, "render", None) is TemplateMixin.render
-    if app.templates is None and (by_function or by_method):
-        return 'render() needs app.templates, such as jinja2_templates("templates")'
     return None
 
 
 def find_problems(app: Brubeck) -> Iterator[str]:
     """What is wrong with a program that could be imported, a line for each: only what is certain."""
     for prefix, inner, route in all_routes(app):
-        is_completed = app._on_start or inner._on_start  # by what comes when it starts
-        before = inner.routes.all[: inner.routes.all.index(route)]
-        hiding = [f"never reached, {each!r} takes all that it would" for each in before if hides(each, route)]
-        problem = hiding[0] if hiding else None
+        problem = find_misfit(inner, route)
         if prefix and route.is_socket:
             problem = "never reached, message sockets of what is mounted are not served"
-        if problem is None and not isinstance(route.handler, Brubeck):
-            problem = find_misfit(inner, route) or (None if is_completed else find_missing(inner, route))
         if problem is not None:
             rule, _, _, _, where = describe_route(prefix, route)
             yield f"{where}: {rule}: {problem}".removeprefix("-: ")
 
 
 def check_program(name: str, app: Brubeck) -> int:
-    """Print what is wrong with a program, and a line that sums it up; returns the exit status, 1 if anything is."""
+    """Print what is wrong with a program, or that nothing is; returns the exit status, 1 or 0."""
     problems = [*find_problems(app)]
-    routes = sum(not isinstance(route.handler, Brubeck) for _, _, route in all_routes(app))
-    found = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "no conflicts"
-    print(*problems, f"{name}: {routes} route{'s' * (routes != 1)}, {found}", sep="\n")
+    print(*problems or [f"{name}: no conflicts"], sep="\n")
     return 1 if problems else 0
 
 
 MONGREL2_CONFIG = """\
-# Mongrel2 in front of brubeck_lite. In {folder} with run/, logs/ and {upload}/{stays}:
-#     m2sh load -config mongrel2.conf -db config.sqlite && m2sh start -db config.sqlite {which}
+# Mongrel2 in front of brubeck_lite. In {folder} with run/, logs/ and {upload}/:
+#     m2sh load -config mongrel2.conf -db config.sqlite && m2sh start -db config.sqlite -name main
 {servers}
 settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {limit},
             'upload.temp_store': '{upload}/upload.XXXXXX',
@@ -6398,82 +6332,54 @@ servers = [{names}]
 """
 
 MONGREL2_SERVER = """
-web{n} = Handler(send_spec='{pull}', send_ident='34f9ceee-cd52-4b7f-b197-88bf2f0ec{id:03x}',
+web{n} = Handler(send_spec='{pull}', send_ident='34f9ceee-cd52-4b7f-b197-88bf2f0ec{id:03}',
               recv_spec='{pub}', recv_ident='')
 
-main{n} = Server(uuid='f400bf85-4538-4f7a-8908-67e313d51{uuid:03x}', name='main{n}', bind_addr='{host}', port={port},
+main{n} = Server(uuid='f400bf85-4538-4f7a-8908-67e313d51{id:03}', name='main{n}', bind_addr='{host}', port={port},
               {chroot}access_log='{root}logs/access{n}.log', error_log='{root}logs/error{n}.log',
-              pid_file='{root}run/mongrel2{dash}.pid', control_port='ipc://run/control{n}',
+              pid_file='{root}run/mongrel2{n}.pid', control_port='ipc://run/control{n}',
               default_host='localhost', hosts=[Host(name='localhost', routes={{{routes}}})])
 """
-
-
-def _in_quotes(text: str, forbidden: str = "'\"\\") -> str:
-    """Text that may stand in quotes in Mongrel2's configuration, which cannot say all; ValueError for other text."""
-    if not text.isprintable() or set(forbidden) & set(text):
-        raise ValueError(f"{text!r} cannot be said in a configuration of Mongrel2: call it something else")
-    return text
-
-
-def _numeric_address(bind: str) -> tuple[str, int]:
-    """Where Mongrel2 can listen; ValueError for anywhere else."""
-    listening = HTTPConnection(bind)
-    host = "127.0.0.1" if listening._host == "localhost" else listening._host
-    for family in (socket.AF_INET, socket.AF_INET6) if listening._port else ():
-        with contextlib.suppress(OSError):
-            socket.inet_pton(family, host)
-            return host, listening._port
-    raise ValueError(f"Mongrel2 listens at a numeric address and a port, not at {bind}")
-
-
-def _mongrel2_limit(app: Brubeck) -> int:
-    """The bytes of a body that Mongrel2 is to hold in memory: `max_body`, and up to 64 MiB where a route takes more;
-    1 MiB with an `upload_store`, to which all larger ones go."""
-    limits = [(inner.max_body, route.max_body) for _, inner, route in all_routes(app)]
-    largest = max([app.max_body, *(usual if limit in (None, _UNLIMITED) else limit for usual, limit in limits)])
-    if app.upload_store is not None:
-        return min(largest, 1 << 20)
-    return min(max(app.max_body, min(largest, 64 << 20)), (1 << 31) - 1)
 
 
 def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str) -> str:
     """A configuration that fits an application: its message sockets, its bodies, its `upload_store`. It has a Mongrel2
     for each pair of `addresses`; the first listens at `bind`, the others at the ports behind it. Each stays in its
     folder (chroot), unless an address is elsewhere. ValueError for what Mongrel2 cannot do."""
-    host, port = _numeric_address(bind)
-    for address in itertools.chain(*addresses):
-        if not _in_quotes(address).startswith(("tcp://", "ipc://")) or "[" in address:
-            raise ValueError(f"Mongrel2 cannot have a handler at {address}: it is like tcp://127.0.0.1:9999")
-    is_outside = any(address.startswith("ipc:///") for address in itertools.chain(*addresses))
-    root, chroot, stays = ("", "", "") if is_outside else ("/", "chroot='./', ", " (Mongrel2 stays in it)")
-    folder, upload = "a folder", "tmp"
-    if app.upload_store is not None:
-        upload = _in_quotes(os.path.abspath(os.fsdecode(app.upload_store)))
-        folder, upload = (folder, upload) if is_outside else os.path.split(upload)
-    rules = ["/", *sorted(_in_quotes(str(route.rule), "'\"\\( ") for route in app.routes.all if route.is_socket)]
-    servers, numbers = "", ["", *map(str, range(2, len(addresses) + 1))]
-    for at, (n, (pull, pub)) in enumerate(zip(numbers, addresses, strict=True)):
-        servers += MONGREL2_SERVER.format(
-            n=n, dash=n and f"-{n}", pull=pull, pub=pub, host=host, port=port + at, root=root, chroot=chroot,
-            id=0x378 + at, uuid=0x5C2 + at, routes=", ".join(f"'{rule}': web{n}" for rule in rules))  # fmt: skip
-    names, which = ", ".join(f"main{n}" for n in numbers), "-name main" if numbers[1:] else "-every"
-    return MONGREL2_CONFIG.format(folder=folder, upload=upload, stays=stays, which=which, servers=servers, names=names,
-                                  limit=_mongrel2_limit(app))  # fmt: skip
+    listening = HTTPConnection(bind)
+    host, port = listening._host.replace("localhost", "127.0.0.1"), listening._port
+    if not port or not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+", host):
+        raise ValueError(f"Mongrel2 listens at a numeric address and a port, not at {bind}")
+    rules = ["/", *sorted(str(route.rule) for route in app.routes.all if route.is_socket)]
+    specs = [*itertools.chain(*addresses)]
+    store = "" if app.upload_store is None else os.path.abspath(os.fsdecode(app.upload_store))
+    for text in [*specs, *rules, store]:
+        if not text.isprintable() or set("'\"\\([ ") & set(text):
+            raise ValueError(f"{text!r} cannot be said in a configuration of Mongrel2: call it something else")
+    root, chroot = "/", "chroot='./', "
+    folder, upload = os.path.split(store) if store else ("a folder", "tmp")
+    if any(spec.startswith("ipc:///") for spec in specs):
+        root, chroot, folder, upload = "", "", "a folder", store or "tmp"
+    servers, names = "", []
+    for at, (pull, pub) in enumerate(addresses):
+        n = str(at + 1) if at else ""
+        names.append(f"main{n}")
+        routes = ", ".join(f"'{rule}': web{n}" for rule in rules)
+        servers += MONGREL2_SERVER.format(n=n, id=at, pull=pull, pub=pub, host=host, port=port + at, root=root,
+                                          chroot=chroot, routes=routes)  # fmt: skip
+    # In memory it holds what the largest of our limits allows; with a folder for the others, up to 1 MiB.
+    bodies = [inner.max_body if route.max_body is None else route.max_body for _, inner, route in all_routes(app)]
+    limit = min(max([app.max_body, *bodies]), 1 << 20 if store else (1 << 31) - 1)
+    return MONGREL2_CONFIG.format(folder=folder, upload=upload, servers=servers, names=", ".join(names), limit=limit)
 
 
 _USAGE = """brubeck_lite MODULE:APP [options]
        brubeck_lite routes MODULE:APP
        brubeck_lite check MODULE:APP"""
-_SERVES = "Serve an application by HTTP, or behind Mongrel2."
-_TELLS = ("routes lists what the application serves, check says what is wrong with it. Exit status: 0 after Ctrl-C or "
-          "SIGTERM, 2 if it cannot start.")  # fmt: skip
-# What is told of a program without serving it, by the first word of the command line.
-_TELL = {
-    "routes": (list_routes, "List the routes of a program: rule, methods, name, handler, and where that is."),
-    "check": (check_program, "Import a program and say what is surely wrong with it: routes that conflict or that no "
-              "request will reach, handlers that do not take the arguments of their route, secrets, templates and "
-              "folders that are missing. Exit status: 0 for nothing, 1 for something, 2 if it cannot be loaded."),
-}  # fmt: skip
+_DOES = ("Serve an application by HTTP, or behind Mongrel2. routes lists what it serves; check imports it, and says "
+         "which routes conflict and which handlers do not take the arguments of theirs. Exit status: 0 after Ctrl-C or "
+         "SIGTERM, 1 where check found something, 2 if it cannot start.")  # fmt: skip
+_TELL = {"routes": list_routes, "check": check_program}  # by the first word of the command line
 
 
 def parse_arguments(given: Sequence[str]) -> Any:
@@ -6488,20 +6394,19 @@ def parse_arguments(given: Sequence[str]) -> Any:
 
         return number
 
-    if given and given[0] in _TELL:
-        tell, description = _TELL[given[0]]
-        parser = argparse.ArgumentParser(f"brubeck_lite {given[0]}", description=description, allow_abbrev=False)
-        parser.add_argument("app", metavar="MODULE:APP", help="where the application is, like hello:app")
-        parser.set_defaults(tell=tell)
-        return parser.parse_args(given[1:])
-    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _SERVES, _TELLS, allow_abbrev=False)
-    parser.set_defaults(tell=None)
+    tell = _TELL.get(given[0]) if given else None
+    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _DOES, allow_abbrev=False)
+    parser.error = lambda message: fail(f"{message} (--help tells more)")  # type: ignore[method-assign]
+    parser.set_defaults(tell=tell)
     add = parser.add_argument
-    add("app", metavar="MODULE:APP", nargs="?", help="where the application is, like hello:app")
+    add("app", metavar="MODULE:APP", help="where the application is, like hello:app")
+    if tell is not None:
+        return parser.parse_args(given[1:])
     add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
-    add("--mongrel2", nargs=2, action="append", metavar=("PULL", "PUB"),
+    add("--mongrel2", nargs=2, action="append", default=[], metavar=("PULL", "PUB"),
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
-    add("--workers", metavar="N", help="so many processes, or auto: as many as there are cores (one, without a parent)")
+    add("--workers", type=lambda text: count_workers(text if text == "auto" else at_least(1)(text)), metavar="N",
+        help="so many processes, or auto: as many as there are cores (one, without a parent)")
     add("--worker-timeout", type=float, default=30, metavar="SECONDS",
         help="replace a worker that gives no sign of life for so long; 0: never (30)")
     add("--max-requests", type=at_least(0), default=0, metavar="N", help="replace a worker after so many requests")
@@ -6515,15 +6420,7 @@ def parse_arguments(given: Sequence[str]) -> Any:
     add("--print-mongrel2-config", action="store_true",
         help="print a configuration for a Mongrel2 that listens at --bind and has this handler, and end")
     add("--version", action="version", version=f"brubeck_lite {__version__}")
-    options = parser.parse_args(given)
-    if options.app is None:
-        fail("name the application, like hello:app (--help tells more)")
-    if options.workers is not None:
-        try:
-            options.workers = count_workers(options.workers)
-        except ValueError:
-            parser.error(f"--workers {options.workers}: it is a number of at least 1, or auto")
-    return options
+    return parser.parse_args(given)
 
 
 def load_watched(name: str, parent: _Parent | None) -> Brubeck:
@@ -6539,24 +6436,25 @@ def load_watched(name: str, parent: _Parent | None) -> Brubeck:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `brubeck_lite`."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    is_serving, parent = not (options.tell or options.print_mongrel2_config), parent_of_worker()
-    if is_serving:
+    if options.tell is not None:
+        patch_standard_library()
+        raise SystemExit(options.tell(options.app, load_program(options.app)))
+    parent = parent_of_worker()
+    if not options.print_mongrel2_config:
         configure_logging(logging.WARNING if options.quiet else logging.INFO)
-    if is_serving and parent is None and (options.workers or options.max_requests or options.reload):
-        Parent(same_command(), options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
-               max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
-        return
+        if parent is None and (options.workers or options.max_requests or options.reload):
+            Parent(same_command(), options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
+                   max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
+            return
     patch_standard_library()
     app = load_watched(options.app, parent)
-    if options.tell is not None:
-        raise SystemExit(options.tell(options.app, app))
     app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
     app.max_body = app.max_body if options.max_body is None else options.max_body
     app.debug = app.debug or options.debug
     own = [app.msg_conn] if isinstance(app.msg_conn, (Mongrel2Connection, HTTPConnection)) else [*(app.msg_conn or ())]
     bind, usual = options.bind, "127.0.0.1:6767"
     try:
-        connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2 or ()]
+        connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2]
         if options.print_mongrel2_config:
             pairs = [(each.pull, each.pub) for each in connections or own if isinstance(each, Mongrel2Connection)]
             pairs = pairs or [("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998")]
