@@ -605,6 +605,11 @@ class Request:
             return parse_urlencoded(octets, 413), MultiDict()
         except HTTPError as error:
             return error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            logger.error("no room for an upload to %r: %s", self.path, error.strerror)
+            return HTTPError(507, "there is no room for the upload")
 
     def _read_form(self) -> Form:
         if isinstance(self._posted, HTTPError):
