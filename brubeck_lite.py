@@ -5369,21 +5369,26 @@ class _Lines:
     """One end of the pair of sockets between a parent and a worker: values as lines of JSON."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._socket, self._received = end, b""
+        self._socket, self._received, self._unsent = end, b"", b""
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def say(self, descriptors: Sequence[int] = (), **values: Any) -> None:
-        """Send what there is to say; nothing where the other is gone or does not listen."""
+        """Send what there is to say; nothing where the other is gone. What it has no room for goes with the next."""
+        self._unsent += json.dumps(values).encode() + b"\n"
         with contextlib.suppress(OSError):
-            socket.send_fds(self._socket, [json.dumps(values).encode() + b"\n"], descriptors)
+            self._unsent = self._unsent[socket.send_fds(self._socket, [self._unsent], descriptors) :]
 
     def hear(self) -> list[dict[str, Any]] | None:
         """What the other said since; None once it is gone."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             while data := self._socket.recv(1 << 16):
                 self._received += data
+            return None
+        except BlockingIOError:
+            pass
+        except ConnectionError:  # it ended without having read all that we said
             return None
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines]
