@@ -5804,6 +5804,7 @@ class _Dealer:
                 link.is_over = link.send(_DealtLife.EXIT)
 
     def close(self) -> None:
+        self.flush(1.0)
         for life in (self.life, self._beginning):
             if life is not None:
                 life.close(1000)
@@ -5881,9 +5882,9 @@ class _Dealer:
     # -- replies
 
     def _take_answers(self, link: _Link) -> None:
-        """Send what a worker replies."""
+        """Send what a worker replies; not while Mongrel2 is behind."""
         with contextlib.suppress(zmq.Again):
-            for _ in range(0 if self.held else self.TURN):
+            for _ in range(self.TURN if self.flush(0.001) else 0):
                 self._take_answer(link, link.socket.recv(zmq.NOBLOCK))
 
     def _take_answer(self, link: _Link, message: bytes) -> None:
@@ -5930,14 +5931,17 @@ class _Dealer:
         self.held.extend(format_reply(client.sender, [conn_id], b""))
         self.flush()
 
-    def flush(self) -> bool:
-        """Send what is held; whether nothing is left."""
-        try:
-            while self.held and self.life is not None:
+    def flush(self, patience: float = 0) -> bool:
+        """Send what is held; whether nothing is left. `patience`: seconds for Mongrel2 to make room."""
+        deadline = time.monotonic() + patience
+        while self.held and self.life is not None:
+            try:
                 self.life.send(self.held[0])
                 self.held.popleft()
-        except zmq.Again:
-            pass
+            except zmq.Again:
+                if time.monotonic() >= deadline:
+                    break
+                self.life.pub.poll(1, zmq.POLLOUT)
         return not self.held
 
 
