@@ -5736,7 +5736,13 @@ class _Dealer:
             else:
                 self._watch(self.life.pull, None)  # while there is none to take them, they wait in Mongrel2
             return
-        life = self._beginning = self._beginning or _Life(self._context, *self.addresses)
+        try:
+            life = self._beginning = self._beginning or _Life(self._context, *self.addresses)
+        except zmq.ZMQError as error:  # too many files are open
+            if not self._has_complained:
+                self._has_complained = True
+                logger.error("cannot connect to Mongrel2 at %s for now: %s", self.addresses[0], error)
+            return
         if life.begin():
             logger.info("connected to Mongrel2: requests from %s, replies to %s", *self.addresses[:2])
             self.life, self._beginning, self._has_complained, self._deadline = life, None, False, 0.0
@@ -5828,13 +5834,12 @@ class _Dealer:
                 message = life.receive()
                 try:
                     _, conn_id, path, rest = message.split(b" ", 3)
+                    if path == b"@*":
+                        self._note(conn_id, message)
+                    elif conn_id in self._clients or self._welcome(conn_id, message):
+                        self._deal(takers, message, conn_id, path, rest)
                 except ValueError:
                     logger.warning("%s sent what is no request: %.100r", self.addresses[0], message)
-                    continue
-                if path == b"@*":
-                    self._note(conn_id, message)
-                elif conn_id in self._clients or self._welcome(conn_id, message):
-                    self._deal(takers, message, conn_id, path, rest)
 
     def _welcome(self, conn_id: bytes, message: bytes) -> bool:
         """Note a new client: its room is told with its first request. False where that is none."""
@@ -5910,7 +5915,10 @@ class _Dealer:
 
     def _reply(self, message: bytes) -> list[bytes]:
         """Send it, if a client is left to read it; to which connections it is."""
-        match = cast("re.Match[bytes]", _REPLY_HEAD.match(message))
+        match = _REPLY_HEAD.match(message)
+        if match is None:
+            logger.error("%s: dropped what is no reply: %.100r", self.addresses[1], message)
+            return []
         conn_ids, is_wanted = match[2].split(), False
         for conn_id in conn_ids:
             client = self._clients.get(conn_id)
