@@ -6213,8 +6213,13 @@ def count_workers(workers: int | str) -> int:
 
 
 def parent_of_worker() -> _Parent | None:
-    """The parent, where this process is a worker."""
-    return _Parent(int(os.environ.pop(WORKER))) if WORKER in os.environ else None
+    """The parent, where this process is a worker; SystemExit 2, after a line that says why, where it only looks so."""
+    if (descriptor := os.environ.pop(WORKER, None)) is None:
+        return None
+    try:
+        return _Parent(int(descriptor))
+    except (ValueError, OSError, OverflowError):
+        fail(f"{WORKER} is set to {descriptor!r}: unset it, for it is only for what a parent starts")
 
 
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True,
