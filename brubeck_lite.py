@@ -603,6 +603,11 @@ class Request:
             return parse_urlencoded(octets, 413), MultiDict()
         except HTTPError as error:
             return error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            logger.error("no room for an upload to %r: %s", self.path, error.strerror)
+            return HTTPError(507, "there is no room for the upload")
 
     def _read_form(self) -> Form:
         if isinstance(self._posted, HTTPError):
@@ -5687,7 +5692,13 @@ class _Dealer:
             else:
                 self._watch(self.life.pull, None)  # while there is none to take them, they wait in Mongrel2
             return
-        life = self._beginning = self._beginning or _Life(self._context, *self.addresses)
+        try:
+            life = self._beginning = self._beginning or _Life(self._context, *self.addresses)
+        except zmq.ZMQError as error:  # too many files are open
+            if not self._has_complained:
+                self._has_complained = True
+                logger.error("cannot connect to Mongrel2 at %s for now: %s", self.addresses[0], error)
+            return
         if life.begin():
             logger.info("connected to Mongrel2: requests from %s, replies to %s", *self.addresses[:2])
             self.life, self._beginning, self._has_complained, self._deadline = life, None, False, 0.0
@@ -5757,6 +5768,7 @@ class _Dealer:
                 link.is_over = link.send(_DealtLife.EXIT)
 
     def close(self) -> None:
+        self.flush(1.0)
         for life in (self.life, self._beginning):
             if life is not None:
                 life.close(1000)
@@ -5830,12 +5842,9 @@ class _Dealer:
     # -- replies
 
     def _take_answers(self, link: _Link) -> None:
-        """Send what a worker replies; while Mongrel2 is behind it waits."""
-        if not self.flush():
-            time.sleep(0.002)
-            return
+        """Send what a worker replies; not while Mongrel2 is behind."""
         with contextlib.suppress(zmq.Again):
-            for _ in range(self.TURN):
+            for _ in range(self.TURN if self.flush(0.001) else 0):
                 self._take_answer(link, link.socket.recv(zmq.NOBLOCK))
 
     def _take_answer(self, link: _Link, message: bytes) -> None:
@@ -5863,7 +5872,7 @@ class _Dealer:
         """Send it, if a client is left to read it; to which connections it is."""
         match = _REPLY_HEAD.match(message)
         if match is None:
-            logger.warning("a worker sent what is no reply: %.100r", message)
+            logger.error("%s: dropped what is no reply: %.100r", self.addresses[1], message)
             return []
         conn_ids, is_wanted = match[2].split(), False
         for conn_id in conn_ids:
@@ -5885,14 +5894,17 @@ class _Dealer:
         self.held.extend(format_reply(client.sender, [conn_id], b""))
         self.flush()
 
-    def flush(self) -> bool:
-        """Send what is held; whether nothing is left."""
-        try:
-            while self.held and self.life is not None:
+    def flush(self, patience: float = 0) -> bool:
+        """Send what is held; whether nothing is left. `patience`: seconds for Mongrel2 to make room."""
+        deadline = time.monotonic() + patience
+        while self.held and self.life is not None:
+            try:
                 self.life.send(self.held[0])
                 self.held.popleft()
-        except zmq.Again:
-            pass
+            except zmq.Again:
+                if time.monotonic() >= deadline:
+                    break
+                self.life.pub.poll(1, zmq.POLLOUT)
         return not self.held
 
 
@@ -6159,8 +6171,13 @@ def count_workers(workers: int | str) -> int:
 
 
 def parent_of_worker() -> _Parent | None:
-    """The parent, where this process is a worker."""
-    return _Parent(int(os.environ.pop(WORKER))) if WORKER in os.environ else None
+    """The parent, where this process is a worker; SystemExit 2, after a line that says why, where it only looks so."""
+    if (descriptor := os.environ.pop(WORKER, None)) is None:
+        return None
+    try:
+        return _Parent(int(descriptor))
+    except (ValueError, OSError, OverflowError):
+        fail(f"{WORKER} is set to {descriptor!r}: unset it, for it is only for what a parent starts")
 
 
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True,

@@ -31,9 +31,9 @@ def message(conn_id: int, path: str) -> bytes:
 
 
 @contextlib.contextmanager
-def handler(which: str, pull: str, pub: str, mode: str = "never") -> Iterator[subprocess.Popen[str]]:
+def handler(which: str, pull: str, pub: str, mode: str = "never", workers: int = 1) -> Iterator[subprocess.Popen[str]]:
     """One of programs.py as a process, without the coverage that tests may be measured with."""
-    command = [sys.executable, str(HERE / "programs.py"), which, pull, pub, mode]
+    command = [sys.executable, str(HERE / "programs.py"), which, pull, pub, mode, str(workers)]
     with process(command, env=environment(measured=False)) as child:
         yield child
 
@@ -114,9 +114,10 @@ class Peer:
         while self.replies.poll(300):
             self.replies.recv()
 
-    def replay(self, messages: list[bytes], ending: bytes) -> tuple[float, float]:
-        """Send these as fast as they are taken: the seconds until the last reply, and the share of them in which this
-        thread was busy itself. AssertionError unless each had one reply, of its own, that ends like this."""
+    def replay(self, messages: list[bytes], ending: bytes, ahead: int = 1 << 60) -> tuple[float, float]:
+        """Send these as fast as they are taken, at most so many `ahead` of the replies: the seconds until the last
+        reply, and the share of them in which this thread was busy itself. AssertionError unless each had one reply, of
+        its own, that ends like this."""
         poller, replies, sent = zmq.Poller(), list[bytes](), 0
         poller.register(self.replies, zmq.POLLIN)
         poller.register(self.requests, zmq.POLLOUT)
@@ -124,11 +125,10 @@ class Peer:
         while len(replies) < len(messages):
             before = sent + len(replies)
             with contextlib.suppress(zmq.Again):
-                for each in messages[sent : sent + 100]:
+                for each in messages[sent : min(sent + 100, len(replies) + ahead)]:
                     self.requests.send(each, zmq.NOBLOCK)
                     sent += 1
-            if sent == len(messages):
-                poller.modify(self.requests, 0)
+            poller.modify(self.requests, zmq.POLLOUT if sent < min(len(messages), len(replies) + ahead) else 0)
             with contextlib.suppress(zmq.Again):
                 for _ in range(100):
                     replies.append(self.reply(zmq.NOBLOCK))

@@ -1,4 +1,4 @@
-"""The handlers that are compared, each a process: `programs.py bare|spawn|ours PULL PUB [never|waits]`."""
+"""The handlers that are compared, each a process: `programs.py bare|spawn|ours PULL PUB [never|waits [WORKERS]]`."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def serve_ours(pull_address: str, pub_address: str, mode: str) -> None:
             held.pop().send()
         return ""
 
-    app.run(Mongrel2Connection(pull_address, pub_address))
+    app.run(Mongrel2Connection(pull_address, pub_address), workers=int(sys.argv[5]) if len(sys.argv) > 5 else 1)
 
 
 if __name__ == "__main__":

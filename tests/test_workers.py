@@ -1,0 +1,734 @@
+"""Worker processes: real ones, by HTTP and behind a real Mongrel2. What they bear under load is in worker_faults.py."""
+
+from __future__ import annotations
+
+import base64
+import collections
+import contextlib
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from support import SENDER, Mongrel2, environment, free_port, is_running, output, process, wait_for
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from brubeck_lite import _Lines
+
+DOORS = ["http", "mongrel2"]
+GET = "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+COMMAND = [sys.executable, "-m", "brubeck_lite"]
+HELLO = """\
+import os
+from brubeck_lite import Brubeck
+app = Brubeck()
+@app.route("/")
+def index(request):
+    return "{}"
+"""
+
+
+class Served:
+    """A parent with workers: its ports by the names of doors, its log, its workers."""
+
+    def __init__(self, child: subprocess.Popen[str], ports: dict[str, int]) -> None:
+        self.child, self.ports = child, ports
+
+    def log(self) -> str:
+        return output(self.child)
+
+    def workers(self) -> list[int]:
+        """Those that are ready, the oldest first."""
+        return [pid for pid in map(int, re.findall(r"worker (\d+) is ready", self.log())) if is_running(pid)]
+
+    def wait_for_workers(self, count: int, but: Sequence[int] = ()) -> None:
+        """Until there are so many, all of them others than those."""
+        try:
+            wait_for(lambda: len(self.workers()) == count and not {*but} & {*self.workers()}, 20, "workers")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.log()}") from None
+
+    def wait_to_log(self, text: str, times: int = 1) -> None:
+        wait_for(lambda: len(re.findall(text, self.log())) >= times, 20, f"{text!r} in the log: {self.log()}")
+
+
+class Peer:
+    """Plays Mongrel2."""
+
+    def __init__(self) -> None:
+        self.context = zmq.Context()
+        self.requests, self.replies = self.context.socket(zmq.PUSH), self.context.socket(zmq.SUB)
+        self.replies.subscribe(b"")
+        ports = self.requests.bind_to_random_port("tcp://127.0.0.1"), self.replies.bind_to_random_port("tcp://127.0.0.1")
+        self.pull, self.pub = (f"tcp://127.0.0.1:{port}" for port in ports)
+        self.port = 0
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.context.destroy(0)
+
+    def ask(self, conn_id: int, path: str, fields: str = "{}") -> None:
+        self.requests.send(f"{SENDER} {conn_id} {path} {len(fields)}:{fields},0:,".encode())
+
+    def answers(self, conn_id: int, path: str) -> bytes:
+        """The answer to this one."""
+        self.ask(conn_id, path, '{"METHOD":"GET"}')
+        while self.replies.poll(20_000):
+            if (reply := self.replies.recv()).startswith(f"{SENDER} {len(str(conn_id))}:{conn_id}, HTTP".encode()):
+                return reply
+        raise AssertionError("no answer")
+
+
+@contextlib.contextmanager
+def serving(
+    program: str, *options: str, workers: str = "2", mongrel2s: Sequence[Mongrel2 | Peer] = (), ready: int = 2,
+    **settings: Any,
+) -> Iterator[Served]:
+    """The command line with workers, by HTTP and behind these; until so many are ready."""
+    port = free_port()
+    command = [*COMMAND, program, "--workers", workers, "--bind", f"127.0.0.1:{port}"]
+    for mongrel2 in mongrel2s:
+        command += ["--mongrel2", mongrel2.pull, mongrel2.pub]
+    with process([*command, *options], **settings) as child:
+        served = Served(child, {"http": port, **({"mongrel2": mongrel2s[0].port} if mongrel2s else {})})
+        served.wait_for_workers(ready)
+
+        def is_connected() -> bool:
+            for peer in mongrel2s:
+                if isinstance(peer, Peer):
+                    peer.replies.poll(1)  # it tells its subscription when it is asked for something
+            return served.log().count("connected to Mongrel2") == len(mongrel2s)
+
+        wait_for(is_connected, what="Mongrel2s")
+        yield served
+        if any(isinstance(each, Peer) for each in mongrel2s):  # which does not let itself be left
+            child.terminate()
+            served.wait_to_log("requests are to be finished")
+            child.terminate()
+
+
+@pytest.fixture(scope="module")
+def mongrel2() -> Iterator[Mongrel2]:
+    with Mongrel2() as mongrel2:
+        yield mongrel2
+
+
+@pytest.fixture(scope="module")
+def served(mongrel2: Mongrel2) -> Iterator[Served]:
+    """Two workers with program_workers.py, by HTTP and behind a Mongrel2."""
+    stats = free_port()
+    settings = {"env": {**environment(), "UPLOAD_STORE": str(mongrel2.folder / "tmp")}}
+    options = ["--stats", f"127.0.0.1:{stats}", "--max-body", str(8 << 20)]
+    with serving("program_workers:app", *options, mongrel2s=[mongrel2], **settings) as served:
+        served.ports["stats"] = stats
+        yield served
+        assert served.child.poll() is None, served.log()
+        assert "Traceback" not in served.log()
+
+
+class Client:
+    """A connection that is kept."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def ask(self, *targets: str) -> None:
+        self.socket.sendall("".join(map(GET.format, targets)).encode())
+
+    def answer(self) -> tuple[int, bytes]:
+        """Status and body; OSError where that is not whole."""
+        line, fields = self.file.readline(), {}
+        while (field := self.file.readline()).strip():
+            name, _, value = field.partition(b":")
+            fields[name.lower()] = value.strip()
+        if not line or not field:
+            raise ConnectionError(f"no answer: {line!r}")
+        size = int(fields[b"content-length"])
+        if len(body := self.file.read(size)) < size:
+            raise ConnectionError("a part of an answer")
+        return int(line.split()[1]), body
+
+    def get(self, target: str) -> bytes:
+        self.ask(target)
+        status, body = self.answer()
+        assert status == 200, (status, body)
+        return body
+
+
+def get(port: int, target: str = "/") -> bytes:
+    """The body of an answer with status 200."""
+    with Client(port) as client:
+        return client.get(target)
+
+
+def answers(port: int, expected: bytes) -> Callable[[], bool]:
+    """Whether / has this answer."""
+
+    def ask() -> bool:
+        with contextlib.suppress(OSError):
+            return get(port) == expected
+        return False
+
+    return ask
+
+
+def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """A command to its end."""
+    settings = {"env": environment(), **settings}
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=30, **settings)
+
+
+def figures(served: Served) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{served.ports['stats']}/", timeout=10) as answer:
+        lines = [line for line in answer.read().decode().split("\n") if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def answered(served: Served, route: str) -> float:
+    """How many requests to a route were."""
+    told = figures(served).items()
+    return sum(value for name, value in told if name.startswith(f'brubeck_lite_requests_total{{route="{route}"'))
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
+    """Writes a program of this text as changing:app, and gives the settings of a process that finds it."""
+
+    def write(text: str) -> dict[str, Any]:
+        written = tmp_path / "written"
+        written.write_text(text)
+        written.rename(tmp_path / "changing.py")
+        path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+        # Within a second and of one size, Python would take what it compiled before.
+        return {"env": {**environment(), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}, "cwd": tmp_path}
+
+    return write
+
+
+# What they serve
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_all_workers_serve_and_connections_are_spread(served: Served, door: str) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(served.ports[door])) for _ in range(20)]
+        for client in clients if door == "mongrel2" else ():
+            client.ask("/wait/0.3")  # it goes by what is outstanding
+        counts = collections.Counter(client.get("/pid") for client in clients) if door == "http" else None
+        if counts is None:
+            for client in clients:
+                assert client.answer()[0] == 200
+            with contextlib.ExitStack() as more:
+                others = [more.enter_context(Client(served.ports[door])) for _ in range(20)]
+                for client in others:
+                    client.ask("/wait/0.1", "/pid")
+                counts = collections.Counter(body for each in others for _, body in [each.answer(), each.answer()])
+                counts.pop(b"waited 0.1")
+    assert {*map(int, counts)} == {*served.workers()}
+    assert min(counts.values()) >= 5
+
+
+def test_a_websocket_talks_with_one_worker_over_many_frames(served: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        address = f"ws://127.0.0.1:{served.ports['mongrel2']}/echo"
+        clients = [stack.enter_context(connect(address, compression=None)) for _ in range(4)]
+        echoed: list[list[str]] = [[] for _ in clients]
+        for number in range(200):
+            for client in clients:
+                client.send(f"{number}")
+            for client, received in zip(clients, echoed, strict=True):
+                received.append(str(client.recv(10)))
+    for received in echoed:
+        assert len({each.split()[0] for each in received}) == 1
+        assert [each.split()[1] for each in received] == [str(number) for number in range(200)]
+    assert {int(received[0].split()[0]) for received in echoed} == {*served.workers()}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_pipelined_requests_are_answered_in_their_order(served: Served, door: str) -> None:
+    names = [f"name{number}" for number in range(40)]
+    with Client(served.ports[door]) as client:
+        client.ask("/wait/0.2", *(f"/text/{name}" for name in names))
+        assert client.answer() == (200, b"waited 0.2")
+        assert [client.answer()[1].decode() for _ in names] == [f"Take five, {name}!" for name in names]
+
+
+def test_large_answers_to_one_connection_come_whole_whichever_worker_gives_them(served: Served) -> None:
+    """What a connection has room for is known to the parent: credits go to who answered."""
+    workers, size = set(), 3_000_000
+    with contextlib.ExitStack() as stack:
+        client, busy = (stack.enter_context(Client(served.ports["mongrel2"])) for _ in range(2))
+        for number in range(12):
+            if number % 2:
+                busy.ask("/wait/0.2")
+            assert client.get(f"/large/{size}") == b"0123456789" * (size // 10)
+            workers.add(client.get("/pid"))
+            if number % 2:
+                assert busy.answer()[0] == 200
+    assert len(workers) == 2
+
+
+def test_an_upload_to_mongrel2s_store_is_read_by_one_of_them(served: Served) -> None:
+    size = 2_000_000
+    for _ in range(4):
+        with Client(served.ports["mongrel2"]) as client:
+            head = f"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+            client.socket.sendall(head.encode() + b"x" * size)
+            assert client.answer() == (200, str(size).encode())
+
+
+def test_message_sockets_are_heard(served: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(served.ports["mongrel2"])) for _ in range(4)]
+        for number in range(20):
+            for client in clients:
+                client.socket.sendall(f'@chat {{"a": {number}}}\0'.encode())
+            for client in clients:
+                expected = base64.b64encode(f'heard {{"a": {number}}}'.encode())
+                received = client.file.read(len(expected))
+                if received.startswith(b"\0"):  # which ended the one before
+                    received = received[1:] + client.file.read(1)
+                assert received == expected
+
+
+def test_several_mongrel2s_and_http_are_served_at_once() -> None:
+    with (
+        Mongrel2() as one,
+        Mongrel2("tnetstring") as two,
+        serving("program_workers:app", mongrel2s=[one, two]) as served,
+    ):
+        for _ in range(10):
+            for port in (one.port, two.port, served.ports["http"]):
+                assert get(port, "/text/Dave") == b"Take five, Dave!"
+
+
+def test_a_script_that_runs_its_application_has_workers_too(program: Callable[[str], dict[str, Any]]) -> None:
+    port = free_port()
+    run = f'\nif __name__ == "__main__":\n    app.run(bind="127.0.0.1:{port}", workers=2)\n'
+    settings = program(HELLO.format("Take five!") + run)
+    with process([sys.executable, "changing.py"], **settings) as child:
+        served = Served(child, {})
+        served.wait_for_workers(2)
+        assert get(port) == b"Take five!"
+        child.terminate()
+        assert child.wait(20) == 0
+
+
+def test_auto_is_one_for_each_core(program: Callable[[str], dict[str, Any]]) -> None:
+    with serving("changing:app", workers="auto", ready=os.cpu_count() or 1, **program(HELLO.format("a"))) as served:
+        assert get(served.ports["http"]) == b"a"
+
+
+# When they cannot start
+
+
+@pytest.mark.parametrize("program", ["nowhere:app", "program_workers:nothing"])
+def test_a_first_worker_that_cannot_start_says_so_once(program: str) -> None:
+    ended = run(*COMMAND, program, "--workers", "2", "--bind", f"127.0.0.1:{free_port()}")
+    assert ended.returncode == 2
+    assert re.fullmatch(r"brubeck_lite: .+\n", ended.stderr)
+
+
+def test_an_address_that_is_taken_is_said_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = run(*COMMAND, "program_workers:app", "--workers", "2", "--bind", address)
+    assert ended.returncode == 2
+    assert re.fullmatch(rf"brubeck_lite: cannot listen at {address}: Address already in use .+\n", ended.stderr)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many", ""])
+def test_a_number_of_workers_that_is_none_is_refused(count: str) -> None:
+    ended = run(*COMMAND, "program_workers:app", f"--workers={count}")
+    assert ended.returncode == 2 and "it is a number of at least 1, or auto" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("value", ["nonsense", "", "99", "1", "-1", "99999999999999999999"])
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["alone", "workers"])
+def test_the_variable_that_tells_workers_set_by_accident_is_one_line(value: str, options: list[str]) -> None:
+    settings = {"env": {**environment(), "BRUBECK_LITE_WORKER": value}}
+    ended = run(*COMMAND, "program_workers:app", *options, **settings)
+    assert ended.returncode == 2
+    assert re.fullmatch(r"brubeck_lite: BRUBECK_LITE_WORKER is set to '.*': unset it, .+\n", ended.stderr)
+
+
+def test_a_program_that_raises_is_started_again_later_and_later(program: Callable[[str], dict[str, Any]]) -> None:
+    settings = program("raise RuntimeError('not yet')")
+    with serving("changing:app", ready=0, **settings) as served:
+        served.wait_to_log(r"ended with exit status 1 before it was ready; another starts after [\d.]+ seconds", 2)
+        delays = re.findall(r"another starts after ([\d.]+) seconds", served.log())
+        assert float(delays[0]) < float(delays[1])
+        assert "RuntimeError: not yet" in served.log()
+        program(HELLO.format("now"))
+        wait_for(answers(served.ports["http"], b"now"), 20, "the program")
+
+
+# Signals
+
+
+def test_sighup_brings_fresh_code_and_broken_code_leaves_the_old_serving(
+    program: Callable[[str], dict[str, Any]],
+) -> None:
+    with serving("changing:app", **program(HELLO.format("old"))) as served:
+        assert get(served.ports["http"]) == b"old"
+        old = served.workers()
+        program(HELLO.format("new"))
+        served.child.send_signal(signal.SIGHUP)
+        served.wait_for_workers(2, old)
+        assert get(served.ports["http"]) == b"new"
+        new = served.workers()
+        program("this is no program")
+        served.child.send_signal(signal.SIGHUP)
+        served.wait_to_log("before it was ready")
+        assert "SyntaxError" in served.log()
+        assert served.workers() == new
+        assert get(served.ports["http"]) == b"new"
+
+
+def end_by(served: Served, how: str) -> None:
+    """End it as `kill`, a terminal or systemd does."""
+    if how == "SIGTERM":
+        served.child.terminate()
+    else:
+        os.killpg(served.child.pid, signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C", "SIGTERM to all"])
+def test_what_is_asked_is_answered_before_the_end(mongrel2: Mongrel2, how: str, tmp_path: Path) -> None:
+    settings = {"env": {**environment(), "TMPDIR": str(tmp_path)}, "start_new_session": True}
+    with Mongrel2() as own, serving("program_workers:app", mongrel2s=[own], **settings) as served:
+        workers = served.workers()
+        assert [*tmp_path.glob("brubeck_lite-*")]
+        with contextlib.ExitStack() as stack:
+            idle = stack.enter_context(Client(served.ports["http"]))
+            assert idle.get("/pid")
+            slow = [stack.enter_context(Client(port)) for port in served.ports.values() for _ in range(3)]
+            for client in slow:
+                client.ask("/wait/1.0")
+            end_by(served, how)
+            for client in slow:
+                assert client.answer() == (200, b"waited 1.0")
+            assert idle.file.read() == b""  # it keeps nobody
+            assert served.child.wait(15) == 0
+        assert not any(map(is_running, workers))
+        assert [*tmp_path.glob("brubeck_lite-*")] == []  # its private folder
+        assert "Traceback" not in served.log() and "not finished in time" not in served.log()
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    with serving("program_workers:app") as served:
+        workers = served.workers()
+        with Client(served.ports["http"]) as client:
+            client.ask("/wait/9.0")
+            served.child.terminate()
+            served.wait_to_log("requests are to be finished")
+            served.child.terminate()
+            assert served.child.wait(5) == 0
+        wait_for(lambda: not any(map(is_running, workers)), what="the end of the workers")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_sigterm_to_one_worker_replaces_it_and_loses_nothing(served: Served, door: str) -> None:
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(Client(served.ports[door])) for _ in range(8)]
+        for client in slow:
+            client.ask("/wait/0.5")
+        old = served.workers()
+        os.kill(old[0], signal.SIGTERM)
+        for _ in range(20):
+            assert get(served.ports[door], "/text/Dave") == b"Take five, Dave!"
+        for client in slow:
+            assert client.answer() == (200, b"waited 0.5")
+    served.wait_for_workers(2, old[:1])
+
+
+def test_workers_are_replaced_after_so_many_requests() -> None:
+    with serving("program_workers:app", "--max-requests", "20") as served:
+        old = served.workers()
+        port = served.ports["http"]
+        wait_for(lambda: get(port, "/pid") and not {*old} & {*served.workers()}, 20, "new workers")
+        served.wait_to_log(r"worker \d+ has ended", 2)
+        assert "Traceback" not in served.log() and "before it was ready" not in served.log()
+
+
+# Workers that die
+
+
+def test_http_clients_of_a_worker_that_dies_see_the_connection_end(served: Served) -> None:
+    old = served.workers()
+    with Client(served.ports["http"]) as client, pytest.raises(ConnectionError):
+        client.get("/die")
+    wait_for(lambda: len({*old} & {*served.workers()}) == 1, what="the worker's end")
+    served.wait_for_workers(2)
+
+
+def test_mongrel2s_clients_of_a_worker_that_dies_get_502_at_once(served: Served) -> None:
+    with Client(served.ports["mongrel2"]) as client:
+        client.ask("/die")
+        assert client.answer() == (502, b"502 Bad Gateway\n")
+        assert client.file.read() == b""
+    served.wait_for_workers(2)
+
+
+def talk(port: int, path: str) -> ClientConnection:
+    return connect(f"ws://127.0.0.1:{port}{path}", compression=None)
+
+
+def test_a_websocket_of_a_worker_that_dies_is_closed(served: Served) -> None:
+    with talk(served.ports["mongrel2"], "/die-in-a-websocket") as client:
+        client.send("now")
+        with pytest.raises(ConnectionClosed):
+            client.recv(10)
+    served.wait_for_workers(2)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_stream_of_a_worker_that_dies_is_no_whole_answer(served: Served, door: str) -> None:
+    with Client(served.ports[door]) as client:
+        client.ask("/die-in-a-stream")
+        received = client.file.read()
+    assert received.endswith(b"\r\n\r\n5\r\nbegun\r\n")  # without the last chunk, nor a 502 behind it
+    served.wait_for_workers(2)
+
+
+def test_children_that_a_worker_leaves_do_not_hide_its_end(served: Served) -> None:
+    old = served.workers()
+    with Client(served.ports["mongrel2"]) as client:
+        began = time.monotonic()
+        client.ask("/leave-children")
+        assert client.answer()[0] == 502
+        assert time.monotonic() - began < 8  # in which the children end
+    served.wait_for_workers(2)
+    assert {*old} != {*served.workers()}
+
+
+def test_a_worker_that_closes_all_its_descriptors_is_replaced(served: Served) -> None:
+    old = served.workers()
+    with Client(served.ports["mongrel2"]) as client:
+        client.ask("/close-all")
+        assert client.answer()[0] == 502
+    served.wait_for_workers(2)
+    assert {*old} != {*served.workers()}
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[_Lines, _Lines]]:
+    """What a parent and a worker talk through."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(False)
+    with ends[0], ends[1]:
+        yield _Lines(ends[0]), _Lines(ends[1])
+
+
+def test_a_worker_that_ends_with_something_unread_is_gone_and_no_error(pair: tuple[_Lines, _Lines]) -> None:
+    parent, worker = pair
+    parent.say(others={})
+    worker.say(ready=True)
+    worker.close()
+    assert parent.hear() is None
+    parent.say(others={})
+
+
+def test_what_the_other_has_no_room_for_goes_with_the_next(pair: tuple[_Lines, _Lines]) -> None:
+    parent, worker = pair
+    files = [f"/templates/{number}.html" for number in range(50_000)]
+    worker.say(files=files)
+    heard: list[Any] = []
+    while not heard:
+        heard += parent.hear() or []
+        worker.say(ready=True)
+    assert heard[0] == {"files": files}
+
+
+# Figures
+
+
+def test_figures_of_all_are_told_together_and_do_not_fall_when_one_dies(served: Served) -> None:
+    before = answered(served, "text")
+    for _ in range(20):
+        get(served.ports["http"], "/text/a")
+        get(served.ports["mongrel2"], "/text/a")
+    wait_for(lambda: answered(served, "text") == before + 40, what="all to be counted")
+    restarts = figures(served)["brubeck_lite_worker_restarts_total"]
+    os.kill(served.workers()[0], signal.SIGKILL)
+    seen = set()
+
+    def is_replaced() -> bool:
+        seen.add(answered(served, "text"))
+        return figures(served)["brubeck_lite_worker_restarts_total"] == restarts + 1 and len(served.workers()) == 2
+
+    wait_for(is_replaced, 20, "another")
+    assert seen == {before + 40}
+    wait_for(lambda: figures(served)["brubeck_lite_workers"] == 2, what="both to tell")
+
+
+# What a parent bears
+
+
+def test_replies_that_are_none_are_dropped_with_a_line_and_the_parent_goes_on(served: Served) -> None:
+    assert get(served.ports["mongrel2"], "/odd-replies") == b"said"
+    assert "dropped what is no reply: b'no sender 1:1, x'" in served.log()
+    assert get(served.ports["mongrel2"], "/text/Dave") == b"Take five, Dave!"
+
+
+def test_a_program_that_prints_much_is_read(served: Served) -> None:
+    assert get(served.ports["http"], "/print/1000000") == b"printed"
+    assert get(served.ports["mongrel2"], "/print/1000000") == b"printed"
+
+
+def test_messages_that_are_none_do_not_end_the_parent() -> None:
+    with Peer() as peer, serving("program_workers:app", mongrel2s=[peer]) as served:
+        peer.ask(1, "/wait/1.0", '{"METHOD":"GET"}')  # of the first client something is outstanding
+        for rest in (b"", b"nothing", b":,", b"-1:{},0:,", b"9" * 5000 + b":{},0:,", b"x:{},0:,", b"99:{},0:,"):
+            for conn_id in (b"1", b"2", b"", b"1 2", b"9" * 5000):
+                for path in (b"/", b"@*", b"", b"@chat"):
+                    peer.requests.send(b" ".join([SENDER.encode(), conn_id, path, rest]))
+        credits = '{"METHOD":"JSON","DOWNLOAD_CREDITS":"%s"}'
+        peer.requests.send(f'{SENDER} 1 @* 5041:{credits % ("9" * 5000)},18:{{"type":"credits"}},'.encode())
+        peer.requests.send(b"")
+        assert peer.answers(77, "/text/Dave").endswith(b"Take five, Dave!")
+        assert served.child.poll() is None and "Traceback" not in served.log()
+
+
+def test_what_mongrel2_has_no_room_for_is_held_and_sent_later() -> None:
+    with Peer() as peer, serving("program_workers:app", mongrel2s=[peer]) as served:
+        assert peer.answers(1, "/text/a")
+        count = 6000  # of 10 KB: more than ZeroMQ and the system hold on the way
+        for number in range(count):
+            peer.ask(number + 10, "/large/10000", '{"METHOD":"GET"}')
+        received = set()
+        while len(received) < count:
+            assert peer.replies.poll(20_000), f"{count - len(received)} are missing"
+            head, _, answer = peer.replies.recv().partition(b", ")
+            if answer.startswith(b"HTTP/1.1 200"):
+                received.add(head)
+        assert served.child.poll() is None
+
+
+def test_without_descriptors_starting_a_worker_fails_and_the_parent_goes_on() -> None:
+    with Mongrel2() as mongrel2, serving("program_workers:app", mongrel2s=[mongrel2]) as served:
+        before = resource.prlimit(served.child.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(served.child.pid, resource.RLIMIT_NOFILE, (10, before[1]))
+        os.kill(served.workers()[0], signal.SIGKILL)
+        served.wait_to_log("no worker can be started for now: .*Too many open files|cannot have what it needs: .*")
+        for port in served.ports.values():
+            assert get(port, "/text/Dave") == b"Take five, Dave!"
+        mongrel2.kill()
+        mongrel2.start()
+        served.wait_to_log("Mongrel2 at .* is gone")
+        resource.prlimit(served.child.pid, resource.RLIMIT_NOFILE, before)
+        served.wait_for_workers(2)
+        wait_for(lambda: served.log().count("connected to Mongrel2") == 2, 20, served.log())
+        assert get(mongrel2.port, "/text/Dave") == b"Take five, Dave!"
+
+
+# --reload
+
+
+def test_reload_serves_what_was_saved_and_shows_what_is_wrong_with_it(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    (templates / "page.html").write_text("first")
+    text = HELLO.replace('return "{}"', 'return render(request, "page.html") + "{}"')
+    text = text.replace("import Brubeck", "import Brubeck, jinja2_templates, render")
+    text = text.replace("app = Brubeck()", f"app = Brubeck()\napp.templates = jinja2_templates({str(templates)!r})")
+    with serving("changing:app", "--reload", workers="1", ready=1, **program(text.format(" one"))) as served:
+        is_answered = lambda expected: answers(served.ports["http"], expected)  # noqa: E731
+        assert get(served.ports["http"]) == b"first one"
+        program(text.format(" two"))
+        wait_for(is_answered(b"first two"), 20, "the second")
+        (templates / "page.html").write_text("second")
+        wait_for(is_answered(b"second two"), 20, "the template")
+        program("def broken(:")
+        served.wait_to_log("SyntaxError")
+        served.wait_to_log("waiting for the program to change")
+        program(text.format(" three"))
+        wait_for(is_answered(b"second three"), 20, "the third")
+
+
+# No room
+
+
+@contextlib.contextmanager
+def small_file_system(folder: Path) -> Iterator[None]:
+    """1 MB at this folder, where we may mount."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False)
+
+
+@pytest.mark.parametrize("count", ["0", "2"], ids=["alone", "workers"])
+def test_no_room_for_a_file_of_a_form_is_507_with_one_line(count: str, tmp_path: Path) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    port = free_port()
+    options = ["--bind", f"127.0.0.1:{port}", "--max-body", str(64 << 20)]
+    options += ["--workers", "2"] if count == "2" else []
+    settings = {"env": {**environment(), "TMPDIR": str(tmp_path)}, "preexec_fn": limit}
+    with process([*COMMAND, "program_faults:app", *options], **settings) as child:
+        wait_for(lambda: f"serving http://127.0.0.1:{port}" in output(child), what="the server")
+        body = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+        body += b"x" * 4_000_000 + b"\r\n--b--"
+        head = "POST /form/x HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        head += "Content-Length: {}\r\n\r\n"
+        with Client(port) as client:
+            with contextlib.suppress(OSError):
+                client.socket.sendall(head.format(len(body)).encode() + body)
+            assert client.file.readline() == b"HTTP/1.1 507 Insufficient Storage\r\n"
+        with Client(port) as client:
+            small = body.replace(b"x" * 4_000_000, b"x" * 700_000)
+            client.socket.sendall(head.format(len(small)).encode() + small)
+            assert client.answer() == (200, b"700000")
+        assert output(child).count("no room for an upload to '/form/x': File too large") == 1
+        assert "Traceback" not in output(child)
+
+
+def test_no_room_in_mongrel2s_upload_store_ends_that_connection_and_service_resumes() -> None:
+    with Mongrel2() as mongrel2, small_file_system(mongrel2.folder / "tmp"):
+        settings = {"env": {**environment(), "UPLOAD_STORE": str(mongrel2.folder / "tmp")}}
+        with serving("program_workers:app", "--max-body", str(64 << 20), mongrel2s=[mongrel2], **settings) as served:
+            for _ in range(3):
+                with Client(mongrel2.port) as client:
+                    with contextlib.suppress(OSError):
+                        client.socket.sendall(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n")
+                        client.socket.sendall(b"x" * 8_000_000)
+                    with contextlib.suppress(ConnectionError):
+                        assert client.file.read() == b""  # Mongrel2 closes, without an answer
+            assert get(mongrel2.port, "/text/Dave") == b"Take five, Dave!"
+            size = 500_000
+            with Client(mongrel2.port) as client:
+                client.socket.sendall(f"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode())
+                client.socket.sendall(b"x" * size)
+                assert client.answer() == (200, str(size).encode())
+            assert "Traceback" not in served.log()
