@@ -896,7 +896,7 @@ LINES = {
 def target_reasons(method: bytes, target: bytes) -> Iterator[str]:
     if re.search(rb"[^!-~]|#", target):
         yield "a character that no target has"
-    if absolute := re.match(rb"https?://([^/?]*)", target):
+    if absolute := re.match(rb"(?i:https?)://([^/?]*)", target):
         if not HOST.fullmatch(absolute[1]):
             yield "an absolute target without a host"
     elif not (target.startswith(b"/") or (target == b"*" and method == b"OPTIONS")):
