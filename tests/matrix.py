@@ -6,11 +6,13 @@ packages, and, on the oldest Python, the oldest that pyproject.toml allows.
 
 Pythons are those in PATH, pyenv's and uv's. Where apt-get fetches from Debian, those of its unstable distribution are
 unpacked into .venv/matrix besides, with the libraries that they need, and nothing is installed. `--write` puts the
-table into README.md, between the lines <!-- matrix --> and <!-- /matrix -->. Fails where a test does.
+table into README.md, between the lines <!-- matrix --> and <!-- /matrix -->. Fails where a test does. Rows are kept
+until brubeck_lite.py changes, so that the table can be made of several runs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -39,13 +41,14 @@ print(json.dumps({name: version(name) for name in ("pyzmq", "eventlet", "greenle
 
 
 class Row(NamedTuple):
-    """What was found in an environment."""
+    """What was found in an environment, for brubeck_lite.py with this hash."""
 
     name: str
     python: str
     versions: dict[str, str]
     result: str
     passed: bool
+    source: str
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -139,7 +142,20 @@ def test(name: str, python: Path, wheel: Path, requirements: list[str]) -> Row:
     counts = re.sub(r"=| in .*", "", last).strip()
     result = counts if smoke.returncode == 0 else f"the wheel does not work; {counts}"
     release = run(own, "-c", "import platform; print(platform.python_version())").stdout.strip()
-    return Row(name, release, versions, result, code == 0 and smoke.returncode == 0)
+    row = Row(name, release, versions, result, code == 0 and smoke.returncode == 0, source_hash())
+    (FOLDER / f"{name}.json").write_text(json.dumps(row))
+    return row
+
+
+def source_hash() -> str:
+    return hashlib.sha256((ROOT / "brubeck_lite.py").read_bytes()).hexdigest()
+
+
+def kept(name: str) -> Row | None:
+    """The row of an earlier run, where brubeck_lite.py is still the same."""
+    path = FOLDER / f"{name}.json"
+    row = Row(*json.loads(path.read_text())) if path.exists() else None
+    return row if row and row.source == source_hash() else None
 
 
 def mongrel2() -> str:
@@ -168,6 +184,7 @@ def main() -> int:
     rows = []
     for name, version, requirements in [(OLDEST, PYTHONS[0], bounds()), *((each, each, []) for each in PYTHONS)]:
         if chosen and name not in chosen:
+            rows += filter(None, [kept(name)])
             continue
         python = find_python(version)
         if python is None:

@@ -832,7 +832,7 @@ def expected(request: h11.Request) -> Seen:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         if "_" not in name:
             headers[name] = headers[name] + ("; " if name == "cookie" else ", ") + value if name in headers else value
-    absolute = re.match(rb"https?://([^/?]*)(.*)", request.target, re.DOTALL)
+    absolute = re.match(rb"(?i:https?)://([^/?]*)(.*)", request.target, re.DOTALL)
     host = absolute[1].decode() if absolute else headers.get("host", "")
     if absolute:
         headers["host"] = host  # RFC 9112, 3.2.2
@@ -896,7 +896,7 @@ LINES = {
 def target_reasons(method: bytes, target: bytes) -> Iterator[str]:
     if re.search(rb"[^!-~]|#", target):
         yield "a character that no target has"
-    if absolute := re.match(rb"https?://([^/?]*)", target):
+    if absolute := re.match(rb"(?i:https?)://([^/?]*)", target):
         if not HOST.fullmatch(absolute[1]):
             yield "an absolute target without a host"
     elif not (target.startswith(b"/") or (target == b"*" and method == b"OPTIONS")):
