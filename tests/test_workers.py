@@ -614,11 +614,13 @@ def test_messages_that_are_none_do_not_end_the_parent() -> None:
 
 
 def test_what_mongrel2_has_no_room_for_is_held_and_sent_later() -> None:
-    with Peer() as peer, serving("program_workers:app", mongrel2s=[peer]) as served:
+    stats, count = free_port(), 6000
+    with Peer() as peer, serving("program_workers:app", "--stats", f"127.0.0.1:{stats}", mongrel2s=[peer]) as served:
+        served.ports["stats"] = stats
         assert peer.answers(1, "/text/a")
-        count = 6000  # of 10 KB: more than ZeroMQ and the system hold on the way
-        for number in range(count):
+        for number in range(count):  # of 10 KB: more than ZeroMQ and the system hold on the way
             peer.ask(number + 10, "/large/10000", '{"METHOD":"GET"}')
+        wait_for(lambda: figures(served)['brubeck_lite_queue_length{queue="replies"}'] > 0, 30, "replies to be held")
         received = set()
         while len(received) < count:
             assert peer.replies.poll(20_000), f"{count - len(received)} are missing"
