@@ -46,7 +46,6 @@ Everything above the pipeline is plain Python: zmq and eventlet are imported whe
 
 from __future__ import annotations
 
-import ast
 import atexit
 import base64
 import contextlib
@@ -78,7 +77,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import textwrap
 import threading
 import time
 import traceback
@@ -2029,9 +2027,9 @@ class Route:
         if methods is None:
             methods = getattr(handler, "taken_methods", lambda: default)()
         self.methods = None if methods is None or self.is_socket else frozenset(method.upper() for method in methods)
-        if name is None:
+        if name is None and isinstance(rule, str):
             name = getattr(handler, "__name__", type(handler).__name__)
-        self.name = name if isinstance(rule, str) and name != "<lambda>" else None
+        self.name = name if name != "<lambda>" else None
         self.call = call or _callable(handler, timeout, cancel)  # call(request, *positional, **named)
         self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
         self.accepts = self.methods  # what is matched: HEAD follows GET, a class also answers for what it does not take
@@ -2328,10 +2326,12 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
     """Whether a page of another origin sends this: by what browsers say (Fetch Metadata, 2; RFC 6454, 7), else by the
     token. Who is no browser sends neither, and no cookie that a browser would send unasked."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if origin in trusted or site in ("same-origin", "none"):
+    if origin in trusted:
         return False
-    if site is not None or origin is not None:
-        return site is not None or origin != f"{request.scheme}://{request.host}"
+    if site is not None:
+        return site not in ("same-origin", "none")
+    if origin is not None:
+        return origin != f"{request.scheme}://{request.host}"
     if "cookie" not in request.headers or not request.app.secret:
         return "cookie" in request.headers
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
@@ -2367,8 +2367,9 @@ class MessageHandler:
         self.app, self.request = app, request
 
     @classmethod
+    @functools.cache
     def taken_methods(cls) -> frozenset[str]:
-        """The methods that this class takes."""
+        """The methods that this class takes: worked out once, when its route is registered."""
         listed = [*HTTP_METHODS, *(method.upper() for method in cls.methods)]
         return frozenset(method for method in listed if hasattr(cls, method.lower()))
 
@@ -2383,15 +2384,17 @@ class MessageHandler:
         path = self.request.path[len(self.request.prefix) :]
         abort(405, headers={"Allow": format_allow(self.app.routes.allowed(path) or self.taken_methods())})
 
+    def _takes(self, method: str) -> bool:
+        route = self.request.route
+        return method in self.taken_methods() and (route is None or route.methods is None or method in route.methods)
+
     def _method(self) -> Callable[..., Any] | None:
         if self.request.is_message:
             return getattr(self, "message", None)
-        name, route, taken = self.request.method, self.request.route, self.taken_methods()
-        if route is not None and route.methods is not None:
-            taken &= route.methods
-        if name == "HEAD" and "HEAD" not in taken:
+        name = self.request.method
+        if name == "HEAD" and not self._takes("HEAD"):
             name = "GET"
-        return getattr(self, name.lower()) if name in taken else None
+        return getattr(self, name.lower()) if self._takes(name) else None
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         try:
@@ -2420,10 +2423,6 @@ class WebMessageHandler(MessageHandler):
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
         """Set a cookie, with the attributes of `Response.set_cookie`."""
         self._cookies.set_cookie(name, value, **attributes)
-
-    def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
-        """Have the client forget a cookie."""
-        self._cookies.delete_cookie(name, path, domain)
 
     def redirect(self, target: str, status: int = 303) -> Response:
         """The answer that sends the client to `target`: return it."""
@@ -2998,15 +2997,11 @@ class Load:
 
     def stats(self) -> Stats:
         """The figures of what was answered and waits: in whatever thread."""
-        requests: dict[str, dict[str, int]] = {}
-        seconds: dict[str, float] = {}
+        each: list[Stats] = [{"requests": {}, "seconds": {}}]
         for (route, status), (number, taken) in [*self.counted.items()]:
             name = "" if route is None else route.name or str(getattr(route.rule, "pattern", route.rule))
-            by_status = requests.setdefault(name, {})
-            by_status[str(status)] = by_status.get(str(status), 0) + int(number)
-            seconds[name] = seconds.get(name, 0.0) + taken
-        return {"requests": requests, "seconds": seconds, "handling": self.busy, "waiting": len(self.waiting),
-                "workers": 1}  # fmt: skip
+            each.append({"requests": {name: {str(status): int(number)}}, "seconds": {name: taken}})
+        return merge_stats([*each, {"handling": self.busy, "waiting": len(self.waiting), "workers": 1}])
 
     def take(self, connection: Connection, request: Request) -> None:
         """Handle the request in this coroutine."""
@@ -3027,16 +3022,17 @@ class Load:
         request.began = time.monotonic()
         result_handler(self, connection, request, response)
 
-    @contextlib.contextmanager
-    def uncounted(self) -> Iterator[None]:
-        """For what is there to last, such as a WebSocket: it takes no room in the pool."""
+    def converse(self, websocket: WebSocket, response: Upgrade) -> None:
+        """Have the handler of a WebSocket talk: it is there to last, so it takes no room in the pool, and how long it
+        takes is no figure of ours."""
         self.busy -= 1
         if self.waiting:
             eventlet.spawn_n(self.take_waiting)
         try:
-            yield
+            websocket.converse(response.handler, response.arguments)
         finally:
             self.busy += 1
+            websocket.request.began = time.monotonic()
 
     def has_room(self) -> bool:
         """Whether a request that came just now can be handled: nobody overtakes those who wait."""
@@ -3052,8 +3048,7 @@ class Load:
         if len(self.waiting) < self.app.max_waiting:
             self.waiting.append((connection, request))
             return True
-        response = Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT)
-        self.refuse(connection, request, response)
+        self.refuse(connection, request, Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT))
         connection.finished(request)
         return False
 
@@ -3092,11 +3087,17 @@ class Receivers:
             self._receiver.switch()
 
     def _live(self) -> None:
-        """The life of a coroutine."""
+        """The life of a coroutine: receive and handle, until another receives; then park, and receive again."""
         current = greenlet.getcurrent()
         self.coroutines += 1
         try:
-            self._run(current)
+            while self._receive(current):
+                if self._receiver is not current:
+                    self._load.take_waiting()
+                    if len(self._parked) >= self.MAX_PARKED:
+                        return
+                    self._parked.append(current)
+                    self._hub.switch()
         except eventlet.Timeout:  # a handler has left it behind
             logger.exception("a coroutine was ended")
             if current in self._parked:
@@ -3106,16 +3107,6 @@ class Receivers:
                 self._set_timer()
         finally:
             self.coroutines -= 1
-
-    def _run(self, current: greenlet.greenlet) -> None:
-        """Receive and handle, until another receives; then park, and receive again."""
-        while self._receive(current):
-            if self._receiver is not current:
-                self._load.take_waiting()
-                if len(self._parked) >= self.MAX_PARKED:
-                    return
-                self._parked.append(current)
-                self._hub.switch()
 
     def _receive(self, current: greenlet.greenlet) -> bool:
         """One message. False once the connection gives no more."""
@@ -3258,13 +3249,11 @@ class Event(NamedTuple):
     def encode(self) -> bytes:
         """The lines that are sent (HTML Standard, 9.2). ValueError for a line break in `event` or `id`."""
         lines = []
-        for name, value in (("event", self.event), ("id", self.id)):
+        for name, value in (("event", self.event), ("id", self.id), ("retry", self.retry)):
+            if CONTROLS.search(str(value)):
+                raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
             if value is not None:
-                if CONTROLS.search(value):
-                    raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
                 lines.append(f"{name}: {value}\n")
-        if self.retry is not None:
-            lines.append(f"retry: {int(self.retry)}\n")
         text = self.data if isinstance(self.data, str) else dump_json(self.data)
         lines += [f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", text)]
         return ("".join(lines) + "\n").encode()
@@ -3410,8 +3399,8 @@ class WebSocket:
         """The next message: str for a text, bytes for binary; None after `timeout` seconds, and once it is closed."""
         if not self._inbox:
             self._say_farewell()
-        if not self._inbox and self.closed is None:
-            self._reader.wait(timeout)
+            if self.closed is None:
+                self._reader.wait(timeout)
         if not self._inbox:
             if self.closed is not None:
                 self._coroutine = None
@@ -3476,14 +3465,14 @@ class WebSocket:
             self._has_answered = True
             self._farewell = code, reason, format_frame(CLOSE, payload[:2])
             if self._inbox:  # which the handler may still want to answer
-                eventlet.hubs.get_hub().schedule_call_global(1.0, self._say_farewell)
+                call_soon(self._say_farewell, 1.0)
             else:
                 self._say_farewell()
         elif self.closed is not None or self._farewell is not None:
             return
         elif opcode == PING:
             self.push(format_frame(PONG, payload))
-        elif opcode != PONG and self.closed is None:
+        elif opcode != PONG:
             if len(payload) > self._limit:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
             message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
@@ -3617,11 +3606,10 @@ class Answer(_Closing):
             for block in blocks:
                 lines = [line.partition(":") for line in re.split(r"\r\n|\n|\r", block.decode())]
                 pairs = [(name, value.removeprefix(" ")) for name, _, value in lines]
-                data, last = [value for name, value in pairs if name == "data"], dict(pairs)
-                retry = last.get("retry", "")
-                if data:
-                    text, wait = "\n".join(data), int(retry) if retry.isdigit() else None
-                    yield Event(text, last.get("event"), last.get("id"), wait)
+                last, retry = dict(pairs), dict(pairs).get("retry", "")
+                if "data" in last:
+                    data = "\n".join(value for name, value in pairs if name == "data")
+                    yield Event(data, last.get("event"), last.get("id"), int(retry) if retry.isdigit() else None)
 
     def close(self) -> None:
         """Read no more."""
@@ -3722,6 +3710,17 @@ def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, each) for name, value in named.items() for each in (value if isinstance(value, list) else [value])]
 
 
+def _environ_fields(headers: HeaderFields) -> dict[str, str]:
+    """Header fields as an environ has them; without names with "_", as every door drops them."""
+    fields: dict[str, str] = {}
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        key = name.upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        if "_" not in name:
+            fields[key] = f"{fields[key]}, {value}" if key in fields else str(value)
+    return fields
+
+
 def _with_method(
     request: Callable[Concatenate[Client, str, P], Answer], method: str
 ) -> Callable[Concatenate[Client, P], Answer]:
@@ -3755,11 +3754,7 @@ class Client:
         object), or (filename, what is in it), or these and its content type. A list is several of one name. `follow`:
         go where redirects lead on this host. `stream`: return once the head has come, with the body to be read.
         `raise_errors=True`: the exception behind a 500 is raised here. RuntimeError after 20 redirects."""
-        fields: dict[str, str] = {}
-        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-            if "_" not in name:
-                key = name.upper().replace("-", "_")
-                fields[key] = f"{fields[key]}, {value}" if key in fields else str(value)
+        fields = _environ_fields(headers)
         body = self._encode(fields, data, json, files)
         url = path if _URL.fullmatch(path) else self.base_url + path
         if query:
@@ -3837,9 +3832,7 @@ class Client:
         }  # fmt: skip
         if self.cookies:
             environ["HTTP_COOKIE"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        for name, value in fields.items():
-            environ[name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"] = value
-        return WSGIRequest(environ)
+        return WSGIRequest({**environ, **fields})
 
     def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
         self.app.start()
@@ -3873,7 +3866,8 @@ class Client:
 
 
 # ---- Servers ---------------------------------------------------------------------------------------------------------
-# The sockets: Mongrel2's, the signals that end a server, the access log.
+# The sockets, inside run(): connections to Mongrel2, the HTTP server, and what a process does around them. Descriptors
+# of both kinds are watched by eventlet's hub; whoever waits for one is a coroutine.
 
 
 def fail(message: str) -> NoReturn:
@@ -3885,20 +3879,6 @@ def fail(message: str) -> NoReturn:
 def _unpatched(name: str) -> Any:
     """A module of the standard library as it was before eventlet patched it."""
     return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
-
-
-_ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/*]+):([0-9]{1,5})|ipc://\S.*|inproc://\S+")
-
-
-def _is_readable(socket: zmq.Socket[Any]) -> bool:
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-
-
-# What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
-_CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
-                      rb'\{"type":"credits"\},')  # fmt: skip
-_NOBODY = range(2_000_000_000, 2_000_000_000 + MAX_TARGETS)  # ids that no connection has: they count from 1
-_NOTICE = re.compile(rb"\S+ 2000000([01][0-9][0-9]) @\* ")  # that one of them has left
 
 
 class _Listener:
@@ -3948,12 +3928,29 @@ class _Bell(_Sleeper):
         self._listener.stop()
 
 
+# -- Mongrel2: a pair of sockets for each of its lives, or what a parent deals; and the connection that outlives them
+
+_ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_][0-9A-Za-z_.-]*):([0-9]{1,5})|ipc://(\S.*)|inproc://\S+")
+
+
+def _is_readable(socket: zmq.Socket[Any]) -> bool:
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
+# What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
+_CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
+                      rb'\{"type":"credits"\},')  # fmt: skip
+_NOBODY = range(2_000_000_000, 2_000_000_000 + MAX_TARGETS)  # ids that no connection has: they count from 1
+_NOTICE = re.compile(rb"\S+ 2000000([01][0-9][0-9]) @\* ")  # that one of them has left
+
+
 class _Clients:
     """What is known of the clients of one life of a Mongrel2, by connection id: a base for where their messages come
-    from."""
+    from, the socket `pull`."""
 
     CHECK = 0.1  # seconds between looks at whether it is still there
     LAST = b""  # before a reply with which its request is dealt with
+    pull: zmq.Socket[Any]
 
     def __init__(self) -> None:
         self.requests: dict[str, Mongrel2Request] = {}  # those that have no answer yet
@@ -3968,8 +3965,10 @@ class _Clients:
         self.alive = True
 
     def give(self, conn_id: str, credits: str) -> None:
-        """Note that a connection has room for so many bytes more, and tell who waits for it."""
-        self.credits[conn_id] = self.credits.get(conn_id, 0) + int(credits if credits.isdigit() else 0)
+        """Note that a connection has room for so many bytes more, where that matters, and tell who waits for it."""
+        if conn_id not in self.credits or not credits.isdigit():
+            return
+        self.credits[conn_id] += int(credits)
         if conn_id in self.waiting:
             self.waiting.pop(conn_id).send()
         if conn_id in self.websockets:
@@ -3995,12 +3994,26 @@ class _Clients:
         """Whether there is a WebSocket, an upload, or an answer of which a part is sent."""
         return bool(self.websockets or self.uploads) or any(left != self.room for left in self.credits.values())
 
+    def check_sender(self, sender: str) -> None:
+        """Say so where Mongrel2 will not hear the replies to requests of this sender."""
+
     def finish(self, conn_id: str) -> bytes:
         """A message was dealt with; what is to be sent to say so."""
         return b""
 
-    def end(self) -> None:
-        """All of them are gone."""
+    def wait(self) -> None:
+        """Wait for a message, a tenth of a second at most: only the coroutine, inside run()."""
+        if self.bell is not None:
+            self.bell.wait()
+        else:
+            self.pull.poll(int(self.CHECK * 1000))
+
+    def leave(self) -> None:
+        """Have nothing more come: `left` is what is still to be answered."""
+        self.left = deque()
+
+    def close(self, linger: int) -> None:
+        """All of them are gone. `linger`: milliseconds for what is still to be sent."""
         self.alive = False
         for conn_id in [*self.requests, *self.credits, *self.uploads, *self.websockets]:
             self.forget(conn_id)
@@ -4015,6 +4028,7 @@ class _Life(_Clients):
     SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
     LEAVING = 1.0  # seconds to find a moment in which Mongrel2 sends nothing
     QUIET = 2  # milliseconds without a message that tell of it
+    WORK = "ctl", {"cancel": 1, "": [0] * 100}  # for nobody, takes its only thread 2 ms, in which it sends nothing
 
     def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
         super().__init__()
@@ -4024,26 +4038,19 @@ class _Life(_Clients):
         self._connect_at: float | None = time.monotonic() + self.SUBSCRIPTION / 2
         self._descriptor: int | None = None  # of the PULL's connection
         self._is_lost = False  # that has ended
-        self.pub = context.socket(zmq.XPUB)
-        self.pull = context.socket(zmq.PULL)
-        self.pub.setsockopt(zmq.IMMEDIATE, 1)  # so that the subscription is taken back when Mongrel2 goes
-        self.pub.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self.pub.setsockopt(zmq.XPUB_NODROP, 1)  # a full queue is EAGAIN instead of a lost reply
-        for own in (self.pub, self.pull):
-            for option, value in ((zmq.RECONNECT_IVL, -1), (zmq.HEARTBEAT_IVL, 5000), (zmq.LINGER, 0), (zmq.IPV6, 1)):
-                own.setsockopt(option, value)
+        self.pub, self.pull = context.socket(zmq.XPUB), context.socket(zmq.PULL)
+        # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply.
+        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1}
+        # Of the PULL as good as never: after -1, what is not yet read when the connection ends is thrown away.
+        for each, options in ((self.pub, own), (self.pull, {zmq.RECONNECT_IVL: 1 << 30})):
+            for option, value in {**options, zmq.HEARTBEAT_IVL: 5000, zmq.LINGER: 0, zmq.IPV6: 1}.items():
+                each.setsockopt(option, value)
             if identity is not None:
-                own.setsockopt_string(zmq.IDENTITY, identity)
-        # As good as never; after -1, what is not yet read when the connection ends is thrown away.
-        self.pull.setsockopt(zmq.RECONNECT_IVL, 1 << 30)
+                each.setsockopt_string(zmq.IDENTITY, identity)
         events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
         self._monitor = self.pull.get_monitor_socket(events)
         self.pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)  # nobody listens there
-        try:
-            self.pub.connect(pub)
-        except zmq.ZMQError as error:
-            self.close(0)
-            raise ValueError(f"cannot connect to {pub!r}: {error}") from error
+        self.pub.connect(pub)
 
     def begin(self) -> bool:
         """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so.
@@ -4087,7 +4094,6 @@ class _Life(_Clients):
                 connection.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + self.LEAVING
         while not self._has_lost_pull() and time.monotonic() < deadline:
-            self._occupy()
             self._read_ahead()
         self._read_ahead()
 
@@ -4095,8 +4101,8 @@ class _Life(_Clients):
         """Have Mongrel2's only thread tell its handlers, who get their turns at it, that nobody has left, and then be
         busy. Whether it told, and then told nothing more."""
         self._reply_to_nobody("", 0)
-        for _ in range(10):
-            self._occupy()
+        for _ in range(20):
+            self._reply_to_nobody(*self.WORK)
         heard = [0]
         while time.monotonic() < deadline and not self._has_lost_pull():
             messages = self._read_ahead()
@@ -4110,22 +4116,19 @@ class _Life(_Clients):
         return False
 
     def _read_ahead(self) -> list[bytes]:
-        """What comes within QUIET; it goes to `left` too."""
+        """What comes within QUIET, for which Mongrel2 is kept busy longer; it goes to `left` too."""
         messages: list[bytes] = []
         if self.pull.poll(self.QUIET):
             with contextlib.suppress(zmq.Again):
                 while len(messages) < 10_000:
                     messages.append(self.pull.recv(zmq.NOBLOCK))
+        else:
+            self._reply_to_nobody(*self.WORK)
         cast("deque[bytes]", self.left).extend(messages)
         return messages
 
-    def _occupy(self) -> None:
-        """Give that thread 2 ms of work, in which it sends nothing."""
-        self._reply_to_nobody("ctl", {"cancel": 1, "": [0] * 100})
-
     def _reply_to_nobody(self, name: str, arguments: Any) -> None:
-        sender = min(self.prefixes, default=b"") or b"0"
-        (message,) = format_extended_reply(sender, _NOBODY, name, arguments)
+        (message,) = format_extended_reply(min(self.prefixes, default=b"") or b"0", _NOBODY, name, arguments)
         with contextlib.suppress(zmq.Again):
             self.pub.send(message, zmq.NOBLOCK)
 
@@ -4142,22 +4145,15 @@ class _Life(_Clients):
 
     def receive(self) -> bytes:
         """The next message. zmq.Again where there is none."""
-        return self.left.popleft() if self.left else cast(bytes, self.pull.recv(zmq.NOBLOCK))
+        return self.left.popleft() if self.left else self.pull.recv(zmq.NOBLOCK)
 
     def send(self, message: bytes) -> None:
         """Send a reply. zmq.Again where Mongrel2 is behind."""
         self.pub.send(message, zmq.NOBLOCK)
 
-    def wait(self) -> None:
-        """Wait for a message, a tenth of a second at most: only the coroutine, inside run()."""
-        if self.bell is not None:
-            self.bell.wait()
-        else:
-            self.pull.poll(int(self.CHECK * 1000))
-
     def close(self, linger: int) -> None:
-        """Drop both sockets with all they hold, after `linger` milliseconds for what is still to be sent."""
-        self.end()
+        """Drop both sockets with all they hold."""
+        super().close(linger)
         for own, monitor in ((self.pull, self._monitor), (self.pub, self.pub_monitor)):
             own.disable_monitor()
             monitor.close(0)
@@ -4175,20 +4171,16 @@ class _DealtLife(_Clients):
 
     def __init__(self, link: zmq.Socket[Any]) -> None:
         super().__init__()
-        self.pull = self._link = link
-        self._has_ended = False
-
-    def check_sender(self, sender: str) -> None:
-        """The parent does."""
+        self.pull, self._has_ended = link, False
 
     def receive(self) -> bytes:
         """The next message. zmq.Again where there is none, or this Mongrel2 is gone; EOFError where the parent has no
         more for this worker."""
-        room, _, message = self._link.recv(zmq.NOBLOCK).partition(b" ")
+        room, _, message = self.pull.recv(zmq.NOBLOCK).partition(b" ")
         if room == self.EXIT:
             raise EOFError
         if room == self.ENDED:
-            self._link.send(self.DONE)  # what came before this is of the former life
+            self.pull.send(self.DONE)  # what came before this is of the former life
             self._has_ended, self.next_check = True, 0.0
             raise zmq.Again
         if room != b"-":
@@ -4196,23 +4188,13 @@ class _DealtLife(_Clients):
         return message
 
     def send(self, message: bytes) -> None:
-        self._link.send(message, zmq.NOBLOCK)
-
-    def wait(self) -> None:
-        cast(_Bell, self.bell).wait()
+        self.pull.send(message, zmq.NOBLOCK)
 
     def has_ended(self) -> bool:
         return self._has_ended
 
     def finish(self, conn_id: str) -> bytes:
         return self.DONE + conn_id.encode()
-
-    def leave(self) -> None:
-        """The parent is gone, and Mongrel2 with it."""
-        self.left = deque()
-
-    def close(self, linger: int) -> None:
-        self.end()
 
 
 class _Mongrel2WebSocket(WebSocket):
@@ -4267,12 +4249,8 @@ class _Gatherer:
         if self._count < self.FEW or len(self._gathered) > self.LARGE or time.monotonic() >= self._next_second:
             return self.flush()
         if self._late is None:
-            self._late = eventlet.spawn_after(max(0.0, self._next_second - time.monotonic()), self._flush_late)
+            self._late = eventlet.spawn_after(max(0.0, self._next_second - time.monotonic()), self.flush)
         return True
-
-    def _flush_late(self) -> None:
-        self._late = None
-        self.flush()
 
     def flush(self) -> bool:
         if self._late is not None:
@@ -4303,8 +4281,9 @@ class Mongrel2Connection:
     def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
         for address in (pull, pub):
             match = _ADDRESS.fullmatch(address)
-            if match is None or int(match[1] or 0) > 65535:
-                raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests)")
+            if match is None or int(match[1] or 0) > 65535 or len((match[2] or "").encode()) > 107:  # sun_path, unix(7)
+                raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests, "
+                                 "whose path has at most 107 bytes)")  # fmt: skip
         self.pull, self.pub, self.identity = pull, pub, identity
         self.dropped = 0  # replies to clients of a Mongrel2 that is gone
         self._context: zmq.Context[Any] | None = None
@@ -4315,8 +4294,7 @@ class Mongrel2Connection:
         self._receivers: Receivers | None = None
         self._load: Load | None = None  # inside run()
         self._sleep: Callable[[float], None] = time.sleep
-        self._has_warned = False
-        self._next_ping = 0.0
+        self._has_warned, self._next_ping = False, 0.0
 
     # -- receiving
 
@@ -4335,9 +4313,7 @@ class Mongrel2Connection:
             except EOFError:
                 self._end_receiving()
             if self._load is not None and b" @* " in message and (credits := _CREDITS.fullmatch(message)) is not None:
-                conn_id = credits[1].decode()
-                if conn_id in life.credits:  # one message for each answer: not worth a request
-                    life.give(conn_id, credits[2].decode())
+                life.give(credits[1].decode(), credits[2].decode())  # one message for each answer: not worth a request
                 continue
             try:
                 request = parse_mongrel2(message)
@@ -4349,7 +4325,9 @@ class Mongrel2Connection:
             if request.method == "WEBSOCKET" and self._load is not None:
                 self._take_frame(life, request)
             elif request.is_message and request.path == "@*":
-                self._note(life, request)
+                if b'"disconnect"' in request.body:
+                    life.forget(request.conn_id)
+                life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
                 return request
             elif self._admit(life, request):
                 return request
@@ -4412,12 +4390,14 @@ class Mongrel2Connection:
                     self._finish(life, request.conn_id)
 
     def _begin_life(self) -> _Life | _DealtLife:
-        """A new pair of sockets, as soon as there is a Mongrel2 for it; or what the parent has."""
+        """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
+        self._life = life = self._connect() if self._link is None else _DealtLife(self._link)
+        if self._load is not None:
+            life.bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
+        return life
+
+    def _connect(self) -> _Life:
         self._context = self._context or zmq.Context()
-        if self._link is not None:
-            self._life = dealt = _DealtLife(self._link)
-            dealt.bell = _Bell(cast(int, self._link.getsockopt(zmq.FD)))
-            return dealt
         is_waiting = False
         while True:
             if self._last_turn is not None:
@@ -4427,8 +4407,6 @@ class Mongrel2Connection:
             while not (begun := life.begin()) and not _is_readable(life.pub_monitor) and time.monotonic() < deadline:
                 self._sleep(0.01)
             if begun:
-                self._life = life
-                life.bell = None if self._load is None else _Bell(life.pull.getsockopt(zmq.FD))
                 logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
                 return life
             life.close(0)
@@ -4454,15 +4432,6 @@ class Mongrel2Connection:
         if self._life is not None and self._life.bell is not None:
             self._life.bell.close()  # what is not received would ring it for ever
         raise EOFError("the connection is closed")
-
-    @staticmethod
-    def _note(life: _Clients, notice: Mongrel2Request) -> None:
-        """What Mongrel2 says about a connection: it has room again, or is no more."""
-        if "DOWNLOAD_CREDITS" in notice.fields:
-            if notice.conn_id in life.credits:
-                life.give(notice.conn_id, notice.text("DOWNLOAD_CREDITS"))
-        elif b'"disconnect"' in notice.body:
-            life.forget(notice.conn_id)
 
     # -- replying
 
@@ -4541,14 +4510,13 @@ class Mongrel2Connection:
 
     def finished(self, request: Any) -> None:
         """Forget a request that has had its answer, and let the next one on its connection have its own."""
-        request.is_answered = True
-        if request.life is not None:
-            if request.life.requests.get(request.conn_id) is request:
-                del request.life.requests[request.conn_id]
-                request.life.credits.pop(request.conn_id, None)
-            word = request.life.finish(request.conn_id)
-            if word and not request.is_reported:
-                self._send(request.life, word)
+        request.is_answered, life = True, request.life
+        if life is not None:
+            if life.requests.get(request.conn_id) is request:
+                del life.requests[request.conn_id]
+                life.credits.pop(request.conn_id, None)
+            if not request.is_reported:
+                self._finish(life, request.conn_id)
         if request.follower is not None:
             request.follower.send()
 
@@ -4614,10 +4582,8 @@ class Mongrel2Connection:
         websocket = websockets[request.conn_id] = _Mongrel2WebSocket(self, request, response.max_message)
         try:
             if self._reply_in_credits(request, head):
-                with cast(Load, self._load).uncounted():
-                    websocket.converse(response.handler, response.arguments)
+                cast(Load, self._load).converse(websocket, response)
         finally:
-            request.began = time.monotonic()  # so long it takes is no matter of ours
             websockets.pop(request.conn_id, None)
             self.close_client(request)
         return 0
@@ -4676,9 +4642,7 @@ class Mongrel2Connection:
 
     def stats(self) -> Stats:
         """The figures of this connection: in whatever thread."""
-        life, coroutines = self._life, 0 if self._receivers is None else self._receivers.coroutines
-        if life is None:
-            return {"dropped": self.dropped, "coroutines": coroutines}
+        life, coroutines = self._life or _Clients(), 0 if self._receivers is None else self._receivers.coroutines
         return {"dropped": self.dropped, "coroutines": coroutines, "websockets": len(life.websockets),
                 "connections": max(len(life.credits), len(life.requests)), "queues": {"room": len(life.waiting)}}
 
@@ -4717,19 +4681,20 @@ class Mongrel2Connection:
             for request in [*self._life.requests.values()]:
                 self.close_client(request)
             self._life.close(1000)
-            self._life = None
-        if self._link is not None:
-            self._link.close(1000)
-            self._link = None
         if self._context is not None:
-            self._context.term()
-            self._context = None
+            self._context.destroy(1000)  # with the link to a parent
+        self._life = self._link = self._context = None
 
-    def __repr__(self) -> str:
-        return f"Mongrel2Connection({self.pull!r}, {self.pub!r})"
 
+# -- the HTTP server: a coroutine for each connection, the listening socket perhaps shared with other workers
 
 _BIND = re.compile(r"unix:(.+)|(\[[^\s\]]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+
+
+def _listen_at(host: str, port: int, backlog: int) -> Any:
+    """A socket that eventlet has not patched."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return _unpatched("socket").create_server((host, port), family=family, backlog=backlog)
 
 
 class _HTTPClient:
@@ -5059,22 +5024,17 @@ class HTTPConnection:
         if self._socket is not None:
             return
         try:
-            self._bind(_unpatched("socket"))
+            if self._path is not None:
+                self._remove_stale(self._path, _unpatched("socket"))
+                listening = _unpatched("socket").socket(socket.AF_UNIX)
+                listening.bind(self._path)
+                listening.listen(self.BACKLOG)
+            else:
+                listening = _listen_at(self._host, self._port, self.BACKLOG)
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
+                self._port = listening.getsockname()[1]
         except OSError as error:
-            reason = error.strerror or error
-            fail(f"cannot listen at {self.address}: {reason} (--bind, or run(bind=...), names another)")
-
-    def _bind(self, socket: Any) -> None:
-        if self._path is not None:
-            self._remove_stale(self._path, socket)
-            listening = socket.socket(socket.AF_UNIX)
-            listening.bind(self._path)
-            listening.listen(self.BACKLOG)
-        else:
-            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-            listening = socket.create_server((self._host, self._port), family=family, backlog=self.BACKLOG)
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
-            self._port = listening.getsockname()[1]
+            fail(f"cannot listen at {self.address}: {error.strerror or error} (--bind or run(bind=...) names another)")
         listening.setblocking(False)
         self._socket = listening
 
@@ -5133,14 +5093,11 @@ class HTTPConnection:
         else:
             self._is_patient = True
             self._listen()
-            call_soon(self._accept_late, self.PATIENCE)
-
-    def _accept_late(self) -> None:
-        self._is_patient = False
-        self._take_in(1)
+            call_soon(functools.partial(self._take_in, 1), self.PATIENCE)
 
     def _take_in(self, most: int) -> None:
         """Accept so many at most, and start their coroutines."""
+        self._is_patient = False
         for _ in range(min(most, self.max_connections - len(self._clients)) if self._socket is not None else 0):
             try:
                 accepted, address = self._socket.accept()
@@ -5236,10 +5193,8 @@ class HTTPConnection:
         try:
             if client.send(head):
                 websocket.feed(client.parser.take_rest())
-                with self.load.uncounted():
-                    websocket.converse(response.handler, response.arguments)
+                self.load.converse(websocket, response)
         finally:
-            request.began = time.monotonic()  # so long it takes is no matter of ours
             self._websockets.discard(websocket)
             websocket.let_go()
         return 0
@@ -5284,8 +5239,36 @@ class HTTPConnection:
             client.abort()
             client.close()
 
-    def __repr__(self) -> str:
-        return f"HTTPConnection({self.address!r})"
+
+# -- the process: its logs and figures, its parent, and the server that runs an application until a signal ends it
+
+
+def patch_standard_library() -> None:
+    """Have eventlet replace what blocks in the standard library, once."""
+    if not eventlet.patcher.is_monkey_patched("socket"):
+        eventlet.monkey_patch()
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Log on standard error, unless the program has chosen otherwise."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+
+
+def _escape_for_log(text: str) -> str:
+    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more; its
+    beginning, so that a line is shorter than PIPE_BUF."""
+    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:800])[:800]
+
+
+def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
+    """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
+    _, day, month, year, clock, _ = http_date(int(when)).split()
+    target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
+    asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
+    referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
+    address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
+    line = f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
+    return line.encode()
 
 
 class AccessLog:
@@ -5336,27 +5319,61 @@ class AccessLog:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _escape_for_log(text: str) -> str:
-    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more; its
-    beginning, so that a line is shorter than PIPE_BUF."""
-    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:800])[:800]
+class StatsServer:
+    """Tells Prometheus figures, at / and /metrics of an address "HOST:PORT": in a thread of the system's, so that it
+    answers while a handler computes. One client after the other, each for 2 seconds: it is for a monitor, not for the
+    world. SystemExit 2, after a line that says why, where it cannot."""
 
+    PATIENCE = 2.0
 
-def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
-    """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
-    _, day, month, year, clock, _ = http_date(int(when)).split()
-    target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
-    asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
-    referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
-    address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
-    line = f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
-    return line.encode()
+    def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
+        match = _BIND.fullmatch(address)
+        if match is None or match[1] or int(match[3]) > 65535:
+            fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100 or [::1]:9100)")
+        self._get_stats, self._host, self.port = get_stats, match[2].strip("[]"), int(match[3])
+        self._ended = _unpatched("threading").Event()
 
+    def start(self) -> StatsServer:
+        """Listen, and answer from now on."""
+        try:
+            self._listening = _listen_at(self._host, self.port, 16)
+        except OSError as error:
+            fail(f"--stats: cannot listen at {self._host}:{self.port}: {error.strerror or error}")
+        self.port = self._listening.getsockname()[1]
+        _unpatched("threading").Thread(target=self._run, name="stats", daemon=True).start()
+        return self
 
-def patch_standard_library() -> None:
-    """Have eventlet replace what blocks in the standard library, once."""
-    if not eventlet.patcher.is_monkey_patched("socket"):
-        eventlet.monkey_patch()
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                client, _ = self._listening.accept()
+                with client:
+                    self._answer(client, time.monotonic() + self.PATIENCE)
+            except Exception:  # it left, sent no HTTP, or files are too many: not for a thread to log, when patched
+                self._ended.wait(0.05)
+
+    def _answer(self, client: Any, deadline: float) -> None:
+        parser, request = HTTPParser(), None
+        while request is None:
+            client.settimeout(max(deadline - time.monotonic(), 0.001))
+            if not (data := client.recv(1 << 12)):
+                return
+            parser.feed(data)
+            request = parser.next_request()
+        if request.method in ("GET", "HEAD") and request.path in ("/", "/metrics"):
+            response = Response(format_stats(self._get_stats()), content_type=PROMETHEUS)
+        else:
+            response = Response("404 Not Found\n", 404, None, TEXT)
+        request.keep_alive = False
+        fields, body = response.finish(request)
+        client.sendall(format_head(request, response.status, fields, http_date(int(time.time()))) + cast(bytes, body))
+
+    def close(self) -> None:
+        """Let go of the address."""
+        self._ended.set()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # or `accept` would go on waiting
+        self._listening.close()
 
 
 WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of its end of the pair
@@ -5365,16 +5382,20 @@ WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of i
 class _Lines:
     """One end of the pair of sockets between a parent and a worker: values as lines of JSON."""
 
+    MOST = 1 << 20  # bytes beyond which nothing more waits for the other
+
     def __init__(self, end: socket.socket) -> None:
-        self._socket, self._received = end, b""
+        self._socket, self._received, self._unsent = end, b"", b""
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def say(self, descriptors: Sequence[int] = (), **values: Any) -> None:
-        """Send what there is to say; nothing where the other is gone or does not listen."""
+        """Send what there is to say, with what there was no room for before; nothing to who does not listen at all."""
+        if len(self._unsent) < self.MOST:
+            self._unsent += json.dumps(values).encode() + b"\n"
         with contextlib.suppress(OSError):
-            socket.send_fds(self._socket, [json.dumps(values).encode() + b"\n"], descriptors)
+            self._unsent = self._unsent[socket.send_fds(self._socket, [self._unsent], descriptors) :]
 
     def hear(self) -> list[dict[str, Any]] | None:
         """What the other said since; None once it is gone."""
@@ -5384,7 +5405,7 @@ class _Lines:
             return None
         except BlockingIOError:
             pass
-        except ConnectionError:  # it died with something unread
+        except ConnectionError:  # it went without reading all (unix(7))
             return None
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines]
@@ -5453,72 +5474,6 @@ class _Parent(_Lines):
         poll.poll()
         _unpatched("time").sleep(self.OUTLIVE)
         os._exit(1)
-
-
-def configure_logging(level: int = logging.INFO) -> None:
-    """Log on standard error, unless the program has chosen otherwise."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
-
-
-class StatsServer:
-    """Tells Prometheus figures, at / and /metrics of an address "HOST:PORT": in a thread of the system's, so that it
-    answers while a handler computes. One client after the other, each for 2 seconds: it is for a monitor, not for the
-    world. SystemExit 2, after a line that says why, where it cannot."""
-
-    PATIENCE = 2.0
-
-    def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
-        match = _BIND.fullmatch(address)
-        if match is None or match[1] or int(match[3]) > 65535:
-            fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100 or [::1]:9100)")
-        self._get_stats, self._host, self.port = get_stats, match[2].strip("[]"), int(match[3])
-        self._ended, self._socket = _unpatched("threading").Event(), _unpatched("socket")
-
-    def start(self) -> StatsServer:
-        """Listen, and answer from now on."""
-        family = self._socket.AF_INET6 if ":" in self._host else self._socket.AF_INET
-        try:
-            self._listening = self._socket.create_server((self._host, self.port), family=family)
-        except OSError as error:
-            fail(f"--stats: cannot listen at {self._host}:{self.port}: {error.strerror or error}")
-        self.port = self._listening.getsockname()[1]
-        _unpatched("threading").Thread(target=self._run, name="stats", daemon=True).start()
-        return self
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            try:
-                client, _ = self._listening.accept()
-                with client:
-                    self._answer(client, time.monotonic() + self.PATIENCE)
-            except Exception:  # it left, or too many files are open; and to log is not for this thread, when patched
-                self._ended.wait(0.05)
-
-    def _answer(self, client: Any, deadline: float) -> None:
-        parser, request = HTTPParser(), None
-        try:
-            while request is None:
-                client.settimeout(max(deadline - time.monotonic(), 0.001))
-                if not (data := client.recv(1 << 12)):
-                    return
-                parser.feed(data)
-                request = parser.next_request()
-        except ProtocolError:
-            return
-        if request.method in ("GET", "HEAD") and request.path in ("/", "/metrics"):
-            response = Response(format_stats(self._get_stats()), content_type=PROMETHEUS)
-        else:
-            response = Response("404 Not Found\n", 404, None, TEXT)
-        request.keep_alive = False
-        fields, body = response.finish(request)
-        client.sendall(format_head(request, response.status, fields, http_date(int(time.time()))) + cast(bytes, body))
-
-    def close(self) -> None:
-        """Let go of the address."""
-        self._ended.set()
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(self._socket.SHUT_RDWR)  # or `accept` would go on waiting
-        self._listening.close()
 
 
 class Server:
@@ -6233,17 +6188,12 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch:
 # it, a configuration for its Mongrel2.
 
 
-def _short_path(path: str) -> str:
-    """As seen from here, if it is below."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith(os.pardir) else relative
+def _place(file: str, line: int | None) -> str:
+    return f"{file.removeprefix(os.path.join(os.getcwd(), ''))}:{line}"
 
 
 def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
     raise ValueError('run() is called while the program is imported: put it below `if __name__ == "__main__":`')
-
-
-_OWN_FILE = _run_on_import.__code__.co_filename
 
 
 def import_program(module_name: str) -> Any:
@@ -6259,10 +6209,10 @@ def import_program(module_name: str) -> Any:
         fail(f"there is no module {module_name!r} here: name it as in an import, like hello:app")
     except ValueError as error:
         frames = traceback.extract_tb(error.__traceback__)
-        if frames[-1].filename != _OWN_FILE:
+        if frames[-1].filename != __file__:
             raise
-        place = next(frame for frame in reversed(frames) if frame.filename != _OWN_FILE)
-        fail(f"{_short_path(place.filename)}:{place.lineno}: {error}")
+        calling = [frame for frame in frames if frame.filename != __file__][-1]
+        fail(f"{_place(calling.filename, calling.lineno)}: {error}")
     finally:
         Brubeck.run = run  # type: ignore[method-assign]
 
@@ -6280,160 +6230,98 @@ def load_program(name: str) -> Brubeck:
 
 
 def all_routes(app: Brubeck, prefix: str = "") -> Iterator[tuple[str, Brubeck, Route]]:
-    """The routes of an application, each with its prefix and its application: what is mounted is a route, and its own
-    follow."""
+    """The routes of an application and of what is mounted in it, each with its prefix and its application."""
     for route in app.routes.all:
-        yield prefix, app, route
         if isinstance(route.handler, Brubeck):
             yield from all_routes(route.handler, f"{prefix}{route.name}")
+        else:
+            yield prefix, app, route
 
 
-def _own_handler(route: Route) -> Any:
-    """The handler as the program has it, without what this file put around it."""
-    handler = route.handler
-    while hasattr(handler, "__wrapped__") and handler.__code__.co_filename == _OWN_FILE:
-        handler = handler.__wrapped__
-    return handler
-
-
-def find_source(route: Route) -> str:
-    """Where the handler is: "hello.py:12"; for files the folder; "-" where that cannot be told."""
-    handler = inspect.unwrap(_own_handler(route))
+def find_source(handler: Any) -> str:
+    """Where a handler is: "hello.py:12"; "-" where that cannot be told."""
+    handler = inspect.unwrap(handler)
     if isinstance(handler, functools.partial):
-        if handler.func is static_file:
-            return os.path.join(_short_path(handler.keywords["root"]), "")
         handler = inspect.unwrap(handler.func)
+    source = handler if hasattr(handler, "__qualname__") else type(handler)
     try:
-        source = handler if hasattr(handler, "__qualname__") else type(handler)
-        file, line = cast(str, inspect.getsourcefile(source)), inspect.getsourcelines(source)[1]
+        file, line = inspect.getsourcefile(source), inspect.getsourcelines(source)[1]
     except (OSError, TypeError):
         return "-"
-    return "-" if file == _OWN_FILE else f"{_short_path(file)}:{line}"
+    return "-" if file in (None, __file__) else _place(file, line)
 
 
 def describe_route(prefix: str, route: Route) -> tuple[str, ...]:
     """Rule, methods, name, handler and place of a route, for people."""
-    ordered = sorted(route.methods or (), key=[*HTTP_METHODS, *sorted(route.methods or ())].index)
-    rule, methods = f"{prefix}{route.rule}", "any" if route.methods is None else ",".join(ordered) or "none"
-    if isinstance(route.handler, Brubeck):
-        rule = f"{prefix}{route.name}"
-    elif isinstance(route.rule, re.Pattern):
+    rule = f"{prefix}{route.rule}"
+    methods = "any" if route.methods is None else ",".join(sorted(route.methods))
+    if isinstance(route.rule, re.Pattern):
         rule = f"{prefix} r'{' '.join(route.rule.pattern.split())}'".lstrip()
     elif route.is_socket:
-        rule, methods = f"{prefix} {route.rule}".lstrip(), "MESSAGE"
-    elif getattr(route.handler, "is_websocket", False):
+        methods = "MESSAGE"
+    elif hasattr(route.handler, "is_websocket"):
         methods = "WEBSOCKET"
-    return rule, methods, route.name or "-", name_handler(route.handler), find_source(route)
+    return rule, methods, route.name or "-", name_handler(route.handler), find_source(route.handler)
 
 
 def list_routes(name: str, app: Brubeck) -> int:
     """Print a table of the routes, in the order of the program; returns the exit status."""
-    routes = [(prefix, route) for prefix, _, route in all_routes(app) if not isinstance(route.handler, Brubeck)]
-    rows = [("RULE", "METHODS", "NAME", "HANDLER", "WHERE"), *(describe_route(*each) for each in routes)]
+    routes = (describe_route(prefix, route) for prefix, _, route in all_routes(app))
+    rows = [("RULE", "METHODS", "NAME", "HANDLER", "WHERE"), *routes]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(map(str.ljust, row, widths)).rstrip())
     return 0
 
 
-def _literal_start(route: Route) -> tuple[str, bool]:
-    """The text with which surely begins every path that an expression matches, and whether it matches all of those."""
-    if isinstance(route.handler, Brubeck):
-        return f"{route.name}/", True
-    expression = cast("re.Pattern[str]", route.rule)
-    match = re.match(r"\^?((?:[^\\.^$*+?{}\[\]()|]|\\[^\w\s])*)(?![*?{])", expression.pattern)
-    if match is None or "|" in expression.pattern or expression.flags != re.UNICODE:
-        return "", False
-    return re.sub(r"\\(.)", r"\1", match[1]), match.end() == len(expression.pattern)
-
-
-def hides(earlier: Route, later: Route) -> bool:
-    """Whether an expression, or what is mounted, surely leaves nothing to a later one."""
-    if not isinstance(earlier.rule, re.Pattern) or not isinstance(later.rule, re.Pattern):
-        return False
-    if earlier.accepts is not None and not (later.accepts and later.accepts - {_UNSUPPORTED} <= earlier.accepts):
-        return False
-    start, takes_all = _literal_start(earlier)
-    return earlier.rule == later.rule or (takes_all and _literal_start(later)[0].startswith(start))
+def _is_not_ours(function: Any) -> bool:
+    return not hasattr(function, "__code__") or function.__code__.co_filename != __file__
 
 
 def find_misfit(app: Brubeck, route: Route) -> str | None:
     """Why a handler cannot be called with the arguments of its route; None where it can, or that cannot be told."""
-    named: dict[str, None] = {}
-    positional: list[None] = []
+    positional, named = 0, set[str]()
     if isinstance(route.rule, re.Pattern):
-        named = dict.fromkeys(route.rule.groupindex)
-        positional = [None] * (0 if named else route.rule.groups)
+        named = {*route.rule.groupindex}
+        positional = 0 if named else route.rule.groups
     elif not route.is_socket:
-        named = {name: None for rule in app.routes.map.iter_rules(cast(Any, route)) for name in rule.arguments}
-    handler = _own_handler(route)
-    calls = [handler]
-    if isinstance(handler, type):
-        names = ["__call__"]
-        if handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__):
-            names = ["message"] if route.is_socket else [method.lower() for method in route.methods or ()]
-        calls = [each for name in names if inspect.isfunction(each := inspect.getattr_static(handler, name, None))]
+        named = named.union(*(rule.arguments for rule in app.routes.map.iter_rules(cast(Any, route))))
+    calls = [inspect.unwrap(route.handler, stop=_is_not_ours)]  # without what this file put around it
+    if isinstance(route.handler, type):
+        is_plain = route.handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__)
+        names = map(str.lower, (is_plain and route.methods) or ())
+        calls = [getattr(route.handler, name) for name in names if hasattr(route.handler, name)]
     for call in calls:
         try:
-            signature = inspect.signature(call, follow_wrapped=False)
-        except (TypeError, ValueError):  # written in C
+            inspect.signature(call, follow_wrapped=False).bind(None, *[None] * positional, **dict.fromkeys(named))
+        except ValueError:  # written in C
             continue
-        try:
-            signature.bind(None, *positional, **named)
         except TypeError as error:
             return f"{name_handler(call)} cannot be called with the arguments of its route: {error}"
-    return None
-
-
-def find_missing(app: Brubeck, route: Route) -> str | None:
-    """What the text of a handler surely needs and its application has not: templates, a secret, a folder of files."""
-    handler = inspect.unwrap(_own_handler(route))
-    if isinstance(handler, functools.partial) and handler.func is static_file:
-        return None if os.path.isdir(handler.keywords["root"]) else "there is no such folder"
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(handler)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    attributes = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    used = {re.sub(r"^(?:self|ws)\.", "", attribute) for attribute in attributes}
-    if app.secret is None and not used.isdisjoint(["request.session", "request.get_signed_cookie"]):
-        return "sessions and signed cookies need Brubeck(secret=...)"
-    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    by_function = "render" in called and getattr(sys.modules.get(handler.__module__), "render", None) is render
-    by_method = "self.render" in called and getattr(handler, "render", None) is TemplateMixin.render
-    if app.templates is None and (by_function or by_method):
-        return 'render() needs app.templates, such as jinja2_templates("templates")'
     return None
 
 
 def find_problems(app: Brubeck) -> Iterator[str]:
     """What is wrong with a program that could be imported, a line for each: only what is certain."""
     for prefix, inner, route in all_routes(app):
-        is_completed = app._on_start or inner._on_start  # by what comes when it starts
-        before = inner.routes.all[: inner.routes.all.index(route)]
-        hiding = [f"never reached, {each!r} takes all that it would" for each in before if hides(each, route)]
-        problem = hiding[0] if hiding else None
+        problem = find_misfit(inner, route)
         if prefix and route.is_socket:
             problem = "never reached, message sockets of what is mounted are not served"
-        if problem is None and not isinstance(route.handler, Brubeck):
-            problem = find_misfit(inner, route) or (None if is_completed else find_missing(inner, route))
         if problem is not None:
             rule, _, _, _, where = describe_route(prefix, route)
             yield f"{where}: {rule}: {problem}".removeprefix("-: ")
 
 
 def check_program(name: str, app: Brubeck) -> int:
-    """Print what is wrong with a program, and a line that sums it up; returns the exit status, 1 if anything is."""
+    """Print what is wrong with a program, or that nothing is; returns the exit status, 1 or 0."""
     problems = [*find_problems(app)]
-    routes = sum(not isinstance(route.handler, Brubeck) for _, _, route in all_routes(app))
-    found = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "no conflicts"
-    print(*problems, f"{name}: {routes} route{'s' * (routes != 1)}, {found}", sep="\n")
+    print(*problems or [f"{name}: no conflicts"], sep="\n")
     return 1 if problems else 0
 
 
 MONGREL2_CONFIG = """\
-# Mongrel2 in front of brubeck_lite. In {folder} with run/, logs/ and {upload}/{stays}:
-#     m2sh load -config mongrel2.conf -db config.sqlite && m2sh start -db config.sqlite {which}
+# Mongrel2 in front of brubeck_lite. In {folder} with run/, logs/ and {upload}/:
+#     m2sh load -config mongrel2.conf -db config.sqlite && m2sh start -db config.sqlite -name main
 {servers}
 settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {limit},
             'upload.temp_store': '{upload}/upload.XXXXXX',
@@ -6444,82 +6332,54 @@ servers = [{names}]
 """
 
 MONGREL2_SERVER = """
-web{n} = Handler(send_spec='{pull}', send_ident='34f9ceee-cd52-4b7f-b197-88bf2f0ec{id:03x}',
+web{n} = Handler(send_spec='{pull}', send_ident='34f9ceee-cd52-4b7f-b197-88bf2f0ec{id:03}',
               recv_spec='{pub}', recv_ident='')
 
-main{n} = Server(uuid='f400bf85-4538-4f7a-8908-67e313d51{uuid:03x}', name='main{n}', bind_addr='{host}', port={port},
+main{n} = Server(uuid='f400bf85-4538-4f7a-8908-67e313d51{id:03}', name='main{n}', bind_addr='{host}', port={port},
               {chroot}access_log='{root}logs/access{n}.log', error_log='{root}logs/error{n}.log',
-              pid_file='{root}run/mongrel2{dash}.pid', control_port='ipc://run/control{n}',
+              pid_file='{root}run/mongrel2{n}.pid', control_port='ipc://run/control{n}',
               default_host='localhost', hosts=[Host(name='localhost', routes={{{routes}}})])
 """
-
-
-def _in_quotes(text: str, forbidden: str = "'\"\\") -> str:
-    """Text that may stand in quotes in Mongrel2's configuration, which cannot say all; ValueError for other text."""
-    if not text.isprintable() or set(forbidden) & set(text):
-        raise ValueError(f"{text!r} cannot be said in a configuration of Mongrel2: call it something else")
-    return text
-
-
-def _numeric_address(bind: str) -> tuple[str, int]:
-    """Where Mongrel2 can listen; ValueError for anywhere else."""
-    listening = HTTPConnection(bind)
-    host = "127.0.0.1" if listening._host == "localhost" else listening._host
-    for family in (socket.AF_INET, socket.AF_INET6) if listening._port else ():
-        with contextlib.suppress(OSError):
-            socket.inet_pton(family, host)
-            return host, listening._port
-    raise ValueError(f"Mongrel2 listens at a numeric address and a port, not at {bind}")
-
-
-def _mongrel2_limit(app: Brubeck) -> int:
-    """The bytes of a body that Mongrel2 is to hold in memory: `max_body`, and up to 64 MiB where a route takes more;
-    1 MiB with an `upload_store`, to which all larger ones go."""
-    limits = [(inner.max_body, route.max_body) for _, inner, route in all_routes(app)]
-    largest = max([app.max_body, *(usual if limit in (None, _UNLIMITED) else limit for usual, limit in limits)])
-    if app.upload_store is not None:
-        return min(largest, 1 << 20)
-    return min(max(app.max_body, min(largest, 64 << 20)), (1 << 31) - 1)
 
 
 def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str) -> str:
     """A configuration that fits an application: its message sockets, its bodies, its `upload_store`. It has a Mongrel2
     for each pair of `addresses`; the first listens at `bind`, the others at the ports behind it. Each stays in its
     folder (chroot), unless an address is elsewhere. ValueError for what Mongrel2 cannot do."""
-    host, port = _numeric_address(bind)
-    for address in itertools.chain(*addresses):
-        if not _in_quotes(address).startswith(("tcp://", "ipc://")) or "[" in address:
-            raise ValueError(f"Mongrel2 cannot have a handler at {address}: it is like tcp://127.0.0.1:9999")
-    is_outside = any(address.startswith("ipc:///") for address in itertools.chain(*addresses))
-    root, chroot, stays = ("", "", "") if is_outside else ("/", "chroot='./', ", " (Mongrel2 stays in it)")
-    folder, upload = "a folder", "tmp"
-    if app.upload_store is not None:
-        upload = _in_quotes(os.path.abspath(os.fsdecode(app.upload_store)))
-        folder, upload = (folder, upload) if is_outside else os.path.split(upload)
-    rules = ["/", *sorted(_in_quotes(str(route.rule), "'\"\\( ") for route in app.routes.all if route.is_socket)]
-    servers, numbers = "", ["", *map(str, range(2, len(addresses) + 1))]
-    for at, (n, (pull, pub)) in enumerate(zip(numbers, addresses, strict=True)):
-        servers += MONGREL2_SERVER.format(
-            n=n, dash=n and f"-{n}", pull=pull, pub=pub, host=host, port=port + at, root=root, chroot=chroot,
-            id=0x378 + at, uuid=0x5C2 + at, routes=", ".join(f"'{rule}': web{n}" for rule in rules))  # fmt: skip
-    names, which = ", ".join(f"main{n}" for n in numbers), "-name main" if numbers[1:] else "-every"
-    return MONGREL2_CONFIG.format(folder=folder, upload=upload, stays=stays, which=which, servers=servers, names=names,
-                                  limit=_mongrel2_limit(app))  # fmt: skip
+    listening = HTTPConnection(bind)
+    host, port = listening._host.replace("localhost", "127.0.0.1"), listening._port
+    if not port or not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+", host):
+        raise ValueError(f"Mongrel2 listens at a numeric address and a port, not at {bind}")
+    rules = ["/", *sorted(str(route.rule) for route in app.routes.all if route.is_socket)]
+    specs = [*itertools.chain(*addresses)]
+    store = "" if app.upload_store is None else os.path.abspath(os.fsdecode(app.upload_store))
+    for text in [*specs, *rules, store]:
+        if not text.isprintable() or set("'\"\\([ ") & set(text):
+            raise ValueError(f"{text!r} cannot be said in a configuration of Mongrel2: call it something else")
+    root, chroot = "/", "chroot='./', "
+    folder, upload = os.path.split(store) if store else ("a folder", "tmp")
+    if any(spec.startswith("ipc:///") for spec in specs):
+        root, chroot, folder, upload = "", "", "a folder", store or "tmp"
+    servers, names = "", []
+    for at, (pull, pub) in enumerate(addresses):
+        n = str(at + 1) if at else ""
+        names.append(f"main{n}")
+        routes = ", ".join(f"'{rule}': web{n}" for rule in rules)
+        servers += MONGREL2_SERVER.format(n=n, id=at, pull=pull, pub=pub, host=host, port=port + at, root=root,
+                                          chroot=chroot, routes=routes)  # fmt: skip
+    # In memory it holds what the largest of our limits allows; with a folder for the others, up to 1 MiB.
+    bodies = [inner.max_body if route.max_body is None else route.max_body for _, inner, route in all_routes(app)]
+    limit = min(max([app.max_body, *bodies]), 1 << 20 if store else (1 << 31) - 1)
+    return MONGREL2_CONFIG.format(folder=folder, upload=upload, servers=servers, names=", ".join(names), limit=limit)
 
 
 _USAGE = """brubeck_lite MODULE:APP [options]
        brubeck_lite routes MODULE:APP
        brubeck_lite check MODULE:APP"""
-_SERVES = "Serve an application by HTTP, or behind Mongrel2."
-_TELLS = ("routes lists what the application serves, check says what is wrong with it. Exit status: 0 after Ctrl-C or "
-          "SIGTERM, 2 if it cannot start.")  # fmt: skip
-# What is told of a program without serving it, by the first word of the command line.
-_TELL = {
-    "routes": (list_routes, "List the routes of a program: rule, methods, name, handler, and where that is."),
-    "check": (check_program, "Import a program and say what is surely wrong with it: routes that conflict or that no "
-              "request will reach, handlers that do not take the arguments of their route, secrets, templates and "
-              "folders that are missing. Exit status: 0 for nothing, 1 for something, 2 if it cannot be loaded."),
-}  # fmt: skip
+_DOES = ("Serve an application by HTTP, or behind Mongrel2. routes lists what it serves; check imports it, and says "
+         "which routes conflict and which handlers do not take the arguments of theirs. Exit status: 0 after Ctrl-C or "
+         "SIGTERM, 1 where check found something, 2 if it cannot start.")  # fmt: skip
+_TELL = {"routes": list_routes, "check": check_program}  # by the first word of the command line
 
 
 def parse_arguments(given: Sequence[str]) -> Any:
@@ -6534,20 +6394,19 @@ def parse_arguments(given: Sequence[str]) -> Any:
 
         return number
 
-    if given and given[0] in _TELL:
-        tell, description = _TELL[given[0]]
-        parser = argparse.ArgumentParser(f"brubeck_lite {given[0]}", description=description, allow_abbrev=False)
-        parser.add_argument("app", metavar="MODULE:APP", help="where the application is, like hello:app")
-        parser.set_defaults(tell=tell)
-        return parser.parse_args(given[1:])
-    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _SERVES, _TELLS, allow_abbrev=False)
-    parser.set_defaults(tell=None)
+    tell = _TELL.get(given[0]) if given else None
+    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _DOES, allow_abbrev=False)
+    parser.error = lambda message: fail(f"{message} (--help tells more)")  # type: ignore[method-assign]
+    parser.set_defaults(tell=tell)
     add = parser.add_argument
-    add("app", metavar="MODULE:APP", nargs="?", help="where the application is, like hello:app")
+    add("app", metavar="MODULE:APP", help="where the application is, like hello:app")
+    if tell is not None:
+        return parser.parse_args(given[1:])
     add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
-    add("--mongrel2", nargs=2, action="append", metavar=("PULL", "PUB"),
+    add("--mongrel2", nargs=2, action="append", default=[], metavar=("PULL", "PUB"),
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
-    add("--workers", metavar="N", help="so many processes, or auto: as many as there are cores (one, without a parent)")
+    add("--workers", type=lambda text: count_workers(text if text == "auto" else at_least(1)(text)), metavar="N",
+        help="so many processes, or auto: as many as there are cores (one, without a parent)")
     add("--worker-timeout", type=float, default=30, metavar="SECONDS",
         help="replace a worker that gives no sign of life for so long; 0: never (30)")
     add("--max-requests", type=at_least(0), default=0, metavar="N", help="replace a worker after so many requests")
@@ -6561,15 +6420,7 @@ def parse_arguments(given: Sequence[str]) -> Any:
     add("--print-mongrel2-config", action="store_true",
         help="print a configuration for a Mongrel2 that listens at --bind and has this handler, and end")
     add("--version", action="version", version=f"brubeck_lite {__version__}")
-    options = parser.parse_args(given)
-    if options.app is None:
-        fail("name the application, like hello:app (--help tells more)")
-    if options.workers is not None:
-        try:
-            options.workers = count_workers(options.workers)
-        except ValueError:
-            parser.error(f"--workers {options.workers}: it is a number of at least 1, or auto")
-    return options
+    return parser.parse_args(given)
 
 
 def load_watched(name: str, parent: _Parent | None) -> Brubeck:
@@ -6585,24 +6436,25 @@ def load_watched(name: str, parent: _Parent | None) -> Brubeck:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `brubeck_lite`."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    is_serving, parent = not (options.tell or options.print_mongrel2_config), parent_of_worker()
-    if is_serving:
+    if options.tell is not None:
+        patch_standard_library()
+        raise SystemExit(options.tell(options.app, load_program(options.app)))
+    parent = parent_of_worker()
+    if not options.print_mongrel2_config:
         configure_logging(logging.WARNING if options.quiet else logging.INFO)
-    if is_serving and parent is None and (options.workers or options.max_requests or options.reload):
-        Parent(same_command(), options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
-               max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
-        return
+        if parent is None and (options.workers or options.max_requests or options.reload):
+            Parent(same_command(), options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
+                   max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
+            return
     patch_standard_library()
     app = load_watched(options.app, parent)
-    if options.tell is not None:
-        raise SystemExit(options.tell(options.app, app))
     app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
     app.max_body = app.max_body if options.max_body is None else options.max_body
     app.debug = app.debug or options.debug
     own = [app.msg_conn] if isinstance(app.msg_conn, (Mongrel2Connection, HTTPConnection)) else [*(app.msg_conn or ())]
     bind, usual = options.bind, "127.0.0.1:6767"
     try:
-        connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2 or ()]
+        connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2]
         if options.print_mongrel2_config:
             pairs = [(each.pull, each.pub) for each in connections or own if isinstance(each, Mongrel2Connection)]
             pairs = pairs or [("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998")]

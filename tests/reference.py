@@ -2,7 +2,8 @@
 """The reference of public names, made from brubeck_lite.py itself: signatures as written, docstrings, types.
 
     tests/reference.py             prints it, in Markdown
-    tests/reference.py --write     puts it into README.md, between the lines <!-- reference --> and <!-- /reference -->
+    tests/reference.py --write     puts it into README.md, between the lines <!-- reference --> and <!-- /reference -->,
+                                   and what `brubeck_lite --help` prints below that command
     tests/reference.py --check     fails where README.md has another, and where a public name has no docstring
 
 Public is what has no underscore before its name, at the top level and in classes. `PROMISED` are the names that
@@ -13,7 +14,9 @@ for those who build on the parts.
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,16 +255,25 @@ def put(readme: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}"
 
 
+def put_help(readme: str) -> str:
+    """README.md with what `brubeck_lite --help` prints, 80 columns wide, below that command."""
+    command = [sys.executable, "-m", "brubeck_lite", "--help"]
+    variables = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
+    below = re.compile(r"(?<=^\$ brubeck_lite --help\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
+    return below.sub(lambda _: done.stdout, readme, count=1)
+
+
 def main() -> int:
     text, missing = reference()
     print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
     readme = ROOT / "README.md"
     if "--check" in sys.argv:
-        if put(readme.read_text(), text) != readme.read_text():
-            missing.append("README.md has not this reference: run tests/reference.py --write")
+        if put_help(put(readme.read_text(), text)) != readme.read_text():
+            missing.append("README.md has not this reference, or not this help: run tests/reference.py --write")
             print(missing[-1], file=sys.stderr)
     elif "--write" in sys.argv:
-        readme.write_text(put(readme.read_text(), text))
+        readme.write_text(put_help(put(readme.read_text(), text)))
     else:
         print(text)
     return 1 if missing else 0

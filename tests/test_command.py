@@ -40,15 +40,12 @@ from brubeck_lite import (
     MessageHandler,
     Request,
     Response,
-    TemplateMixin,
-    WebMessageHandler,
     authenticated,
     find_problems,
     format_access_line,
     load_program,
     mongrel2_config,
     parse_arguments,
-    render,
 )
 
 ADDRESSES = ["--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"]
@@ -118,7 +115,7 @@ def mongrel2() -> Iterator[Mongrel2]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "name the application, like hello:app"),
+        ([], "the following arguments are required: MODULE:APP"),
         (["nowhere:app"], "there is no module 'nowhere' here"),
         (["nowhere.at.all:app"], "there is no module 'nowhere.at.all' here"),
         (["program:absent"], "'absent' is not there in the module 'program'"),
@@ -157,15 +154,17 @@ def test_what_cannot_start_is_told_in_one_line(arguments: list[str], expected: s
         (["routes"], "required: MODULE:APP"),
         (["check"], "required: MODULE:APP"),
         (["check", "program:app", "--debug"], "unrecognized arguments: --debug"),
+        (["program:app", "--workers", "many"], "argument --workers: 'many' is not a number of at least 1"),
     ],
 )  # fmt: skip
-def test_an_option_that_is_not_understood_is_refused_with_the_usage(
+def test_an_option_that_is_not_understood_is_refused_in_one_line(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         parse_arguments(arguments)
     told = capsys.readouterr().err
-    assert ended.value.code == 2 and told.startswith("usage: brubeck_lite ") and expected in told
+    assert (ended.value.code, told.count("\n")) == (2, 1)
+    assert told.startswith("brubeck_lite: ") and expected in told and told.endswith(" (--help tells more)\n")
 
 
 def test_help_tells_what_can_be_told_of_a_program() -> None:
@@ -175,13 +174,14 @@ def test_help_tells_what_can_be_told_of_a_program() -> None:
         assert line in ended.stdout
     for name in ("routes", "check"):
         told = command(name, "--help")
-        assert (told.returncode, told.stderr) == (0, "") and f"usage: brubeck_lite {name}" in told.stdout
+        assert (told.returncode, told.stderr) == (0, "") and f"brubeck_lite {name} MODULE:APP\n" in told.stdout
+        assert "--bind" not in told.stdout
 
 
 def test_modules_may_be_called_as_the_commands_are(tmp_path: Path) -> None:
     (tmp_path / "routes.py").write_text("import brubeck_lite\napp = brubeck_lite.Brubeck()\n")
     assert command("routes:app", "--print-mongrel2-config", folder=tmp_path).stdout.startswith("# Mongrel2")
-    assert command("check", "routes:app", folder=tmp_path).stdout == "routes:app: 0 routes, no conflicts\n"
+    assert command("check", "routes:app", folder=tmp_path).stdout == "routes:app: no conflicts\n"
 
 
 CONFLICT = """\
@@ -247,20 +247,20 @@ def talk(ws, room): ...
 @inmost.route("/<int:number>", methods=["put", "GET", "REPORT"], name="put")
 def change(request, number): ...
 
-inner._add_expression("^/x", Old)
+inner.route(re.compile("^/x"))(Old)
 inner.mount("/inmost", inmost)
 app.mount("/inner", inner)
 """
 TABLE = """\
 RULE                         METHODS         NAME     HANDLER      WHERE
-r'^/old/\\d+'                GET,DELETE      -        Old          listed.py:4
+r'^/old/\\d+'                DELETE,GET      -        Old          listed.py:4
 r'(?x) ^/spaced $'           POST            -        <lambda>     listed.py:12
 /partly                      GET             partial  given        listed.py:10
 @chat                        MESSAGE         Old      Old          listed.py:4
-/static/<path:name>          GET             static   static_file  files/
+/static/<path:name>          GET             static   static_file  -
 /length                      GET             len      len          -
 /talk/<room>                 WEBSOCKET       talk     talk         listed.py:18
-/inner r'^/x'                GET,DELETE      -        Old          listed.py:4
+/inner r'^/x'                DELETE,GET      -        Old          listed.py:4
 /inner/inmost/<int:number>   GET,PUT,REPORT  put      change       listed.py:21
 """
 
@@ -279,9 +279,9 @@ WHERE = [line.split()[-1] for line in TABLE.splitlines()]
 
 
 def test_check_says_what_is_fine() -> None:
-    for name, routes in (("hello", "2 routes"), ("classes", "6 routes"), ("regex", "4 routes"), ("chat", "3 routes")):
+    for name in ("hello", "classes", "regex", "chat"):
         ended = command("check", f"{name}:app", folder=ROOT / "examples")
-        assert (ended.returncode, ended.stdout) == (0, f"{name}:app: {routes}, no conflicts\n")
+        assert (ended.returncode, ended.stdout) == (0, f"{name}:app: no conflicts\n")
 
 
 def test_check_says_what_is_wrong_where(tmp_path: Path) -> None:
@@ -291,9 +291,9 @@ def test_check_says_what_is_wrong_where(tmp_path: Path) -> None:
     )
     ended = command("check", "wrong:app", folder=tmp_path)
     assert (ended.returncode, ended.stderr) == (1, "")
-    first, last = ended.stdout.splitlines()
-    assert first.startswith("wrong.py:5: /hello/<name>: hello cannot be called with the arguments of its route: ")
-    assert first.endswith(": missing a required argument: 'nam'") and last == "wrong:app: 1 route, 1 problem"
+    (line,) = ended.stdout.splitlines()
+    assert line.startswith("wrong.py:5: /hello/<name>: hello cannot be called with the arguments of its route: ")
+    assert line.endswith(": missing a required argument: 'nam'")
 
 
 class Page(MessageHandler):
@@ -311,27 +311,14 @@ class Changing(MessageHandler):
         return self.get("1", "2")
 
 
-class Rendering(WebMessageHandler, TemplateMixin):
-    def get(self) -> str:
-        return self.render("page.html")
+class Undefined(MessageHandler):
+    methods = ("REPORT",)
 
 
 def no_arguments(request: Request) -> None: ...
 
 
 def one_argument(request: Request, one: str) -> None: ...
-
-
-def renders(request: Request) -> str:
-    return render(request, "page.html")
-
-
-def remembers(request: Request) -> None:
-    request.session["user"] = "dave"
-
-
-def remembers_in_a_database(request: Request) -> None:
-    print(database.session)
 
 
 database = Path()
@@ -368,11 +355,7 @@ def giving_more(handler: Any) -> Any:
         ("@chat", no_arguments, None),
         ("@chat", one_argument, "missing a required argument: 'one'"),
         ("@chat", Page, None),
-        ("/x", renders, "render() needs app.templates"),
-        ("/x", Rendering, "render() needs app.templates"),
-        ("/x", remembers, "sessions and signed cookies need Brubeck(secret=...)"),
-        ("/x", remembers_in_a_database, None),
-        ("/x", lambda request: request.get_signed_cookie("x"), "sessions and signed cookies need Brubeck(secret=...)"),
+        ("/<three>", Undefined, None),
     ],
 )  # fmt: skip
 def test_check_finds_handlers_that_cannot_work(rule: Any, handler: Any, expected: str | None) -> None:
@@ -388,65 +371,12 @@ def test_check_finds_websockets_that_cannot_work() -> None:
     assert "missing a required argument: 'one'" in "".join(find_problems(app))
 
 
-def test_check_finds_nothing_missing_where_it_is_there_or_comes_at_the_start() -> None:
-    there, coming, inner = Brubeck(secret="x" * 32), Brubeck(), Brubeck()
-    there.templates = lambda name, **values: ""
-    inner.route("/y")(remembers)
-    there.mount("/inner", inner)  # which has the same secret
-    coming.on_start(lambda: None)
-    for app in (there, coming):
-        app.route("/x")(remembers)
-        app.route("/y")(renders)
-        assert [*find_problems(app)] == []
-
-
-def test_check_finds_folders_that_are_missing(tmp_path: Path) -> None:
-    app = Brubeck()
-    app.static("/static", tmp_path)
-    assert [*find_problems(app)] == []
-    app.static("/other", tmp_path / "missing")
-    assert [*find_problems(app)] == [f"{tmp_path}/missing/: /other/<path:name>: there is no such folder"]
-
-
-@pytest.mark.parametrize(
-    ("earlier", "later", "hidden"),
-    [
-        ("^/", "^/login", True),
-        ("/", "^/login", True),
-        ("^/url", "^/url/path$", True),
-        ("^/url", "^/url", True),
-        ("^/u.*", "^/u.*", True),
-        (r"^/a\.b", r"^/a\.b/(\d+)", True),
-        ("^/url", "^/urls?/x", True),
-        ("^/urls", "^/urls?/x", False),
-        ("^/url$", "^/url", False),
-        ("^/url$", "^/url/x", False),
-        ("^/url/", "^/url", False),
-        ("^/a|/b", "^/a/x", False),
-        ("^/a", "^/a|/b", False),
-        (re.compile("^/A", re.IGNORECASE), "^/A", False),
-        ("^/a.c", "^/a.c/d", False),
-    ],
-)  # fmt: skip
-def test_check_finds_expressions_that_are_never_reached(earlier: Any, later: str, hidden: bool) -> None:
-    app = Brubeck(handler_tuples=[(earlier, print), (later, print)])
-    assert ["is" for problem in find_problems(app) if "never reached" in problem] == ["is"] * hidden
-
-
-def test_check_minds_the_methods_that_expressions_take() -> None:
-    everything = [(r"^/", print, ["GET"]), (r"^/login", print, ["GET"]), (r"^/login", print, ["POST"]), (r"^/x", Page)]
-    assert len([*find_problems(Brubeck(handler_tuples=everything))]) == 1
-
-
-def test_check_finds_what_is_mounted_and_never_reached() -> None:
+def test_check_finds_message_sockets_that_are_never_reached() -> None:
     app, inner = Brubeck(), Brubeck()
-    inner.route("/")(lambda request: "")
-    app.mount("/a", inner)
-    app.mount("/ab", inner)
-    app.mount("/a/b", inner)
-    assert [*find_problems(app)] == ["/a/b: never reached, <Route '/a(?![^/])' /a> takes all that it would"]
     inner.route("@chat")(no_arguments)
-    assert len([problem for problem in find_problems(app) if "message sockets of what is mounted" in problem]) == 3
+    app.mount("/a", inner)
+    (problem,) = find_problems(app)
+    assert problem.endswith("/a@chat: never reached, message sockets of what is mounted are not served")
 
 
 def test_an_error_in_the_program_itself_shows_where_it_is(tmp_path: Path) -> None:
@@ -482,7 +412,7 @@ def test_a_mongrel2_of_the_printed_configuration_serves_all_kinds_of_routes(tmp_
     options = ["hello:app", *addresses, "--print-mongrel2-config", "--bind", f"127.0.0.1:{port}"]
     printed = command(*options, folder=tmp_path, env=settings).stdout
     place = f"In {tmp_path}/folder with run/, logs/ and store/" if store else "In a folder with run/, logs/ and tmp/"
-    assert f"{place} (Mongrel2 stays in it):\n" in printed and "chroot='./'" in printed
+    assert f"{place}:\n" in printed and "chroot='./'" in printed
     line = [sys.executable, "-m", "brubeck_lite", "hello:app", *addresses]
     with mongrel2_of(printed, tmp_path / "folder"), process(line, cwd=tmp_path, env=settings) as child:
         wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
@@ -516,8 +446,7 @@ def test_several_mongrel2s_listen_at_one_port_after_the_other(tmp_path: Path) ->
         ('ipc://a"b', "127.0.0.1:80", "cannot be said"),
         ("ipc://a\nb", "127.0.0.1:80", "cannot be said"),
         ("ipc://a\\", "127.0.0.1:80", "cannot be said"),
-        ("inproc://a", "127.0.0.1:80", "Mongrel2 cannot have a handler at inproc://a"),
-        ("tcp://[::1]:1", "127.0.0.1:80", "Mongrel2 cannot have a handler at tcp://"),
+        ("tcp://[::1]:1", "127.0.0.1:80", "cannot be said"),
         ("ipc://a", "unix:/run/x", "Mongrel2 listens at a numeric address and a port, not at unix:/run/x"),
         ("ipc://a", "example.com:80", "Mongrel2 listens at a numeric address and a port, not at example.com:80"),
         ("ipc://a", "127.0.0.1:0", "Mongrel2 listens at a numeric address and a port, not at 127.0.0.1:0"),
@@ -555,7 +484,7 @@ def test_an_upload_store_that_cannot_be_quoted_is_refused() -> None:
         ({}, None, 1 << 20),
         ({"max_body": 5}, None, 5),
         ({"max_body": 5}, 5000, 5000),
-        ({}, 1 << 30, 64 << 20),
+        ({}, 1 << 30, 1 << 30),
         ({"max_body": 1 << 30}, None, 1 << 30),
         ({"max_body": 1 << 40}, None, (1 << 31) - 1),
         ({"upload_store": "/x/y", "max_body": 5}, None, 5),

@@ -187,7 +187,9 @@ def test_a_plain_script_does_not_answer_the_clients_of_a_former_life(mongrel2: M
 
 def test_constructors_open_nothing_and_refuse_what_is_no_address() -> None:
     Mongrel2Connection("tcp://127.0.0.1:1", "ipc:///nowhere/at/all")
-    for address in ("", "127.0.0.1:9999", "tcp://127.0.0.1", "tcp://*", "http://127.0.0.1:80", "tcp://a b:1"):
+    Mongrel2Connection("ipc://" + "x" * 107, "ipc://" + "é" * 53)
+    for address in ("", "127.0.0.1:9999", "tcp://127.0.0.1", "tcp://*", "http://127.0.0.1:80", "tcp://a b:1", "tcp://é:1",
+                    "ipc://" + "x" * 108, "ipc://" + "é" * 54):  # fmt: skip
         with pytest.raises(ValueError, match="not an address"):
             Mongrel2Connection("tcp://127.0.0.1:9999", address)
 

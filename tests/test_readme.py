@@ -6,7 +6,8 @@ What the fences of README.md mean, in each of its sections (which begin with ## 
                   `__name__` is not "__main__". A block that begins with the line `# NAME.py` is also a file of that
                   name for the commands of all sections.
     ```sh         Commands, one a line (a final backslash continues it), run in the order given.
-    ```console    The same after `$ `; what stands below each is what it must print, `...` for what may differ.
+    ```console    The same after `$ `; what stands below each is what it must print (first, where it goes on to serve),
+                  `...` for what may differ.
     ```text       Not run. There is no other fence, and none without a word.
 
 Commands are run in a folder that has the files of README.md, the examples, and all else of the repository: there `.` is
@@ -18,8 +19,10 @@ asked for the addresses of the section on its port, or for its front page. `NOT_
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import fnmatch
+import inspect
 import json
 import os
 import re
@@ -28,19 +31,25 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
+import bottle
+import flask
 import pytest
 import reference
 import websockets.sync.client
+from flask.testing import FlaskClient
 from support import ROOT, environment, free_port, is_running, listens, output, process, wait_for
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.test import Client as WSGIClient
 
-from brubeck_lite import HTTPConnection
+import brubeck_lite
+from brubeck_lite import HTTPConnection, parse_arguments
 
 README = (ROOT / "README.md").read_text().partition(reference.BEGIN)[0]
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -50,7 +59,7 @@ READY = re.compile(r"serving|connected to Mongrel2|[Ll]istening|Running on")
 NOT_RUN = [
     (r"(tests|\.ci)/\S+", lambda words: os.access(ROOT / words[0], os.X_OK)),  # what would run this test again
     (r"git clone ", lambda words: True),
-    (r"(sudo )?apt(-get)? install ", lambda words: apt_has([each for each in words if "apt" not in each][1:])),
+    (r"(sudo )?apt(-get)? install ", lambda words: apt_has(words[words.index("install") + 1 :])),
     (r"(\S*pip|python3? -m pip) install ['\"]?brubeck.lite", lambda words: True),
 ]
 
@@ -168,6 +177,7 @@ def carry_out(command: str, printed: str | None, section: Section, folder: Path,
         assert child.returncode == 0, f"{command}\n{output(child)}"
     if printed is not None:
         pattern = with_free_ports(printed).strip().replace("[", "[[]").replace("...", "*")
+        pattern += "*" if child.poll() is None else ""
         assert fnmatch.fnmatchcase(output(child).strip(), pattern), f"{command} printed\n{output(child)}"
 
 
@@ -183,7 +193,9 @@ def test_every_fence_says_what_it_is() -> None:
 @titled([section for section in SECTIONS if section.python])
 def test_the_code_of_a_section_runs(section: Section, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder / "examples"))
+    monkeypatch.syspath_prepend(str(folder))
+    for name in FILES:
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     names: dict[str, object] = {"__name__": "readme"}
     for block in section.python:
         exec(compile(block, "README.md", "exec"), names)
@@ -221,22 +233,131 @@ def test_the_settings_are_the_defaults() -> None:
         assert getattr(ours, name) == getattr(default, name)
 
 
-def test_the_program_of_live_connections_serves_them(tmp_path: Path) -> None:
-    (tmp_path / "live.py").write_text(block("Channel()"))
+@contextlib.contextmanager
+def served(name: str, folder: Path) -> Iterator[int]:
+    """A program of README.md on a port."""
+    (folder / f"{name}.py").write_text(FILES[f"{name}.py"])
     port = free_port()
-    command = [sys.executable, "-m", "brubeck_lite", "live:app", "--bind", f"127.0.0.1:{port}"]
-    with process(command, cwd=tmp_path) as child:
+    with process([sys.executable, "-m", "brubeck_lite", f"{name}:app", "--bind", f"127.0.0.1:{port}"], cwd=folder):
         wait_for(lambda: listens(port), what="the server")
+        yield port
+
+
+def test_the_program_of_events_tells_those_who_listen_and_those_who_wait(tmp_path: Path) -> None:
+    with served("news", tmp_path) as port:
         polls = [ThreadPoolExecutor(1).submit(fetch, port, "/next") for _ in range(2)]
         events = urllib.request.urlopen(f"http://127.0.0.1:{port}/news", timeout=10)
         assert events.readline() == b":\n"
-        with websockets.sync.client.connect(f"ws://127.0.0.1:{port}/room/blue") as room:
-            room.send("hello")
-            assert json.loads(room.recv(10)) == {"room": "blue", "you said": "hello"}
-            time.sleep(0.5)
+
+        def publish() -> bool:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/news", b"text=five", timeout=10)
-            assert json.loads(room.recv(10)) == {"text": "five"}
-        assert [poll.result(10) for poll in polls] == ['{"text":"five"}'] * 2, output(child)
+            return all(poll.done() for poll in polls)
+
+        wait_for(publish, what="the long polls")
+        assert [poll.result(10) for poll in polls] == ['{"text":"five"}'] * 2
         lines = [events.readline() for _ in range(3)]
         assert lines[1].startswith(b"id: ") and lines[2] == b'data: {"text":"five"}\n'
-        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/count", timeout=10).read(4) == b"0\n1\n"
+
+
+def test_the_program_of_websockets_talks_and_sends_on_what_is_published(tmp_path: Path) -> None:
+    with served("rooms", tmp_path) as port, websockets.sync.client.connect(f"ws://127.0.0.1:{port}/room/blue") as room:
+        room.send("hello")
+        assert json.loads(room.recv(10)) == {"room": "blue", "you said": "hello"}
+        room.send("all")
+        assert json.loads(room.recv(10)) == {"from": "blue"}
+
+
+def test_links_lead_somewhere() -> None:
+    titles = {re.sub(r"[^\w -]", "", section.title).lower().replace(" ", "-") for section in SECTIONS} | {"reference"}
+    for link in re.findall(r"\]\(([^)]+)\)", FENCE.sub("", README)):
+        if link.startswith("#"):
+            assert link[1:] in titles, link
+        elif not link.startswith("https://"):
+            assert (ROOT / link).exists(), link
+
+
+# -- the tables for those who come from elsewhere
+
+
+def pairs(title: str) -> Iterator[tuple[list[str], list[str]]]:
+    """The rows of a table, as the pieces of code that stand in each column."""
+    text = next(section.text for section in SECTIONS if section.title == title)
+    for row in re.findall(r"^\| (.*) \|$", text, re.MULTILINE)[2:]:
+        theirs, ours = (re.findall(r"`([^`]+)`", cell) for cell in row.split(" | "))
+        yield theirs, [code for code in ours if not code.startswith("brubeck_lite ")]  # which were run
+
+
+def check_names(code: str, known: Mapping[str, object]) -> None:
+    """Every `name.attribute` in the code, and every `keyword=` of a call, is one of what the name stands for."""
+    tree = ast.parse("def f():\n" + "\n".join(f"    {line}" for line in code.splitlines()))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and isinstance(node.ctx, ast.Load):
+            assert hasattr(known[node.value.id], node.attr), code
+        if isinstance(node, ast.ImportFrom) and node.module == "brubeck_lite":
+            assert all(alias.name in known for alias in node.names), code
+        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
+            function = node.func
+            owner = function.value if isinstance(function, ast.Attribute) else None
+            if isinstance(function, ast.Name):
+                taken = inspect.signature(cast(Any, known[function.id])).parameters
+            elif isinstance(owner, ast.Name):
+                taken = inspect.signature(getattr(known[owner.id], function.attr)).parameters
+            else:
+                continue
+            anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values())
+            assert anything or {keyword.arg for keyword in node.keywords} <= set(taken), code
+
+
+class All(brubeck_lite.TemplateMixin, brubeck_lite.AuthMixin, brubeck_lite.WebMessageHandler):
+    """A handler with what ours have."""
+
+
+def names_of_ours() -> dict[str, object]:
+    app = brubeck_lite.Brubeck(secret="known to the tests alone")
+    client = app.test()
+    request = client.post("/", json={}).request
+    return {**vars(brubeck_lite), "app": app, "client": client, "request": request, "re": re,
+            "answer": brubeck_lite.Response(), "self": All(app, request)}  # fmt: skip
+
+
+THEIRS: dict[str, dict[str, object]] = {
+    "Bottle": {**vars(bottle), "app": bottle.Bottle(), "request": bottle.BaseRequest, "response": bottle.BaseResponse},
+    "Flask": {**vars(flask), "app": flask.Flask("app"), "request": flask.Request, "client": FlaskClient,
+              "g": SimpleNamespace(user=""), "ProxyFix": ProxyFix},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", ["Bottle", "Flask", "Brubeck"])
+def test_the_tables_name_what_there_is(title: str) -> None:
+    for theirs, ours in pairs(title):
+        for code in theirs if title in THEIRS else ():
+            check_names(code, THEIRS[title])
+        for code in ours:
+            check_names(code, names_of_ours())
+
+
+def evaluators(code: str) -> dict[str, Callable[..., Any]]:
+    """Applications that answer with what the code is worth there, as Python would write it."""
+    ours, theirs, other = brubeck_lite.Brubeck(), bottle.Bottle(), flask.Flask("app")
+    ours.post("/")(lambda request: repr(eval(code, {"request": request})))
+    theirs.post("/")(lambda: repr(eval(code, {"request": bottle.request})))
+    other.post("/")(lambda: repr(eval(code, {"request": flask.request})))
+    return {"ours": ours, "Bottle": theirs, "Flask": other.wsgi_app}
+
+
+@pytest.mark.parametrize("title", ["Bottle", "Flask"])
+def test_what_a_request_holds_is_the_same_by_both_columns(title: str) -> None:
+    rows = [row for row in pairs(title) if all(code.startswith("request.") for column in row for code in column)]
+    compared = [pair for row in rows for pair in zip(*row, strict=True) if not re.search("cookie|save", pair[0])]
+    assert len(compared) >= 4
+    for theirs, ours in compared:
+        given: dict[str, Any] = {"json": {"a": [1]}} if "json" in theirs else {"data": {"a": "ä"}}
+        asked = [WSGIClient(evaluators(code)[name]).post("/?a=1&n=4", **given).text
+                 for name, code in ((title, theirs), ("ours", ours))]  # fmt: skip
+        assert asked[0] == asked[1] and "Error" not in asked[0], (theirs, ours)
+
+
+def test_the_service_of_the_readme_has_options_that_there_are() -> None:
+    command = re.search(r"^ExecStart=\S+/brubeck_lite (.+)$", README, re.MULTILINE)
+    assert command is not None
+    assert parse_arguments(command[1].split()).workers
