@@ -4095,7 +4095,7 @@ class _Life(_Clients):
         if not is_silent:
             logger.warning("Mongrel2 at %s does not keep quiet: what it sends just now is lost", self._addresses[0])
         if not self._has_lost_pull() and self._descriptor is not None:
-            with socket.socket(fileno=os.dup(self._descriptor)) as connection, contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as connection:
                 connection.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + self.LEAVING
         while not self._has_lost_pull() and time.monotonic() < deadline:

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 PATIENCE = 30.0  # seconds until both serve
 GRACE = 15.0  # seconds to end; brubeck_lite gives requests 10
 
-Process = subprocess.Popen[bytes]
+Process = subprocess.Popen[Any]
 
 came: list[int] = []  # the signals that ask us to end
 

@@ -176,7 +176,7 @@ def listen() -> None:
             with redis.pubsub() as subscription:
                 subscription.subscribe(CHANGES)
                 while True:
-                    message = subscription.get_message(timeout=1) or {"type": None}
+                    message: dict[str, Any] = subscription.get_message(timeout=1) or {"type": None}
                     if message["type"] == "subscribe":  # also after Redis was away, and who knows what we missed
                         channel.publish(newest())
                     elif message["type"] == "message":
