@@ -38,6 +38,7 @@ The rooms of this file stand in the order in which a message walks through them:
     Live        events, channels, WebSockets: for connections that live longer than an answer
     Client      a test client that needs no server
     Servers     Mongrel2Connection, HTTPConnection, signals, the access log
+    Workers     the parent of several processes, which deals Mongrel2's messages to them
     Command     the command line
 
 Everything above the pipeline is plain Python: zmq and eventlet are imported when a server starts, so that
