@@ -6412,6 +6412,12 @@ def parse_arguments(given: Sequence[str]) -> Any:
 
         return number
 
+    def workers(text: str) -> int:
+        try:
+            return count_workers(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, nor auto") from None
+
     tell = _TELL.get(given[0]) if given else None
     parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _DOES, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message} (--help tells more)")  # type: ignore[method-assign]
@@ -6423,7 +6429,7 @@ def parse_arguments(given: Sequence[str]) -> Any:
     add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
     add("--mongrel2", nargs=2, action="append", default=[], metavar=("PULL", "PUB"),
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
-    add("--workers", type=lambda text: count_workers(text if text == "auto" else at_least(1)(text)), metavar="N",
+    add("--workers", type=workers, metavar="N",
         help="so many processes, or auto: as many as there are cores (one, without a parent)")
     add("--worker-timeout", type=float, default=30, metavar="SECONDS",
         help="replace a worker that gives no sign of life for so long; 0: never (30)")

@@ -132,7 +132,7 @@ def test_everybody_sees_how_far_the_workers_are(page: Page) -> None:
             queue.worker()
         jobs = other.get_by_role("list", name="Jobs").get_by_role("listitem")
         expect(jobs.first).to_have_text(re.compile(r"\d%, worker \d+"))
-        expect(jobs.last).to_have_text(re.compile(r"17,984 prime numbers, counted by worker \d+"))
+        expect(jobs.last).to_have_text(re.compile(r"17,984 prime numbers, counted by worker \d+"), timeout=60_000)
         other.set_viewport_size({"width": 390, "height": 800})
         assert other.evaluate("document.documentElement.scrollWidth <= innerWidth")
 

@@ -361,7 +361,7 @@ def test_an_address_that_is_taken_is_said_once() -> None:
 @pytest.mark.parametrize("count", ["0", "-1", "many", ""])
 def test_a_number_of_workers_that_is_none_is_refused(count: str) -> None:
     ended = run(*COMMAND, "program_workers:app", f"--workers={count}")
-    assert ended.returncode == 2 and "it is a number of at least 1, or auto" in ended.stderr
+    assert ended.returncode == 2 and "is not a number of at least 1, nor auto" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
