@@ -5960,11 +5960,7 @@ class Parent:
             if self._stats_address is not None:
                 telling = StatsServer(self._stats_address, self.stats).start()
             while self._workers or not self._stopping:
-                for ready, _ in self._poller.poll(100):
-                    try:
-                        self._readers.get(ready, list)()
-                    except Exception:
-                        logger.exception("something is wrong here: please report it")
+                self._listen_to_all()
                 if time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + 0.1
                     self._tick(time.monotonic())
@@ -5974,6 +5970,14 @@ class Parent:
             if telling is not None:
                 telling.close()
             self._close()
+
+    def _listen_to_all(self) -> None:
+        """Wait for whoever has something to say, a tenth of a second at most."""
+        for ready, _ in self._poller.poll(100):
+            try:
+                self._readers.get(ready, list)()
+            except Exception:
+                logger.exception("something is wrong here: please report it")
 
     def _on_end(self, number: int, frame: Any) -> None:
         if self._stopping:
