@@ -33,7 +33,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page of its own for each test, with no cookies yet; what its scripts throw fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(10_000)
-    expect.set_options(timeout=10_000)
+    expect.set_options(timeout=60_000)
     new_page = context.new_page()
     errors: list[str] = []
     new_page.on("pageerror", lambda error: errors.append(str(error)))

@@ -125,7 +125,9 @@ class Mongrel2:
         """Start it, as a daemon, which is its way, and wait until it says that it runs: it listens a second before."""
         times = self._times_started()
         command = ["mongrel2", "config.sqlite", "f400bf85-4538-4f7a-8908-67e313d515c2"]
-        subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # One that was killed is a zombie to us while the last of its threads still has the addresses.
+        wait_for(lambda: subprocess.call(command, cwd=self.folder, stdout=subprocess.DEVNULL,
+                                         stderr=subprocess.DEVNULL) == 0, what="a Mongrel2 that starts")  # fmt: skip
         wait_for(lambda: self._times_started() > times and self.pid_file.exists(), what="Mongrel2")
 
     def _times_started(self) -> int:
