@@ -84,7 +84,6 @@ import threading
 import time
 import traceback
 import warnings
-import weakref
 from calendar import timegm
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -144,6 +143,11 @@ else:
 def in_coroutines() -> bool:
     """Whether this runs in one of eventlet's coroutines, as handlers do inside `run()`, of which others must go on."""
     return "eventlet" in sys.modules and greenlet.getcurrent().parent is not None
+
+
+def _unpatched(name: str) -> Any:
+    """A module of the standard library as it was before eventlet patched it."""
+    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
 
 
 class HTTPError(Exception):
@@ -2339,66 +2343,81 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Turns:
-    """Turns at computing: as many computations at once as there are cores, some more wait, and the rest is refused.
-    `semaphore` makes the semaphores on which they wait, in threads or in the coroutines of one of eventlet's hubs."""
+@contextlib.contextmanager
+def _bell() -> Iterator[tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Two functions: the first returns once another thread has called the second. In a coroutine only that waits."""
+    if not in_coroutines():
+        event = _unpatched("threading").Event()
+        yield event.wait, event.set
+        return
+    ours, theirs = _unpatched("socket").socketpair()
+    with ours, theirs:  # to close one once more does nothing
+        yield functools.partial(eventlet.hubs.trampoline, ours, read=True), theirs.close
 
-    def __init__(self, semaphore: Callable[[int], Any]) -> None:
-        cores = count_cores()
-        self._cores, self._places = semaphore(cores), semaphore(cores * (1 + MAX_WAITING_FOR_A_CORE))
+
+class _Cores:
+    """Threads of the system's that compute: at most one for each core, and none while there is nothing to do. A thread
+    keeps the memory of its last computation, so their number bounds that too."""
+
+    def __init__(self) -> None:
+        self._lock = _unpatched("threading").Lock()
+        self._waiting: deque[tuple[Callable[[], Any], list[Any], Callable[[], Any]]] = deque()
+        self._threads = 0
 
     def compute(self, function: Callable[[], T]) -> T:
-        """What the function returns, in its turn. HTTPError 503 where too many wait already."""
-        if not self._places.acquire(blocking=False):
-            abort(503, "too many passwords are to be checked just now", {"Retry-After": "2"})
-        try:
-            self._cores.acquire()
-            if not in_coroutines():
-                return self._run(function)
-            # A thread cannot be stopped. Where a time limit ends the coroutine that waits for one, another still does,
-            # so that its core counts as busy until it is not.
-            done = eventlet.event.Event()
-            eventlet.spawn_n(self._run_in_thread, function, done)
-            return cast(T, done.wait())
-        finally:
-            self._places.release()
+        """What the function, which raises nothing, returns. HTTPError 503 where too many wait already."""
+        results: list[T] = []
+        with _bell() as (wait, ring):
+            task = function, results, ring
+            self._add(task)
+            try:
+                wait()
+            except BaseException:  # a time limit, or its client has left
+                with self._lock, contextlib.suppress(ValueError):  # once it has begun, it cannot be stopped
+                    self._waiting.remove(task)
+                raise
+        return results[0]
 
-    def _run(self, function: Callable[[], T]) -> T:
-        try:
-            return function()
-        finally:
-            self._cores.release()
+    def _add(self, task: tuple[Callable[[], Any], list[Any], Callable[[], Any]]) -> None:
+        cores = count_cores()
+        with self._lock:
+            if len(self._waiting) >= cores * MAX_WAITING_FOR_A_CORE:
+                abort(503, "too many passwords are to be checked just now", {"Retry-After": "2"})
+            if self._threads < cores:
+                _unpatched("threading").Thread(target=self._work, name="password", daemon=True).start()
+                self._threads += 1
+            self._waiting.append(task)
 
-    def _run_in_thread(self, function: Callable[[], Any], done: Signal) -> None:
-        from eventlet import tpool
+    def _work(self) -> None:
+        task = self._next()
+        while task is not None:
+            function, results, ring = task
+            results.append(function())
+            task = self._next()  # first: whoever is told may fork, and the child must not wait for this thread
+            ring()
 
-        try:
-            done.send(self._run(functools.partial(tpool.execute, function)))
-        except Exception as error:
-            done.send_exception(error)
+    def _next(self) -> tuple[Callable[[], Any], list[Any], Callable[[], Any]] | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._threads -= 1
+            return None
 
 
-# The limit is the machine's, so it is one for all applications of a process.
-_thread_turns = _Turns(threading.Semaphore)
-_coroutine_turns: weakref.WeakKeyDictionary[Any, _Turns] = weakref.WeakKeyDictionary()  # by eventlet's hub
+_cores = _Cores()  # the machine's are one for all applications of a process
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> str | None:
-    """scrypt (RFC 7914), in its turn, and in a thread where coroutines would have to wait for it. None where it cannot
-    be computed with these parameters."""
+    """scrypt (RFC 7914), while other threads and coroutines go on. None where it cannot be computed so."""
     octets = password.encode(errors="surrogatepass")  # JSON can hold half of a character
 
     def derive() -> str | None:
         try:
             return _encode64(hashlib.scrypt(octets, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32))
-        except (ValueError, OverflowError, MemoryError):
+        except Exception:  # ValueError, OverflowError or MemoryError, by the parameters
             return None
 
-    turns = _thread_turns
-    if in_coroutines():
-        hub = eventlet.hubs.get_hub()
-        turns = _coroutine_turns.get(hub) or _coroutine_turns.setdefault(hub, _Turns(eventlet.Semaphore))
-    return turns.compute(derive)
+    return _cores.compute(derive)
 
 
 def hash_password(password: str) -> str:
@@ -4055,11 +4074,6 @@ def fail(message: str) -> NoReturn:
     """End a program that cannot start: one line that says what to do, exit status 2."""
     print(f"brubeck_lite: {message}", file=sys.stderr)
     raise SystemExit(2)
-
-
-def _unpatched(name: str) -> Any:
-    """A module of the standard library as it was before eventlet patched it."""
-    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
 
 
 class _Listener:
