@@ -2855,7 +2855,8 @@ class Brubeck:
 
     def mount(self, prefix: str, other: Brubeck) -> None:
         """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
-        errors and middleware, and its secret if it has one. ValueError unless the prefix is like "/admin"."""
+        errors and middleware, and its secret if it has one: then its session is another too. ValueError unless the
+        prefix is like "/admin"."""
         if not re.fullmatch(r"(?:/[^/]+)+", prefix):
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
