@@ -3,6 +3,8 @@
 Plain functions on routes return strings; a pipeline of coroutines runs them; the embedded HTTP server, Mongrel2 (over
 ZeroMQ) or any WSGI server stands in front:
 
+    from html import escape
+
     from brubeck_lite import Brubeck
 
     app = Brubeck()
@@ -13,7 +15,7 @@ ZeroMQ) or any WSGI server stands in front:
 
     @app.route("/hello/<name>")
     def hello(request, name):
-        return f"Take five, {name}!"
+        return f"Take five, {escape(name)}!"  # a str is sent as HTML
 
     if __name__ == "__main__":
         app.run()  # http://127.0.0.1:6767
@@ -85,6 +87,7 @@ import warnings
 from calendar import timegm
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -142,6 +145,11 @@ def in_coroutines() -> bool:
     return "eventlet" in sys.modules and greenlet.getcurrent().parent is not None
 
 
+def _unpatched(name: str) -> Any:
+    """A module of the standard library as it was before eventlet patched it."""
+    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
+
+
 class HTTPError(Exception):
     """An answer that a handler raises: its status, a sentence for the client, and header fields (`Allow` in a 405)."""
 
@@ -169,8 +177,8 @@ def abort(status: int, message: str | None = None, headers: Mapping[str, str] | 
 # Nothing here touches a socket; a body is read through the stream that the door supplies.
 
 Secrets = Union[str, Sequence[str], None]
-Session = tuple[str, dict[str, Any]]  # the text of its cookie, by which a change of any depth is seen; what it holds
-SESSION_COOKIE, SESSION_MAX_AGE = "session", 14 * 24 * 3600  # seconds
+MIN_SECRET = 16  # bytes
+MAX_TRIED_COOKIES = 20  # of one name that are verified: each costs an HMAC for each secret
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
@@ -236,14 +244,26 @@ def parse_cookies(header: str) -> MultiDict[str]:
     return MultiDict(cookies)
 
 
+_HOW_TO_MAKE_A_SECRET = 'make one with python -c "import secrets; print(secrets.token_hex(32))"'
+_PUBLISHED_SECRETS = frozenset(["made by: python -c 'import secrets; print(secrets.token_hex(32))'",
+                                "the new secret, which signs: 32 letters or more",
+                                "the old secret, which still verifies"])  # fmt: skip
+
+
 def _keys(secrets: Secrets) -> list[bytes]:
-    keys = [secrets] if isinstance(secrets, str) else list(secrets or ())
-    if not keys or not all(keys):
-        raise RuntimeError(
-            "signing needs Brubeck(secret=...), the same in all processes and known to nobody else: make one with "
-            'python -c "import secrets; print(secrets.token_hex(32))"'
-        )
-    return [key.encode() for key in keys]
+    """The secrets as keys. RuntimeError for None; TypeError or ValueError for what cannot be a secret."""
+    if secrets is None:
+        raise RuntimeError("signing needs Brubeck(secret=...), the same in all processes and known to nobody else: "
+                           + _HOW_TO_MAKE_A_SECRET)  # fmt: skip
+    texts = [secrets] if isinstance(secrets, str) or not isinstance(secrets, Sequence) else list(secrets)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a secret is a str, or a list of them with the newest first")
+    keys = [text.encode() for text in texts]
+    if not keys or min(map(len, keys)) < MIN_SECRET:
+        raise ValueError(f"a secret has at least {MIN_SECRET} bytes: {_HOW_TO_MAKE_A_SECRET}")
+    if not _PUBLISHED_SECRETS.isdisjoint(texts):
+        raise ValueError(f"this secret is an example that everybody can read: {_HOW_TO_MAKE_A_SECRET}")
+    return keys
 
 
 def _encode64(octets: bytes) -> str:
@@ -251,26 +271,100 @@ def _encode64(octets: bytes) -> str:
 
 
 def _signature(key: bytes, purpose: str, text: str) -> str:
+    if CONTROLS.search(purpose):  # a line break ends it, so it may have none itself
+        raise ValueError(f"the purpose of a signature has a control character in it: {purpose!r}")
     return _encode64(hmac.digest(key, f"brubeck_lite {purpose}\n{text}".encode(), "sha256"))
 
 
 def sign(value: str, secrets: Secrets, purpose: str = "") -> str:
     """A value, which stays readable, with the time and a signature (HMAC-SHA256, by the first of the secrets): letters,
-    digits, `-`, `_` and `.`. It holds for this `purpose` alone. RuntimeError where there is no secret."""
+    digits, `-`, `_` and `.`. It holds for this `purpose` alone; that of a signed cookie is its name. RuntimeError where
+    there is no secret; ValueError for one under 16 bytes, and for control characters in the purpose."""
     text = f"{_encode64(value.encode())}.{int(time.time()):x}"
     return f"{text}.{_signature(_keys(secrets)[0], purpose, text)}"
 
 
-def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: str = "") -> str | None:
-    """The value that was signed with any of these secrets, at most `max_age` seconds ago; None for anything else."""
+def _verified(text: str, keys: list[bytes], max_age: float | None, purpose: str) -> str | None:
     signed, _, signature = text.rpartition(".")
-    keys = _keys(secrets)
     if not text.isascii() or not any(hmac.compare_digest(signature, _signature(key, purpose, signed)) for key in keys):
         return None
     value, _, second = signed.partition(".")
     if max_age is not None and time.time() - int(second, 16) > max_age:
         return None
     return base64.urlsafe_b64decode(value + "===").decode()
+
+
+def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: str = "") -> str | None:
+    """The value that was signed with any of these secrets, at most `max_age` seconds ago; None for anything else.
+    Errors as for `sign`."""
+    return _verified(text, _keys(secrets), max_age, purpose)
+
+
+@dataclass(frozen=True)
+class SessionCookie:
+    """How the session's cookie is set, for `Brubeck.session_cookie`: its `name` (None: "session", and for a mounted
+    application with a secret of its own the prefix of the mount behind it), its age in seconds, `secure` (None: as the
+    request's scheme is) and `samesite` as for `Response.set_cookie`. A cookie for https alone has `__Host-` before its
+    name, so that neither another subdomain nor an http page can set it. ValueError for what cannot be."""
+
+    name: str | None = None
+    max_age: int = 14 * 24 * 3600
+    secure: bool | None = None
+    samesite: str | None = "Lax"
+
+    def __post_init__(self) -> None:
+        if self.name is not None and not _TOKEN.fullmatch(self.name):
+            raise ValueError(f"not the name of a cookie: {self.name!r}")
+        if not isinstance(self.max_age, int) or self.max_age < 1:
+            raise ValueError(f"the age of a session is a number of seconds, not {self.max_age!r}")
+        if self.samesite not in ("Lax", "Strict", "None", None) or self.secure not in (True, False, None):
+            raise ValueError('samesite is "Lax", "Strict", "None" or None; secure is True, False or None')
+        if self.secure is False and (self.samesite == "None" or self._has_prefix):
+            raise ValueError('a cookie with samesite="None", or with __Host- or __Secure- before its name, is secure')
+
+    @property
+    def _has_prefix(self) -> bool:
+        return (self.name or "").lower().startswith(("__host-", "__secure-"))
+
+    def for_request(self, request: Request, prefix: str) -> tuple[str, bool]:
+        """The name of the cookie for an application whose secret begins at this prefix; whether it is for https
+        alone. A cookie that came by http is another one, for anybody on the way may have set that."""
+        name = f"session{quote(prefix, safe='')}" if self.name is None else self.name
+        is_secure = self._has_prefix or self.samesite == "None" or self.secure
+        if is_secure is None:
+            is_secure = request.scheme == "https"
+        return f"__Host-{name}" if is_secure and not self._has_prefix else name, is_secure
+
+
+class Session:
+    """The session of a client: of an application, and of all that is mounted in it with the same secret."""
+
+    __slots__ = ("app", "kept", "prefix", "values")
+
+    def __init__(self, app: Brubeck, prefix: str = "") -> None:
+        self.app, self.prefix = app, prefix  # whose settings and secret hold, and where it is mounted
+        self.kept = "{}"  # the JSON that the client has, by which a change of any depth is seen
+        self.values: dict[str, Any] | None = None  # None until somebody looks
+
+    def load(self, request: Request) -> dict[str, Any]:
+        """What the session holds."""
+        if self.values is None:
+            settings = self.app.session_cookie
+            name, _ = settings.for_request(request, self.prefix)
+            # No cookie's name has a space: what a program signs for a cookie is never a session.
+            self.kept = request.find_signed(name, f"session {name}", settings.max_age) or "{}"
+            self.values = json.loads(self.kept)
+        return cast("dict[str, Any]", self.values)
+
+    def save(self, request: Request, response: Response) -> None:
+        """Set or delete the cookie, if the session has changed. TypeError or ValueError for what JSON cannot hold."""
+        if self.values is None or (text := dump_json(self.values)) == self.kept:
+            return
+        settings = self.app.session_cookie
+        name, is_secure = settings.for_request(request, self.prefix)
+        value = sign(text, self.app.secret, f"session {name}") if self.values else ""
+        response.set_cookie(name, value, max_age=settings.max_age if self.values else 0, secure=is_secure,
+                            samesite=settings.samesite)  # fmt: skip
 
 
 def dump_json(value: Any) -> str:
@@ -631,20 +725,28 @@ class Request:
         """The cookies by name; of two with one name the first, which is the more specific (RFC 6265, 5.4)."""
         return parse_cookies(self.headers.get("cookie", ""))
 
-    def get_signed_cookie(self, name: str, max_age: float | None = None) -> str | None:
-        """The value of a cookie that was set with `signed=True`, at most `max_age` seconds ago; None where there is
-        none, or somebody else made it. RuntimeError where the application has no secret."""
+    def find_signed(self, name: str, purpose: str, max_age: float | None) -> str | None:
+        """The value of the first cookie of this name that was signed for this purpose: others of the name may be those
+        of another subdomain or path."""
         self.is_private = True
-        return unsign(self.cookies.get(name, ""), self.app.secret, max_age, purpose=name)
+        keys = _keys(self.app.secret)
+        found = (_verified(text, keys, max_age, purpose) for text in self.cookies.getall(name)[:MAX_TRIED_COOKIES])
+        return next((value for value in found if value is not None), None)
+
+    def get_signed_cookie(self, name: str, max_age: float | None = None) -> str | None:
+        """The value of a cookie that was set with `signed=True`, at most `max_age` seconds ago: of several with this
+        name, the first that is. None where there is none, or somebody else made it. RuntimeError where the application
+        has no secret."""
+        return self.find_signed(name, name, max_age)
 
     @property
     def session(self) -> dict[str, Any]:
-        """What this client's signed cookie holds, as JSON: change it, and it is sent again, for two weeks. The client
-        can read it, but not write it. RuntimeError where the application has no secret."""
+        """What this client's signed cookie holds, as JSON: change it, and it is sent again, for two weeks or as
+        `Brubeck.session_cookie` says. The client can read it, but not write it. RuntimeError where the application has
+        no secret."""
         if self._session is None:
-            text = self.get_signed_cookie(SESSION_COOKIE, SESSION_MAX_AGE) or "{}"
-            self._session = text, json.loads(text)
-        return self._session[1]
+            self._session = Session(self.app)
+        return self._session.load(self)
 
     @lazy
     def current_user(self) -> Any:
@@ -715,10 +817,11 @@ class Request:
 
     def enter(self, place: Place) -> Place:
         """Stand in another application, with its session if its secret is another; returns where it stood before."""
+        self._session = self._session or Session(self.app)
         before = self.app, self.found, self.prefix, self._session
         app, self.found, self.prefix, session = place
         if app.secret != self.app.secret:
-            self._session = session
+            self._session = session or Session(app, self.prefix)
             self.__dict__.pop("current_user", None)
         self.proxies = self.app.proxies if self.proxies is None else self.proxies
         self.app = app
@@ -1973,7 +2076,7 @@ class WSGIRequest(Request):
 
 Handler = Callable[..., Any]
 Found = tuple["Route", Sequence[Union[str, None]], dict[str, Any]]
-# An application, what it found for a request, its prefix, and the session that its secret signs.
+# An application, what it found for a request, its prefix, and the session that its secret signs (None: not yet made).
 Place = tuple["Brubeck", Union[Found, None], Any, Union[Session, None]]
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -2206,7 +2309,8 @@ def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[
 
 def basic_auth(check: Callable[[str, str], Any]) -> Callable[[Handler], Handler]:
     """Decorator: `check(name, password)` takes the client's Basic credentials (RFC 7617). What it returns, if true, is
-    the `current_user` (for True, the name); else HTTPError 401."""
+    the `current_user` (for True, the name); else HTTPError 401. Such a check is
+    `lambda name, password: check_password(password, hashes.get(name))`."""
 
     def find_user(credentials: str) -> Any:
         if len(credentials) % 4:  # Python 3.10 takes too much padding
@@ -2231,31 +2335,114 @@ _HASHED = re.compile(r"scrypt\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9A-
 _SCRYPT = (1 << 14, 8, 5)  # n, r, p: 16 MiB and about 0.2 s (OWASP's password storage cheat sheet)
 
 
-def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> str:
-    """scrypt (RFC 7914), in a thread where coroutines would have to wait for it."""
-    derive = functools.partial(hashlib.scrypt, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
-    if in_coroutines():
-        from eventlet import tpool
+MAX_WAITING_FOR_A_CORE = 10  # computations for each core, which are two seconds' work
 
-        derive = functools.partial(tpool.execute, derive)
-    return _encode64(derive(password.encode()))
+
+def count_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _bell() -> Iterator[tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Two functions: the first returns once another thread has called the second. In a coroutine only that waits."""
+    if not in_coroutines():
+        event = _unpatched("threading").Event()
+        yield event.wait, event.set
+        return
+    ours, theirs = _unpatched("socket").socketpair()
+    with ours, theirs:  # to close one once more does nothing
+        yield functools.partial(eventlet.hubs.trampoline, ours, read=True), theirs.close
+
+
+class _Cores:
+    """Threads of the system's that compute: at most one for each core, and none while there is nothing to do. A thread
+    keeps the memory of its last computation, so their number bounds that too."""
+
+    def __init__(self) -> None:
+        self._lock = _unpatched("threading").Lock()
+        self._waiting: deque[tuple[Callable[[], Any], list[Any], Callable[[], Any]]] = deque()
+        self._threads = 0
+
+    def compute(self, function: Callable[[], T]) -> T:
+        """What the function, which raises nothing, returns. HTTPError 503 where too many wait already."""
+        results: list[T] = []
+        with _bell() as (wait, ring):
+            task = function, results, ring
+            self._add(task)
+            try:
+                wait()
+            except BaseException:  # a time limit, or its client has left
+                with self._lock, contextlib.suppress(ValueError):  # once it has begun, it cannot be stopped
+                    self._waiting.remove(task)
+                raise
+        return results[0]
+
+    def _add(self, task: tuple[Callable[[], Any], list[Any], Callable[[], Any]]) -> None:
+        cores = count_cores()
+        with self._lock:
+            if len(self._waiting) >= cores * MAX_WAITING_FOR_A_CORE:
+                abort(503, "too many passwords are to be checked just now", {"Retry-After": "2"})
+            if self._threads < cores:
+                _unpatched("threading").Thread(target=self._work, name="password", daemon=True).start()
+                self._threads += 1
+            self._waiting.append(task)
+
+    def _work(self) -> None:
+        task = self._next()
+        while task is not None:
+            function, results, ring = task
+            results.append(function())
+            task = self._next()  # first: whoever is told may fork, and the child must not wait for this thread
+            ring()
+
+    def _next(self) -> tuple[Callable[[], Any], list[Any], Callable[[], Any]] | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._threads -= 1
+            return None
+
+
+_cores = _Cores()  # the machine's are one for all applications of a process
+
+
+def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> str | None:
+    """scrypt (RFC 7914), while other threads and coroutines go on. None where it cannot be computed so."""
+    octets = password.encode(errors="surrogatepass")  # JSON can hold half of a character
+
+    def derive() -> str | None:
+        try:
+            return _encode64(hashlib.scrypt(octets, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32))
+        except Exception:  # ValueError, OverflowError or MemoryError, by the parameters
+            return None
+
+    return _cores.compute(derive)
 
 
 def hash_password(password: str) -> str:
-    """A password -> what to keep of it: `scrypt$n$r$p$salt$hash`. Other coroutines go on meanwhile."""
+    """A password -> what to keep of it: `scrypt$n$r$p$salt$hash`. Other coroutines go on meanwhile. As many are
+    computed at once as there are cores; HTTPError 503, with Retry-After, where too many wait for their turn."""
     salt = secrets.token_bytes(16)
-    return "$".join(["scrypt", *map(str, _SCRYPT), _encode64(salt), _scrypt(password, salt, *_SCRYPT)])
+    derived = _scrypt(password, salt, *_SCRYPT)
+    if derived is None:
+        raise MemoryError("there is no memory for the hash of a password")
+    return "$".join(["scrypt", *map(str, _SCRYPT), _encode64(salt), derived])
 
 
-def check_password(password: str, hashed: str) -> bool:
-    """Whether this is the password of which `hash_password` made `hashed`; False too where that is no such hash."""
-    if not (match := _HASHED.fullmatch(hashed)):
+def check_password(password: str, hashed: str | None) -> bool:
+    """Whether this is the password of which `hash_password` made `hashed`. For None, which stands for a name that does
+    not exist, and for what is no such hash, it is False, but takes as long: how long it takes does not tell which names
+    there are. HTTPError 503 as for `hash_password`."""
+    match, derived = _HASHED.fullmatch(hashed or ""), None
+    if match:
+        with contextlib.suppress(ValueError):
+            salt = base64.urlsafe_b64decode(match[4] + "==")
+            derived = _scrypt(password, salt, *map(int, match.group(1, 2, 3)))
+    if not match or derived is None:
+        _scrypt(password, b"", *_SCRYPT)
         return False
-    try:
-        salt = base64.urlsafe_b64decode(match[4] + "==")
-        return hmac.compare_digest(_scrypt(password, salt, *map(int, match.group(1, 2, 3))), match[5])
-    except (ValueError, OverflowError, MemoryError):
-        return False
+    return hmac.compare_digest(derived, match[5])
 
 
 def render(request: Request, name: str, /, **values: Any) -> str:
@@ -2566,12 +2753,14 @@ class Brubeck:
     handler, methods), where a pattern is an expression. `pool_size`: how many requests are handled at once;
     `max_waiting`: how many more may wait for that, before 503 is the answer. `max_body`: bytes of a request, and
     `timeout`: seconds until a handler is ended and answered with 503, unless its route says otherwise. `secret`: signs
-    cookies; of a list the first does. `proxies`: how many stand in front and are believed about the client's address,
-    scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process sees it.
-    `debug=True` shows tracebacks in pages. ValueError for a route that cannot be.
+    cookies; of a list the first does; 16 bytes or more. `proxies`: how many stand in front and are believed about the
+    client's address, scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process
+    sees it. `debug=True` shows tracebacks in pages. ValueError for a route that cannot be, or a secret that anybody can
+    guess.
 
     To be set, or changed, before the routes: `converters` of rules by name (werkzeug.routing.BaseConverter); at any
-    time: `templates`, which `render` calls, and `json_dumps`, which makes JSON of what handlers return."""
+    time: `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
+    `session_cookie`, a SessionCookie."""
 
     def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
                  handler_tuples: Iterable[tuple[Any, ...]] = (), *, pool_size: int = 10_000, max_waiting: int = 10_000,
@@ -2579,11 +2768,9 @@ class Brubeck:
                  upload_store: str | os.PathLike[str] | None = None, debug: bool = False) -> None:
         if pool_size < 1 or min(max_waiting, max_body, proxies, timeout or 0) < 0:
             raise ValueError("pool_size is at least 1; max_waiting, max_body, proxies and timeout are at least 0")
-        if secret is not None:
-            _keys(secret)
         self.msg_conn, self.pool_size, self.max_waiting, self.max_body = msg_conn, pool_size, max_waiting, max_body
         self.timeout, self.secret, self.proxies, self.upload_store = timeout, secret, proxies, upload_store
-        self.debug = debug
+        self.debug, self.session_cookie = debug, SessionCookie()
         self.templates: Callable[..., str] | None = None
         self.json_dumps: Callable[[Any], str | bytes] = dump_json
         self.converters: dict[str, type[BaseConverter]] = {**DEFAULT_CONVERTERS}
@@ -2592,6 +2779,7 @@ class Brubeck:
         self._middleware: list[Middleware] = []
         self._respond: Respond | None = None
         self._mounted: list[Brubeck] = []
+        self._outer: Brubeck | None = None  # in which it is mounted
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._started, self._starting = False, threading.Lock()
@@ -2605,6 +2793,17 @@ class Brubeck:
             self.routes.add(Route(rule, handler, *methods, timeout=timeout))
 
     # -- what a program says before it runs
+
+    @property
+    def secret(self) -> Secrets:
+        """What signs cookies: its own, else that of the application in which it is mounted."""
+        return self._outer.secret if self._secret is None and self._outer is not None else self._secret
+
+    @secret.setter
+    def secret(self, secret: Secrets) -> None:
+        if secret is not None:
+            _keys(secret)
+        self._secret = secret
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
               max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[T], T]:
@@ -2656,7 +2855,8 @@ class Brubeck:
 
     def mount(self, prefix: str, other: Brubeck) -> None:
         """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
-        errors and middleware, and its secret if it has one. ValueError unless the prefix is like "/admin"."""
+        errors and middleware, and its secret if it has one: then its session is another too. ValueError unless the
+        prefix is like "/admin"."""
         if not re.fullmatch(r"(?:/[^/]+)+", prefix):
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
@@ -2673,8 +2873,7 @@ class Brubeck:
                 response.body = Pieces(_pieces_inside(request, response.body, inner))
             return response
 
-        if other.secret is None:
-            other.secret = self.secret
+        other._outer = other._outer or self
         self._mounted.append(other)
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
         self.routes.add(Route(rule, other, name=prefix, call=mounted, max_body=_UNLIMITED))
@@ -2788,13 +2987,9 @@ class Brubeck:
         shared caches."""
         response = response.copy()
         response.keep_private()
-        kept, session = request._session or ("{}", {})
         try:
-            if (text := dump_json(session)) != kept:
-                if session:
-                    response.set_cookie(SESSION_COOKIE, text, max_age=SESSION_MAX_AGE, signed=True)
-                else:
-                    response.delete_cookie(SESSION_COOKIE)
+            if request._session is not None:
+                request._session.save(request, response)
         except (TypeError, ValueError) as error:  # what JSON cannot hold
             return self.answer_error(request, error)
         return response
@@ -3880,11 +4075,6 @@ def fail(message: str) -> NoReturn:
     """End a program that cannot start: one line that says what to do, exit status 2."""
     print(f"brubeck_lite: {message}", file=sys.stderr)
     raise SystemExit(2)
-
-
-def _unpatched(name: str) -> Any:
-    """A module of the standard library as it was before eventlet patched it."""
-    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
 
 
 class _Listener:

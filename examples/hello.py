@@ -6,6 +6,8 @@ brubeck_lite hello:app --mongrel2 tcp://127.0.0.1:9999 tcp://127.0.0.1:9998
 gunicorn hello:app
 """
 
+from html import escape
+
 from brubeck_lite import Brubeck, Request
 
 app = Brubeck()
@@ -18,7 +20,7 @@ def index(request: Request) -> str:
 
 @app.route("/hello/<name>")
 def hello(request: Request, name: str) -> str:
-    return f"Take five, {name}!"
+    return f"Take five, {escape(name)}!"  # a str is sent as HTML
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from brubeck_lite import Brubeck, HTTPError, MessageHandler, Request, Response, 
 
 app = Brubeck(
     handler_tuples=[(r"^/expression/(\d+)/(\w+)", lambda request, *groups: "-".join(groups))],
-    upload_store=os.environ.get("UPLOAD_STORE"),
-)
+    upload_store=os.environ.get("UPLOAD_STORE"), secret="the outermost secret of the tests",
+)  # fmt: skip
 finished: list[str] = []
 
 
@@ -295,5 +295,8 @@ def count(respond: brubeck_lite.Respond) -> brubeck_lite.Respond:
 
 
 from program_files import app as files  # noqa: E402
+from program_files import sign_out, visits  # noqa: E402
 
 app.mount("/files", files)
+app.route("/visits")(visits)
+app.route("/leave")(sign_out)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from brubeck_lite import Brubeck, Request
+from brubeck_lite import Brubeck, Request, SessionCookie
 
 app = Brubeck(secret="a secret of thirty-two characters")
 app.static("/public", Path(os.environ.get("TEST_FILES", "none")) / "public")  # see test_static
@@ -22,3 +22,16 @@ def pieces(request: Request) -> Iterator[bytes]:
 def visits(request: Request) -> dict[str, int]:
     request.session["visits"] = request.session.get("visits", 0) + 1
     return {"visits": request.session["visits"]}
+
+
+@app.route("/leave")
+def sign_out(request: Request) -> str:
+    request.session.clear()
+    return "left"
+
+
+secure = Brubeck(secret="another secret of the tests")
+secure.session_cookie = SessionCookie(secure=True)
+secure.route("/visits")(visits)
+secure.route("/leave")(sign_out)
+app.mount("/secure", secure)

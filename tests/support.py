@@ -3,9 +3,11 @@ loopback, each ended by its id when its `with` block ends."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -17,6 +19,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import quote
+
+import brubeck_lite
+from brubeck_lite import Brubeck, Request, Response
 
 ROOT = Path(__file__).resolve().parent.parent
 SENDER = "34f9ceee-cd52-4b7f-b197-88bf2f0ec378"
@@ -76,6 +82,39 @@ def example(name: str) -> ModuleType:
     """A fresh copy of an example's program, for what needs no server."""
     sys.modules.pop(name, None)
     return importlib.import_module(name)
+
+
+MARKUP = "<x-y>\"'&"
+
+
+def markup_in_pages(app: Brubeck, source: str) -> list[str]:
+    """The routes of a program that send back as HTML what a client sends, without escaping it: asked with markup in
+    the path and for every name that the source has in quotes, in the query, in forms and files, and as the user."""
+    names = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)
+             and isinstance(node.value, str) and re.fullmatch(r"\w{1,30}", node.value)}  # fmt: skip
+
+    def sign_in(respond: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        def signed_in(request: Request) -> Response:
+            if app.secret:
+                request.session["user"] = MARKUP
+            return respond(request)
+
+        return signed_in
+
+    app.wrap(sign_in)
+    fields, headers = dict.fromkeys(names, MARKUP), {"Sec-Fetch-Site": "same-origin"}
+    found = []
+    for rule in ["/nowhere/<name>", *(str(each[2].rule) for each in brubeck_lite.all_routes(app))]:
+        path = re.sub(r"<(?:path:)?\w+>", quote(MARKUP), rule)
+        path = re.sub(r"<any\((\w+)[^>]*>", r"\1", re.sub(r"<(?:int|float)[^>]*>", "1", path))
+        for method, given in (
+            ("GET", {}), ("PUT", {"data": fields}), ("POST", {"data": fields}),
+            ("POST", {"files": dict.fromkeys(names, (MARKUP, b"x", "image/png"))}),
+        ):  # fmt: skip
+            answer = app.test().request(method, path, headers, query=fields, **given)
+            if answer.headers.get("Content-Type", "").startswith("text/html") and "<x-y>" in answer.text:
+                found.append(f"{method} {path}: {answer.text}")
+    return found
 
 
 @contextlib.contextmanager

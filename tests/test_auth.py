@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import http.client
+import json
+import os
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from support import behind_http, environment
+from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, environment, wait_for
 
 from brubeck_lite import (
     ArgumentsMixin,
     AuthMixin,
     Brubeck,
+    HTTPError,
     Request,
     TemplateMixin,
     WebMessageHandler,
@@ -314,6 +322,17 @@ def test_a_hash_with_other_parameters_is_still_known(password: str, salt: bytes)
 PARTS = HASHED.split("$")
 
 
+@pytest.fixture
+def quick_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is computed for the time it takes alone, with the usual parameters and without a salt, takes none."""
+    scrypt = hashlib.scrypt
+
+    def quick(password: bytes, **given: Any) -> bytes:
+        return scrypt(password, **(given if given["salt"] else {**given, "n": 2, "p": 1}))
+
+    monkeypatch.setattr(hashlib, "scrypt", quick)
+
+
 @pytest.mark.parametrize(
     "hashed",
     ["", "$", "$$$$$", "scrypt", "scrypt$", "secret", "x" * 1000, "é", "\ud800", "scrypt$16384$8$5$$", HASHED[:-1],
@@ -323,7 +342,7 @@ PARTS = HASHED.split("$")
      "pbkdf2:sha256:1$x$y", "$".join([*PARTS[:4], "", PARTS[5]]), "\n" + HASHED],
     ids=lambda text: ascii(text)[:18],
 )  # fmt: skip
-def test_what_is_no_hash_fits_no_password(hashed: str) -> None:
+def test_what_is_no_hash_fits_no_password(hashed: str, quick_for_nobody: None) -> None:
     assert check_password("secret", hashed) is False
 
 
@@ -331,8 +350,185 @@ def test_what_is_no_hash_fits_no_password(hashed: str) -> None:
 @pytest.mark.parametrize(
     "number", ["0", "-1", "1", "3", "", "x", "1.5", "16385", "1_6", str(1 << 31), str(1 << 40), "9" * 30, "9" * 5000]
 )
-def test_a_hash_with_parameters_that_cannot_be_fits_no_password(place: int, number: str) -> None:
+def test_a_hash_with_parameters_that_cannot_be_fits_no_password(
+    place: int, number: str, quick_for_nobody: None
+) -> None:
     assert check_password("secret", "$".join([*PARTS[:place], number, *PARTS[place + 1 :]])) is False
+
+
+class Scrypt:
+    """The real one, with the parameters of each call noted; a call waits while `held` says so."""
+
+    def __init__(self) -> None:
+        self.scrypt, self.calls, self.now, self.most = hashlib.scrypt, list[Any](), 0, 0
+        self.is_quick = False  # with other parameters, so that no hash is right
+        self.held, self.lock = threading.Event(), threading.Lock()
+        self.held.set()
+
+    def __call__(self, password: bytes, **given: Any) -> bytes:
+        with self.lock:
+            self.calls.append((given["n"], given["r"], given["p"]))
+            self.now += 1
+            self.most = max(self.most, self.now)
+        self.held.wait(20)
+        try:
+            return self.scrypt(password, **({**given, "n": 2, "p": 1} if self.is_quick else given))
+        finally:
+            with self.lock:
+                self.now -= 1
+
+
+@pytest.fixture
+def scrypt(monkeypatch: pytest.MonkeyPatch) -> Scrypt:
+    """scrypt, on a machine with two cores for us."""
+    counted = Scrypt()
+    monkeypatch.setattr(hashlib, "scrypt", counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    return counted
+
+
+@pytest.mark.parametrize(
+    "hashed", [None, "", "!", "$2b$12$abcdefghijklmnopqrstuv", "scrypt$3$8$5$bm8gc2FsdA$bm8gaGFzaA", HASHED[:-44]]
+)
+def test_a_password_for_nobody_costs_what_one_for_somebody_does(hashed: str | None, scrypt: Scrypt) -> None:
+    assert check_password("secret", HASHED) is True
+    cost = scrypt.calls[-1]
+    assert check_password("secret", hashed) is False
+    assert scrypt.calls[-1] == cost
+
+
+@pytest.mark.parametrize("password", ["\ud800", "a\udfffb"])
+def test_half_a_character_which_json_can_hold_is_a_password_like_others(password: str) -> None:
+    assert check_password(password, hash_password(password))
+    assert not check_password(password, HASHED)
+    assert not check_password(password, None)
+
+
+def passwords_app() -> Brubeck:
+    app = Brubeck()
+    app.post("/check", name="check")(lambda request: str(check_password("secret", HASHED)))
+    app.post("/nobody", name="nobody")(lambda request: str(check_password("secret", None)))
+    app.post("/hash", name="hash")(lambda request: hash_password("secret"))
+    known = basic_auth(lambda name, password: [check_password(password, HASHED)])
+    app.post("/basic", name="basic")(known(lambda request: "in"))
+    return app
+
+
+@pytest.mark.parametrize("path", ["/check", "/nobody", "/hash", "/basic"])
+def test_in_threads_as_many_passwords_are_computed_as_there_are_cores_and_the_rest_waits_or_is_503(
+    path: str, scrypt: Scrypt
+) -> None:
+    app = passwords_app()
+    scrypt.is_quick = True
+    scrypt.held.clear()
+    with ThreadPoolExecutor(30) as pool:
+        headers = {"Authorization": basic("ann:secret")}
+        asked = [pool.submit(app.test().post, path, headers) for _ in range(30)]
+        wait_for(lambda: sum(each.done() for each in asked) >= 8, what="those that are refused")
+        assert scrypt.now == 2
+        scrypt.held.set()
+        answers = [each.result() for each in asked]
+    assert Counter(answer.status for answer in answers) == {200: 22, 503: 8}
+    assert all(answer.headers["Retry-After"].isdigit() for answer in answers if answer.status == 503)
+    assert scrypt.most == 2
+    assert app.test().post(path, headers).status == 200
+
+
+def test_outside_of_a_request_the_error_is_an_http_error(scrypt: Scrypt) -> None:
+    scrypt.is_quick = True
+    scrypt.held.clear()
+    with ThreadPoolExecutor(23) as pool:
+        asked = [pool.submit(check_password, "secret", HASHED) for _ in range(23)]
+        wait_for(lambda: any(each.done() for each in asked), what="the one that is refused")
+        scrypt.held.set()
+    failures = [error for each in asked if (error := each.exception()) is not None]
+    assert [(type(error), error.status) for error in failures if isinstance(error, HTTPError)] == [(HTTPError, 503)]
+    assert len(failures) == 1
+
+
+@contextlib.contextmanager
+def by_door(door: str, program: str) -> Iterator[str]:
+    """A program by one of the doors: its address."""
+    with contextlib.ExitStack() as stack:
+        if door == "HTTP":
+            _, port = stack.enter_context(behind_http(program))
+        elif door == "Mongrel2":
+            mongrel2 = stack.enter_context(Mongrel2())
+            stack.enter_context(behind_mongrel2(program, mongrel2))
+            port = mongrel2.port
+        else:
+            port = stack.enter_context(behind_wsgi(door, program))
+        yield f"http://127.0.0.1:{port}"
+
+
+def sign_in(address: str, path: str = "/login") -> tuple[int, str]:
+    """The status of a sign-in, and what an answer that is no success says."""
+    try:
+        with urllib.request.urlopen(address + path, b"password=take+five", timeout=60) as answer:
+            assert answer.read() == b"True"
+            return answer.status, ""
+    except urllib.error.HTTPError as error:
+        assert error.headers["Retry-After"].isdigit()
+        return error.code, error.read().decode().partition("\n")[2].strip()
+
+
+REFUSED, LATE = (503, "too many passwords are to be checked just now"), (503, "this took too long")
+
+
+def counts(address: str, change: str = "/") -> dict[str, int]:
+    return dict(json.loads(fetch(address + change)))
+
+
+@pytest.mark.parametrize("door", ["HTTP", "Mongrel2"])
+def test_of_many_sign_ins_at_once_some_wait_for_a_core_and_the_rest_is_503_and_others_are_served(door: str) -> None:
+    with by_door(door, "program_passwords:app") as address, ThreadPoolExecutor(30) as pool:
+        counts(address, "/hold")
+        asked = [pool.submit(sign_in, address, path) for path in ["/login", "/inner/login"] * 15]
+        wait_for(lambda: sum(each.done() for each in asked) >= 19, what="those that are refused")
+        assert counts(address, "/release")["now"] == 1
+        assert Counter(each.result() for each in asked) == {(200, ""): 11, REFUSED: 19}
+        assert sign_in(address) == (200, "")
+        assert counts(address) == {"now": 0, "most": 1, "all": 12}
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "waitress"])
+def test_the_threads_of_a_wsgi_server_take_turns_at_passwords(server: str) -> None:
+    with by_door(server, "program_passwords:app") as address, ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(sign_in, [address] * 8)] == [(200, "")] * 8
+        assert counts(address) == {"now": 0, "most": 1, "all": 8}
+
+
+@pytest.mark.parametrize("door", ["HTTP", "Mongrel2"])
+def test_a_time_limit_gives_back_the_places_of_those_that_wait_and_no_core_that_is_busy(door: str) -> None:
+    with by_door(door, "program_passwords:app") as address, ThreadPoolExecutor(10) as pool:
+        counts(address, "/hold")
+        for size in (1, 10, 10, 10):
+            assert [*pool.map(sign_in, [address] * size, ["/hurried"] * size)] == [LATE] * size
+        counts(address, "/release")
+        assert sign_in(address) == (200, "")
+        assert counts(address) == {"now": 0, "most": 1, "all": 2}
+
+
+@pytest.mark.parametrize("door", ["HTTP", "Mongrel2"])
+def test_a_client_that_leaves_gives_its_place_back(door: str) -> None:
+    with by_door(door, "program_passwords:app") as address:
+        counts(address, "/hold")
+        clients: list[http.client.HTTPConnection] = []
+
+        def is_full() -> bool:
+            client = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
+            client.request("POST", "/cancelled", b"password=x", {"Content-Type": "application/x-www-form-urlencoded"})
+            clients.append(client)
+            return len(clients) > 10 and sign_in(address, "/hurried") == REFUSED
+
+        wait_for(is_full, what="clients that have all places")
+        for client in clients:
+            client.close()
+        wait_for(lambda: sign_in(address, "/hurried") == LATE, what="a place")
+        counts(address, "/release")
+        assert sign_in(address) == (200, "")
+        assert counts(address) == {"now": 0, "most": 1, "all": 2}
 
 
 def test_passwords_need_no_coroutines() -> None:

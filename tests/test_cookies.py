@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import brubeck_lite
-from brubeck_lite import Brubeck, Request, Response, abort, redirect, sign, unsign
+from brubeck_lite import Brubeck, Request, Response, SessionCookie, abort, csrf, csrf_token, redirect, sign, unsign
 
 SECRET = "a secret of thirty-two characters"
+OLD, NEW, NEWER, ANOTHER = (f"{kind} secret, which nobody can guess" for kind in ("old", "new", "newer", "another"))
 EPOCH = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
 
 
@@ -197,9 +198,9 @@ def test_parts_of_two_signed_values_are_none(clock: Clock) -> None:
 
 
 def test_the_newest_secret_signs_and_all_of_them_verify() -> None:
-    signed = sign("a", ["new", "old"])
-    assert [unsign(signed, secrets) for secrets in ("new", ["new"], ["newer", "new"], "old")] == ["a", "a", "a", None]
-    assert [unsign(sign("a", "old"), secrets) for secrets in (["new", "old"], ["new"])] == ["a", None]
+    signed = sign("a", [NEW, OLD])
+    assert [unsign(signed, secrets) for secrets in (NEW, [NEW], [NEWER, NEW], OLD)] == ["a", "a", "a", None]
+    assert [unsign(sign("a", OLD), secrets) for secrets in ([NEW, OLD], [NEW])] == ["a", None]
 
 
 def test_a_signature_is_an_hmac_of_256_bits_and_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,13 +208,71 @@ def test_a_signature_is_an_hmac_of_256_bits_and_compared_in_constant_time(monkey
     compared: list[Any] = []
     compare = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda *pair: compared.append(pair) or compare(*pair))
-    assert (unsign(SIGNED, ["new", SECRET]), len(compared)) == ("user=1", 2)
+    assert (unsign(SIGNED, [NEW, SECRET]), len(compared)) == ("user=1", 2)
 
 
-@pytest.mark.parametrize("secrets", ["", [], [""], ["", "old"]])
-def test_nothing_is_signed_with_an_empty_secret(secrets: Any) -> None:
-    with pytest.raises((ValueError, RuntimeError)):
-        sign("a", secrets)
+PUBLISHED = "made by: python -c 'import secrets; print(secrets.token_hex(32))'"  # README's, once
+
+
+@pytest.mark.parametrize(
+    "secrets", ["", [], [""], ["", OLD], "x", "x" * 15, [NEW, "x"], ["x", NEW], ("x" * 15, NEW), "é" * 7, PUBLISHED,
+                [NEW, PUBLISHED], "the new secret, which signs: 32 letters or more",
+                [OLD, "the old secret, which still verifies"]],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "use",
+    [lambda secrets: sign("a", secrets), lambda secrets: unsign(SIGNED, secrets),
+     lambda secrets: Brubeck(secret=secrets), lambda secrets: setattr(Brubeck(), "secret", secrets)],
+    ids=["sign", "unsign", "Brubeck", "app.secret"],
+)  # fmt: skip
+def test_a_secret_that_anybody_can_guess_is_an_error_that_says_how_to_make_one(use: Any, secrets: Any) -> None:
+    with pytest.raises(ValueError, match=r"secrets\.token_hex\(32\)"):
+        use(secrets)
+
+
+@pytest.mark.parametrize("secrets", [b"x" * 32, [b"x" * 32], [NEW, None], [NEW, b"x" * 32], 5, {NEW}, [list(NEW)]])
+def test_a_secret_is_a_str_and_nothing_else(secrets: Any) -> None:
+    with pytest.raises(TypeError, match="a secret is a str"):
+        Brubeck(secret=secrets)
+
+
+@pytest.mark.parametrize("secret", ["x" * 16, "é" * 8, [NEW, OLD], (NEW, OLD)])
+def test_a_secret_of_16_bytes_is_taken(secret: Any) -> None:
+    app = session_app(secret=secret)
+    client = app.test(raise_errors=True)
+    client.get("/?fill")
+    assert client.get("/").json == FILLED
+
+
+def test_a_secret_may_be_set_later_and_is_that_of_what_is_mounted_too() -> None:
+    outer, inner = session_app(secret=None), session_app(secret=None)
+    outer.mount("/inner", inner)
+    client = outer.test(raise_errors=True)
+    for secret in (OLD, [NEW, OLD]):
+        outer.secret = secret
+        assert client.get("/inner/").json == ({} if secret == OLD else FILLED)
+        client.get("/inner/?fill")
+        assert client.get("/").json == FILLED
+
+
+@pytest.mark.parametrize("purpose", ["a\nb", "\n", "a\r", "a\x00", "\ta"])
+def test_a_purpose_with_a_control_character_is_refused(purpose: str) -> None:
+    with pytest.raises(ValueError):
+        sign("a", SECRET, purpose)
+    with pytest.raises(ValueError):
+        unsign(SIGNED, SECRET, purpose=purpose)
+
+
+@settings(deadline=None)
+@given(*[st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=5)] * 2)
+def test_what_was_signed_for_one_purpose_holds_for_no_other(purpose: str, other: str) -> None:
+    signed = sign("a", SECRET, purpose)
+    assert unsign(signed, SECRET, purpose=other) == ("a" if purpose == other else None)
+
+
+def test_a_signed_cookie_with_a_name_that_none_can_have_is_none(app: Brubeck) -> None:
+    assert app.test().get("/get?name=a%0Ab", headers={"Cookie": "a\nb=c"}).json == {"value": None}
 
 
 @pytest.mark.parametrize(
@@ -466,14 +525,14 @@ def test_a_signed_cookie_is_no_session() -> None:
 
 
 def test_a_session_is_read_with_any_of_the_secrets_and_signed_with_the_newest() -> None:
-    client = session_app(secret="old").test()
+    client = session_app(secret=OLD).test()
     client.get("/?fill")
     kept = client.cookies
-    client = session_app(lambda session: session.update(user="bob"), secret=["new", "old"]).test()
+    client = session_app(lambda session: session.update(user="bob"), secret=[NEW, OLD]).test()
     client.cookies.update(kept)
     assert client.get("/").json == FILLED
     kept = client.cookies
-    client = session_app(secret="new").test()
+    client = session_app(secret=NEW).test()
     client.cookies.update(kept)
     assert client.get("/").json["user"] == "bob"
 
@@ -634,33 +693,163 @@ def test_without_a_secret_the_error_says_how_to_make_one(look: Any) -> None:
     assert (status, "Set-Cookie" in dict(fields)) == ("500 Internal Server Error", False)
 
 
-@pytest.mark.parametrize("secret", ["", [], [""], ["new", ""]])
-def test_an_empty_secret_is_none_and_an_error_at_once(secret: Any) -> None:
-    with pytest.raises((RuntimeError, ValueError), match=r"secrets\.token_hex\(32\)"):
-        Brubeck(secret=secret)
-
-
 def test_without_a_secret_what_needs_none_is_served() -> None:
     assert session_app(secret=None).test().get("/untouched", headers={"Cookie": "session=x"}).text == "fine"
+
+
+# Several cookies with one name: another subdomain, or a page with a longer path, has put its own before ours
+
+
+def test_of_several_signed_cookies_the_first_that_verifies_is_taken(app: Brubeck) -> None:
+    good, other = (sign(value, SECRET, "a") for value in ("good", "other"))
+    forged = sign("forged", ANOTHER, "a")
+    sent = f"a=; a=x; a={forged}; a={sign('admin', SECRET, 'b')}; a={good}; a={other}"
+    assert app.test(raise_errors=True).get("/get?name=a", headers={"Cookie": sent}).json == {"value": "good"}
+
+
+def test_a_signed_cookie_that_is_too_old_does_not_hide_another(app: Brubeck, clock: Clock) -> None:
+    old = sign("old", SECRET, "a")
+    clock.now += 100
+    sent = f"a={old}; a={sign('new', SECRET, 'a')}"
+    client = app.test(raise_errors=True)
+    assert client.get("/get?name=a&max_age=60", headers={"Cookie": sent}).json == {"value": "new"}
+
+
+@pytest.mark.parametrize("planted", ["session=x", "session=", 'session="a.b.c"', "session=x; session=y; session=z"])
+def test_a_cookie_before_the_session_signs_nobody_out(planted: str) -> None:
+    client = session_app().test(raise_errors=True)
+    client.get("/?fill")
+    sent = f"{planted}; session={client.cookies['session']}"
+    assert session_app().test(raise_errors=True).get("/", headers={"Cookie": sent}).json == FILLED
+    assert dict(by_wsgi(session_app(), HTTP_COOKIE=sent)[1]).get("Set-Cookie") is None
+
+
+def test_a_bounded_number_of_cookies_with_one_name_is_tried(app: Brubeck, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[Any] = []
+    digest = hmac.digest
+    monkeypatch.setattr(hmac, "digest", lambda *given: computed.append(given) or digest(*given))
+    sent = "a=x; " * 5000 + f"a={sign('good', SECRET, 'a')}"
+    assert app.test(raise_errors=True).get("/get?name=a", headers={"Cookie": sent}).json == {"value": None}
+    assert 10 <= len(computed) <= 101
+
+
+# The settings of the session's cookie
+
+
+def https_client(app: Brubeck) -> Any:
+    return app.test(raise_errors=True, base_url="https://club.example")
+
+
+def test_by_https_the_cookie_of_a_session_is_one_that_nobody_else_can_set() -> None:
+    client = https_client(session_app())
+    cookie = client.get("/?fill").headers["Set-Cookie"]
+    assert cookie.startswith("__Host-session=")
+    assert cookie.partition(";")[2] == " Max-Age=1209600; Path=/; HttpOnly; SameSite=Lax; Secure"
+    assert client.get("/").json == FILLED
+
+
+def test_by_https_a_session_that_was_emptied_is_deleted_as_the_prefix_of_its_name_demands() -> None:
+    client = https_client(session_app(lambda session: session.clear()))
+    client.get("/?fill")
+    assert client.get("/").headers["Set-Cookie"] == f"__Host-session=; {EPOCH}; Path=/; HttpOnly; SameSite=Lax; Secure"
+    assert client.cookies == {}
+
+
+def test_a_session_that_came_by_http_is_not_believed_by_https_under_either_name() -> None:
+    insecure = session_app().test(raise_errors=True)
+    insecure.get("/?fill")
+    planted = insecure.cookies["session"]
+    client = https_client(session_app())
+    client.cookies.update({"session": planted, "__Host-session": planted})
+    assert client.get("/").json == {}
+    client.get("/?fill")
+    client.cookies["session"] = planted
+    assert client.get("/").json == FILLED
+
+
+def test_a_session_of_https_is_not_believed_by_http() -> None:
+    secure = https_client(session_app())
+    secure.get("/?fill")
+    client = session_app().test(raise_errors=True)
+    client.cookies.update({"session": secure.cookies["__Host-session"], **secure.cookies})
+    assert client.get("/").json == {}
+
+
+def test_the_scheme_is_what_a_trusted_proxy_says() -> None:
+    forwarded = {"X-Forwarded-Proto": "https"}
+    for proxies, name in ((1, "__Host-session="), (0, "session=")):
+        assert session_app(proxies=proxies).test().get("/?fill", forwarded).headers["Set-Cookie"].startswith(name)
+
+
+def test_a_signed_cookie_with_the_name_of_a_session_is_no_session() -> None:
+    client = session_app().test(raise_errors=True)
+    client.cookies["session"] = sign('{"user":"admin"}', SECRET, "session")
+    assert client.get("/").json == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "scheme", "name", "attributes"),
+    [({"name": "sid"}, "http", "sid", "Max-Age=1209600; Path=/; HttpOnly; SameSite=Lax"),
+     ({"name": "sid"}, "https", "__Host-sid", "Max-Age=1209600; Path=/; HttpOnly; SameSite=Lax; Secure"),
+     ({"max_age": 60}, "http", "session", "Max-Age=60; Path=/; HttpOnly; SameSite=Lax"),
+     ({"samesite": "Strict"}, "http", "session", "Max-Age=1209600; Path=/; HttpOnly; SameSite=Strict"),
+     ({"samesite": None}, "http", "session", "Max-Age=1209600; Path=/; HttpOnly"),
+     ({"samesite": "None"}, "http", "__Host-session", "Max-Age=1209600; Path=/; HttpOnly; SameSite=None; Secure"),
+     ({"secure": True}, "http", "__Host-session", "Max-Age=1209600; Path=/; HttpOnly; SameSite=Lax; Secure"),
+     ({"secure": False}, "https", "session", "Max-Age=1209600; Path=/; HttpOnly; SameSite=Lax"),
+     ({"name": "__Host-s"}, "https", "__Host-s", "Max-Age=1209600; Path=/; HttpOnly; SameSite=Lax; Secure"),
+     ({"name": "__Secure-s"}, "http", "__Secure-s", "Max-Age=1209600; Path=/; HttpOnly; SameSite=Lax; Secure")],
+)  # fmt: skip
+def test_the_cookie_of_a_session_has_settings(given: Any, scheme: str, name: str, attributes: str) -> None:
+    app = session_app(lambda session: session.clear())
+    app.session_cookie = SessionCookie(**given)
+    client = app.test(raise_errors=True, base_url=f"{scheme}://club.example")
+    cookie = client.get("/?fill").headers["Set-Cookie"]
+    assert (cookie.partition("=")[0], cookie.partition("; ")[2]) == (name, attributes)
+    answer = client.get("/")
+    assert answer.json == FILLED
+    deleted = attributes.partition("; ")[2]
+    assert answer.headers["Set-Cookie"] == f"{name}=; {EPOCH}; {deleted}"
+
+
+def test_a_session_is_over_after_the_age_that_was_set(clock: Clock) -> None:
+    app = session_app()
+    app.session_cookie = SessionCookie(max_age=60)
+    client = app.test(raise_errors=True)
+    client.get("/?fill")
+    clock.now += 59
+    assert client.get("/").json == FILLED
+    clock.now += 3
+    assert client.get("/").json == {}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"name": ""}, {"name": "a b"}, {"name": "a;"}, {"name": "é"}, {"name": "a\n"}, {"max_age": 0}, {"max_age": -1},
+     {"max_age": 1.5}, {"max_age": None}, {"samesite": "lax"}, {"samesite": ""}, {"secure": "no"},
+     {"secure": False, "samesite": "None"}, {"secure": False, "name": "__Host-a"},
+     {"secure": False, "name": "__secure-a"}],
+    ids=repr,
+)  # fmt: skip
+def test_settings_that_cannot_be_are_an_error_where_they_are_set(given: Any) -> None:
+    with pytest.raises(ValueError):
+        SessionCookie(**given)
 
 
 # Applications inside another
 
 
 def test_an_application_that_was_mounted_has_a_session_of_its_own_secret() -> None:
-    outer, inner = session_app(), session_app(secret="another")
+    outer, inner = session_app(), session_app(secret=ANOTHER)
     outer.mount("/inner", inner)
     client = outer.test(raise_errors=True)
     client.get("/inner/?fill")
     assert client.get("/inner/").json == FILLED
     assert client.get("/").json == {}
-    client.get("/?fill")
-    assert client.get("/").json == FILLED
-    assert client.get("/inner/").json == {}
 
 
 def test_an_application_that_was_mounted_signs_cookies_with_its_own_secret(app: Brubeck) -> None:
-    outer = Brubeck(secret="another")
+    outer = Brubeck(secret=ANOTHER)
     outer.mount("/inner", app)
     client = outer.test()
     client.get("/inner/set?name=a&value=b")
@@ -668,7 +857,7 @@ def test_an_application_that_was_mounted_signs_cookies_with_its_own_secret(app: 
 
 
 def test_who_signed_in_to_one_application_is_nobody_in_another_with_a_secret_of_its_own() -> None:
-    outer, inner = session_app(), Brubeck(secret="another")
+    outer, inner = session_app(), Brubeck(secret=ANOTHER)
     inner.route("/")(lambda request: {"user": request.current_user})
     outer.wrap(lambda respond: lambda request: (request.current_user, respond(request))[1])
     outer.mount("/inner", inner)
@@ -684,3 +873,110 @@ def test_two_applications_with_one_secret_share_a_session() -> None:
     client.get("/?fill")
     assert client.get("/inner/").json == FILLED
     assert client.get("/").json["user"] == "bob"
+
+
+def nested(secrets: dict[str, str | None]) -> Brubeck:
+    """Applications in each other, by the path at which each is mounted, with these secrets (None: the outer one's)."""
+    apps = {path: session_app(secret=secret) for path, secret in secrets.items()}
+    for path in sorted(apps, key=len, reverse=True)[:-1]:
+        outer = max((other for other in apps if path.startswith(f"{other}/")), key=len)
+        apps[outer].mount(path[len(outer) :], apps[path])
+    return apps[""]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("secrets", [
+    {"": SECRET, "/a": ANOTHER}, {"": SECRET, "/a": ANOTHER, "/b": NEW}, {"": None, "/a": ANOTHER, "/b": NEW},
+    {"": SECRET, "/a": ANOTHER, "/a/b": NEW}, {"": SECRET, "/a": ANOTHER, "/a/b": SECRET},
+    {"": SECRET, "/a": None, "/a/c": ANOTHER, "/b": None, "/b/c": NEW}, {"": SECRET, "/a/b": ANOTHER, "/a-b": NEW},
+    {"": SECRET, "/a%2Fb": ANOTHER, "/a": None, "/a/b": NEW}, {"": SECRET, "/ä": ANOTHER, "/Ã¤": NEW},
+], ids=str)  # fmt: skip
+def test_each_application_with_a_secret_of_its_own_keeps_its_session_beside_the_others(
+    secrets: dict[str, str | None], scheme: str
+) -> None:
+    client = nested(secrets).test(raise_errors=True, base_url=f"{scheme}://club.example")
+    own = [path for path, secret in secrets.items() if secret is not None]
+    cookies: list[str] = []
+    for path in own:
+        cookies.append(client.get(f"{brubeck_lite.quote(path)}/?fill").headers["Set-Cookie"])
+    assert len(client.cookies) == len(own) == len({cookie.partition("=")[0] for cookie in cookies})
+    assert all(cookie.startswith("__Host-") == (scheme == "https") and "; Path=/; " in cookie for cookie in cookies)
+    assert [client.get(f"{brubeck_lite.quote(path)}/").json for path in own] == [FILLED] * len(own)
+
+
+def test_the_cookie_of_a_mounted_application_has_its_prefix_in_its_name() -> None:
+    client = nested({"": SECRET, "/club": None, "/club/admin": ANOTHER}).test()
+    assert client.get("/club/admin/?fill").headers["Set-Cookie"].startswith("session%2Fclub%2Fadmin=")
+    assert client.get("/club/?fill").headers["Set-Cookie"].startswith("session=")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_who_signs_out_of_one_application_stays_in_the_other(scheme: str) -> None:
+    for leaves, stays in (("/", "/inner/"), ("/inner/", "/")):
+        empties = session_app(lambda session: session.clear())
+        outer, inner = (empties, session_app()) if leaves == "/" else (session_app(), empties)
+        inner.secret = ANOTHER
+        outer.mount("/inner", inner)
+        client = outer.test(raise_errors=True, base_url=f"{scheme}://club.example")
+        for path in (leaves, stays):
+            client.get(f"{path}?fill")
+        client.get(leaves)
+        assert (client.get(leaves).json, client.get(stays).json) == ({}, FILLED)
+
+
+def test_settings_of_the_outer_application_hold_for_a_session_that_is_shared() -> None:
+    outer, inner = session_app(), session_app(secret=None)
+    outer.session_cookie = SessionCookie("outer", max_age=60)
+    inner.session_cookie = SessionCookie("inner")
+    outer.mount("/inner", inner)
+    cookies = [value for name, value in outer.test().get("/inner/?fill").headers.pairs() if name == "Set-Cookie"]
+    assert len(cookies) == 1
+    assert cookies[0].startswith("outer=") and "; Max-Age=60;" in cookies[0]
+
+
+def test_settings_of_its_own_hold_for_a_mounted_application_with_a_secret_of_its_own() -> None:
+    outer, inner = session_app(), session_app(secret=ANOTHER)
+    inner.session_cookie = SessionCookie("shop", samesite="Strict")
+    outer.mount("/a", inner)
+    outer.mount("/b", inner)
+    client = outer.test(raise_errors=True)
+    cookie = client.get("/a/?fill").headers["Set-Cookie"]
+    assert cookie.startswith("shop=") and cookie.endswith("; SameSite=Strict")
+    assert client.get("/b/").json == FILLED
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("secret", [None, ANOTHER])
+def test_the_token_of_forms_lives_in_the_session_of_its_application(secret: str | None, scheme: str) -> None:
+    outer, inner = Brubeck(secret=SECRET), Brubeck(secret=secret)
+    outer.mount("/inner", inner)
+    for app in (outer, inner):
+        app.route("/")(csrf_token)
+        app.post("/", name="send")(lambda request: "sent")
+    inner.wrap(csrf())
+    client = outer.test(base_url=f"{scheme}://club.example")
+    others, own = client.get("/").text, client.get("/inner/").text
+    assert (others == own) == (secret is None)
+    assert [client.post("/inner/", data={"csrf_token": given}).status for given in ("x", own)] == [403, 200]
+
+
+def test_below_script_name_a_mounted_application_has_a_session_of_its_own_too() -> None:
+    outer, inner = session_app(), session_app(secret=ANOTHER)
+    outer.mount("/inner", inner)
+    asked = [by_wsgi(outer, path, SCRIPT_NAME="/site", QUERY_STRING="fill") for path in ("/", "/inner/")]
+    names = [dict(fields)["Set-Cookie"].partition("=")[0] for _, fields in asked]
+    assert names[0] == "session" and names[1] != "session"
+
+
+def test_a_websocket_of_a_mounted_application_sees_its_session() -> None:
+    outer, inner = session_app(), session_app(secret=ANOTHER)
+    outer.mount("/inner", inner)
+
+    @inner.websocket("/ws")
+    def talk(ws: Any) -> None:
+        ws.send(ws.request.session)
+
+    client = outer.test(raise_errors=True)
+    client.get("/inner/?fill")
+    with client.websocket("/inner/ws") as ws:
+        assert json.loads(ws.receive()) == FILLED

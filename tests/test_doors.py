@@ -268,6 +268,34 @@ def test_headers_and_cookies(door: Door) -> None:
     ]
 
 
+SESSIONS = {"": "session", "/files": "session%2Ffiles", "/files/secure": "__Host-session%2Ffiles%2Fsecure"}
+
+
+def visit(door: Door, place: str, *cookies: str) -> tuple[int, str]:
+    """How many visits a session counts with these cookies, and the cookie it has then."""
+    response = get(door, f"{place}/visits", [("Cookie", "; ".join(cookies))])
+    return json.loads(response.content)["visits"], response.headers["Set-Cookie"].partition(";")[0]
+
+
+@pytest.mark.parametrize(("place", "name"), SESSIONS.items())
+def test_a_session_is_found_behind_other_cookies_of_its_name(door: Door, place: str, name: str) -> None:
+    count, cookie = visit(door, place)
+    assert (count, cookie.partition("=")[0]) == (1, name)
+    for sent in ([cookie], [f"{name}=x; {name}=; {cookie}"], [f"{name}=a.b.c", "other=1", cookie]):
+        assert visit(door, place, *sent)[0] == 2
+    others = [visit(door, other)[1].partition("=")[2] for other in SESSIONS if other != place]
+    assert visit(door, place, *(f"{name}={value}" for value in others))[0] == 1
+
+
+def test_the_session_of_each_application_is_one_and_each_is_left_by_itself(door: Door) -> None:
+    cookies = [visit(door, place)[1] for place in SESSIONS]
+    assert [visit(door, place, *cookies)[0] for place in SESSIONS] == [2, 2, 2]
+    for place, name in SESSIONS.items():
+        left = get(door, f"{place}/leave", [("Cookie", "; ".join(cookies))]).headers.get_all("Set-Cookie")
+        assert [field.partition("; ")[0] for field in left or ()] == [f"{name}="]
+        assert "; Max-Age=0; " in left[0] and left[0].endswith("; Secure") == name.startswith("__Host-")
+
+
 def test_a_length_of_the_handlers_own_never_breaks_the_framing(door: Door) -> None:
     response = get(door, "/own-length")
     assert (response.headers.get_all("Content-Length"), response.content) == (["5"], b"five!")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pictures
 import pytest
 from playwright.sync_api import Browser
-from support import ROOT, environment
+from support import ROOT, environment, example, markup_in_pages
 
 pytest_plugins = ["browser"]
 
@@ -59,6 +59,17 @@ def test_every_example_says_how_to_run_it_in_words_that_work(name: str) -> None:
         else:
             description = (EXAMPLES / name).read_text().partition('"""\n\n')[0]
             assert re.search(rf"^ *{re.escape(line)}(?: {{2,}}.*)?$", description, re.MULTILINE), line
+
+
+@pytest.mark.parametrize("name", ["hello", "login", "classes", "regex", "templates", "upload"])
+def test_no_example_sends_back_markup(name: str) -> None:
+    module = example(name)
+    assert markup_in_pages(module.app, (EXAMPLES / f"{name}.py").read_text()) == []
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("static/*.[hj]*")), ids=lambda path: path.name)
+def test_no_page_of_an_example_makes_html_of_text(path: Path) -> None:
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|srcdoc", path.read_text())
 
 
 def test_the_pictures_can_be_made_again(browser: Browser, tmp_path: Path) -> None:

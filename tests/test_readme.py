@@ -31,6 +31,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,7 @@ import pytest
 import reference
 import websockets.sync.client
 from flask.testing import FlaskClient
-from support import ROOT, environment, free_port, is_running, listens, output, process, wait_for
+from support import ROOT, environment, free_port, is_running, listens, markup_in_pages, output, process, wait_for
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client as WSGIClient
 
@@ -265,6 +266,30 @@ def test_the_program_of_websockets_talks_and_sends_on_what_is_published(tmp_path
         assert json.loads(room.recv(10)) == {"room": "blue", "you said": "hello"}
         room.send("all")
         assert json.loads(room.recv(10)) == {"from": "blue"}
+
+
+SHOWN = [section for section in SECTIONS if re.search(r"^app = Brubeck", "".join(section.python), re.MULTILINE)
+         and "Channel" not in "".join(section.python)]  # fmt: skip
+
+
+@titled(SHOWN)
+def test_no_program_of_the_readme_sends_back_markup(
+    section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "readme"}
+    for block in section.python:
+        if not NAMED.match(block) or "app = " in block:
+            exec(compile(block, "README.md", "exec"), names)
+    assert markup_in_pages(names["app"], "\n".join(section.python)) == []
+
+
+def test_the_docstring_begins_with_the_same_program() -> None:
+    text = (brubeck_lite.__doc__ or "").partition("in front:\n\n")[2].partition("\n\nBehind")[0]
+    names: dict[str, Any] = {"__name__": "docstring"}
+    exec(textwrap.dedent(text), names)
+    assert names["app"].test().get("/hello/Dave").text == "Take five, Dave!"
+    assert markup_in_pages(names["app"], "") == []
 
 
 def test_links_lead_somewhere() -> None:

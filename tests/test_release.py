@@ -19,7 +19,7 @@ import brubeck_lite
 RIGHT = """\
 from brubeck_lite import Brubeck, MessageHandler, Request, Response, WebSocket, redirect
 
-app = Brubeck(secret="secret")
+app = Brubeck(secret="a secret of the tests")
 
 @app.route("/<int:number>")
 def page(request: Request, number: int) -> Response:
