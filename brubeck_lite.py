@@ -3950,8 +3950,8 @@ class Ending:
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        self._is_open = True
-        os.register_at_fork(after_in_child=self._leave_to_parent)
+        self._is_open, self._mask = True, set[int | signal.Signals]()
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._leave_to_parent)
         self._start_thread(self._watch, reading)
 
     @property
@@ -3971,21 +3971,25 @@ class Ending:
 
     @staticmethod
     def _start_thread(function: Callable[..., None], *arguments: Any) -> None:
-        _unpatched("threading").Thread(target=function, args=arguments, name="signals", daemon=True).start()
+        # Not by `threading`, which would lose what it knows of the thread when eventlet patches it.
+        _unpatched("_thread").start_new_thread(function, arguments)
 
     def _watch(self, reading: int) -> None:
         """Learn of signals by the bytes that Python writes for them, though the main thread may not run meanwhile."""
-        poll, read, has_come = _unpatched("select").poll(), _unpatched("os").read, False
+        poll, read, count = _unpatched("select").poll(), _unpatched("os").read, 0
         poll.register(reading, select.POLLIN)
         while poll.poll(max(0.0, self.deadline - time.monotonic()) * 1000 if self.is_asked else None):
-            numbers = read(reading, 100)
-            if not numbers:  # closed
+            try:
+                numbers = read(reading, 100)
+            except OSError:
+                return  # the program has closed all descriptors
+            if not numbers:
                 os.close(reading)
                 return
-            if any(number in self.SIGNALS for number in numbers):
-                if has_come and not self.is_worker:
-                    self.end_now()
-                has_come = True
+            count += sum(number in self.SIGNALS for number in numbers)
+            if count > 1 and not self.is_worker:
+                self.end_now()
+            if count:
                 self._ask()
         self._end_late()
 
@@ -4016,7 +4020,8 @@ class Ending:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        os.close(self._writing)
+        with contextlib.suppress(OSError):
+            os.close(self._writing)
         if self.is_asked:
             # `atexit` comes after threads and pools were joined; this, which concurrent.futures uses, before.
             getattr(threading, "_register_atexit", atexit.register)(self._end_exit)
@@ -4026,14 +4031,25 @@ class Ending:
         if seconds > 0:
             self._start_thread(self._end_late, seconds)
 
-    def _leave_to_parent(self) -> None:
-        """Runs in a child that was forked, as those of pools are: signals are not for the server there. SIGTERM ends
-        it; Ctrl-C is for the server, whose handler may need what the child does."""
+    # What is forked, as children of pools are, has the handlers and the descriptors of this process at first: a signal
+    # to it would be one to the server. It is held back until the child has its own ways: SIGTERM ends it, and Ctrl-C is
+    # for the server, whose handlers may need what the child does.
+
+    def _hold(self) -> None:
         if self._is_open:
-            self._is_open = False
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
+
+    def _let_go(self) -> None:
+        if self._is_open:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _leave_to_parent(self) -> None:
+        if self._is_open:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._let_go()
+            self._is_open = False
 
 
 class _Listener:
@@ -5181,7 +5197,6 @@ class HTTPConnection:
     def open(self) -> None:
         """Listen; SystemExit 2, after a line that says why, where that cannot be."""
         self._is_stopping = self._is_short = self._is_patient = False  # it may have served, and stopped, before
-        self.head_timeout, self.keep_alive = self._timeouts
         if self._socket is not None:
             return
         try:
@@ -5407,6 +5422,7 @@ class HTTPConnection:
         for client in [*self._clients]:
             client.abort()
             client.close()
+        self.head_timeout, self.keep_alive = self._timeouts
 
 
 # -- the process: its logs and figures, its parent, and the server that runs an application until a signal ends it
@@ -6301,7 +6317,7 @@ class Parent:
         counted = {name: value for name, value in worker.stats.items() if FIGURES[name][1] == "counter"}
         self._former = merge_stats([self._former, counted])
         status = worker.process.returncode
-        if worker.is_retiring:
+        if worker.is_retiring or self._ending.is_asked:
             logger.info("%s has ended", worker)
             return
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
