@@ -3950,7 +3950,7 @@ class Ending:
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        self._is_open, self._mask = True, set[int | signal.Signals]()
+        self._is_open, self._is_exiting, self._mask = True, False, set[int | signal.Signals]()
         os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._leave_to_parent)
         self._start_thread(self._watch, reading)
 
@@ -3993,8 +3993,7 @@ class Ending:
                 self._ask()
         self._end_late()
 
-    def _end_late(self, seconds: float = 0.0) -> None:
-        _unpatched("time").sleep(seconds)
+    def _end_late(self) -> None:
         poll = _unpatched("select").poll()
         poll.register(2, select.POLLOUT)
         if poll.poll(0):  # it is not for a thread to use `logging`, when patched, nor to wait
@@ -4024,12 +4023,16 @@ class Ending:
             os.close(self._writing)
         if self.is_asked:
             # `atexit` comes after threads and pools were joined; this, which concurrent.futures uses, before.
-            getattr(threading, "_register_atexit", atexit.register)(self._end_exit)
+            getattr(threading, "_register_atexit", atexit.register)(self._note_exit)
+            self._start_thread(self._end_exit)  # now, for Python 3.12 starts none while it exits
+
+    def _note_exit(self) -> None:
+        self._is_exiting = True
 
     def _end_exit(self) -> None:
-        seconds = self.deadline - time.monotonic()
-        if seconds > 0:
-            self._start_thread(self._end_late, seconds)
+        _unpatched("time").sleep(max(0.0, self.deadline - time.monotonic()))
+        if self._is_exiting:
+            self._end_late()
 
     # What is forked, as children of pools are, has the handlers and the descriptors of this process at first: a signal
     # to it would be one to the server. It is held back until the child has its own ways: SIGTERM ends it, and Ctrl-C is
@@ -4055,16 +4058,27 @@ class Ending:
 class _Listener:
     """Has eventlet's hub call a function whenever a descriptor is ready ("read" or "write"), from `start` to `stop`."""
 
-    __slots__ = ("_descriptor", "_event", "_listener")
+    __slots__ = ("_descriptor", "_event", "_function", "_listener", "_survive")
 
     def __init__(self, event: str, descriptor: int) -> None:
         self._event, self._descriptor = event, descriptor
         self._listener: Any = None
+        self._survive: Survivor | None = None  # once it is needed
 
-    def start(self, function: Callable[..., None]) -> None:
+    def start(self, function: Callable[[], None]) -> None:
         if self._listener is None:
-            add = eventlet.hubs.get_hub().add
-            self._listener = add(self._event, self._descriptor, function, function, lambda: None)
+            self._function, add = function, eventlet.hubs.get_hub().add
+            self._listener = add(self._event, self._descriptor, self._notify, self._notify, lambda: None)
+
+    def _notify(self, *_: Any) -> None:
+        """Runs in the hub, which would let go of a descriptor whose function raises, without a word to its owner. So
+        it is stopped, and may be started again."""
+        try:
+            self._function()
+        except Exception as error:
+            self.stop()
+            self._survive = self._survive or Survivor()
+            self._survive.tell(error, "an error in the server, which goes on: please report it")
 
     def stop(self) -> None:
         if self._listener is not None:
