@@ -2904,8 +2904,12 @@ class Brubeck:
             configure_logging()
             Parent(same_command(), count).run()
             return
-        with contextlib.closing(Ending(is_worker=parent is not None)) as ending:
+        ending = Ending(is_worker=parent is not None)
+        try:
             serve(self, connection or self.msg_conn or HTTPConnection(bind), ending, patch=patch, parent=parent)
+        finally:
+            if parent is None:
+                ending.close()
         if parent is not None:
             raise SystemExit(0)  # what the program does after `run` is for the parent alone
 
@@ -4063,6 +4067,7 @@ class _Listener:
     def __init__(self, event: str, descriptor: int) -> None:
         self._event, self._descriptor = event, descriptor
         self._listener: Any = None
+        self._function: Callable[[], None] | None = None
         self._survive: Survivor | None = None  # once it is needed
 
     def start(self, function: Callable[[], None]) -> None:
@@ -4074,7 +4079,8 @@ class _Listener:
         """Runs in the hub, which would let go of a descriptor whose function raises, without a word to its owner. So
         it is stopped, and may be started again."""
         try:
-            self._function()
+            if self._function is not None:
+                self._function()
         except Exception as error:
             self.stop()
             self._survive = self._survive or Survivor()
@@ -4084,7 +4090,7 @@ class _Listener:
         if self._listener is not None:
             with contextlib.suppress(KeyError):  # the hub has let go of it: the program closed the descriptor
                 eventlet.hubs.get_hub().remove(self._listener)
-            self._listener = None
+            self._listener = self._function = None  # its owner, which holds this
 
 
 class _Bell(_Sleeper):
@@ -4570,10 +4576,12 @@ class Mongrel2Connection:
         for request, path in [*life.uploads.values()]:
             with contextlib.suppress(OSError):
                 if os.path.getsize(path) > request.max_body:
-                    life.uploads.pop(request.conn_id, None)  # first, lest an error has it refused again and again
                     response = request.app.answer_error(request, body_too_large(request.max_body))
-                    cast(Load, self._load).refuse(self, request, response)
-                    self._finish(life, request.conn_id)
+                    try:
+                        cast(Load, self._load).refuse(self, request, response)
+                    finally:  # once, whatever comes of it
+                        life.uploads.pop(request.conn_id, None)
+                        self._finish(life, request.conn_id)
 
     def _begin_life(self) -> _Life | _DealtLife:
         """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
@@ -5622,7 +5630,7 @@ def program_files(app: Brubeck | None, error: BaseException | None = None) -> li
     an error comes from, and the templates."""
     installed = tuple({path + os.sep for path in sysconfig.get_paths().values()} - {sys.prefix + os.sep})
     # Not by getattr: what stands in sys.modules for a module may do anything when asked for an attribute.
-    modules = {str(getattr(module, "__dict__", {}).get("__file__", "")) for module in [*sys.modules.values()]}
+    modules = {str(getattr(module, "__dict__", {}).get("__file__") or "") for module in [*sys.modules.values()]}
     if error is not None:
         modules.update(frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
         modules.add(getattr(error, "filename", None) or "")
@@ -5724,8 +5732,8 @@ class Server:
             self._app.stop()
             if self._load.access_log is not None:
                 self._load.access_log.write(1.0)
-            if sys.stdout is not None:
-                sys.stdout.flush()  # what is left when the deadline comes is not
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()  # what is left when the deadline comes is lost
 
     def _finish(self) -> None:
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))

@@ -7,6 +7,7 @@ import ctypes
 import multiprocessing
 import os
 import select
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -148,6 +149,15 @@ elif HOW == "fails":
         return accept(own)
 
     patcher.original("socket").socket.accept = fail_at_first
+elif HOW == "odd module":
+
+    class Odd:
+        """What some packages put in a module's place."""
+
+        def __getattr__(self, name: str) -> object:
+            raise LookupError(name)
+
+    sys.modules["odd"] = Odd()  # type: ignore[assignment]
 
 if __name__ == "__main__":
     if HOW == "exit":

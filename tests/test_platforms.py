@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,13 @@ def test_errors_in_what_is_done_again_and_again_are_logged_once_and_survived() -
             assert get(port) == "Take five!"
         assert output(child).count("Traceback") == output(child).count("please report it") == 1
         assert output(child).count("cannot accept") == 1
+
+
+def test_what_stands_for_a_module_may_raise_whatever_it_is_asked_for() -> None:
+    with serving([sys.executable, "-m", "brubeck_lite"], "--reload", how="odd module") as (port, child):
+        time.sleep(2.5)  # a worker tells its files once a second
+        assert get(port) == "Take five!"
+        assert "exit status" not in output(child)
 
 
 FAILS_TO_PARSE = """\
