@@ -3086,19 +3086,27 @@ class Brubeck:
 
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
             workers: int | str = 1, patch: bool = True) -> None:
-        """Serve until SIGINT or SIGTERM, which let requests finish for up to 10 seconds (a second one does not).
+        """Serve until SIGINT or SIGTERM, which let requests finish for up to 9 seconds (a second one does not).
         `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
         replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
         from there before (`from socket import socket`, a driver) keeps blocking: prefer the command line, which patches
         first. `workers`: so many processes, each of which starts this program anew ("auto": one for each core), and a
         parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is no address;
-        SystemExit 2 where it cannot start."""
-        count = count_workers(workers)
-        if count > 1 and WORKER not in os.environ:
+        SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker it does not return."""
+        refuse_windows()
+        count, parent = count_workers(workers), parent_of_worker()
+        if count > 1 and parent is None:
             configure_logging()
             Parent(same_command(), count).run()
-        else:
-            serve(self, connection or self.msg_conn or HTTPConnection(bind), patch=patch)
+            return
+        ending = Ending(is_worker=parent is not None)
+        try:
+            serve(self, connection or self.msg_conn or HTTPConnection(bind), ending, patch=patch, parent=parent)
+        finally:
+            if parent is None:
+                ending.close()
+        if parent is not None:
+            raise SystemExit(0)  # what the program does after `run` is for the parent alone
 
 
 # ---- Pipeline --------------------------------------------------------------------------------------------------------
@@ -3175,6 +3183,31 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
         request.coroutine = None
         pieces.close()
     return size
+
+
+class Survivor:
+    """Calls what is called again and again. An error in it does not end the server, and is logged only the first time
+    that it comes from this place."""
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[type, str, int]] = set()
+
+    def __call__(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Call a function; whether it raised nothing."""
+        try:
+            function(*arguments)
+        except Exception as error:
+            self.tell(error, "an error in the server, which goes on: please report it")
+            return False
+        return True
+
+    def tell(self, error: BaseException, message: str) -> None:
+        """Log an error, with `message`, unless that was done before."""
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        place = type(error), frame.f_code.co_filename, line
+        if place not in self._logged:
+            self._logged.add(place)
+            logger.error(message, exc_info=error)
 
 
 class Load:
@@ -3270,6 +3303,7 @@ class Receivers:
         self._parked: list[greenlet.greenlet] = []
         self._handling = True  # the receiver is inside a handler, not waiting for a message
         self._timer_since: float | None = None  # when the pending timer was set
+        self._survive = Survivor()
         self.ended = False  # the connection gives no more
         self.coroutines = 0
         self._set_timer()
@@ -3292,15 +3326,17 @@ class Receivers:
         current = greenlet.getcurrent()
         self.coroutines += 1
         try:
-            while self._receive(current):
+            while not self.ended and self._receive(current):
                 if self._receiver is not current:
                     self._load.take_waiting()
                     if len(self._parked) >= self.MAX_PARKED:
                         return
                     self._parked.append(current)
                     self._hub.switch()
-        except eventlet.Timeout:  # a handler has left it behind
-            logger.exception("a coroutine was ended")
+        except greenlet.GreenletExit:  # it is not needed any more
+            raise
+        except BaseException as error:  # such as a Timeout that a handler has left behind
+            self._survive.tell(error, "a coroutine was ended")
             if current in self._parked:
                 self._parked.remove(current)
             if self._receiver is current:
@@ -3318,8 +3354,8 @@ class Receivers:
         except EOFError:
             self.ended = True
             return False
-        except Exception:
-            logger.exception("receiving failed; trying again")
+        except Exception as error:
+            self._survive.tell(error, "receiving failed; trying again")
             eventlet.sleep(0.1)
             return True
         if request.path == "@*" and request.is_message:
@@ -4077,24 +4113,174 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def refuse_windows() -> None:
+    """SystemExit 2, after a line that says what to do, on Windows: it lacks most of what the servers are made of."""
+    if os.name == "nt" or sys.platform.startswith("win"):
+        fail("this does not serve on Windows: use WSL, or a WSGI server like waitress (waitress-serve MODULE:app)")
+
+
+class Ending:
+    """What SIGTERM and SIGINT do in this process from now on, until `close`. While it starts, a signal ends it at once
+    (SystemExit 0 in the main thread). Later the first one sets `is_asked`, and a second one ends the process at once.
+
+    A thread of its own ends the process after DEADLINE seconds, whatever the main thread waits for: a handler that
+    computes, a C call, a function of `on_stop`, or the interpreter's exit, which joins threads and pools of processes.
+    """
+
+    DEADLINE = 10.0  # seconds for everything; for workers half a second less, lest the parent kills them
+    START = 1.0  # seconds to leave a start
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, is_worker: bool = False) -> None:
+        self.is_starting, self.is_worker = True, is_worker
+        self.last_acts: list[Callable[[], object]] = []  # where the process is ended in the middle of something
+        self.deadline = math.inf  # once a signal has come
+        self._before = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+        if is_worker:
+            # Signals to the whole process group, as of a terminal, are the parent's: it says when to end, by SIGTERM.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._is_open, self._is_exiting, self._mask = True, False, set[int | signal.Signals]()
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._leave_to_parent)
+        self._start_thread(self._watch, reading)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the process is to end."""
+        return self.deadline < math.inf
+
+    def _ask(self) -> None:
+        if not self.is_asked:
+            seconds = self.START if self.is_starting else self.DEADLINE
+            self.deadline = time.monotonic() + seconds - (0.5 if self.is_worker else 0.0)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self._ask()
+        if self.is_starting:
+            raise SystemExit(0)
+
+    @staticmethod
+    def _start_thread(function: Callable[..., None], *arguments: Any) -> None:
+        # Not by `threading`, which would lose what it knows of the thread when eventlet patches it.
+        _unpatched("_thread").start_new_thread(function, arguments)
+
+    def _watch(self, reading: int) -> None:
+        """Learn of signals by the bytes that Python writes for them, though the main thread may not run meanwhile."""
+        poll, read, count = _unpatched("select").poll(), _unpatched("os").read, 0
+        poll.register(reading, select.POLLIN)
+        while poll.poll(max(0.0, self.deadline - time.monotonic()) * 1000 if self.is_asked else None):
+            try:
+                numbers = read(reading, 100)
+            except OSError:
+                return  # the program has closed all descriptors
+            if not numbers:
+                os.close(reading)
+                return
+            count += sum(number in self.SIGNALS for number in numbers)
+            if count > 1 and not self.is_worker:
+                self.end_now()
+            if count:
+                self._ask()
+        self._end_late()
+
+    def _end_late(self) -> None:
+        poll = _unpatched("select").poll()
+        poll.register(2, select.POLLOUT)
+        if poll.poll(0):  # it is not for a thread to use `logging`, when patched, nor to wait
+            with contextlib.suppress(OSError):
+                _unpatched("os").write(2, b"brubeck_lite: something did not end in time after a signal: ended now\n")
+        self.end_now()
+
+    def end_now(self) -> NoReturn:
+        """End the process, and the processes of its pools, which would stay for ever, with status 0."""
+        try:
+            for act in self.last_acts:
+                act()
+            if "multiprocessing" in sys.modules:
+                for child in sys.modules["multiprocessing"].active_children():
+                    child.kill()
+        finally:
+            os._exit(0)
+
+    def close(self) -> None:
+        """Have signals do what they did before. Where one has come, the process still ends by the deadline if the
+        interpreter's exit begins before it."""
+        self._is_open = False
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        with contextlib.suppress(OSError):
+            os.close(self._writing)
+        if self.is_asked:
+            # `atexit` comes after threads and pools were joined; this, which concurrent.futures uses, before.
+            getattr(threading, "_register_atexit", atexit.register)(self._note_exit)
+            self._start_thread(self._end_exit)  # now, for Python 3.12 starts none while it exits
+
+    def _note_exit(self) -> None:
+        self._is_exiting = True
+
+    def _end_exit(self) -> None:
+        _unpatched("time").sleep(max(0.0, self.deadline - time.monotonic()))
+        if self._is_exiting:
+            self._end_late()
+
+    # What is forked, as children of pools are, has the handlers and the descriptors of this process at first: a signal
+    # to it would be one to the server. It is held back until the child has its own ways: SIGTERM ends it, and Ctrl-C is
+    # for the server, whose handlers may need what the child does.
+
+    def _hold(self) -> None:
+        if self._is_open:
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
+
+    def _let_go(self) -> None:
+        if self._is_open:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _leave_to_parent(self) -> None:
+        if self._is_open:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._let_go()
+            self._is_open = False
+
+
 class _Listener:
     """Has eventlet's hub call a function whenever a descriptor is ready ("read" or "write"), from `start` to `stop`."""
 
-    __slots__ = ("_descriptor", "_event", "_listener")
+    __slots__ = ("_descriptor", "_event", "_function", "_listener", "_survive")
 
     def __init__(self, event: str, descriptor: int) -> None:
         self._event, self._descriptor = event, descriptor
         self._listener: Any = None
+        self._function: Callable[[], None] | None = None
+        self._survive: Survivor | None = None  # once it is needed
 
-    def start(self, function: Callable[..., None]) -> None:
+    def start(self, function: Callable[[], None]) -> None:
         if self._listener is None:
-            add = eventlet.hubs.get_hub().add
-            self._listener = add(self._event, self._descriptor, function, function, lambda: None)
+            self._function, add = function, eventlet.hubs.get_hub().add
+            self._listener = add(self._event, self._descriptor, self._notify, self._notify, lambda: None)
+
+    def _notify(self, *_: Any) -> None:
+        """Runs in the hub, which would let go of a descriptor whose function raises, without a word to its owner. So
+        it is stopped, and may be started again."""
+        try:
+            if self._function is not None:
+                self._function()
+        except Exception as error:
+            self.stop()
+            self._survive = self._survive or Survivor()
+            self._survive.tell(error, "an error in the server, which goes on: please report it")
 
     def stop(self) -> None:
         if self._listener is not None:
-            eventlet.hubs.get_hub().remove(self._listener)
-            self._listener = None
+            with contextlib.suppress(KeyError):  # the hub has let go of it: the program closed the descriptor
+                eventlet.hubs.get_hub().remove(self._listener)
+            self._listener = self._function = None  # its owner, which holds this
 
 
 class _Bell(_Sleeper):
@@ -4581,9 +4767,11 @@ class Mongrel2Connection:
             with contextlib.suppress(OSError):
                 if os.path.getsize(path) > request.max_body:
                     response = request.app.answer_error(request, body_too_large(request.max_body))
-                    cast(Load, self._load).refuse(self, request, response)
-                    life.uploads.pop(request.conn_id, None)
-                    self._finish(life, request.conn_id)
+                    try:
+                        cast(Load, self._load).refuse(self, request, response)
+                    finally:  # once, whatever comes of it
+                        life.uploads.pop(request.conn_id, None)
+                        self._finish(life, request.conn_id)
 
     def _begin_life(self) -> _Life | _DealtLife:
         """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
@@ -4833,7 +5021,7 @@ class Mongrel2Connection:
 
     def start(self, load: Load) -> None:
         """Receive in coroutines: from here on only the one that calls waits, not the process."""
-        self._load, self._sleep = load, eventlet.sleep
+        self._load, self._sleep, self._last_turn = load, eventlet.sleep, None
         self._receivers = Receivers(self, load)
 
     def stats(self) -> Stats:
@@ -4877,6 +5065,8 @@ class Mongrel2Connection:
             for request in [*self._life.requests.values()]:
                 self.close_client(request)
             self._life.close(1000)
+        if self._receivers is not None:
+            self._receivers.ended = True  # though a handler has not: when it has, `run` may receive anew
         if self._context is not None:
             self._context.destroy(1000)  # with the link to a parent
         self._life = self._link = self._context = None
@@ -5204,6 +5394,7 @@ class HTTPConnection:
         self.address = address
         self.head_timeout, self.io_timeout, self.keep_alive = head_timeout, io_timeout, keep_alive
         self.max_connections = max_connections
+        self._timeouts = head_timeout, keep_alive
         self._path, self._host, self._port = match[1], (match[2] or "").strip("[]"), int(match[3] or 0)
         self._socket: Any = None  # once it is bound
         self._listener: _Listener | None = None
@@ -5217,6 +5408,7 @@ class HTTPConnection:
 
     def open(self) -> None:
         """Listen; SystemExit 2, after a line that says why, where that cannot be."""
+        self._is_stopping = self._is_short = self._is_patient = False  # it may have served, and stopped, before
         if self._socket is not None:
             return
         try:
@@ -5297,18 +5489,18 @@ class HTTPConnection:
         for _ in range(min(most, self.max_connections - len(self._clients)) if self._socket is not None else 0):
             try:
                 accepted, address = self._socket.accept()
+                accepted.setblocking(False)
+                client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
             except ConnectionError:
                 continue  # it left already
             except BlockingIOError:
                 break
-            except OSError as error:
-                self._is_short = True  # of open files: `check` tries again
+            except Exception as error:  # the hub would take the listener away for ever
+                self._is_short = True  # of open files, mostly: `check` tries again
                 if time.monotonic() >= self._next_complaint:
                     self._next_complaint = time.monotonic() + self.SILENCE
                     logger.warning("cannot accept connections for now: %s", error)
                 break
-            accepted.setblocking(False)
-            client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
             self._clients.add(client)
             call_soon(greenlet.greenlet(client.run, eventlet.hubs.get_hub().greenlet).switch)
         self._listen()
@@ -5350,15 +5542,19 @@ class HTTPConnection:
 
     def _end_what_nobody_reads(self) -> None:
         """Find the streams whose clients have left, which write nothing by which one would see it."""
-        poll, watched = _unpatched("select").poll(), {}
+        poll, watched, has_left = _unpatched("select").poll(), {}, getattr(select, "POLLRDHUP", None)
         for client in self._clients:
             if client.request is not None and client.request.coroutine is not None:
-                watched[client.socket.fileno()] = client, client.request
-                poll.register(client.socket, select.POLLRDHUP)
-        for descriptor, _ in poll.poll(0) if watched else ():
-            client, request = watched[descriptor]
+                watched[client.socket.fileno()] = client
+                if has_left is not None:
+                    poll.register(client.socket, has_left)
+        if has_left is None:  # but for Linux and some BSDs
+            gone = [client for client in watched.values() if not client.is_there()]
+        else:
+            gone = [watched[descriptor] for descriptor, _ in poll.poll(0)] if watched else []
+        for client in gone:
             client.is_gone = True
-            call_soon(request.end_coroutine)
+            call_soon(cast(HTTPRequest, client.request).end_coroutine)
 
     # -- answering
 
@@ -5423,10 +5619,14 @@ class HTTPConnection:
         self._listen()
         if self._socket is not None:
             self._socket.close()
+            self.remove_path()
             self._socket = None
-            if self._path is not None and not self.is_shared:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path)
+
+    def remove_path(self) -> None:
+        """Take away the file of a unix socket, where it is ours and still there."""
+        if self._path is not None and self._socket is not None and not self.is_shared:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
 
     def close(self) -> None:
         """Let go of the address, and of who is still connected."""
@@ -5434,6 +5634,7 @@ class HTTPConnection:
         for client in [*self._clients]:
             client.abort()
             client.close()
+        self.head_timeout, self.keep_alive = self._timeouts
 
 
 # -- the process: its logs and figures, its parent, and the server that runs an application until a signal ends it
@@ -5450,10 +5651,14 @@ def configure_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
 
 
+# Characters of each of the five texts in a line of the access log: 800 on Linux, where PIPE_BUF is 4096.
+_LOGGED = (getattr(select, "PIPE_BUF", 512) - 96) // 5
+
+
 def _escape_for_log(text: str) -> str:
     """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more; its
     beginning, so that a line is shorter than PIPE_BUF."""
-    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:800])[:800]
+    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:_LOGGED])[:_LOGGED]
 
 
 def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
@@ -5491,22 +5696,22 @@ class AccessLog:
 
     def write(self, seconds: float = 0.0) -> None:
         """Write what is read within so many seconds; what is too much, or cannot be written, is lost."""
-        self.lines += [format_access_line(*each) for each in self.noted]
-        self.noted.clear()
+        noted, self.noted = self.noted, []
         deadline = time.monotonic() + seconds
         try:
+            self.lines += [format_access_line(*each) for each in noted]
             while self.lines and self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 self._write_some()
             if len(self.lines) > self.MOST:
                 raise BlockingIOError(errno.EAGAIN, "nobody reads it")
-        except OSError as error:
+        except Exception as error:  # mostly OSError
             self.lines.clear()
             if time.monotonic() >= self._next_complaint:
                 self._next_complaint = time.monotonic() + self.SILENCE
-                logger.warning("the access log cannot be written: %s", error.strerror)
+                logger.warning("the access log cannot be written: %s", getattr(error, "strerror", None) or error)
 
     def _write_some(self) -> None:
-        data = b"\n" if self._is_torn else b""
+        data = b"\n" if self._is_torn else self.lines.popleft()
         while self.lines and len(data) + len(self.lines[0]) <= select.PIPE_BUF:
             data += self.lines.popleft()
         written = self._write(self._descriptor, data)
@@ -5614,7 +5819,8 @@ def program_files(app: Brubeck | None, error: BaseException | None = None) -> li
     """What `--reload` watches: the modules of the program, but for Python's own and installed packages, the files that
     an error comes from, and the templates."""
     installed = tuple({path + os.sep for path in sysconfig.get_paths().values()} - {sys.prefix + os.sep})
-    modules = {getattr(module, "__file__", None) or "" for module in [*sys.modules.values()]}
+    # Not by getattr: what stands in sys.modules for a module may do anything when asked for an attribute.
+    modules = {str(getattr(module, "__dict__", {}).get("__file__") or "") for module in [*sys.modules.values()]}
     if error is not None:
         modules.update(frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
         modules.add(getattr(error, "filename", None) or "")
@@ -5676,13 +5882,14 @@ class Server:
     """Runs an application on its connections until a signal ends it."""
 
     DRAIN = 8.0  # seconds for WebSockets, uploads and large answers behind Mongrel2, which need to hear from it
-    DEADLINE = 10.0  # seconds for requests to finish
+    DEADLINE = 9.0  # seconds for requests to finish; what `Ending` gives beyond is for functions of `on_stop`
 
-    def __init__(self, app: Brubeck, connections: Sequence[Connection], parent: _Parent | None = None,
+    def __init__(self, app: Brubeck, connections: Sequence[Connection], ending: Ending, parent: _Parent | None = None,
                  access_log: AccessLog | None = None) -> None:  # fmt: skip
-        self._app, self._connections, self._parent = app, connections, parent
+        self._app, self._connections, self._ending, self._parent = app, connections, ending, parent
         self._load = Load(app, access_log)
-        self._stopping = False
+        self._survive = Survivor()
+        self._is_orphan = False  # the parent is gone
         app.own_stats = self.stats
 
     def stats(self) -> Stats:
@@ -5692,40 +5899,31 @@ class Server:
         return merge_stats([self._load.stats(), own, *(connection.stats() for connection in self._connections)])
 
     def run(self) -> None:
-        """Serve, and return after SIGINT or SIGTERM."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        if self._parent is not None:
-            # Signals to the whole process group, as of a terminal, are the parent's: it says when to end, by SIGTERM.
-            before.clear()
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        """Serve, and return after SIGINT or SIGTERM; SystemExit 0 where one ends the start."""
+        self._ending.last_acts += [each.remove_path for each in self._connections if isinstance(each, HTTPConnection)]
         try:
             if self._parent is not None:
                 self._parent.share(self._connections)
             for connection in self._connections:
                 connection.open()
             self._app.start()
+            self._ending.is_starting = False
             for connection in self._connections:
                 connection.start(self._load)
             if self._parent is not None:
                 self._parent.say(ready=True)
-            while not self._stopping:
+            while not (self._ending.is_asked or self._is_orphan):
                 self._tick()
                 eventlet.sleep(0.1)
             self._finish()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             for connection in self._connections:
                 connection.close()
             self._app.stop()
             if self._load.access_log is not None:
                 self._load.access_log.write(1.0)
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self._stopping and self._parent is None:
-            os._exit(0)
-        self._stopping = True
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()  # what is left when the deadline comes is lost
 
     def _finish(self) -> None:
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
@@ -5742,16 +5940,20 @@ class Server:
             eventlet.sleep(0.02)
 
     def _tick(self) -> None:
-        if self._parent is not None and not self._parent.is_there(self._app):
-            self._stopping = True
-            for connection in self._connections:
-                connection.is_shared = False  # nobody is left to say that there is no more
+        if self._parent is not None:
+            self._survive(self._look_for_parent, self._parent)
         for connection in self._connections:
-            connection.check()
+            self._survive(connection.check)
         if self._load.waiting:  # though whose coroutine would go on with them has ended
             eventlet.spawn_n(self._load.take_waiting)
         if self._load.access_log is not None:
-            self._load.access_log.write()
+            self._survive(self._load.access_log.write)
+
+    def _look_for_parent(self, parent: _Parent) -> None:
+        if not parent.is_there(self._app):
+            self._is_orphan = True
+            for connection in self._connections:
+                connection.is_shared = False  # nobody is left to say that there is no more
 
 
 # ---- Workers ---------------------------------------------------------------------------------------------------------
@@ -5780,7 +5982,12 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             environment = {**os.environ, WORKER: str(theirs.fileno())}
-            self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+            # A terminal sends SIGINT to the worker too, which has it blocked until it can ignore it.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         ours.setblocking(False)
         self.line = _Lines(ours)
         self.stats: Stats = {}
@@ -5791,10 +5998,10 @@ class _Worker:
         self.slot: int | None = None  # on the board
 
     def retire(self) -> None:
-        """Have it finish what it was given, and end."""
+        """Have it finish what it was given, and end: at once where it has not started yet."""
         if not self.is_retiring:
             self.is_retiring = True
-            self.deadline = time.monotonic() + Server.DEADLINE + 2
+            self.deadline = time.monotonic() + (Server.DEADLINE if self.is_ready else Ending.START) + 2
             self.process.send_signal(signal.SIGTERM)
 
     def count(self) -> int:
@@ -6131,7 +6338,8 @@ class Parent:
         self._board = _Board.create(self._board_path, 2 * workers + 16)
         self._links = self._failures = 0  # since one was ready
         self._next_birth = 0.0
-        self._has_served = self._stopping = self._hangup = False
+        self._has_served = self._hangup = False
+        self._survive = Survivor()
         self._former: Stats = {"restarts": 0}  # what is counted of workers that are no more
 
     def stats(self, but: _Worker | None = None) -> Stats:
@@ -6143,37 +6351,29 @@ class Parent:
 
     def run(self) -> None:
         """Serve until a signal ends it. SystemExit 2 where the first worker cannot start."""
-        handlers = {signal.SIGINT: self._on_end, signal.SIGTERM: self._on_end, signal.SIGHUP: self._on_hangup}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        next_tick, telling = 0.0, None
-        try:
-            if self._stats_address is not None:
-                telling = StatsServer(self._stats_address, self.stats).start()
-            while self._workers or not self._stopping:
-                self._listen_to_all()
-                if time.monotonic() >= next_tick:
-                    next_tick = time.monotonic() + 0.1
-                    self._tick(time.monotonic())
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            if telling is not None:
-                telling.close()
-            self._close()
+        before, next_tick, telling = signal.signal(signal.SIGHUP, self._on_hangup), 0.0, None
+        with contextlib.closing(Ending()) as ending:
+            ending.is_starting, self._ending = False, ending  # workers in their start are ended at once
+            ending.last_acts += [self._kill_all, self._remove_paths]
+            try:
+                if self._stats_address is not None:
+                    telling = StatsServer(self._stats_address, self.stats).start()
+                while self._workers or not ending.is_asked:
+                    if not self._survive(self._listen_to_all):
+                        time.sleep(0.1)
+                    if time.monotonic() >= next_tick:
+                        next_tick = time.monotonic() + 0.1
+                        self._tick(time.monotonic())
+            finally:
+                signal.signal(signal.SIGHUP, before)
+                if telling is not None:
+                    telling.close()
+                self._close()
 
     def _listen_to_all(self) -> None:
         """Wait for whoever has something to say, a tenth of a second at most."""
         for ready, _ in self._poller.poll(100):
-            try:
-                self._readers.get(ready, list)()
-            except Exception:
-                logger.exception("something is wrong here: please report it")
-
-    def _on_end(self, number: int, frame: Any) -> None:
-        if self._stopping:
-            self._kill_all()
-            os._exit(0)
-        self._stopping = True
+            self._survive(self._readers.get(ready, list))
 
     def _on_hangup(self, number: int, frame: Any) -> None:
         self._hangup = True
@@ -6182,6 +6382,10 @@ class Parent:
         for worker in self._workers:
             with contextlib.suppress(OSError):
                 worker.process.kill()
+
+    def _remove_paths(self) -> None:
+        for listening in [*self._listening.values()]:
+            listening.remove_path()
 
     def _close(self) -> None:
         self._kill_all()
@@ -6205,19 +6409,20 @@ class Parent:
     def _tick(self, now: float) -> None:
         """Ten times a second: see how everyone is."""
         for dealer in self._dealers.values():
-            dealer.look(now)
-            dealer.release()
+            self._survive(dealer.look, now)
+            self._survive(dealer.release)
         for worker in [*self._workers]:
-            limit = self._timeout + (0 if worker.is_ready else self.BIRTH)
-            if worker.ended is not None or worker.process.poll() is not None:
-                self._bury(worker, now)
-            elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
-                logger.error("%s gave no sign of life for %d seconds: killed", worker, now - worker.heard)
-                worker.process.kill()
-        if self._stopping:
-            self._stop(now)
-        else:
-            self._renew(now)
+            self._survive(self._see, worker, now)
+        self._survive(self._stop if self._ending.is_asked else self._renew, now)
+
+    def _see(self, worker: _Worker, now: float) -> None:
+        """See whether a worker is there, and gives signs of life."""
+        limit = self._timeout + (0 if worker.is_ready else self.BIRTH)
+        if worker.ended is not None or worker.process.poll() is not None:
+            self._bury(worker, now)
+        elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
+            logger.error("%s gave no sign of life for %d seconds: killed", worker, now - worker.heard)
+            worker.process.kill()
 
     def _renew(self, now: float) -> None:
         """Start the workers that are missing, and replace one by one those that are to be."""
@@ -6324,7 +6529,7 @@ class Parent:
         counted = {name: value for name, value in worker.stats.items() if FIGURES[name][1] == "counter"}
         self._former = merge_stats([self._former, counted])
         status = worker.process.returncode
-        if worker.is_retiring:
+        if worker.is_retiring or self._ending.is_asked:
             logger.info("%s has ended", worker)
             return
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
@@ -6375,7 +6580,7 @@ def parent_of_worker() -> _Parent | None:
         fail(f"{WORKER} is set to {descriptor!r}: unset it, for it is only for what a parent starts")
 
 
-def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True,
+def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: Ending, *, patch: bool = True,
           access_log: bool = False, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
     line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
@@ -6385,8 +6590,7 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch:
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     if access_log and sys.stdout is None:
         fail("--access-log: standard output is closed")
-    parent = parent or parent_of_worker()
-    server = Server(app, connections, parent, AccessLog() if access_log else None)
+    server = Server(app, connections, ending, parent, AccessLog() if access_log else None)
     telling = None if stats is None or parent is not None else StatsServer(stats, app.stats).start()
     try:
         server.run()
@@ -6659,11 +6863,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(options.tell(options.app, load_program(options.app)))
     parent = parent_of_worker()
     if not options.print_mongrel2_config:
+        refuse_windows()
         configure_logging(logging.WARNING if options.quiet else logging.INFO)
         if parent is None and (options.workers or options.max_requests or options.reload):
             Parent(same_command(), options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
                    max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
             return
+    ending = Ending(is_worker=parent is not None)  # for the interpreter's exit too
     patch_standard_library()
     app = load_watched(options.app, parent)
     app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
@@ -6681,8 +6887,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         connections += [HTTPConnection(bind)] if bind is not None else []
     except ValueError as error:
         fail(str(error))
-    serve(app, connections or own or HTTPConnection(usual), access_log=options.access_log, stats=options.stats,
-          parent=parent)  # fmt: skip
+    serve(app, connections or own or HTTPConnection(usual), ending, access_log=options.access_log,
+          stats=options.stats, parent=parent)  # fmt: skip
 
 
 if __name__ == "__main__":
