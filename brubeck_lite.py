@@ -5117,9 +5117,9 @@ class HTTPConnection:
             self._listen()
 
     def _end_patience(self) -> None:
-        """Accept after waiting in vain: twice as many each time, for the others may be computing."""
+        """Accept after waiting in vain: the more, the more often that was, for the others may be computing."""
         self._patience = None
-        self._take_in(min(max(self._lead(), 1), 64))
+        self._take_in(min(max(self._lead() // 4, 1), 64))
 
     def _take_in(self, most: int) -> None:
         """Accept so many at most, and start their coroutines."""

@@ -339,7 +339,9 @@ def test_a_script_that_runs_its_application_has_workers_too(program: Callable[[s
 
 
 @pytest.mark.parametrize("cores", [1, None])
-def test_auto_is_one_for_each_core_that_may_be_used(program: Callable[[str], dict[str, Any]], cores: int | None) -> None:
+def test_auto_is_one_for_each_core_that_may_be_used(
+    program: Callable[[str], dict[str, Any]], cores: int | None
+) -> None:
     may_use = sorted(os.sched_getaffinity(0))[:cores]
     settings = {"preexec_fn": lambda: os.sched_setaffinity(0, may_use), **program(HELLO.format("a"))}
     with serving("changing:app", workers="auto", ready=len(may_use), **settings) as served:
@@ -379,17 +381,17 @@ def compute(request):
         pass
     return "done"
 '''
-    with serving("changing:app", **program(text.replace("{}", "a"))) as served:
-        with Client(served.ports["http"]) as busy:
-            busy.ask("/compute")
-            for _ in range(20):
-                assert get(served.ports["http"]) == b"a"
-            with contextlib.ExitStack() as stack:
-                clients = [stack.enter_context(Client(served.ports["http"])) for _ in range(100)]
-                assert {client.get("/") for client in clients} == {b"a"}
-            assert not select.select([busy.socket], [], [], 0)[0]
-            (tmp_path / "enough").touch()
-            assert busy.answer() == (200, b"done")
+    settings = program(text.replace("{}", "a"))
+    with serving("changing:app", **settings) as served, Client(served.ports["http"]) as busy:
+        busy.ask("/compute")
+        for _ in range(20):
+            assert get(served.ports["http"]) == b"a"
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Client(served.ports["http"])) for _ in range(100)]
+            assert {client.get("/") for client in clients} == {b"a"}
+        assert not select.select([busy.socket], [], [], 0)[0]
+        (tmp_path / "enough").touch()
+        assert busy.answer() == (200, b"done")
 
 
 # Where they are started
@@ -405,7 +407,9 @@ def make_release(folder: Path, name: str) -> None:
     (folder / "next").rename(folder / "current")
 
 
-@pytest.mark.parametrize("how", ["in the link", "--chdir", "--chdir from a release", "a script", "a script in the link"])
+@pytest.mark.parametrize(
+    "how", ["in the link", "--chdir", "--chdir from a release", "a script", "a script in the link"]
+)
 def test_sighup_starts_what_a_link_to_a_release_leads_to_by_now(tmp_path: Path, how: str) -> None:
     port, current = free_port(), tmp_path / "current"
     options = ["changing:app", "--workers", "2", "--bind", f"127.0.0.1:{port}"]
@@ -440,7 +444,8 @@ def test_sighup_starts_what_a_link_to_a_release_leads_to_by_now(tmp_path: Path, 
 def test_a_folder_that_was_removed_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     for workers in ("", "--workers 2"):
-        script = f"mkdir -p gone && cd gone && rmdir ../gone && exec {sys.executable} -m brubeck_lite hello:app {workers}"
+        command = f"exec {sys.executable} -m brubeck_lite hello:app {workers}"
+        script = f"mkdir -p gone && cd gone && rmdir ../gone && {command}"
         ended = run("sh", "-c", script, cwd=tmp_path)
         assert ended.returncode == 2
         assert re.fullmatch(r"brubeck_lite: the folder that this was started in is no more: .+\n", ended.stderr)
@@ -808,18 +813,15 @@ def test_while_one_develops_a_worker_may_be_silent_for_as_long_as_a_debugger_tak
 def test_a_breakpoint_in_a_worker_reads_from_the_terminal(program: Callable[[str], dict[str, Any]]) -> None:
     ours, terminal = pty.openpty()
     text = HELLO.replace('    return "{}"', '    name = "Dave"\n    breakpoint()\n    return name')
-    settings = {"stdin": terminal, "stdout": terminal, "start_new_session": True, **program(text)}
-    with serving("changing:app", "--reload", workers="1", ready=1, **settings) as served:
-        with Client(served.ports["http"]) as client:
-            client.ask("/")
-            said = b""
-            while b"(Pdb)" not in said:
-                assert select.select([ours], [], [], 20)[0], said
-                said += os.read(ours, 1000)
-            os.write(ours, b"name = 'Paul'\nc\n")
-            assert client.answer() == (200, b"Paul")
-    os.close(ours)
-    os.close(terminal)
+    with (
+        open(ours, "wb", buffering=0) as keyboard, open(terminal, "rb", buffering=0) as terminal_file,
+        serving("changing:app", "--reload", workers="1", ready=1, stdin=terminal_file, **program(text)) as served,
+        Client(served.ports["http"]) as client,
+    ):  # fmt: skip
+        client.ask("/")
+        served.wait_to_log(r"\(Pdb\)")
+        keyboard.write(b"name = 'Paul'\nc\n")
+        assert client.answer() == (200, b"Paul")
 
 
 # No room
