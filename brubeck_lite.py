@@ -5002,7 +5002,7 @@ class HTTPConnection:
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     PATIENCE = 0.002  # seconds in which a worker with fewer connections may accept
     BRIEF_LEAD = 16  # connections that a worker may have more than another while they are for one request each
-    BRIEF = 0.01  # seconds since the last of those ended
+    BRIEF = 0.1  # seconds since the last of those ended
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
@@ -5099,11 +5099,14 @@ class HTTPConnection:
         else:
             self._listener.stop()
 
+    def _tolerance(self) -> int:
+        """How many connections more than another worker it may have. Connections for one request each are soon gone:
+        while such come, to wait for another worker would cost more than it evens out."""
+        return self.BRIEF_LEAD if time.monotonic() < self._brief_until else 0
+
     def _lead(self) -> int:
-        """How many connections this worker has more than another, beyond what does not matter. Connections for one
-        request each are soon gone: while such come, to wait for another worker would cost more than it evens out."""
-        lead = 0 if self._board is None else self._board.lead(len(self._clients))
-        return lead if lead <= 0 or time.monotonic() >= self._brief_until else max(lead - self.BRIEF_LEAD, 0)
+        """By how many connections this worker has too many."""
+        return 0 if self._board is None else max(self._board.lead(len(self._clients)) - self._tolerance(), 0)
 
     def _accept(self, *event: Any) -> None:
         """Runs in the hub: take those who wait to be accepted. A worker with more of them than another lets that one
@@ -5111,7 +5114,7 @@ class HTTPConnection:
         if self._board is None:
             self._take_in(64)
         elif not self._lead():
-            self._take_in(1)
+            self._take_in(self._tolerance() or 1)
         else:
             self._patience = call_soon(self._end_patience, self.PATIENCE)
             self._listen()
