@@ -3090,14 +3090,15 @@ class Brubeck:
         `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
         replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
         from there before (`from socket import socket`, a driver) keeps blocking: prefer the command line, which patches
-        first. `workers`: so many processes, each of which starts this program anew ("auto": one for each core), and a
-        parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is no address;
-        SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker it does not return."""
+        first. `workers`: so many processes, each of which starts this program anew ("auto": one for each core that this
+        process may use), and a parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is
+        no address; SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker it does not
+        return."""
         refuse_windows()
         count, parent = count_workers(workers), parent_of_worker()
         if count > 1 and parent is None:
             configure_logging()
-            Parent(same_command(), count).run()
+            Parent(*same_command(), count).run()
             return
         ending = Ending(is_worker=parent is not None)
         try:
@@ -5268,10 +5269,10 @@ class _HTTPClient:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
-        self.request = self._failure = None
         self.bell.close()
         self.socket.close()
         self._server.forget(self)
+        self.request = self._failure = None
 
 
 class _HTTPWebSocket(WebSocket):
@@ -5332,41 +5333,43 @@ class _HTTPWebSocket(WebSocket):
 
 
 class _Board:
-    """How many connections each worker has, in memory that all of them share, so that none takes more than its part of
-    those who wait to be accepted."""
+    """How many connections each worker has at one listening socket, in memory that all of them share, so that none
+    takes more than its part of the connections that wait to be accepted. The memory is an anonymous file, known by its
+    descriptor: nothing that cleans folders can take it away."""
 
-    ABSENT = 0xFFFFFFFF
+    ABSENT = 0xFFFFFFFF  # the worker does not accept, or is not there
 
-    def __init__(self, path: str, slot: int = 0) -> None:
-        with open(path, "r+b") as file:
-            self._counts = memoryview(mmap.mmap(file.fileno(), 0)).cast("I")
-        self._slot = slot
+    def __init__(self, descriptor: int, slot: int = 0) -> None:
+        self.descriptor, self._slot = descriptor, slot
+        self._counts = memoryview(mmap.mmap(descriptor, 0)).cast("I")
 
     @classmethod
-    def create(cls, path: str, slots: int) -> _Board:
-        """A new one, in a file, without workers."""
-        with open(path, "wb") as file:
-            file.write(cls.ABSENT.to_bytes(4, sys.byteorder) * slots)
-        return cls(path)
-
-    def reserve(self) -> int:
-        """A slot for a new worker; where none is left, one that it shares."""
-        slot = next((slot for slot, count in enumerate(self._counts) if count == self.ABSENT), 0)
-        self._counts[slot] = self.ABSENT - 1
-        return slot
+    def create(cls, slots: int) -> _Board:
+        """A new one without workers."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("brubeck_lite")
+        else:
+            with tempfile.TemporaryFile() as file:  # which has no name, or loses it at once
+                descriptor = os.dup(file.fileno())
+        os.write(descriptor, cls.ABSENT.to_bytes(4, sys.byteorder) * slots)
+        return cls(descriptor)
 
     def release(self, slot: int) -> None:
-        """Its worker is no more."""
+        """The worker with this slot is no more."""
         self._counts[slot] = self.ABSENT
 
     def note(self, count: int) -> None:
         """So many connections there are in this worker."""
         self._counts[self._slot] = count
 
-    def has_more(self, count: int) -> bool:
-        """Whether that is clearly more than another has."""
+    def lead(self, count: int) -> int:
+        """By how many that is more than another worker has, of which an eighth is of no account; 0 where it is not."""
         least = min(self._counts)
-        return count > least + least // 8
+        return max(count - least - least // 8, 0)
+
+    def close(self) -> None:
+        """Let go of the descriptor; the memory goes with its last user."""
+        os.close(self.descriptor)
 
 
 class HTTPConnection:
@@ -5379,6 +5382,8 @@ class HTTPConnection:
     BACKLOG = 2048
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     PATIENCE = 0.002  # seconds in which a worker with fewer connections may accept
+    BRIEF_LEAD = 16  # connections that a worker may have more than another while they are for one request each
+    BRIEF = 0.1  # seconds since the last of those ended
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
@@ -5400,9 +5405,10 @@ class HTTPConnection:
         self._listener: _Listener | None = None
         self._clients: set[_HTTPClient] = set()
         self._websockets: set[_HTTPWebSocket] = set()
-        self._next_sweep = self._next_complaint = 0.0
+        self._next_sweep = self._next_complaint = self._brief_until = 0.0
         self._board: _Board | None = None
-        self._is_stopping = self._is_short = self._is_patient = self.is_shared = False
+        self._patience: Any = None  # the timer, while workers with fewer connections may accept
+        self._is_stopping = self._is_short = self.is_shared = False
 
     # -- inside run()
 
@@ -5439,7 +5445,8 @@ class HTTPConnection:
             os.unlink(path)
 
     def adopt(self, descriptor: int, board: _Board) -> None:
-        """Accept from a socket that the parent of this worker listens with, instead of one of its own."""
+        """Accept from a socket that the parent of this worker listens with, instead of one of its own, and note on the
+        board how many connections of it there are in this worker."""
         self._socket, self._board = _unpatched("socket").socket(fileno=descriptor), board
         self.is_shared = True
 
@@ -5464,28 +5471,44 @@ class HTTPConnection:
         """Have the hub tell of those who wait to be accepted: as long as there is room for them."""
         if self._listener is None:
             return
+        takes = not (self._is_stopping or self._is_short or len(self._clients) >= self.max_connections)
         if self._board is not None:
-            self._board.note(_Board.ABSENT if self._is_stopping else len(self._clients))
-        if self._is_stopping or self._is_short or self._is_patient or len(self._clients) >= self.max_connections:
-            self._listener.stop()
-        else:
+            self._board.note(len(self._clients) if takes else _Board.ABSENT)
+        if self._patience is not None and not self._lead():  # its own connections have ended meanwhile
+            self._patience.cancel()
+            self._patience = None
+        if takes and self._patience is None:
             self._listener.start(self._accept)
+        else:
+            self._listener.stop()
+
+    def _tolerance(self) -> int:
+        """How many connections more than another worker it may have. Connections for one request each are soon gone:
+        while such come, to wait for another worker would cost more than it evens out."""
+        return self.BRIEF_LEAD if time.monotonic() < self._brief_until else 0
+
+    def _lead(self) -> int:
+        """By how many connections this worker has too many."""
+        return 0 if self._board is None else max(self._board.lead(len(self._clients)) - self._tolerance(), 0)
 
     def _accept(self, *event: Any) -> None:
         """Runs in the hub: take those who wait to be accepted. A worker with more of them than another lets that one
         go first."""
         if self._board is None:
             self._take_in(64)
-        elif not self._board.has_more(len(self._clients)):
-            self._take_in(1)
+        elif not self._lead():
+            self._take_in(self._tolerance() or 1)
         else:
-            self._is_patient = True
+            self._patience = call_soon(self._end_patience, self.PATIENCE)
             self._listen()
-            call_soon(functools.partial(self._take_in, 1), self.PATIENCE)
+
+    def _end_patience(self) -> None:
+        """Accept after waiting in vain: the more, the more often that was, for the others may be computing."""
+        self._patience = None
+        self._take_in(min(max(self._lead() // 4, 1), 64))
 
     def _take_in(self, most: int) -> None:
         """Accept so many at most, and start their coroutines."""
-        self._is_patient = False
         for _ in range(min(most, self.max_connections - len(self._clients)) if self._socket is not None else 0):
             try:
                 accepted, address = self._socket.accept()
@@ -5524,6 +5547,8 @@ class HTTPConnection:
     def forget(self, client: _HTTPClient) -> None:
         """A client is gone: there is room for another."""
         self._clients.discard(client)
+        if self._board is not None and client.served + (client.request is not None) == 1:
+            self._brief_until = time.monotonic() + self.BRIEF
         self._listen()
 
     def check(self) -> None:
@@ -5845,14 +5870,14 @@ class _Parent(_Lines):
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
         self.say(connections=[each.address if isinstance(each, HTTPConnection) else [each.pull, each.pub, each.identity]
                               for each in connections])  # fmt: skip
-        data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, len(connections))
+        data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 2 * len(connections))
         if not data:
             raise SystemExit(2)  # the parent has said why
         answer = json.loads(data)
-        links, board, self._is_watched = answer["links"], _Board(answer["board"], answer["slot"]), answer["watched"]
+        links, self._is_watched = answer["links"], answer["watched"]
         for connection in connections:
             if isinstance(connection, HTTPConnection):
-                connection.adopt(descriptors.pop(0), board)
+                connection.adopt(descriptors.pop(0), _Board(descriptors.pop(0), answer["slot"]))
             else:
                 connection.adopt(links.pop(0))
         self._socket.setblocking(False)
@@ -5978,14 +6003,15 @@ def modified_at(name: str) -> float | None:
 class _Worker:
     """A worker process, as its parent sees it."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], folder: str | None) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             environment = {**os.environ, WORKER: str(theirs.fileno())}
-            # A terminal sends SIGINT to the worker too, which has it blocked until it can ignore it.
+            # A terminal sends SIGINT to the worker too, which has it blocked until it can ignore it. Standard input is
+            # ours: a debugger in a worker reads from the terminal.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             try:
-                self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+                self.process = subprocess.Popen(command, cwd=folder, env=environment, pass_fds=[theirs.fileno()])
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         ours.setblocking(False)
@@ -5995,7 +6021,7 @@ class _Worker:
         self.deadline = math.inf  # to be gone, once it retires
         self.heard = time.monotonic()
         self.ended: float | None = None  # when that was seen
-        self.slot: int | None = None  # on the board
+        self.slot: int | None = None  # on the boards
 
     def retire(self) -> None:
         """Have it finish what it was given, and end: at once where it has not started yet."""
@@ -6023,13 +6049,33 @@ class _Worker:
 class _Link:
     """Where one Mongrel2's messages go to one worker, and its replies come from."""
 
-    __slots__ = ("former_lives", "is_over", "is_there", "outstanding", "socket", "worker")
+    LONGEST = 60  # bytes of the name of a folder in which a socket can be: with its own name, 104 at most (macOS)
+
+    __slots__ = ("_folder", "former_lives", "is_over", "is_there", "outstanding", "socket", "worker")
 
     def __init__(self, worker: _Worker, link: zmq.Socket[Any]) -> None:
         self.worker, self.socket = worker, link
+        self._folder: str | None = None
         self.outstanding = 0  # messages that are not dealt with
         self.former_lives = 1  # that the worker does not know to be over: its replies are to their clients
         self.is_there = self.is_over = False  # it is connected; it gets no more
+
+    def bind(self) -> str:
+        """Listen for the worker; the address to connect to. That is in a folder of our user alone, which is there only
+        until `hide`: a connection outlives the name of its socket, a folder may not outlive whatever cleans /tmp."""
+        folder = tempfile.gettempdir()
+        if len(os.fsencode(folder)) > self.LONGEST or not os.path.isdir(folder):
+            folder = "/tmp"
+        self._folder = tempfile.mkdtemp(prefix="brubeck_lite-", dir=folder)
+        address = f"ipc://{self._folder}/link"
+        self.socket.bind(address)
+        return address
+
+    def hide(self) -> None:
+        """Take the address away: the worker is connected, or will never be."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def send(self, message: bytes) -> bool:
         """Whether there was room for it."""
@@ -6122,15 +6168,16 @@ class _Dealer:
             if not link.send(_DealtLife.ENDED):
                 link.worker.process.kill()  # it has not listened for long, and must not answer the clients of the next
 
-    def link(self, worker: _Worker, address: str) -> None:
-        """Deal to this worker too, once it is ready: it connects to the address."""
+    def link(self, worker: _Worker) -> str:
+        """Deal to this worker too, once it is ready: it connects to the address that is returned."""
         own = self._context.socket(zmq.DEALER)
         own.setsockopt(zmq.LINGER, 0)
         own.setsockopt(zmq.SNDHWM, _DealtLife.MOST)
-        own.bind(address)
         link = _Link(worker, own)
         self._links.append(link)
+        address = link.bind()
         self._watch(own, functools.partial(self._take_answers, link))
+        return address
 
     def unlink(self, worker: _Worker) -> None:
         """It is no more: what it did not finish is answered with 502, or ended where the answer has begun."""
@@ -6144,6 +6191,7 @@ class _Dealer:
                     client.outstanding = 0
             self._links.remove(link)
             link.socket.close()
+            link.hide()
 
     def leave(self, now: float) -> None:
         """Have Mongrel2 deal no more, as soon as no answer that has begun needs to hear from it, within `Server.DRAIN`
@@ -6172,6 +6220,7 @@ class _Dealer:
                 life.close(1000)
         for link in self._links:
             link.socket.close()
+            link.hide()
 
     # -- requests
 
@@ -6249,6 +6298,7 @@ class _Dealer:
         kind = message[:1]
         if message == _DealtLife.DONE:
             link.is_there = True
+            link.hide()
             link.former_lives -= 1
         elif link.former_lives:
             self.dropped += kind != _DealtLife.DONE
@@ -6307,8 +6357,8 @@ class _Dealer:
 
 
 class Parent:
-    """The parent of worker processes: starts `command` for each of them, again for those that end, and anew for all
-    on SIGHUP.
+    """The parent of worker processes: starts `command` in `folder` for each of them, again for those that end, and anew
+    for all on SIGHUP.
 
     `timeout`: seconds without a sign of life after which a worker is killed, 0 for never. `max_requests`: after so
     many a worker is replaced, 0 for never. `reload`: whether all are when a file of the program changes. `stats`: the
@@ -6321,22 +6371,19 @@ class Parent:
     LAST_WORDS = 0.05  # seconds for replies that a worker sent before it died
     LEAVE = 5.0  # seconds for a worker to end, once it has nothing to say
 
-    def __init__(self, command: Sequence[str], workers: int, *, timeout: float = 30, max_requests: int = 0,
-                 reload: bool = False, stats: str | None = None) -> None:  # fmt: skip
-        self._command, self._count, self._timeout, self._max_requests = command, workers, timeout, max_requests
-        self._reload, self._stats_address = reload, stats
+    def __init__(self, command: Sequence[str], folder: str, workers: int, *, timeout: float = 30,
+                 max_requests: int = 0, reload: bool = False, stats: str | None = None) -> None:  # fmt: skip
+        self._command, self._folder, self._count = command, folder, workers
+        self._timeout, self._max_requests, self._reload, self._stats_address = timeout, max_requests, reload, stats
         self._files: dict[str, float | None] = {}  # when each was changed, for `reload`
         self._workers: list[_Worker] = []
         self._outdated: list[_Worker] = []  # to be replaced
-        self._listening: dict[str, HTTPConnection] = {}
+        self._listening: dict[str, tuple[HTTPConnection, _Board]] = {}
         self._dealers: dict[tuple[str, str, str | None], _Dealer] = {}
         self._context: zmq.Context[Any] = zmq.Context()
         self._readers: dict[Any, Callable[[], None]] = {}  # by descriptor, or socket of ZeroMQ
         self._poller = zmq.Poller()
-        self._folder = tempfile.mkdtemp(prefix="brubeck_lite-")  # of the links and the board
-        self._board_path = os.path.join(self._folder, "board")
-        self._board = _Board.create(self._board_path, 2 * workers + 16)
-        self._links = self._failures = 0  # since one was ready
+        self._failures = 0  # since one was ready
         self._next_birth = 0.0
         self._has_served = self._hangup = False
         self._survive = Survivor()
@@ -6384,19 +6431,19 @@ class Parent:
                 worker.process.kill()
 
     def _remove_paths(self) -> None:
-        for listening in [*self._listening.values()]:
+        for listening, _ in [*self._listening.values()]:
             listening.remove_path()
 
     def _close(self) -> None:
         self._kill_all()
         for worker in self._workers:
             worker.process.wait()
-        for listening in self._listening.values():
+        for listening, board in self._listening.values():
             listening.close()
+            board.close()
         for dealer in self._dealers.values():
             dealer.close()
         self._context.term()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _watch(self, ready: Any, function: Callable[[], None] | None) -> None:
         """Call a function whenever a descriptor, or socket of ZeroMQ, is readable; or, with None, no more."""
@@ -6444,9 +6491,11 @@ class Parent:
         wanted = self._count + bool(self._outdated) if self._has_served else 1
         while len(serving) < wanted and now >= self._next_birth:
             try:
-                worker = _Worker(self._command)
+                # By its name, lest a folder that was replaced is kept. Where there is none, a worker says so.
+                worker = _Worker(self._command, self._folder if os.path.isdir(self._folder) else None)
             except OSError as error:
                 self._next_birth = now + self._delay()
+                self._outdated.clear()  # what serves goes on
                 logger.error("no worker can be started for now: %s", error)
                 return
             serving.append(worker)
@@ -6493,21 +6542,25 @@ class Parent:
         descriptors, links = [], []
         for each in connections:
             if isinstance(each, str):
-                descriptors.append(self._listen(each).fileno())
+                listening, board = self._listen(each)
+                descriptors += [listening.fileno(), board.descriptor]
             else:
                 dealer = self._dealers.setdefault(tuple(each), _Dealer(self._context, self._watch, *each))
-                self._links += 1
-                links.append(f"ipc://{self._folder}/{self._links}")
-                dealer.link(worker, links[-1])
-        worker.slot = self._board.reserve()
-        worker.line.say(descriptors, links=links, board=self._board_path, slot=worker.slot, watched=self._reload)
+                links.append(dealer.link(worker))
+        taken = {other.slot for other in self._workers}
+        worker.slot = next((slot for slot in range(self._slots()) if slot not in taken), 0)
+        worker.line.say(descriptors, links=links, slot=worker.slot, watched=self._reload)
 
-    def _listen(self, address: str) -> HTTPConnection:
+    def _slots(self) -> int:
+        """Of a board: for the workers, those that retire, and some more; where none is left, workers share one."""
+        return 2 * self._count + 16
+
+    def _listen(self, address: str) -> tuple[HTTPConnection, _Board]:
         if address not in self._listening:
             listening = HTTPConnection(address)
             listening.open()
             logger.info("serving %s", listening.url)
-            self._listening[address] = listening
+            self._listening[address] = listening, _Board.create(self._slots())
         return self._listening[address]
 
     def _bury(self, worker: _Worker, now: float) -> None:
@@ -6524,7 +6577,8 @@ class Parent:
         for dealer in self._dealers.values():
             dealer.unlink(worker)
         if worker.slot is not None:
-            self._board.release(worker.slot)
+            for _, board in self._listening.values():
+                board.release(worker.slot)
         self._workers.remove(worker)
         counted = {name: value for name, value in worker.stats.items() if FIGURES[name][1] == "counter"}
         self._former = merge_stats([self._former, counted])
@@ -6549,7 +6603,7 @@ class Parent:
 
     def _stop(self, now: float) -> None:
         """Have the workers finish what there is, and let go of every Mongrel2."""
-        for listening in self._listening.values():
+        for listening, _ in self._listening.values():
             listening.close()
         for worker in self._workers:
             worker.retire()
@@ -6557,14 +6611,27 @@ class Parent:
             dealer.leave(now)
 
 
-def same_command() -> list[str]:
-    """What starts this program again."""
-    return [sys.executable, *sys.orig_argv[1:]]
+def current_folder() -> str:
+    """The folder that this process runs in; SystemExit 2, after a line that says why, where it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        fail("the folder that this was started in is no more: start it in one that is there, or name one by --chdir")
+
+
+def same_command() -> tuple[list[str], str]:
+    """What starts this program again, and the folder to start it in, by the name that the shell had for it ($PWD):
+    where that is a symbolic link to a release, it is then the release that it points to by now."""
+    folder, named = current_folder(), os.environ.get("PWD", "")
+    if os.path.isabs(named) and os.path.isdir(named) and os.path.samefile(named, folder):
+        folder = named
+    python = sys.orig_argv[0]  # where it is relative, sys.executable has no link in it any more
+    return [os.path.join(folder, python) if os.sep in python else sys.executable, *sys.orig_argv[1:]], folder
 
 
 def count_workers(workers: int | str) -> int:
-    """How many there are to be: "auto" is one for each core. ValueError for none."""
-    count = (os.cpu_count() or 1) if workers == "auto" else int(workers)
+    """How many there are to be: "auto" is one for each core that this process may use. ValueError for none."""
+    count = count_cores() if workers == "auto" else int(workers)
     if count < 1:
         raise ValueError("there must be at least one worker")
     return count
@@ -6615,7 +6682,7 @@ def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
 def import_program(module_name: str) -> Any:
     """The module of a program. SystemExit 2, after a line that says where, if it is not there or says something that
     cannot be (ValueError), such as two routes that conflict; what else it raises goes on."""
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, current_folder())
     run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
         return importlib.import_module(module_name)
@@ -6822,15 +6889,16 @@ def parse_arguments(given: Sequence[str]) -> Any:
     parser.set_defaults(tell=tell)
     add = parser.add_argument
     add("app", metavar="MODULE:APP", help="where the application is, like hello:app")
+    add("--chdir", metavar="DIR", help="go to this folder first")
     if tell is not None:
         return parser.parse_args(given[1:])
     add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
     add("--mongrel2", nargs=2, action="append", default=[], metavar=("PULL", "PUB"),
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--workers", type=workers, metavar="N",
-        help="so many processes, or auto: as many as there are cores (one, without a parent)")
-    add("--worker-timeout", type=float, default=30, metavar="SECONDS",
-        help="replace a worker that gives no sign of life for so long; 0: never (30)")
+        help="so many processes, or auto: one for each core that it may use (one, without a parent)")
+    add("--worker-timeout", type=float, metavar="SECONDS",
+        help="replace a worker that gives no sign of life for so long; 0: never (30; never with --reload or --debug)")
     add("--max-requests", type=at_least(0), default=0, metavar="N", help="replace a worker after so many requests")
     add("--pool-size", type=at_least(1), metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=at_least(0), metavar="BYTES", help="largest body of a request (1048576)")
@@ -6842,7 +6910,19 @@ def parse_arguments(given: Sequence[str]) -> Any:
     add("--print-mongrel2-config", action="store_true",
         help="print a configuration for a Mongrel2 that listens at --bind and has this handler, and end")
     add("--version", action="version", version=f"brubeck_lite {__version__}")
-    return parser.parse_args(given)
+    options = parser.parse_args(given)
+    if options.worker_timeout is None:
+        options.worker_timeout = 0.0 if options.reload or options.debug else 30.0  # a debugger takes its time
+    return options
+
+
+def enter_folder(name: str | None) -> None:
+    """What `--chdir` names, if it does; SystemExit 2, after a line that says why, where that cannot be."""
+    try:
+        if name is not None:
+            os.chdir(name)
+    except OSError as error:
+        fail(f"--chdir: cannot go to {name!r}: {error.strerror}")
 
 
 def load_watched(name: str, parent: _Parent | None) -> Brubeck:
@@ -6859,6 +6939,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command `brubeck_lite`."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     if options.tell is not None:
+        enter_folder(options.chdir)
         patch_standard_library()
         raise SystemExit(options.tell(options.app, load_program(options.app)))
     parent = parent_of_worker()
@@ -6866,10 +6947,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse_windows()
         configure_logging(logging.WARNING if options.quiet else logging.INFO)
         if parent is None and (options.workers or options.max_requests or options.reload):
-            Parent(same_command(), options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
+            command, folder = same_command()
+            enter_folder(options.chdir)  # relative addresses are those that they are without workers
+            Parent(command, folder, options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
                    max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
             return
     ending = Ending(is_worker=parent is not None)  # for the interpreter's exit too
+    enter_folder(options.chdir)
     patch_standard_library()
     app = load_watched(options.app, parent)
     app.pool_size = app.pool_size if options.pool_size is None else options.pool_size

@@ -131,6 +131,9 @@ def mongrel2() -> Iterator[Mongrel2]:
         (["program:app", "--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:x"], "not an address"),
         (["program:app", "--mongrel2", "tcp://127.0.0.1:9999", "tcp://127.0.0.1:99999"], "not an address"),
         (["program:app", "--mongrel2", "tcp://*:9999", "tcp://*:9998"], "not an address"),
+        (["program:app", "--chdir", "nowhere"], "--chdir: cannot go to 'nowhere': No such file or directory"),
+        (["program:app", "--chdir", "program.py", "--workers", "2"], "--chdir: cannot go to 'program.py': Not a dir"),
+        (["routes", "program:app", "--chdir", "nowhere"], "--chdir: cannot go to 'nowhere': No such file or directory"),
     ],
 )  # fmt: skip
 def test_what_cannot_start_is_told_in_one_line(arguments: list[str], expected: str) -> None:
@@ -273,6 +276,32 @@ def test_routes_lists_all_kinds_of_them(tmp_path: Path) -> None:
         re.split("  +", line) for line in TABLE.splitlines()
     ]
     assert len({line.index(listed) for line, listed in zip(ended.stdout.splitlines(), WHERE, strict=True)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["routes", "listed:app"], "listed.py:"),
+        (["check", "listed:app"], "listed:app: no conflicts"),
+        (["listed:app", "--print-mongrel2-config"], "send_spec"),
+    ],
+)
+def test_what_is_told_of_a_program_in_another_folder(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "listed.py").write_text(ROUTES)
+    ended = command(*arguments, "--chdir", "there", folder=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "") and expected in ended.stdout
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_a_program_in_another_folder_is_served_with_addresses_in_that_folder(
+    tmp_path: Path, workers: list[str]
+) -> None:
+    (tmp_path / "there").mkdir()
+    shutil.copy(ROOT / "examples" / "hello.py", tmp_path / "there" / "another.py")
+    line = [sys.executable, "-m", "brubeck_lite", "another:app", "--chdir", "there", "--bind", "unix:here", *workers]
+    with process(line, cwd=tmp_path) as child:
+        wait_for((tmp_path / "there" / "here").is_socket, what=output(child))
 
 
 WHERE = [line.split()[-1] for line in TABLE.splitlines()]

@@ -6,8 +6,11 @@ import base64
 import collections
 import contextlib
 import os
+import pty
 import re
 import resource
+import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +27,7 @@ from support import SENDER, Mongrel2, environment, free_port, is_running, output
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from brubeck_lite import _Lines
+from brubeck_lite import _Lines, parse_arguments
 
 DOORS = ["http", "mongrel2"]
 GET = "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -335,9 +338,130 @@ def test_a_script_that_runs_its_application_has_workers_too(program: Callable[[s
         assert child.wait(20) == 0
 
 
-def test_auto_is_one_for_each_core(program: Callable[[str], dict[str, Any]]) -> None:
+@pytest.mark.parametrize("cores", [1, None])
+def test_auto_is_one_for_each_core_that_may_be_used(cores: int | None) -> None:
+    may_use = sorted(os.sched_getaffinity(0))[:cores]
+    program = "from brubeck_lite import count_workers; print(count_workers('auto'))"
+    ended = run(sys.executable, "-c", program, preexec_fn=lambda: os.sched_setaffinity(0, may_use))
+    assert ended.stdout == f"{len(may_use)}\n"
+
+
+def test_what_a_platform_lacks_is_done_without(program: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\ndel os.memfd_create, os.sched_getaffinity\n")  # as macOS
     with serving("changing:app", workers="auto", ready=os.cpu_count() or 1, **program(HELLO.format("a"))) as served:
         assert get(served.ports["http"]) == b"a"
+
+
+def test_connections_of_each_address_are_spread(program: Callable[[str], dict[str, Any]]) -> None:
+    ports = [free_port(), free_port()]
+    both = ", ".join(f'HTTPConnection("127.0.0.1:{port}")' for port in ports)
+    text = HELLO.replace("Brubeck()", f"Brubeck([{both}])").replace("import Brubeck", "import Brubeck, HTTPConnection")
+    text = text.replace('"{}"', "str(os.getpid())")
+    with process([*COMMAND, "changing:app", "--workers", "2"], **program(text)) as child:
+        Served(child, {}).wait_for_workers(2)
+        with contextlib.ExitStack() as stack:
+            for port in (*ports, ports[0]):
+                clients = [stack.enter_context(Client(port)) for _ in range(12)]
+                counts = collections.Counter(client.get("/") for client in clients)
+                assert len(counts) == 2 and min(counts.values()) >= 3, counts
+
+
+def test_a_worker_that_computes_holds_up_no_connection(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    text = HELLO + '''
+@app.route("/compute")
+def compute(request):
+    while not os.path.exists("enough"):
+        pass
+    return "done"
+'''
+    settings = program(text.replace("{}", "a"))
+    with serving("changing:app", **settings) as served, Client(served.ports["http"]) as busy:
+        busy.ask("/compute")
+        for _ in range(20):
+            assert get(served.ports["http"]) == b"a"
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Client(served.ports["http"])) for _ in range(100)]
+            assert {client.get("/") for client in clients} == {b"a"}
+        assert not select.select([busy.socket], [], [], 0)[0]
+        (tmp_path / "enough").touch()
+        assert busy.answer() == (200, b"done")
+
+
+# Where they are started
+
+
+def make_release(folder: Path, name: str) -> None:
+    """A release of changing:app, which is also a script with workers, that answers with its name; it is the current."""
+    release = folder / "releases" / name
+    release.mkdir(parents=True)
+    run = '\nif __name__ == "__main__":\n    app.run(bind=f"127.0.0.1:{os.environ[\'PORT\']}", workers=2)\n'
+    (release / "changing.py").write_text(HELLO.format(name) + run)
+    (folder / "next").symlink_to(release)
+    (folder / "next").rename(folder / "current")
+
+
+@pytest.mark.parametrize(
+    "how", ["in the link", "--chdir", "--chdir from a release", "a script", "a script in the link"]
+)
+def test_sighup_starts_what_a_link_to_a_release_leads_to_by_now(tmp_path: Path, how: str) -> None:
+    port, current = free_port(), tmp_path / "current"
+    options = ["changing:app", "--workers", "2", "--bind", f"127.0.0.1:{port}"]
+    folder, command = {
+        "in the link": (current, [*COMMAND, *options]),
+        "--chdir": (tmp_path, [*COMMAND, *options, "--chdir", "current"]),
+        "--chdir from a release": (tmp_path / "releases" / "one", [*COMMAND, *options, "--chdir", str(current)]),
+        "a script": (tmp_path, [sys.executable, "current/changing.py"]),
+        "a script in the link": (current, [os.path.relpath(sys.executable, tmp_path / "releases/one"), "changing.py"]),
+    }[how]
+    make_release(tmp_path, "one")
+    settings = {"PWD": str(folder), "PORT": str(port), "PYTHONDONTWRITEBYTECODE": "1"}
+    with process(command, cwd=folder, env={**environment(), **settings}) as child:
+        served = Served(child, {"http": port})
+        served.wait_for_workers(2)
+        assert get(port) == b"one"
+        for name, former in (("two", "one"), ("three", "two")):
+            make_release(tmp_path, name)
+            shutil.rmtree(tmp_path / "releases" / former)
+            before = served.workers()
+            child.send_signal(signal.SIGHUP)
+            served.wait_for_workers(2, but=before)
+            assert get(port) == name.encode()
+        shutil.rmtree(tmp_path / "releases")
+        before = served.workers()
+        child.send_signal(signal.SIGHUP)
+        served.wait_to_log("before it was ready; another starts after|no worker can be started for now")
+        assert get(port) == b"three" and served.workers() == before
+        assert "Traceback" not in served.log()
+
+
+def test_a_folder_that_was_removed_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    for workers in ("", "--workers 2"):
+        command = f"exec {sys.executable} -m brubeck_lite hello:app {workers}"
+        script = f"mkdir -p gone && cd gone && rmdir ../gone && {command}"
+        ended = run("sh", "-c", script, cwd=tmp_path)
+        assert ended.returncode == 2
+        assert re.fullmatch(r"brubeck_lite: the folder that this was started in is no more: .+\n", ended.stderr)
+
+
+@pytest.mark.parametrize("kept", ["an empty", "no", "a long"])
+def test_temporary_files_may_be_cleaned_while_it_serves(tmp_path: Path, kept: str) -> None:
+    folder = tmp_path / ("x" * 120 if kept == "a long" else "x")
+    folder.mkdir()
+    settings = {"env": {**environment(), "TMPDIR": str(folder)}}
+    with Mongrel2() as own, serving("program_workers:app", mongrel2s=[own], **settings) as served:
+        assert [*folder.iterdir()] == []
+        if kept == "no":
+            folder.rmdir()
+        before = served.workers()
+        served.child.send_signal(signal.SIGHUP)
+        served.wait_for_workers(2, but=before)
+        for port in served.ports.values():
+            for _ in range(10):
+                assert get(port, "/text/Dave") == b"Take five, Dave!"
+    assert not folder.exists() or [*folder.iterdir()] == []
 
 
 # When they cannot start
@@ -420,7 +544,6 @@ def test_what_is_asked_is_answered_before_the_end(mongrel2: Mongrel2, how: str, 
     settings = {"env": {**environment(), "TMPDIR": str(tmp_path)}, "start_new_session": True}
     with Mongrel2() as own, serving("program_workers:app", mongrel2s=[own], **settings) as served:
         workers = served.workers()
-        assert [*tmp_path.glob("brubeck_lite-*")]
         with contextlib.ExitStack() as stack:
             idle = stack.enter_context(Client(served.ports["http"]))
             assert idle.get("/pid")
@@ -433,7 +556,7 @@ def test_what_is_asked_is_answered_before_the_end(mongrel2: Mongrel2, how: str, 
             assert idle.file.read() == b""  # it keeps nobody
             assert served.child.wait(15) == 0
         assert not any(map(is_running, workers))
-        assert [*tmp_path.glob("brubeck_lite-*")] == []  # its private folder
+        assert [*tmp_path.glob("brubeck_lite-*")] == []
         assert "Traceback" not in served.log() and "not finished in time" not in served.log()
 
 
@@ -671,6 +794,29 @@ def test_reload_serves_what_was_saved_and_shows_what_is_wrong_with_it(
         served.wait_to_log("waiting for the program to change")
         program(text.format(" three"))
         wait_for(is_answered(b"second three"), 20, "the third")
+
+
+def test_while_one_develops_a_worker_may_be_silent_for_as_long_as_a_debugger_takes() -> None:
+    def limit(*options: str) -> float:
+        return float(parse_arguments(["hello:app", *options]).worker_timeout)
+
+    assert limit() == limit("--workers", "2") == 30
+    assert limit("--reload") == limit("--debug", "--workers", "2") == 0
+    assert limit("--reload", "--worker-timeout", "5") == 5
+
+
+def test_a_breakpoint_in_a_worker_reads_from_the_terminal(program: Callable[[str], dict[str, Any]]) -> None:
+    ours, terminal = pty.openpty()
+    text = HELLO.replace('    return "{}"', '    name = "Dave"\n    breakpoint()\n    return name')
+    with (
+        open(ours, "wb", buffering=0) as keyboard, open(terminal, "rb", buffering=0) as terminal_file,
+        serving("changing:app", "--reload", workers="1", ready=1, stdin=terminal_file, **program(text)) as served,
+        Client(served.ports["http"]) as client,
+    ):  # fmt: skip
+        client.ask("/")
+        served.wait_to_log(r"\(Pdb\)")
+        keyboard.write(b"name = 'Paul'\nc\n")
+        assert client.answer() == (200, b"Paul")
 
 
 # No room

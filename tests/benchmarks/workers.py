@@ -17,9 +17,9 @@ from support import Mongrel2, environment, free_port, output, process, wait_for
 HERE = Path(__file__).resolve().parent
 
 
-def ask(port: int, path: str, clients: int, seconds: int) -> int:
+def ask(port: int, path: str, clients: int, seconds: int, *options: str) -> int:
     """How many answers wrk gets."""
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", f"http://127.0.0.1:{port}{path}"]
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", *options, f"http://127.0.0.1:{port}{path}"]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.search(r"(\d+) requests in", told)
     assert found and "Non-2xx" not in told and "Socket errors" not in told, told
@@ -54,10 +54,25 @@ def compare_workers(row: Callable[..., None], short: bool) -> None:
             one, two = (statistics.median(measured) for measured in rates.values())
             what = f"2 workers, a handler that computes for 1 ms, {door}"
             row(what, f"{two:,.0f}/s", f"1 worker {one:,.0f}/s", two / one, 1.7, above=True)
+        compare_short_connections(row, rounds, seconds)
         compare_parents(row, None, "HTTP", rounds, seconds)
         compare_parents(row, mongrel2, "Mongrel2", rounds, seconds)
     measure_dealing(row, 1 if short else 5, 4_000 if short else 40_000)
     measure_hosts(row, seconds, 200 if short else 900)
+
+
+def compare_short_connections(row: Callable[..., None], rounds: int, seconds: int) -> None:
+    """Two workers beside one where each request has a connection of its own, as behind nginx by default. They must not
+    be slower; how much faster they are depends on the core that the client takes."""
+    with workers(1, None) as (_, one), workers(2, None) as (_, two):
+        for path, what, aim in (("/", "hello", 1.0), ("/compute", "a handler that computes for 1 ms", 1.6)):
+            rates: dict[int, list[float]] = {one: [], two: []}
+            for _ in range(rounds):
+                for port, measured in rates.items():
+                    measured.append(ask(port, path, 10, seconds, "-H", "Connection: close") / seconds)
+            of_one, of_two = (statistics.median(measured) for measured in rates.values())
+            row(f"2 workers, {what}, a connection for each request, wrk -c10", f"{of_two:,.0f}/s",
+                f"1 worker {of_one:,.0f}/s", of_two / of_one, aim, above=True)  # fmt: skip
 
 
 def compare_parents(row: Callable[..., None], mongrel2: Mongrel2 | None, door: str, rounds: int, seconds: int) -> None:
