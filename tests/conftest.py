@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path[:0] = [
@@ -25,6 +26,11 @@ LONGEST = [
     "examples_list", "examples_database", "examples_queue", "examples_redis", "examples_language", "examples_upload",
     "stats", "static", "uploads",
 ]  # fmt: skip
+# On a machine that is busy with other things, nothing is to fail because it took long.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("tests")
 DOORS = ("http", "mongrel2-json", "mongrel2-tnetstring", "gunicorn", "waitress", "wsgiref")
 
 

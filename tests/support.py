@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 SENDER = "34f9ceee-cd52-4b7f-b197-88bf2f0ec378"
 
@@ -64,6 +66,16 @@ def listening_ports(pid: int) -> set[int]:
     return {int(row[1][-4:], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
 
+def has_ipv6() -> bool:
+    """Whether one can listen at the IPv6 address of the loopback here."""
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
 def wait_for(
     condition: Callable[[], object], seconds: float = 60.0, what: str | Callable[[], str] = ""
 ) -> None:
@@ -74,6 +86,17 @@ def wait_for(
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds} s in vain for {what() if callable(what) else what or condition}")
         time.sleep(0.02)
+
+
+def settled(figure: Callable[[], int], quiet: float = 1.0) -> int:
+    """What a figure is once it has not changed for so many seconds."""
+    values = [figure()]
+    deadline = time.monotonic() + 60
+    while len(values) < 2 or values[-1] != values[-2]:
+        assert time.monotonic() < deadline, f"it does not settle: {values}"
+        time.sleep(quiet)
+        values.append(figure())
+    return values[-1]
 
 
 def listens(port: int) -> bool:
@@ -212,7 +235,7 @@ def behind_http(program: str, *options: str) -> Iterator[tuple[subprocess.Popen[
     port = free_port()
     command = [sys.executable, "-m", "brubeck_lite", program, "--bind", f"127.0.0.1:{port}", *options]
     with process(command) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, what=f"the server: {output(child)}")
+        wait_for(lambda: listens(port) or child.poll() is not None, what="the server")
         assert child.poll() is None, output(child)
         yield child, port
 
@@ -232,6 +255,6 @@ def behind_wsgi(server: str, program: str) -> Iterator[int]:
     """This program behind a WSGI server: the port it listens on."""
     port = free_port()
     with process(wsgi_command(server, program, port)) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, what=f"{server}: {output(child)}")
+        wait_for(lambda: listens(port) or child.poll() is not None, what=server)
         assert child.poll() is None, output(child)
         yield port

@@ -36,4 +36,4 @@ def test_none_of_that_left_a_traceback_in_the_log(door: Door) -> None:
 
 
 def test_mongrel2_may_be_killed_with_everything_open_and_nobody_gets_a_byte_of_another() -> None:
-    check(restart(2, 2, 5))
+    check(restart(2, 2))
