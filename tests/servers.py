@@ -44,7 +44,8 @@ class Postgres:
         """Start it, and return when it answers."""
         settings = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
         control = _postgres_program("pg_ctl")
-        self._run(control, "start", "-w", "-t", "180", "-D", str(self.data), "-l", str(self.folder / "log"), "-o", settings)
+        log = str(self.folder / "log")
+        self._run(control, "start", "-w", "-t", "180", "-D", str(self.data), "-l", log, "-o", settings)
 
     def stop(self) -> None:
         """End it at once, with its clients' connections, by the id that it wrote down."""

@@ -19,6 +19,10 @@ def door(request: pytest.FixtureRequest) -> Iterator[Door]:
         yield opened
 
 
+def test_what_is_left_behind_is_seen(door: Door) -> None:
+    check(door.leave())
+
+
 def test_clients_that_ask_and_vanish_leave_nothing_behind(door: Door) -> None:
     check(door.vanish(400))
 
