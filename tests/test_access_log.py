@@ -168,7 +168,8 @@ def test_what_nobody_reads_is_kept_within_bounds(caplog: pytest.LogCaptureFixtur
 
 
 def test_without_standard_output_it_does_not_start() -> None:
-    line = f"exec {shlex.quote(sys.executable)} -m brubeck_lite program:app --bind 127.0.0.1:{free_port()} --access-log >&-"
+    line = f"exec {shlex.quote(sys.executable)} -m brubeck_lite program:app --bind 127.0.0.1:{free_port()} --access-log"
+    line += " >&-"
     ended = subprocess.run(["sh", "-c", line], env=environment(), stderr=subprocess.PIPE, check=False)
     assert ended.returncode == 2
     assert ended.stderr == b"brubeck_lite: --access-log: standard output is closed\n"
