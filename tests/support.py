@@ -40,12 +40,12 @@ _reserved: collections.deque[socket.socket] = collections.deque(maxlen=100)
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody has, that the system gives to no connection of a client, and that stays
-    reserved while its server starts: this process keeps a socket bound to it that does not listen. No other call, of
-    any process, is given it meanwhile, but a server that sets SO_REUSEADDR, as all of ours do, may bind to it
-    (socket(7) of Linux)."""
+    """A port of the loopback that nobody has, that the system gives to no connection of a client, that browsers let
+    one visit (not so 10080: https://fetch.spec.whatwg.org/#port-blocking), and that stays reserved while its server
+    starts: this process keeps a socket bound to it that does not listen. No other call, of any process, is given it
+    meanwhile, but a server that sets SO_REUSEADDR, as all of ours do, may bind to it (socket(7) of Linux)."""
     while True:
-        port, keeper = 10_000 + secrets.randbelow(20_000), socket.socket()
+        port, keeper = 11_000 + secrets.randbelow(19_000), socket.socket()
         try:
             keeper.bind(("", port))  # without SO_REUSEADDR this fails where any other socket is bound to it
         except OSError:

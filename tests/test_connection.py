@@ -328,7 +328,7 @@ def test_a_client_that_pipelines_without_measure_is_closed(mongrel2: Mongrel2) -
             with contextlib.suppress(ConnectionResetError):
                 assert client.recv(100) == b""
         assert get(mongrel2.port, "/text/next") == b"Take five, next!"
-        assert "requests wait on one connection" in output(child)
+        wait_for(lambda: "requests wait on one connection" in output(child), what="the line in the log")
 
 
 def test_a_client_that_left_is_known_to_have_left(mongrel2: Mongrel2) -> None:

@@ -179,7 +179,7 @@ def test_a_stream_that_fails_is_an_error_for_its_client(live: Door) -> None:
         with Reader(live, "/fails", "1.0") as reader:
             received, was_reset = reader.to_the_end()
             assert b"secret" not in received and was_reset
-    assert "LookupError: a secret" in output(live[2])
+    wait_for(lambda: "LookupError: a secret" in output(live[2]), what="the line in the log")
 
 
 def test_the_iterator_is_not_asked_on_while_the_client_reads_nothing(live: Door) -> None:
@@ -217,6 +217,7 @@ def test_without_flow_control_streams_are_whole_and_one_warning_names_the_settin
     for number in range(2):
         response = ask(impatient, "GET", f"/large/320?key=whole{number}")
         assert response.content == b"0123456789abcdef" * 4096 * 320
+    wait_for(lambda: "'download.flow_control': 1" in output(impatient[2]), what="the line in the log")
     assert output(impatient[2]).count("'download.flow_control': 1") == 1
 
 
@@ -319,7 +320,7 @@ def test_who_is_too_slow_for_a_channel_is_told_so(live: Door) -> None:
         assert ask(live, "GET", f"/listeners/{name}").content == b"0"
         received = reader.to_the_end()[0]
         assert received.endswith(b"event: dropped\ndata: too slow\n\n")
-    assert "was too slow: dropped" in output(live[2])
+    wait_for(lambda: "was too slow: dropped" in output(live[2]), what="the line in the log")
 
 
 def test_under_wsgi_streams_of_events_have_no_heartbeats_but_work() -> None:

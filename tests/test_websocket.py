@@ -690,7 +690,7 @@ def test_how_a_handler_ends(live: Door, target: str, code: int, reason: str) -> 
         wait_for(lambda: notes(live, "ends4321"), what="the handler")
         assert "closed" in notes(live, "ends4321")[0]
     if target == "/raises":
-        assert "LookupError: a secret" in output(live[2])
+        wait_for(lambda: "LookupError: a secret" in output(live[2]), what="the line in the log")
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "off I go"), (3000, "é"), (4999, "x" * 123)])

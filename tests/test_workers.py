@@ -591,7 +591,7 @@ def test_figures_of_all_are_told_together_and_do_not_fall_when_one_dies(served: 
 
 def test_replies_that_are_none_are_dropped_with_a_line_and_the_parent_goes_on(served: Served) -> None:
     assert get(served.ports["mongrel2"], "/odd-replies") == b"said"
-    assert "dropped what is no reply: b'no sender 1:1, x'" in served.log()
+    served.wait_to_log("dropped what is no reply: b'no sender 1:1, x'")
     assert get(served.ports["mongrel2"], "/text/Dave") == b"Take five, Dave!"
 
 
@@ -713,7 +713,9 @@ def test_no_room_for_a_file_of_a_form_is_507_with_one_line(count: str, tmp_path:
             small = body.replace(b"x" * 4_000_000, b"x" * 700_000)
             client.socket.sendall(head.format(len(small)).encode() + small)
             assert client.answer() == (200, b"700000")
-        assert output(child).count("no room for an upload to '/form/x': File too large") == 1
+        told = "no room for an upload to '/form/x': File too large"
+        wait_for(lambda: told in output(child), what="the line in the log")
+        assert output(child).count(told) == 1
         assert "Traceback" not in output(child)
 
 
