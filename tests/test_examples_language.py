@@ -49,7 +49,7 @@ class Both:
         config = config.replace("port=6767,", f"port={self.mongrel2.port}, bind_addr='127.0.0.1',")
         for name, port in ports.items():
             config = config.replace(f":{name}'", f":{port}'")
-        self.mongrel2.configure(config, *map(int, ports.values()))
+        self.mongrel2.configure(config, *(int(port) for port in ports.values() if f":{port}'" in config))
         self.handler = stack.enter_context(process([str(programs / "checked"), self.spec["9989"], self.spec["9988"]]))
         pairs = [word for pair in (("9999", "9998"), ("9997", "9996")) for word in ("--mongrel2", *pair)]
         options = [self.spec.get(word, word) for word in pairs]
