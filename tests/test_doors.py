@@ -23,7 +23,7 @@ def ask(
     door: Door, method: str, target: str, body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()
 ) -> http.client.HTTPResponse:
     """Send one request on a connection of its own: the response, with its body in `.content`."""
-    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=60)
     try:
         connection.putrequest(method, target, skip_accept_encoding=True)
         for name, value in headers:
@@ -46,7 +46,7 @@ def post(door: Door, target: str, body: bytes, content_type: str = "application/
     return ask(door, "POST", target, body, [("Content-Type", content_type)])
 
 
-def raw(door: Door, sent: bytes, seconds: float = 5.0) -> bytes:
+def raw(door: Door, sent: bytes, seconds: float = 60.0) -> bytes:
     """Everything that comes back for these bytes until the server closes."""
     with socket.create_connection(("127.0.0.1", door[1]), timeout=seconds) as connection:
         connection.sendall(sent)
@@ -178,7 +178,7 @@ def test_bodies_up_to_the_limit_arrive(door: Door) -> None:
 def refused_upload(door: Door, target: str, size: int) -> bytes:
     """The answer to a body that is over a limit: a client may be told before it has sent all."""
     head = f"POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", door[1]), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", door[1]), timeout=60) as connection:
         received = b""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(head.encode() + b"x" * size)
@@ -426,13 +426,13 @@ def test_http_1_0_and_connection_close_are_closed(door: Door) -> None:
     started = time.monotonic()
     assert b"Take five!" in raw(door, b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
     assert b"Take five!" in raw(door, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 14  # the embedded server ends a connection that is idle after 15 seconds
 
 
 def test_a_connection_serves_one_request_after_another(door: Door) -> None:
     if door[0] == "wsgiref":
         pytest.skip("wsgiref speaks HTTP/1.0")
-    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=60)
     for target, body in [("/", b"Take five!"), ("/missing", b"404 Not Found\n"), ("/pieces", b"one two three")] * 3:
         connection.request("GET", target)
         assert connection.getresponse().read() == body
@@ -444,11 +444,9 @@ def test_a_connection_serves_one_request_after_another(door: Door) -> None:
 
 def test_waiting_requests_wait_side_by_side(door: Door) -> None:
     at_once = 4 if door[0] in ("gunicorn", "waitress") else 30  # their threads
-    started = time.monotonic()
     with ThreadPoolExecutor(at_once) as pool:
-        answers = list(pool.map(lambda _: get(door, "/wait/0.5").content, range(at_once)))
-    assert answers == [b"waited 0.5"] * at_once
-    assert time.monotonic() - started < 0.5 * at_once - 0.4
+        answers = list(pool.map(lambda _: get(door, f"/meet/all/{at_once}").content, range(at_once)))
+    assert answers == [b"met"] * at_once
 
 
 def test_everyone_gets_their_own_answer(door: Door) -> None:

@@ -497,7 +497,7 @@ print([name for name in ("eventlet", "zmq", "greenlet") if name in sys.modules])
 def test_a_wsgi_request_needs_neither_eventlet_nor_zmq_and_warns_of_nothing() -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAM]
     done = subprocess.run(
-        command, env=environment(measured=False), capture_output=True, text=True, timeout=30, check=False
+        command, env=environment(measured=False), capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.stdout, done.stderr) == ("started\n" + "200 OK\n/ 1 0\n" * 2 + "[]\nstopped\n", "")
 

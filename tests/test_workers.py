@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -57,13 +56,11 @@ class Served:
 
     def wait_for_workers(self, count: int, but: Sequence[int] = ()) -> None:
         """Until there are so many, all of them others than those."""
-        try:
-            wait_for(lambda: len(self.workers()) == count and not {*but} & {*self.workers()}, 20, "workers")
-        except AssertionError as error:
-            raise AssertionError(f"{error}: {self.log()}") from None
+        wait_for(lambda: len(self.workers()) == count and not {*but} & {*self.workers()},
+                 what=lambda: f"workers: {self.log()}")  # fmt: skip
 
     def wait_to_log(self, text: str, times: int = 1) -> None:
-        wait_for(lambda: len(re.findall(text, self.log())) >= times, 20, f"{text!r} in the log: {self.log()}")
+        wait_for(lambda: len(re.findall(text, self.log())) >= times, what=lambda: f"{text!r} in the log: {self.log()}")
 
 
 class Peer:
@@ -89,7 +86,7 @@ class Peer:
     def answers(self, conn_id: int, path: str) -> bytes:
         """The answer to this one."""
         self.ask(conn_id, path, '{"METHOD":"GET"}')
-        while self.replies.poll(20_000):
+        while self.replies.poll(60_000):
             if (reply := self.replies.recv()).startswith(f"{SENDER} {len(str(conn_id))}:{conn_id}, HTTP".encode()):
                 return reply
         raise AssertionError("no answer")
@@ -146,7 +143,7 @@ class Client:
     """A connection that is kept."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.file = self.socket.makefile("rb")
 
     def __enter__(self) -> Client:
@@ -199,11 +196,11 @@ def answers(port: int, expected: bytes) -> Callable[[], bool]:
 def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     """A command to its end."""
     settings = {"env": environment(), **settings}
-    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=30, **settings)
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120, **settings)
 
 
 def figures(served: Served) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{served.ports['stats']}/", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{served.ports['stats']}/", timeout=60) as answer:
         lines = [line for line in answer.read().decode().split("\n") if line and not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
@@ -255,13 +252,13 @@ def test_all_workers_serve_and_connections_are_spread(served: Served, door: str)
 def test_a_websocket_talks_with_one_worker_over_many_frames(served: Served) -> None:
     with contextlib.ExitStack() as stack:
         address = f"ws://127.0.0.1:{served.ports['mongrel2']}/echo"
-        clients = [stack.enter_context(connect(address, compression=None)) for _ in range(4)]
+        clients = [stack.enter_context(connect(address, compression=None, open_timeout=60)) for _ in range(4)]
         echoed: list[list[str]] = [[] for _ in clients]
         for number in range(200):
             for client in clients:
                 client.send(f"{number}")
             for client, received in zip(clients, echoed, strict=True):
-                received.append(str(client.recv(10)))
+                received.append(str(client.recv(60)))
     for received in echoed:
         assert len({each.split()[0] for each in received}) == 1
         assert [each.split()[1] for each in received] == [str(number) for number in range(200)]
@@ -335,7 +332,7 @@ def test_a_script_that_runs_its_application_has_workers_too(program: Callable[[s
         served.wait_for_workers(2)
         assert get(port) == b"Take five!"
         child.terminate()
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
 
 
 @pytest.mark.parametrize("cores", [1, None])
@@ -506,7 +503,7 @@ def test_a_program_that_raises_is_started_again_later_and_later(program: Callabl
         assert float(delays[0]) < float(delays[1])
         assert "RuntimeError: not yet" in served.log()
         program(HELLO.format("now"))
-        wait_for(answers(served.ports["http"], b"now"), 20, "the program")
+        wait_for(answers(served.ports["http"], b"now"), what="the program")
 
 
 # Signals
@@ -554,7 +551,7 @@ def test_what_is_asked_is_answered_before_the_end(mongrel2: Mongrel2, how: str, 
             for client in slow:
                 assert client.answer() == (200, b"waited 1.0")
             assert idle.file.read() == b""  # it keeps nobody
-            assert served.child.wait(15) == 0
+            assert served.child.wait(60) == 0
         assert not any(map(is_running, workers))
         assert [*tmp_path.glob("brubeck_lite-*")] == []
         assert "Traceback" not in served.log() and "not finished in time" not in served.log()
@@ -568,7 +565,8 @@ def test_a_second_signal_ends_at_once() -> None:
             served.child.terminate()
             served.wait_to_log("requests are to be finished")
             served.child.terminate()
-            assert served.child.wait(5) == 0
+            assert served.child.wait(60) == 0
+            assert client.file.read() == b""  # nobody waited for the answer
         wait_for(lambda: not any(map(is_running, workers)), what="the end of the workers")
 
 
@@ -591,7 +589,7 @@ def test_workers_are_replaced_after_so_many_requests() -> None:
     with serving("program_workers:app", "--max-requests", "20") as served:
         old = served.workers()
         port = served.ports["http"]
-        wait_for(lambda: get(port, "/pid") and not {*old} & {*served.workers()}, 20, "new workers")
+        wait_for(lambda: get(port, "/pid") and not {*old} & {*served.workers()}, what="new workers")
         served.wait_to_log(r"worker \d+ has ended", 2)
         assert "Traceback" not in served.log() and "before it was ready" not in served.log()
 
@@ -616,14 +614,14 @@ def test_mongrel2s_clients_of_a_worker_that_dies_get_502_at_once(served: Served)
 
 
 def talk(port: int, path: str) -> ClientConnection:
-    return connect(f"ws://127.0.0.1:{port}{path}", compression=None)
+    return connect(f"ws://127.0.0.1:{port}{path}", compression=None, open_timeout=60)
 
 
 def test_a_websocket_of_a_worker_that_dies_is_closed(served: Served) -> None:
     with talk(served.ports["mongrel2"], "/die-in-a-websocket") as client:
         client.send("now")
         with pytest.raises(ConnectionClosed):
-            client.recv(10)
+            client.recv(60)
     served.wait_for_workers(2)
 
 
@@ -639,10 +637,13 @@ def test_a_stream_of_a_worker_that_dies_is_no_whole_answer(served: Served, door:
 def test_children_that_a_worker_leaves_do_not_hide_its_end(served: Served) -> None:
     old = served.workers()
     with Client(served.ports["mongrel2"]) as client:
-        began = time.monotonic()
         client.ask("/leave-children")
         assert client.answer()[0] == 502
-        assert time.monotonic() - began < 8  # in which the children end
+    served.wait_to_log(r"left behind: \d+ \d+\.")
+    children = [int(pid) for pid in re.findall(r"left behind: (\d+) (\d+)\.", served.log())[-1]]
+    assert all(map(is_running, children))
+    for child in children:
+        os.kill(child, signal.SIGKILL)
     served.wait_for_workers(2)
     assert {*old} != {*served.workers()}
 
@@ -703,7 +704,7 @@ def test_figures_of_all_are_told_together_and_do_not_fall_when_one_dies(served: 
         seen.add(answered(served, "text"))
         return figures(served)["brubeck_lite_worker_restarts_total"] == restarts + 1 and len(served.workers()) == 2
 
-    wait_for(is_replaced, 20, "another")
+    wait_for(is_replaced, what="another")
     assert seen == {before + 40}
     wait_for(lambda: figures(served)["brubeck_lite_workers"] == 2, what="both to tell")
 
@@ -713,7 +714,7 @@ def test_figures_of_all_are_told_together_and_do_not_fall_when_one_dies(served: 
 
 def test_replies_that_are_none_are_dropped_with_a_line_and_the_parent_goes_on(served: Served) -> None:
     assert get(served.ports["mongrel2"], "/odd-replies") == b"said"
-    assert "dropped what is no reply: b'no sender 1:1, x'" in served.log()
+    served.wait_to_log("dropped what is no reply: b'no sender 1:1, x'")
     assert get(served.ports["mongrel2"], "/text/Dave") == b"Take five, Dave!"
 
 
@@ -743,10 +744,10 @@ def test_what_mongrel2_has_no_room_for_is_held_and_sent_later() -> None:
         assert peer.answers(1, "/text/a")
         for number in range(count):  # of 10 KB: more than ZeroMQ and the system hold on the way
             peer.ask(number + 10, "/large/10000", '{"METHOD":"GET"}')
-        wait_for(lambda: figures(served)['brubeck_lite_queue_length{queue="replies"}'] > 0, 30, "replies to be held")
+        wait_for(lambda: figures(served)['brubeck_lite_queue_length{queue="replies"}'] > 0, what="replies to be held")
         received = set()
         while len(received) < count:
-            assert peer.replies.poll(20_000), f"{count - len(received)} are missing"
+            assert peer.replies.poll(60_000), f"{count - len(received)} are missing"
             head, _, answer = peer.replies.recv().partition(b", ")
             if answer.startswith(b"HTTP/1.1 200"):
                 received.add(head)
@@ -766,7 +767,7 @@ def test_without_descriptors_starting_a_worker_fails_and_the_parent_goes_on() ->
         served.wait_to_log("Mongrel2 at .* is gone")
         resource.prlimit(served.child.pid, resource.RLIMIT_NOFILE, before)
         served.wait_for_workers(2)
-        wait_for(lambda: served.log().count("connected to Mongrel2") == 2, 20, served.log())
+        wait_for(lambda: served.log().count("connected to Mongrel2") == 2, what=served.log)
         assert get(mongrel2.port, "/text/Dave") == b"Take five, Dave!"
 
 
@@ -786,14 +787,14 @@ def test_reload_serves_what_was_saved_and_shows_what_is_wrong_with_it(
         is_answered = lambda expected: answers(served.ports["http"], expected)  # noqa: E731
         assert get(served.ports["http"]) == b"first one"
         program(text.format(" two"))
-        wait_for(is_answered(b"first two"), 20, "the second")
+        wait_for(is_answered(b"first two"), what="the second")
         (templates / "page.html").write_text("second")
-        wait_for(is_answered(b"second two"), 20, "the template")
+        wait_for(is_answered(b"second two"), what="the template")
         program("def broken(:")
         served.wait_to_log("SyntaxError")
         served.wait_to_log("waiting for the program to change")
         program(text.format(" three"))
-        wait_for(is_answered(b"second three"), 20, "the third")
+        wait_for(is_answered(b"second three"), what="the third")
 
 
 def test_while_one_develops_a_worker_may_be_silent_for_as_long_as_a_debugger_takes() -> None:
@@ -858,7 +859,9 @@ def test_no_room_for_a_file_of_a_form_is_507_with_one_line(count: str, tmp_path:
             small = body.replace(b"x" * 4_000_000, b"x" * 700_000)
             client.socket.sendall(head.format(len(small)).encode() + small)
             assert client.answer() == (200, b"700000")
-        assert output(child).count("no room for an upload to '/form/x': File too large") == 1
+        told = "no room for an upload to '/form/x': File too large"
+        wait_for(lambda: told in output(child), what="the line in the log")
+        assert output(child).count(told) == 1
         assert "Traceback" not in output(child)
 
 
