@@ -190,9 +190,18 @@ def taken(message: bytes) -> Response:
     return Brubeck(handler_tuples=[("", lambda request: "taken")]).handle(parse_mongrel2(message))
 
 
-@pytest.mark.parametrize("path", [b"/%ff", b"/\xff", b"/%ed%a0%80", b"/%00", b"/%c0%af", b"no-slash", b"@chat"])
+@pytest.mark.parametrize(
+    "path",
+    [b"/%ff", b"/\xff", b"/%ed%a0%80", b"/%00", b"/%c0%af", b"/a%0A", b"/\x7f", b"no-slash", b"@chat"],
+)
 def test_a_path_that_is_none_is_answered_with_400(path: bytes) -> None:
     assert taken(build(as_json, {}, path=path)).status == 400
+
+
+@pytest.mark.parametrize("path", [b"//", b"//host/path", b"/%2Fhost/path"])
+def test_a_path_that_begins_with_two_slashes_is_redirected_and_not_taken(path: bytes) -> None:
+    answer = taken(build(as_json, {}, path=path))
+    assert (answer.status, answer.headers["Location"]) == (308, "/host/path" if b"host" in path else "/")
 
 
 @both_encodings

@@ -265,16 +265,19 @@ def test_the_url_is_percent_encoded(target: str, url: str) -> None:
 
 @pytest.mark.parametrize(
     ("octets", "path"),
-    [(b"/a b", "/a b"), ("/é/日".encode(), "/é/日"), (b"/%41", "/%41"), (b"/%2525", "/%2525"), (b"", "/")],
+    [(b"/a b", "/a b"), ("/é/日".encode(), "/é/日"), ("/\x85\u2028\xa0".encode(), "/\x85\u2028\xa0"),
+     (b"/%41", "/%41"), (b"/%2525", "/%2525"), (b"", "/")],
 )
 def test_the_path_of_a_wsgi_server_is_utf_8_and_decoded_already(octets: bytes, path: str) -> None:
     status, text = by_wsgi(application(lambda r: r.path), PATH_INFO=octets.decode("latin-1"))
     assert (status, json.loads(text)) == (200, path)
 
 
-@pytest.mark.parametrize("octets", ["/\xff", "/\xc3", "/\xed\xa0\x80", "/\xc0\xaf", "/\x00", "/a\x00.png"])
+@pytest.mark.parametrize(
+    "octets", ["/\xff", "/\xc3", "/\xed\xa0\x80", "/\xc0\xaf", "/\x00", "/a\x00.png", "/a\n", "/\x1f", "/\x7f"]
+)
 @pytest.mark.parametrize("variable", ["PATH_INFO", "SCRIPT_NAME"])
-def test_a_path_that_is_no_utf_8_or_has_a_nul_is_400_and_the_next_is_clean(octets: str, variable: str) -> None:
+def test_a_path_of_no_utf_8_or_of_control_characters_is_400_and_the_next_is_clean(octets: str, variable: str) -> None:
     app = application(lambda r: r.path)
     assert by_wsgi(app, **{"PATH_INFO": "/", variable: octets})[0] == 400
     assert by_wsgi(app, PATH_INFO="/ok") == (200, '"/ok"')
