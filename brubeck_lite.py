@@ -350,6 +350,12 @@ def decode_path(octets: bytes) -> str:
     return path
 
 
+def plain_origin(origin: str) -> str:
+    """An origin as browsers write it (RFC 6454, 6.1): in lower case, without the port that is its scheme's own."""
+    origin = origin.lower()
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
+
+
 def is_loopback(host: str) -> bool:
     """Whether this is an address, or the name, of the machine itself (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
     return re.fullmatch(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost", host) is not None
@@ -735,11 +741,6 @@ class Request:
         if host and not _HOST.fullmatch(host):
             abort(400, "the Host is not a host")
         return host
-
-    @property
-    def own_origin(self) -> str:
-        """The origin of this site's pages as browsers write it (RFC 6454, 6.1): without the port that is usual."""
-        return f"{self.scheme}://{self.host.lower().removesuffix(':443' if self.scheme == 'https' else ':80')}"
 
     @property
     def target(self) -> str:
@@ -2013,9 +2014,10 @@ def check_handshake(request: Request, origins: str | Iterable[str] | None) -> No
     if request.version != "HTTP/1.1" or not _WEBSOCKET_KEY.fullmatch(headers.get("sec-websocket-key", "")):
         abort(400, "a WebSocket needs HTTP/1.1, and a Sec-WebSocket-Key of 16 bytes")
     origin = headers.get("origin")
-    allowed = {origins} if isinstance(origins, str) else {*(origins or ())}
-    allowed |= {request.own_origin, request.own_origin.replace("http:", "https:", 1)}
-    if origin is not None and not {origin, "*"} & allowed:
+    if origin is None or not {origin, "*"}.isdisjoint([origins] if isinstance(origins, str) else origins or ()):
+        return
+    ours = plain_origin(f"{request.scheme}://{request.host}")
+    if plain_origin(origin) not in (ours, ours.replace("http:", "https:", 1)):
         abort(403, "a page of another origin may not use this")
 
 
@@ -2284,6 +2286,8 @@ class Routes:
 
     def allowed(self, path: str) -> set[str]:
         """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
+        if path[:1] != "/":  # which werkzeug would put there
+            return set()
         allowed = {method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)}
         for route in self._expressions:
             if route.accepts is not None and route.rule.match(path):  # type: ignore[union-attr]
@@ -2480,7 +2484,7 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     if origin is not None:
-        return origin != request.own_origin
+        return plain_origin(origin) != plain_origin(f"{request.scheme}://{request.host}")
     if "cookie" not in request.headers or not request.app.secret:
         return "cookie" in request.headers
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")

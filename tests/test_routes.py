@@ -278,6 +278,13 @@ def test_such_a_path_is_redirected_whatever_the_method(method: str) -> None:
     assert two_levels().test().request(method, "//admin/x").headers["Location"] == "/admin/x"
 
 
+@pytest.mark.parametrize("path", ["admin/x", "*", "http://h/admin/x", "\\admin/x"])
+def test_what_does_not_begin_with_a_slash_is_no_path_of_a_route(path: str) -> None:
+    assert by_wsgi(two_levels(), PATH_INFO=path, SCRIPT_NAME="/app", REQUEST_METHOD="POST")[0][:3] in ("404", "405")
+    if path != "*":
+        assert by_wsgi(two_levels(), PATH_INFO=path, REQUEST_METHOD="OPTIONS")[0][:3] == "404"
+
+
 def test_an_expression_that_asks_for_two_slashes_or_for_anything_gets_no_path_that_begins_with_them() -> None:
     app = Brubeck(handler_tuples=[("^//a", says("two")), (".*b", says("any"))])
     assert [app.test().get(path).status for path in ("//a", "//b", "/b")] == [404, 308, 200]
