@@ -534,9 +534,11 @@ def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
 
 def _unescape(octets: bytes) -> bytes:
     """What `+` and percent signs stand for. The `=XX` of quoted-printable is what C decodes fastest, so they become
-    that: each `=` and each `%` that begins no escape is escaped first."""
-    octets = _NO_ESCAPE.sub(b"%25", octets.replace(b"+", b" ")) if b"%" in octets else octets.replace(b"+", b" ")
-    return binascii.a2b_qp(octets.replace(b"=", b"%3D").replace(b"%", b"="))
+    that: each `=`, and each `%` that begins no escape, is escaped before."""
+    octets = octets.replace(b"+", b" ")
+    if b"%" not in octets:
+        return octets
+    return binascii.a2b_qp(_NO_ESCAPE.sub(b"%25", octets).replace(b"=", b"%3D").replace(b"%", b"="))
 
 
 def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[str]:
