@@ -5,8 +5,10 @@ The judge is h11: what h11 refuses is refused here, and what both take is read a
 
 from __future__ import annotations
 
+import gc
 import re
 import tracemalloc
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise, repeat
@@ -203,6 +205,18 @@ def test_the_host_of_an_absolute_target_wins_over_the_field(target: bytes, host:
 
 def test_an_asterisk_is_a_target_for_options() -> None:
     assert one(get(line=b"OPTIONS * HTTP/1.1")).path == "*"
+
+
+@cases("field", [b"Cookie: session=secret", b"COOKIE: a=1", b"Authorization: Bearer x", b"Proxy-Authorization: x"])
+def test_credentials_are_not_remembered_longer_than_their_request(field: bytes) -> None:
+    parser = HTTPParser()
+    parser.feed(get(field))
+    request = parser.next_request()
+    assert request is not None
+    fields = weakref.ref(request.headers)
+    del request, parser
+    gc.collect()
+    assert fields() is None
 
 
 @cases("target", [b"/%ff", b"/a%C3", b"/%ed%a0%80", b"/%c0%af", b"/%00", b"/a%00b?c", b"http://example.org/%ff",
