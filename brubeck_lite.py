@@ -51,6 +51,8 @@ from __future__ import annotations
 
 import atexit
 import base64
+import binascii
+import codecs
 import contextlib
 import copy
 import errno
@@ -150,6 +152,19 @@ def _unpatched(name: str) -> Any:
     return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
 
 
+TURN = 0.005  # seconds that a coroutine goes on without letting the others have their turns
+
+
+def give_turn(since: float) -> float:
+    """Let the other coroutines have their turns if this one has computed for longer than TURN, since that time of
+    `time.monotonic()`. Since when it computes now."""
+    if time.monotonic() - since < TURN:
+        return since
+    if in_coroutines():
+        eventlet.sleep(0)
+    return time.monotonic()
+
+
 class HTTPError(Exception):
     """An answer that a handler raises: its status, a sentence for the client, and header fields (`Allow` in a 405)."""
 
@@ -182,10 +197,11 @@ MAX_TRIED_COOKIES = 20  # of one name that are verified: each costs an HMAC for 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
-_BAD_PATH = "the path is not UTF-8, or has a NUL in it"
+_BAD_PATH = "the path is not UTF-8, or has a control character in it"
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
 _IN_QUERY = _IN_PATH + "?%"
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
 _UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
 
 
@@ -417,21 +433,51 @@ def parse_content_length(text: str) -> int:
 
 
 def decode_path(octets: bytes) -> str:
-    """The octets of a path, percent-decoded already, as strict UTF-8 without NUL; HTTPError 400 for anything else."""
+    """The octets of a path, percent-decoded already, as strict UTF-8 without control characters, of which `$` in an
+    expression would let a line break pass; HTTPError 400 for anything else."""
     try:
         path = octets.decode()
     except UnicodeDecodeError:
         path = "\0"
-    if "\0" in path:
+    if not path.isprintable() and CONTROLS.search(path):  # many legal characters are not printable either
         raise HTTPError(400, _BAD_PATH)
     return path
+
+
+def plain_origin(origin: str) -> str:
+    """An origin as browsers write it (RFC 6454, 6.1): in lower case, without the port that is its scheme's own."""
+    origin = origin.lower()
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is an address, or the name, of the machine itself (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
+    return re.fullmatch(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost", host) is not None
+
+
+def compile_hosts(hosts: Iterable[str]) -> re.Pattern[str]:
+    """Names and addresses of hosts, as a Host field has them -> what matches such a field in lower case: with any port
+    unless one is named. `*.example.org` stands for every name below that one, `*` for all. ValueError for the rest."""
+    patterns = []
+    for host in [hosts] if isinstance(hosts, str) else hosts:
+        match = _HOST_RULE.fullmatch(host.lower())
+        if match is None and host != "*":
+            raise ValueError(f'a host is "example.org", "*.example.org", "example.org:80" or "[::1]", not {host!r}')
+        below, name, port = ("", "", "") if match is None else match.groups()
+        is_below = r"[a-z0-9_.-]+\." if below else ""
+        patterns.append(rf"{is_below}{re.escape(name)}\.?:{port or '[0-9]+'}" if name else ".*")
+    return re.compile("|".join(patterns) or "(?!)")
+
+
+_LOOPBACK_NAMES = compile_hosts(["localhost", "*.localhost", "127.0.0.1", "[::1]"])
 
 
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
 MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
 MAX_PART_HEAD = 8 << 10
 SPOOLED = 512 << 10  # bytes of a file that are held in memory before it goes to a temporary one
-_ESCAPES = re.compile(rb"[^%]*(?:%[^%]*){,1000}")  # bytes with at most a thousand of them, none cut
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PIECE = re.compile(rb"(?s:.{1,16384}(?:(?<=%).{,2}|(?<=%.).?)?)")  # of urlencoded bytes, which cuts no escape
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _PARAMETERS = re.compile(rf'(?:;[ \t]*(?:{_TOKEN.pattern}=(?:{_QUOTED}|[^\s;"]*)[ \t]*)?)*')
 _PARAMETER = re.compile(rf'({_TOKEN.pattern})=({_QUOTED}|[^\s;"]*)')
@@ -439,6 +485,7 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
 PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
 Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
+_UTF_8 = codecs.getincrementaldecoder("utf-8")
 
 
 def parse_parameters(text: str) -> tuple[str, dict[str, str]]:
@@ -517,9 +564,11 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
     the pieces of its content, which are gone once the next is asked for. HTTPError 400 where it is malformed."""
     delimiter = b"\r\n--" + boundary
     buffer, at = b"\r\n", 0  # so that the first boundary begins a line too
+    turn = time.monotonic()
 
     def read_more() -> None:
-        nonlocal buffer, at
+        nonlocal buffer, at, turn
+        turn = give_turn(turn)
         data = read(1 << 18)
         if not data:
             abort(400, "the form ended before its last boundary")
@@ -547,6 +596,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
             read_more()
         if buffer.startswith(b"--", at):
             return
+        turn = give_turn(turn)
         head, at = buffer[at : end + 2], end + 2
         pieces = until_boundary(2)  # the empty line behind the head, which may begin a boundary itself
         yield parse_part_head(head), pieces
@@ -561,13 +611,13 @@ def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
     room = MAX_FORM_TEXT
     for (name, filename, content_type), pieces in read_parts(read, boundary.encode()):
         if filename is None:
-            octets = bytearray()
+            texts, decoder = [], _UTF_8("replace")
             for piece in pieces:
-                octets += piece
-                if len(octets) > room:
+                room -= len(piece)
+                if room < 0:
                     abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
-            room -= len(octets)
-            fields.append((name, octets.decode("utf-8", "replace")))
+                texts.append(decoder.decode(piece))
+            fields.append((name, "".join([*texts, decoder.decode(b"", True)])))
         else:
             files.append((name, UploadedFile(name, filename, content_type, pieces)))
         if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
@@ -576,18 +626,33 @@ def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
     return MultiDict(fields), MultiDict(field for field in files if field[1].filename or field[1].size)
 
 
-def _unquote_plus(octets: bytes) -> str:
+def _unescape(octets: bytes) -> bytes:
+    """What `+` and percent signs stand for. The `=XX` of quoted-printable is what C decodes fastest, so they become
+    that: each `=`, and each `%` that begins no escape, is escaped before."""
     octets = octets.replace(b"+", b" ")
-    pieces = [octets] if len(octets) < 1 << 16 else _ESCAPES.findall(octets)  # it takes urllib 100 times their size
-    return b"".join(map(unquote_to_bytes, pieces)).decode("utf-8", "replace")
+    if b"%" not in octets:
+        return octets
+    return binascii.a2b_qp(_NO_ESCAPE.sub(b"%25", octets).replace(b"=", b"%3D").replace(b"%", b"="))
 
 
 def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[str]:
     """`a=1&b=%20` -> its fields, as UTF-8 (WHATWG URL, 5.1); HTTPError with this status for more than 1,000."""
     if octets.count(b"&") >= MAX_FORM_FIELDS:
         abort(status, f"there are more than {MAX_FORM_FIELDS} fields{place}")
+    turn = time.monotonic()
+
+    def decode(encoded: bytes) -> str:
+        nonlocal turn
+        if len(encoded) < 1024:
+            return _unescape(encoded).decode("utf-8", "replace")
+        texts, decoder = [], _UTF_8("replace")
+        for piece in _PIECE.finditer(encoded):
+            texts.append(decoder.decode(_unescape(piece[0])))
+            turn = give_turn(turn)
+        return "".join([*texts, decoder.decode(b"", True)])
+
     pairs = [field.partition(b"=") for field in octets.split(b"&") if field]
-    return MultiDict([(_unquote_plus(name), _unquote_plus(value)) for name, _, value in pairs])
+    return MultiDict([(decode(name), decode(value)) for name, _, value in pairs])
 
 
 class HandlerTimeout(BaseException):
@@ -616,6 +681,8 @@ class Request:
     # For the rooms below.
     peer_addr: str | lazy[str] = ""  # who connected
     peer_scheme: str | lazy[str] = "http"  # and how
+    loopback: str | lazy[str] = ""  # where the door listens, if that is an address of this machine alone
+    has_known_host = False  # an application has it among its `hosts`
     is_private = False  # the answer depends on a signed cookie
     has_coroutine = False  # of its own: it came by a door of ours
     coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
@@ -754,10 +821,11 @@ class Request:
         return self.session.get("user")
 
     def _forwarded(self, name: str) -> str:
-        """What the outermost of the proxies that the application trusts has noted about its client; empty for none."""
+        """What the outermost of the proxies that the application trusts has noted about its client; empty for none. Of
+        fewer values than proxies none is believed: the client may have made up the first."""
         proxies: int = getattr(getattr(self, "app", None), "proxies", 0) if self.proxies is None else self.proxies
         values = self.headers.get(name, "").split(",")
-        return values[-min(proxies, len(values))].strip(" \t") if proxies else ""
+        return values[-proxies].strip(" \t") if 0 < proxies <= len(values) else ""
 
     @lazy
     def remote_addr(self) -> str:
@@ -1241,18 +1309,65 @@ def accepts_encoding(header: str, coding: str) -> bool:
     return False
 
 
-def find_file(root: str, name: str) -> str | None:
-    """The real path of the file with this name, segments between `/`, below the folder `root`, a real path itself; None
-    where there is none. What is no name is refused before the file system is asked; links must not lead outside."""
+_FOLDER = getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_FILE = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO does not wait
+_IS_LINK = frozenset([errno.ELOOP, errno.EMLINK, errno.ENOTDIR])  # what these flags make of one
+_IS_SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+
+
+def _open_below(folder: str, segments: Sequence[str]) -> int:
+    """The descriptor of what is there below a folder, none of the segments being a link; OSError otherwise."""
+    descriptor = os.open(folder, _FOLDER)
+    for place, segment in enumerate(segments, 1):
+        above = descriptor
+        try:
+            descriptor = os.open(segment, _FILE if place == len(segments) else _FOLDER | _NO_LINK, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor
+
+
+def open_file(root: str, name: str) -> io.FileIO | None:
+    """The file with this name, segments between `/`, below the folder `root`; None where there is none. What is no name
+    is refused before the file system is asked; links must not lead outside. Whoever may write in the folder may replace
+    a file by a link at any moment, so what was opened is what counts: segment by segment, following no link. Where
+    there is one, the real path is opened so."""
     segments = name.split("/")
     if _NOT_IN_NAMES.search(name) or any(s in ("", ".", "..") or _RESERVED.fullmatch(s) for s in segments):
         return None
-    path = os.path.join(root, name)
-    if not os.path.isfile(path):
+    try:
+        try:
+            descriptor = _open_below(root, segments)
+        except OSError as error:
+            if error.errno not in _IS_LINK:
+                raise
+            root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
+            below = os.path.join(root, "")
+            if not path.startswith(below):
+                return None
+            descriptor = _open_below(root, path[len(below) :].split("/"))
+    except (OSError, ValueError) as error:  # ValueError: the file system has no such characters
+        if getattr(error, "errno", None) in _IS_SHORT:
+            raise
         return None
-    if any(map(os.path.islink, itertools.accumulate(segments, os.path.join, initial=root))):
-        path = os.path.realpath(path)
-    return path if path.startswith(os.path.join(root, "")) else None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return io.FileIO(descriptor)
+    os.close(descriptor)
+    return None
+
+
+def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders) -> io.FileIO:
+    """The file, or the compressed one beside it that the client takes, as the header fields then say."""
+    file = open_file(root, name) or abort(404)
+    for suffix, coding in _PRECOMPRESSED.items():
+        if (compressed := open_file(root, name + suffix)) is not None:
+            headers.vary("Accept-Encoding")
+            accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
+            if accepted and "Content-Encoding" not in headers:
+                file, compressed, headers["Content-Encoding"] = compressed, file, coding
+            compressed.close()
+    return file
 
 
 def _content_disposition(name: str) -> str:
@@ -1272,14 +1387,13 @@ def _file_pieces(file: Any, size: int) -> Iterator[bytes]:
             yield piece
 
 
-def static_file(request: Request, name: str, root: str | os.PathLike[str], *,
-                download: str | bool | None = None) -> Response:  # fmt: skip
+def static_file(request: Request, name: str, root: str | os.PathLike[str], *, download: str | bool | None = None,
+                dotfiles: bool = False) -> Response:  # fmt: skip
     """The file of this name below the folder `root`: with type, ETag, Last-Modified, conditions and one range as RFC
     9110 has them, and `.br` or `.gz` beside it where the client takes that. `download`: to be saved, under its own name
-    or this one. HTTPError 404 where there is no such file, whatever the name; 416 for a range outside."""
-    root = os.path.realpath(root)
-    path = find_file(root, name)
-    if path is None:
+    or this one. `dotfiles`: also names that begin with a dot, of files and folders; without it only `.well-known`.
+    HTTPError 404 where there is no such file, whatever the name; 416 for a range outside."""
+    if not dotfiles and any(segment[:1] == "." and segment != ".well-known" for segment in name.split("/")):
         abort(404)
     headers = ResponseHeaders([("Accept-Ranges", "bytes"), ("X-Content-Type-Options", "nosniff")])
     guessed, compression = mimetypes.guess_type(name)
@@ -1287,17 +1401,8 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *,
     headers["Content-Type"] = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
     if download:
         headers["Content-Disposition"] = _content_disposition(name.rpartition("/")[2] if download is True else download)
-    for suffix, coding in _PRECOMPRESSED.items():
-        if (compressed := find_file(root, name + suffix)) is not None:
-            headers.vary("Accept-Encoding")
-            accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
-            if accepted and "Content-Encoding" not in headers:
-                path, headers["Content-Encoding"] = compressed, coding
     with contextlib.ExitStack() as unless_streamed:
-        try:
-            file = unless_streamed.enter_context(open(path, "rb"))
-        except (FileNotFoundError, PermissionError):
-            raise HTTPError(404) from None
+        file = unless_streamed.enter_context(_open_best(request, name, os.fspath(root) or os.curdir, headers))
         found = os.fstat(file.fileno())
         size, modified = found.st_size, int(found.st_mtime)
         etag, date = f'"{found.st_mtime_ns:x}-{size:x}{headers.get("Content-Encoding", "")}"', http_date(modified)
@@ -1663,10 +1768,21 @@ def check_field_lines(text: str) -> None:
     raise ProtocolError(f"{_BROKEN_LINE}: there is one in a header field")
 
 
-# Clients repeat themselves: what was parsed is remembered, where it is short.
-_SHORT = 1024
-_remembered_line = functools.lru_cache(maxsize=1024)(parse_request_line)
-_remembered_fields = functools.lru_cache(maxsize=1024)(parse_fields)
+# Clients repeat themselves: what was parsed is remembered, where it is short and lets nobody in.
+_SHORT, _MOST = 1024, 1024
+_SECRET_FIELDS = frozenset(["cookie", "authorization", "proxy-authorization"])
+_remembered_line = functools.lru_cache(maxsize=_MOST)(parse_request_line)
+_remembered_fields: dict[tuple[bytes, str], Framing] = {}
+
+
+def _read_fields(block: bytes, version: str) -> Framing:
+    """Parse the header fields, and remember them."""
+    framing = parse_fields(block, version)
+    if len(block) < _SHORT and _SECRET_FIELDS.isdisjoint(framing.headers):
+        if len(_remembered_fields) >= _MOST:
+            _remembered_fields.clear()
+        _remembered_fields[block, version] = framing
+    return framing
 
 
 class HTTPRequest(Request):
@@ -1687,6 +1803,7 @@ class HTTPRequest(Request):
             self.headers = Headers({**self.headers, "host": host})
 
     peer_addr = lazy(lambda request: request.client.peer_addr)
+    loopback = lazy(lambda request: request.client.loopback)
 
     @property
     def connected(self) -> bool:  # type: ignore[override]
@@ -1750,9 +1867,8 @@ class HTTPParser:
         middle = buffer.find(b"\r\n", start)
         line, fields = buffer[start:middle], buffer[middle + 2 : end + 2]
         read_line = _remembered_line if len(line) < _SHORT else parse_request_line
-        read_fields = _remembered_fields if len(fields) < _SHORT else parse_fields
         request_line = read_line(line)
-        framing = read_fields(fields, request_line[3])
+        framing = _remembered_fields.get((fields, request_line[3])) or _read_fields(fields, request_line[3])
         self._seen, self._skipped = 0, False
         if framing.length is None:
             self._chunked, self._in_trailers, self._extensions = True, False, 0
@@ -1989,7 +2105,9 @@ class Upgrade(Response):
 
 def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
     """HTTPError unless this is a right request for a WebSocket (RFC 6455, 4.2.1): 426 without Upgrade or for another
-    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all)."""
+    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all). A page of our
+    host that came by https may also use what seems to be http: a proxy that we do not know of may have taken the TLS
+    away. One that came by http may not use what is https: anybody on its way may have changed it."""
     headers = request.headers
     if request.method != "GET" or "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         abort(400, "a WebSocket begins with a GET that has no body")
@@ -2001,8 +2119,10 @@ def check_handshake(request: Request, origins: str | Iterable[str] | None) -> No
     if request.version != "HTTP/1.1" or not _WEBSOCKET_KEY.fullmatch(headers.get("sec-websocket-key", "")):
         abort(400, "a WebSocket needs HTTP/1.1, and a Sec-WebSocket-Key of 16 bytes")
     origin = headers.get("origin")
-    allowed = [origins] if isinstance(origins, str) else list(origins or ())
-    if origin is not None and not {origin, "*"} & {*allowed} and origin.partition("://")[2] != request.host:
+    if origin is None or not {origin, "*"}.isdisjoint([origins] if isinstance(origins, str) else origins or ()):
+        return
+    ours = plain_origin(f"{request.scheme}://{request.host}")
+    if plain_origin(origin) not in (ours, ours.replace("http:", "https:", 1)):
         abort(403, "a page of another origin may not use this")
 
 
@@ -2027,11 +2147,12 @@ class WSGIRequest(Request):
         self.path = path = environ.get("PATH_INFO", "")
         prefix, length = environ.get("SCRIPT_NAME"), environ.get("CONTENT_LENGTH")
         try:
-            if prefix or not path or not path.isascii() or "\0" in path:
+            if prefix or not path or not path.isascii() or not path.isprintable():
                 self.path = "/"  # for what is no path
                 # PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path.
-                self.prefix = decode_path((prefix or "").encode("latin-1"))
-                self.path = self.prefix + decode_path(path.encode("latin-1")) or "/"
+                prefix = decode_path((prefix or "").encode("latin-1")).rstrip("/")
+                self.path = prefix + decode_path(path.encode("latin-1")) or "/"
+                self.prefix = "" if prefix.startswith("//") else prefix  # such a path is never matched
             if length:
                 self.content_length = parse_content_length(length)
         except HTTPError as error:
@@ -2050,6 +2171,7 @@ class WSGIRequest(Request):
     query_string = _from_environ("QUERY_STRING", "")
     peer_scheme = _from_environ("wsgi.url_scheme", "http")
     peer_addr = _from_environ("REMOTE_ADDR", "")
+    loopback = lazy(lambda request: name if is_loopback(name := str(request.environ.get("SERVER_NAME", ""))) else "")
 
     @lazy
     def host(self) -> str:
@@ -2165,6 +2287,10 @@ class Route:
         return f"<Route {rule!r} {self.name}>"
 
 
+# Of whatever path and method: what is counted by routes must not grow with what clients send.
+_OPTIONS = Route(re.compile(""), lambda request, allow: Response(headers={"Allow": allow}), max_body=_UNLIMITED)
+
+
 class Routes:
     """The table of routes: rules first, in werkzeug's order, then expressions in theirs; message sockets apart."""
 
@@ -2206,7 +2332,12 @@ class Routes:
 
     def find(self, method: str, path: str) -> Found:
         """The route for this method of this path, and its arguments, kept in `found`. HTTPError if there is none,
-        RequestRedirect where a final slash is missing."""
+        RequestRedirect where a final slash is missing or a path begins with more than one. werkzeug would match that
+        like a path with one, and so pass middleware that compares the beginning of `request.path`."""
+        if path.startswith("//"):
+            merged = f"/{path.lstrip('/')}"
+            self._match(method, merged)  # which may have a redirect of its own
+            raise RequestRedirect(quote(merged, safe=_IN_PATH)) if self.knows(method, merged) else HTTPError(404)
         found = self._match(method, path) or self._refuse(method, path)
         if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
             if len(self.found) >= _REMEMBERED:
@@ -2239,14 +2370,29 @@ class Routes:
             raise HTTPError(404)
         headers = {"Allow": format_allow(allowed)}
         if method == "OPTIONS":
-            return Route(re.compile(""), lambda request: Response(headers=headers), max_body=_UNLIMITED), (), {}
+            return _OPTIONS, (headers["Allow"],), {}
         found = self._match(_UNSUPPORTED, path)
         if found is None:
             raise HTTPError(405, headers=headers)
         return found
 
+    def knows(self, method: str, path: str) -> bool:
+        """Whether a route, also of a mounted application, takes this path in any method, or a redirect leads on."""
+        path = f"/{path.lstrip('/')}" if path else path
+        try:
+            found = self._match(method, path)
+        except RequestRedirect:
+            return True
+        inner = getattr(found and found[0].handler, "routes", None)
+        if isinstance(inner, Routes):
+            prefix = cast("re.Match[str]", found[0].rule.match(path))[0]  # type: ignore[index,union-attr]
+            return inner.knows(method, path[len(prefix) :]) or bool(self.allowed(path))
+        return found is not None or bool(self.allowed(path))
+
     def allowed(self, path: str) -> set[str]:
         """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
+        if path[:1] != "/":  # which werkzeug would put there
+            return set()
         allowed = {method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)}
         for route in self._expressions:
             if route.accepts is not None and route.rule.match(path):  # type: ignore[union-attr]
@@ -2257,7 +2403,10 @@ class Routes:
         """The path of the named route with these values; ValueError if there is none."""
         for route in self.named.get(name, ()):
             with contextlib.suppress(BuildError):
-                return self._adapter.build(cast(Any, route), values, append_unknown=False)
+                path = self._adapter.build(cast(Any, route), values, append_unknown=False)
+                if CONTROLS.search(unquote(path)):
+                    raise ValueError(f"the path of {name!r} with these values has a control character: {path}")
+                return path
         raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
 
 
@@ -2524,7 +2673,7 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     if origin is not None:
-        return origin != f"{request.scheme}://{request.host}"
+        return plain_origin(origin) != plain_origin(f"{request.scheme}://{request.host}")
     if "cookie" not in request.headers or not request.app.secret:
         return "cookie" in request.headers
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
@@ -2755,8 +2904,10 @@ class Brubeck:
     `timeout`: seconds until a handler is ended and answered with 503, unless its route says otherwise. `secret`: signs
     cookies; of a list the first does; 16 bytes or more. `proxies`: how many stand in front and are believed about the
     client's address, scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process
-    sees it. `debug=True` shows tracebacks in pages. ValueError for a route that cannot be, or a secret that anybody can
-    guess.
+    sees it. `debug=True` shows tracebacks in pages. `hosts`: the names and addresses by which it may be asked for, such
+    as `["example.org", "*.example.org"]`, with any port unless one is named; 400 is the answer to requests for others.
+    Without it that is every host (with `debug` at a loopback address: the names of this machine). ValueError for a
+    route that cannot be, a host that is none, or a secret that anybody can guess.
 
     To be set, or changed, before the routes: `converters` of rules by name (werkzeug.routing.BaseConverter); at any
     time: `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
@@ -2765,12 +2916,14 @@ class Brubeck:
     def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
                  handler_tuples: Iterable[tuple[Any, ...]] = (), *, pool_size: int = 10_000, max_waiting: int = 10_000,
                  max_body: int = 1 << 20, timeout: float | None = None, secret: Secrets = None, proxies: int = 0,
-                 upload_store: str | os.PathLike[str] | None = None, debug: bool = False) -> None:
+                 upload_store: str | os.PathLike[str] | None = None, debug: bool = False,
+                 hosts: Iterable[str] | None = None) -> None:  # fmt: skip
         if pool_size < 1 or min(max_waiting, max_body, proxies, timeout or 0) < 0:
             raise ValueError("pool_size is at least 1; max_waiting, max_body, proxies and timeout are at least 0")
         self.msg_conn, self.pool_size, self.max_waiting, self.max_body = msg_conn, pool_size, max_waiting, max_body
         self.timeout, self.secret, self.proxies, self.upload_store = timeout, secret, proxies, upload_store
         self.debug, self.session_cookie = debug, SessionCookie()
+        self.hosts = None if hosts is None else compile_hosts(hosts)
         self.templates: Callable[..., str] | None = None
         self.json_dumps: Callable[[Any], str | bytes] = dump_json
         self.converters: dict[str, type[BaseConverter]] = {**DEFAULT_CONVERTERS}
@@ -2845,12 +2998,13 @@ class Brubeck:
 
         return register
 
-    def static(self, prefix: str, root: str | os.PathLike[str]) -> None:
-        """Serve the files below the folder `root` under this prefix, by `static_file`. The first is the route "static":
-        `url_for("static", name="style.css")`; others have their prefix for a name. ValueError as for `mount`."""
+    def static(self, prefix: str, root: str | os.PathLike[str], *, dotfiles: bool = False) -> None:
+        """Serve the files below the folder `root` under this prefix, by `static_file`; with `dotfiles` also those whose
+        names begin with a dot. The first is the route "static": `url_for("static", name="style.css")`; others have
+        their prefix for a name. ValueError as for `mount`."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
-        handler = functools.partial(static_file, root=os.path.abspath(root))
+        handler = functools.partial(static_file, root=os.path.abspath(root), dotfiles=dotfiles)
         self.route(f"{prefix}/<path:name>", name=prefix if "static" in self.routes.named else "static")(handler)
 
     def mount(self, prefix: str, other: Brubeck) -> None:
@@ -2915,6 +3069,8 @@ class Brubeck:
         """Answer a request: find its route, call its handler inside the middleware, make a Response of what came back.
         It always returns a Response, whatever was raised (but for KeyboardInterrupt, which is the operator's)."""
         request.app = self
+        if (self.debug or self.hosts is not None) and not self._serves_host(request):
+            return self.answer_error(request, HTTPError(400, "the Host is none that is served here (see hosts=...)"))
         try:
             request.found = self._find(request)
         except Exception as error:
@@ -2928,6 +3084,26 @@ class Brubeck:
         except BaseException as error:  # middleware's own
             response = self.answer_error(request, error)
         return self._keep_session(request, response) if request.is_private else response
+
+    def _serves_host(self, request: Request) -> bool:
+        """Whether this host may be asked for. A page whose name was made to resolve to our address (DNS rebinding) is
+        of our own origin for the browser and all checks of origins: its name is what gives it away. The outermost
+        application that has `hosts` decides."""
+        if request.is_message or request.has_known_host:
+            return True
+        try:
+            host = request.host.lower()
+        except HTTPError:
+            return False
+        if self.hosts is not None:
+            hosts, request.has_known_host = self.hosts, True
+        elif request.loopback and request.proxies is None and host:  # every browser names a host
+            if re.sub(r"\.?(?::[0-9]+)?$", "", host) == request.loopback.lower():
+                return True
+            hosts = _LOOPBACK_NAMES
+        else:
+            return True
+        return any(hosts.fullmatch(host + port) for port in ("", ":443" if request.scheme == "https" else ":80"))
 
     def _find(self, request: Request) -> Found:
         """The route and its arguments; an HTTPError where there is none, or where the door refused already."""
@@ -3115,7 +3291,7 @@ class Brubeck:
 # A connection gives requests, and has `answer(request, response)`, which sends the one answer of each.
 
 Connection = Union["Mongrel2Connection", "HTTPConnection"]
-TURN, STREAM_TURN = 0.005, 0.001  # seconds that a coroutine goes on without letting the others have theirs
+STREAM_TURN = 0.001  # seconds that a stream goes on without letting other coroutines have their turns
 
 
 def route_message(load: Load, connection: Connection, request: Request) -> None:
@@ -4070,7 +4246,9 @@ class Client:
         }  # fmt: skip
         if self.cookies:
             environ["HTTP_COOKIE"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        return WSGIRequest({**environ, **fields})
+        request = WSGIRequest({**environ, **fields})
+        request.loopback = ""  # no network leads here
+        return request
 
     def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
         self.app.start()
@@ -5106,6 +5284,11 @@ class _HTTPClient:
         self._failure: HTTPError | None = None  # what was wrong with the body
         self._body_size, self._body_waited = 0, 0.0  # bytes, and seconds that were waited for them
 
+    @property
+    def loopback(self) -> str:
+        """Where the server listens, if that is an address of this machine alone."""
+        return self._server.loopback
+
     def run(self) -> None:
         try:
             while self._serve():
@@ -5455,6 +5638,12 @@ class HTTPConnection:
         """Where it serves, once it is open: http://HOST:PORT, or unix:PATH."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}" if self._path is None else self.address
+
+    @lazy
+    def loopback(self) -> str:
+        """The host of its address, if that is this machine alone; empty for others."""
+        address = "" if self._path is not None else self._socket.getsockname()[0]
+        return (f"[{self._host}]" if ":" in self._host else self._host) if is_loopback(address) else ""
 
     def fileno(self) -> int:
         """The descriptor of the socket it listens with."""

@@ -22,10 +22,10 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import quote
 
+import pytest
+
 import brubeck_lite
 from brubeck_lite import Brubeck, Request, Response
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SENDER = "34f9ceee-cd52-4b7f-b197-88bf2f0ec378"

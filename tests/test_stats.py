@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -143,6 +145,37 @@ def test_a_handler_that_ended_because_its_client_left_is_no_error_of_the_server(
         wait_for(lambda: read_samples(fetch(stats, "/")[1])["requests_in_progress"] == 1, what="the handler")
     counted = 'requests_total{route="cancelled",status="499"}'
     wait_for(lambda: read_samples(fetch(stats, "/")[1]).get(counted) == 1, what="its end")
+
+
+def test_ten_thousand_paths_and_methods_leave_nothing_in_the_figures_or_in_memory(
+    server: tuple[int, int, Any],
+) -> None:
+    port, stats, child = server
+    asked = 0
+
+    def ask(count: int) -> tuple[set[str], int]:
+        """Ask for so many paths that nobody asked for before; the names of the figures, and the memory in pages."""
+        nonlocal asked
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            answers = client.makefile("rb")
+            for _ in range(count // 100):
+                lines = []
+                for number in range(asked, asked + 100):
+                    method, path = (("OPTIONS", "hello"), ("OPTIONS", "inner/page"), ("M%d", "hello"))[number % 3]
+                    path += f"/{number}{'x' * 300}"
+                    lines.append(f"{method.replace('%d', str(number))} /{path} HTTP/1.1\r\nHost: x\r\n\r\n")
+                asked += 100
+                client.sendall("".join(lines).encode())
+                for _ in lines:
+                    fields = http.client.parse_headers(answers) if answers.readline() else {}
+                    answers.read(int(fields["Content-Length"]))
+        names = set(read_samples(fetch(stats, "/")[1]))
+        return names, int(Path(f"/proc/{child.pid}/statm").read_text().split()[1])
+
+    names, pages = ask(2000)
+    later, more_pages = ask(8000)
+    assert later == names
+    assert (more_pages - pages) * resource.getpagesize() < 2 << 20
 
 
 def test_what_the_door_refuses_is_counted(server: tuple[int, int, Any]) -> None:

@@ -442,6 +442,28 @@ def test_origins_that_are_let_in(origins: Any, ours: bool) -> None:
         check_handshake(handshake({"Origin": "https://evil.example"}), origins)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "host", "origin", "is_ours"),
+    [("https", "a.example", "https://a.example", True), ("https", "a.example", "http://a.example", False),
+     ("https", "a.example:443", "https://a.example", True), ("https", "a.example:8443", "https://a.example:8443", True),
+     ("https", "a.example:8443", "https://a.example", False), ("https", "a.example", "ws://a.example", False),
+     ("https", "a.example", "https://b.example", False), ("https", "A.example", "https://a.example", True),
+     ("http", "a.example", "http://a.example", True), ("http", "a.example:80", "http://a.example", True),
+     ("http", "a.example", "https://a.example", True), ("http", "a.example", "http://a.example:8080", False),
+     ("http", "a.example", "ftp://a.example", False), ("http", "a.example", "null", False)],
+)  # fmt: skip
+@pytest.mark.parametrize("by_proxy", [False, True])
+def test_a_page_of_another_scheme_is_of_another_origin_unless_it_is_the_safer_one(
+    scheme: str, host: str, origin: str, is_ours: bool, by_proxy: bool
+) -> None:
+    app = Brubeck(proxies=int(by_proxy))
+    app.websocket("/")(lambda ws: ws.send("hello"))
+    client = app.test(base_url="http://inner.example" if by_proxy else f"{scheme}://{host}")
+    forwarded = {"X-Forwarded-Proto": scheme, "X-Forwarded-Host": host} if by_proxy else {}
+    with client.websocket("/", {"Origin": origin, **forwarded}) as ws:
+        assert ws.answer.status == (101 if is_ours else 403)
+
+
 @pytest.mark.parametrize(("method", "version"), [("HEAD", "1.1"), ("POST", "1.1"), ("GET", "1.0")])
 def test_a_handshake_is_a_get_of_http_1_1(method: str, version: str) -> None:
     with pytest.raises(HTTPError):
