@@ -86,10 +86,12 @@ from calendar import timegm
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from email.utils import formatdate, parsedate_to_datetime
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
-from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
@@ -278,6 +280,13 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"beyond what a number may be: {text:.40}")
+    return value
+
+
 def body_too_large(limit: int) -> HTTPError:
     """The 413 that names the limit."""
     return HTTPError(413, f"the body is over the limit of {limit} bytes")
@@ -333,33 +342,65 @@ def decode_path(octets: bytes) -> str:
     return path
 
 
+MULTIPART = "multipart/form-data"
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
 MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
 MAX_PART_HEAD = 8 << 10
 SPOOLED = 512 << 10  # bytes of a file that are held in memory before it goes to a temporary one
 _ESCAPES = re.compile(rb"[^%]*(?:%[^%]*){,1000}")  # bytes with at most a thousand of them, none cut
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-_PARAMETERS = re.compile(rf'(?:;[ \t]*(?:{_TOKEN.pattern}=(?:{_QUOTED}|[^\s;"]*)[ \t]*)?)*')
-_PARAMETER = re.compile(rf'({_TOKEN.pattern})=({_QUOTED}|[^\s;"]*)')
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046, 5.1.1
+MAX_BOUNDARY = 256  # characters; RFC 2046 has 70, and a list of characters that clients do not keep to
+# Parameters, by how the client quotes. First as RFC 9110, 5.6.4 has it: `\"` and `\\` are escapes. Where that cannot be
+# read, as browsers, curl and Node write: a backslash is one, and a quote ends the value if its parameter ends there, or
+# if it may begin another value.
+_QUOTED = (r'(?:[^"\\]|\\.)*', r'(?:[^"]|(?<!=)"(?![ \t]*(?:;|\Z)))*')
+_PARAMETER = [rf'({_TOKEN.pattern})=(?:"({quoted})"[ \t]*|([^;"]*))' for quoted in _QUOTED]
+_PARAMETERS = [(re.compile(rf"(?:;[ \t]*(?:{one})?)*"), re.compile(one)) for one in _PARAMETER]
+_FORM_ESCAPE = re.compile("%(22|0D|0A)")
+_EXTENDED = re.compile(r"(?i)(utf-8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[^%])*)")  # RFC 8187, 3.2
+_ENCODED_WORD = re.compile(r"(?i)=\?utf-8\?b\?((?:[a-z0-9+/]{4})*(?:[a-z0-9+/]{2}(?:==|[a-z0-9+/]=))?)\?=")
+_BOUNDARY = re.compile(rf"[ -~\x80-\xff]{{1,{MAX_BOUNDARY}}}")
 _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+# The charsets of fields. Python would keep each name that it does not know (encodings._cache), so it is asked for these
+# alone: no codec that is not text, and not UTF-7, which gives lone surrogates.
+_CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"}
+_CHARSETS |= {"cp720", "cp737", "cp874", "koi8_t", "koi8_u", "utf_8_sig"}  # which have no aliases
 PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
 Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
 
 
-def parse_parameters(text: str) -> tuple[str, dict[str, str]]:
-    """`form-data; name="a b"` -> value and parameters, their names in lower case (RFC 9110, 5.6.6; in quotes only `\\"`
-    and `\\\\` are escapes, as browsers have it). HTTPError 400 for anything else."""
+def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, str]]:
+    """`form-data; name="a b"` -> value and parameters, their names in lower case (RFC 9110, 5.6.6). HTTPError 400 for
+    anything else. `in_form`: %22, %0D and %0A in quotes stand for what browsers do not write there (HTML Standard,
+    multipart/form-data encoding algorithm)."""
     value, semicolon, rest = text.partition(";")
-    if not _PARAMETERS.fullmatch(semicolon + rest):
+    ways = [way for way in _PARAMETERS if way[0].fullmatch(semicolon + rest)]
+    if not ways:
         abort(400, "a parameter of a header is malformed")
     parameters: dict[str, str] = {}
-    for name, parameter in _PARAMETER.findall(rest):
+    for name, quoted, plain in ways[0][1].findall(rest):
         if name.lower() in parameters:
             abort(400, "a parameter of a header is there twice")
-        is_quoted = parameter[:1] == '"'
-        parameters[name.lower()] = re.sub(r'\\(["\\])', r"\1", parameter[1:-1]) if is_quoted else parameter
+        if ways[0] is _PARAMETERS[0]:
+            quoted = re.sub(r'\\(["\\])', r"\1", quoted)
+        if in_form:
+            quoted = _FORM_ESCAPE.sub(lambda code: chr(int(code[1], 16)), quoted)
+        parameters[name.lower()] = quoted or plain.rstrip(" \t")
     return value.strip(" \t").lower(), parameters
+
+
+def find_charset(label: str) -> str:
+    """A charset as a client names it -> Python's name of it; HTTPError 400 for what is none."""
+    name = normalize_encoding(label[:40].strip().lower())
+    name = aliases.get(name, name)
+    if name not in _CHARSETS:
+        abort(400, "a field of a form has a charset that is not known here")
+    return name
+
+
+def base_name(filename: str) -> str:
+    """The name of a file without folders, which may come with `/` or `\\`, and without control characters."""
+    name = re.split(r"/|\\(?=[^\\])", CONTROLS.sub("", filename))[-1]
+    return "" if name.strip("\\") in ("", ".", "..") else name
 
 
 class UploadedFile(io.BufferedReader):
@@ -390,32 +431,43 @@ class UploadedFile(io.BufferedReader):
                     eventlet.sleep(0)
 
 
+def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
+    """The `name` or `filename` of a part: `filename*` wins where it can be read (RFC 6266, 4.3), and is written by .NET
+    and others; a name beyond ASCII is an encoded word where .NET writes it."""
+    plain, extended = parameters.get(kind), parameters.get(f"{kind}*")
+    if f"{kind}*0" in parameters or f"{kind}*0*" in parameters:  # RFC 2231, which RFC 8187 leaves out
+        abort(400, f"the {kind} of a part of a form comes in one piece")
+    if extended is not None:
+        with contextlib.suppress(UnicodeError):
+            if match := _EXTENDED.fullmatch(extended):
+                return unquote_to_bytes(match[2]).decode(match[1])
+        if plain is None:
+            abort(400, f"the {kind}* of a part of a form is UTF-8'' or ISO-8859-1'', then percent-encoded text")
+    if plain is not None and (word := _ENCODED_WORD.fullmatch(plain)):
+        with contextlib.suppress(UnicodeError):
+            return base64.b64decode(word[1]).decode()
+    return plain
+
+
 def parse_part_head(head: bytes) -> PartHead:
     """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
-    anything else. `filename*`, which is not for forms (RFC 7578, 4.2), is taken where it stands alone."""
-    text = head.decode("utf-8", "replace")
+    anything else. Octets that are not UTF-8 are there as PEP 383 has them, for their charset may come later."""
+    text = re.sub(r"\r\n[ \t]+", " ", head.decode("utf-8", "surrogateescape"))  # folded lines: RFC 9112, 5.2
     if not _PART_HEAD.fullmatch(text):
         abort(400, "a part of a form begins with lines of header fields")
     pairs = [line.partition(":") for line in text.split("\r\n")[1:-1]]
     fields = {name.lower(): value.strip(" \t") for name, _, value in pairs}
     if len(fields) < len(pairs):
         abort(400, "a part of a form has a header field twice")
-    kind, parameters = parse_parameters(fields.get("content-disposition", ""))
-    if kind != "form-data" or "name" not in parameters:
+    kind, parameters = parse_parameters(fields.get("content-disposition", ""), in_form=True)
+    name, filename = _part_name(parameters, "name"), _part_name(parameters, "filename")
+    if kind != "form-data" or name is None:
         abort(400, "a part of a form has a Content-Disposition of form-data, with a name")
     if fields.get("content-transfer-encoding", "binary").lower() not in ("7bit", "8bit", "binary"):
         abort(400, "a part of a form comes as it is, without a Content-Transfer-Encoding")
-    filename = parameters.get("filename")
-    if "filename*" in parameters:
-        charset, _, encoded = parameters["filename*"].partition("'")
-        if filename is not None or charset.lower() != "utf-8":
-            abort(400, "a part of a form has one filename, in UTF-8")
-        filename = unquote(encoded.partition("'")[2])
     if filename is None:
-        return parameters["name"], None, fields.get("content-type") or "text/plain"
-    filename = CONTROLS.sub("", re.split(r"[/\\]", filename)[-1])
-    content_type = fields.get("content-type") or "application/octet-stream"
-    return parameters["name"], "" if filename in (".", "..") else filename, content_type
+        return name, None, fields.get("content-type") or "text/plain"
+    return name, base_name(filename), fields.get("content-type") or "application/octet-stream"
 
 
 def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[PartHead, Iterator[bytes]]]:
@@ -458,14 +510,24 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
         yield parse_part_head(head), pieces
 
 
+def _decode_escaped(text: str, charset: str) -> str:
+    """What `parse_part_head` gave: in this charset where it is not UTF-8."""
+    octets = text.encode("utf-8", "surrogateescape")
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode(charset, "replace")
+
+
 def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
-    """The fields and files of a multipart/form-data body. HTTPError 400 where it is malformed, 413 over the limits."""
+    """The fields and files of a multipart/form-data body. A field is in the charset of its Content-Type, else in that
+    of a field `_charset_` (RFC 7578, 4.6), else UTF-8. HTTPError 400 where it is malformed, 413 over the limits."""
     if not _BOUNDARY.fullmatch(boundary):
-        abort(400, "a multipart form needs a boundary of 1 to 70 characters")
-    fields: list[tuple[str, str]] = []
-    files: list[tuple[str, UploadedFile]] = []
+        abort(400, f"a multipart form needs a boundary of 1 to {MAX_BOUNDARY} characters, none of them a control")
+    fields: list[tuple[str, bytearray, str]] = []
+    files: list[UploadedFile] = []
     room = MAX_FORM_TEXT
-    for (name, filename, content_type), pieces in read_parts(read, boundary.encode()):
+    for (name, filename, content_type), pieces in read_parts(read, boundary.encode("latin-1")):
         if filename is None:
             octets = bytearray()
             for piece in pieces:
@@ -473,13 +535,23 @@ def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
                 if len(octets) > room:
                     abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
             room -= len(octets)
-            fields.append((name, octets.decode("utf-8", "replace")))
+            fields.append((name, octets, content_type))
         else:
-            files.append((name, UploadedFile(name, filename, content_type, pieces)))
+            files.append(UploadedFile(name, filename, content_type, pieces))
         if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
             abort(413, f"a form has at most {MAX_FORM_FIELDS} fields and {MAX_FORM_FILES} files")
+    named = next((octets for name, octets, _ in fields if name == "_charset_"), None)
+    default = find_charset(named[:40].decode("latin-1")) if named else "utf_8"
+    texts = []
+    for name, octets, content_type in fields:
+        own = parse_parameters(content_type)[1].get("charset") if "charset" in content_type.lower() else ""
+        text = octets.decode(find_charset(own) if own else default, "replace")
+        texts.append((_decode_escaped(name, default), text))
+    for file in files:
+        file.name, file.content_type = _decode_escaped(file.name, default), _decode_escaped(file.content_type, "utf_8")
+        file.filename = base_name(_decode_escaped(file.filename, default))
     # A field for which no file was chosen comes as a file without name and content.
-    return MultiDict(fields), MultiDict(field for field in files if field[1].filename or field[1].size)
+    return MultiDict(texts), MultiDict((file.name, file) for file in files if file.filename or file.size)
 
 
 def _unquote_plus(octets: bytes) -> str:
@@ -567,7 +639,9 @@ class Request:
 
     @lazy
     def body(self) -> bytes:
-        """The body, or what was not yet read of `stream`."""
+        """The body, or what was not yet read of `stream`. RuntimeError where a multipart form was read from it."""
+        if "_posted" in self.__dict__ and self._media_type() == MULTIPART:
+            raise RuntimeError("the form was read as it came, and is not kept: read request.body before request.form")
         return self.stream.read()
 
     def _media_type(self) -> str:
@@ -575,11 +649,13 @@ class Request:
 
     @lazy
     def json(self) -> Any:
-        """The body as JSON. HTTPError 415 unless the Content-Type says so, 400 for what is malformed."""
+        """The body as JSON, in UTF-8. HTTPError 415 unless the Content-Type says so, 400 for what is malformed, and for
+        numbers that Python could only hold as infinity."""
         if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
-            return json.loads(self.body.decode(), parse_constant=int)  # int refuses NaN and Infinity
+            # int refuses NaN and Infinity; a byte order mark may be skipped (RFC 8259, 8.1).
+            return json.loads(self.body.decode("utf-8-sig"), parse_constant=int, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
 
@@ -592,15 +668,16 @@ class Request:
     def _posted(self) -> Form | HTTPError:
         """The form, or what is wrong with it, for whoever asks again."""
         kind = self._media_type()
-        if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        if kind not in (MULTIPART, "application/x-www-form-urlencoded"):
             return MultiDict(), MultiDict()
         try:
             read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
-            if kind == "multipart/form-data":
+            if kind == MULTIPART:
                 return read_multipart(read, parse_parameters(self.headers["content-type"])[1].get("boundary", ""))
             octets = read(MAX_FORM_TEXT + 1)
             if len(octets) > MAX_FORM_TEXT:
                 raise body_too_large(MAX_FORM_TEXT)
+            self.body = octets
             return parse_urlencoded(octets, 413), MultiDict()
         except HTTPError as error:
             return error
@@ -618,7 +695,8 @@ class Request:
     @property
     def form(self) -> MultiDict[str]:
         """The fields of a form, urlencoded or multipart/form-data, as UTF-8; none for another Content-Type. HTTPError
-        400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it."""
+        400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it: read that first where
+        you need both, of a multipart form, which is not kept."""
         return self._read_form()[0]
 
     @property
@@ -3811,8 +3889,8 @@ class Client:
         return data.encode() if isinstance(data, str) else bytes(data)
 
     def _multipart(self, fields: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
-        def quoted(name: str) -> str:
-            return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+        def quoted(name: str) -> str:  # as browsers do (HTML Standard, multipart/form-data encoding algorithm)
+            return '"' + re.sub(r'["\r\n]', lambda character: quote(character[0]), name) + '"'
 
         form = [(quoted(name), str(value).encode()) for name, value in _each(fields)]
         for name, file in _each(files):
