@@ -91,10 +91,10 @@ from encodings.aliases import aliases
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
-from urllib.parse import quote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
+from werkzeug.routing import BaseConverter, BuildError, Map, MapAdapter, RequestRedirect, Rule
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
 __version__ = "1.0.0"
@@ -939,6 +939,12 @@ class Pieces:
                 raise TypeError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}")
         return piece.encode() if isinstance(piece, str) else piece
 
+    def check_first(self, length: str | None) -> None:
+        """ValueError where the first piece is over this Content-Length: nothing was sent yet, so it can be a 500."""
+        if length is not None and len(self._first) > int(length):
+            self.close()
+            raise ValueError(f"the body is longer than its Content-Length of {length} bytes")
+
     def close(self) -> None:
         """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
         try:
@@ -1091,6 +1097,8 @@ class Response:
             return [_HTML_FIELD, ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):
             body = Pieces(body)
+        if isinstance(body, Pieces):
+            body.check_first(self.headers.get("Content-Length"))
         fields = self.headers.pairs()
         if self._status in _BODILESS:
             fields = [field for field in fields if field[0].lower() not in ("content-type", "content-length")]
@@ -1199,6 +1207,8 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
     bytes (RFC 9110, 14.2 allows that). HTTPError 416 where it lies outside."""
     match = _RANGE.fullmatch(text)
     if match is None or (match[2] and int(match[1]) > int(match[2])):
+        return None
+    if not size and match[3] and int(match[3]):  # the last bytes of an empty file are all of it (RFC 9110, 14.1.2)
         return None
     start = int(match[1]) if match[1] else max(0, size - int(match[3]))
     end = min(size, int(match[2]) + 1) if match[2] else size
@@ -1608,8 +1618,8 @@ def parse_fields(block: bytes, version: str) -> Framing:
         elif "_" not in name:
             fields[name] = value
     is_new = version == "HTTP/1.1"
-    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host", "-")):
-        raise ProtocolError("a request has one Host, which is a host with or without a port")
+    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host") or "-"):  # RFC 9112, 3.2
+        raise ProtocolError("a request has one Host, which is empty, or a host with or without a port")
     length: int | None = 0
     if "transfer-encoding" in fields:
         if not is_new or "content-length" in fields:
@@ -2116,24 +2126,32 @@ class Route:
         self.name = name if name != "<lambda>" else None
         self.call = call or _callable(handler, timeout, cancel)  # call(request, *positional, **named)
         self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
-        self.accepts = self.methods  # what is matched: HEAD follows GET, a class also answers for what it does not take
+        # What is matched: HEAD follows GET, a class also answers for what it does not take.
+        self.accepts: set[str] | None = None
         if self.methods is not None:
             own = {_UNSUPPORTED} if hasattr(handler, "unsupported") else set()
-            self.accepts = self.methods | own | ({"HEAD"} if "GET" in self.methods else set())
+            self.accepts = {*self.methods, *own, *({"HEAD"} if "GET" in self.methods else ())}
 
     @property
     def is_socket(self) -> bool:
         """Whether it is the route of a message socket of Mongrel2."""
         return isinstance(self.rule, str) and self.rule[:1] in ("@", "<")
 
+    @property
+    def paths(self) -> str | re.Pattern[str]:
+        """What routes for the same paths have in common: the rule, whatever it calls its arguments."""
+        if isinstance(self.rule, re.Pattern):
+            return self.rule
+        return re.sub(r"(?:\b(?:default|string):)?\w+>", ">", self.rule)
+
     def overlaps(self, other: Route) -> bool:
-        """Whether both have the same rule, whatever they call its arguments, and declare a method in common."""
-        if isinstance(self.rule, re.Pattern) or isinstance(other.rule, re.Pattern):
-            return False
-        mine, others = (re.sub(r"(?:\b(?:default|string):)?\w+>", ">", rule) for rule in (self.rule, other.rule))
-        if mine != others:
-            return False
+        """Whether both, which have the same rule, declare a method in common."""
         return self.methods is None or other.methods is None or bool(self.methods & other.methods)
+
+    def leave_head(self, other: Route) -> None:
+        """HEAD follows GET here, unless `other`, which has the same rule, is there for HEAD."""
+        if self.accepts is not None and other.methods is not None and "HEAD" in other.methods - (self.methods or set()):
+            self.accepts.discard("HEAD")
 
     def __repr__(self) -> str:
         rule = self.rule if isinstance(self.rule, str) else self.rule.pattern
@@ -2148,14 +2166,17 @@ class Routes:
         self.all: list[Route] = []
         self._adapter = self.map.bind("routes", url_scheme="http")
         self._expressions: list[Route] = []
-        self.named: dict[str | None, list[Route]] = {}
+        self._alike: dict[str | re.Pattern[str], list[Route]] = {}  # by their paths
+        self._alone: dict[Route, MapAdapter] = {}  # the rule of each, for `build`
+        self.named: dict[str | None, list[Route]] = {}  # those with the most arguments first
         self.sockets: dict[str, Found] = {}
         self.found: dict[tuple[str, str], Found] = {}
 
     def add(self, route: Route) -> None:
         """Register a route; ValueError for what conflicts with another or cannot be understood."""
-        for other in self.all:
-            if route.overlaps(other):
+        alike = self._alike.setdefault(route.paths, [])
+        for other in alike:
+            if not isinstance(route.rule, re.Pattern) and route.overlaps(other):
                 raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
         if isinstance(route.rule, re.Pattern):
             self._expressions.append(route)
@@ -2163,6 +2184,10 @@ class Routes:
             self.sockets[route.rule] = route, (), {}
         else:
             self._add_rule(route.rule, route)
+        for other in alike:
+            route.leave_head(other)
+            other.leave_head(route)
+        alike.append(route)
         self.all.append(route)
         self.found = {}
 
@@ -2171,13 +2196,15 @@ class Routes:
         if any(other.handler is not route.handler for other in named):
             raise ValueError(f"there is a route named {route.name!r} already, {named[0]!r}: give name=")
         try:
-            self.map.add(Rule(rule, endpoint=route, methods=route.accepts))
+            own = Rule(rule, endpoint=route, methods=route.accepts)
+            own.methods = route.accepts  # the set itself: a route for HEAD may take that out of it later
+            self.map.add(own)
             names = [name or "default" for name in re.findall(r"<(?:(\w+)(?=[:(]))?", rule)]
             route.rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
         except (LookupError, ValueError, TypeError, SyntaxError, re.error) as error:
             raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
         if route.name is not None:
-            self.named[route.name] = [*named, route]
+            self.named[route.name] = sorted([*named, route], key=lambda each: -str(each.rule).count("<"))
 
     def find(self, method: str, path: str) -> Found:
         """The route for this method of this path, and its arguments, kept in `found`. HTTPError if there is none,
@@ -2228,12 +2255,28 @@ class Routes:
                 allowed |= route.accepts
         return allowed
 
+    def _build(self, route: Route, values: Mapping[str, Any]) -> str | None:
+        """What the rule of this route makes of these values; None where it lacks one, or would not match the result."""
+        alone = self._alone.get(route)
+        if alone is None:
+            rules = Map([Rule(cast(str, route.rule), endpoint=route)], converters=self.map.converters)
+            alone = self._alone[route] = rules.bind("routes", url_scheme="http")
+        try:
+            address = quote(alone.build(cast(Any, route), values), safe=_IN_QUERY)
+            path = unquote(address.partition("?")[0], errors="strict")
+            alone.match(path)
+        except (BuildError, RequestRedirect, NotFound, ValueError, TypeError, ArithmeticError):
+            return None
+        return None if CONTROLS.search(path) else address
+
     def build(self, name: str, values: Mapping[str, Any]) -> str:
-        """The path of the named route with these values; ValueError if there is none."""
-        for route in self.named.get(name, ()):
-            with contextlib.suppress(BuildError):
-                return self._adapter.build(cast(Any, route), values, append_unknown=False)
-        raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
+        """The path of the named route with these values: those that its rule has no argument for are the query, where a
+        list repeats, and None is left out. ValueError if there is no such route, or its rule would not match."""
+        routes = self.named.get(name, [])
+        for route in routes:
+            if (address := self._build(route, values)) is not None:
+                return address
+        raise ValueError(f"no route named {name!r} takes the values {values!r}; of this name there are {routes}")
 
 
 # ---- Helpers ---------------------------------------------------------------------------------------------------------
@@ -2759,7 +2802,8 @@ class Brubeck:
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
         """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class: the nearest
-        one wins, and 500 gets what nothing else takes. Its answer keeps the error's status unless it gives one."""
+        one wins, where a status stands between HTTPError and its subclasses. 500 is the page for what nothing else
+        takes, which is logged all the same. The answer keeps the error's status unless it gives one."""
 
         def register(handler: T) -> T:
             self._error_handlers[what] = cast(Handler, handler)
@@ -2785,7 +2829,8 @@ class Brubeck:
         return function
 
     def url_for(self, name: str, /, **values: Any) -> str:
-        """The path of the route of this name, with these arguments; ValueError if there is none."""
+        """The path of the route of this name with these arguments: what its rule does not take becomes the query, where
+        a list repeats. ValueError if there is none, or for a value that the rule would not match."""
         return self.routes.build(name, values)
 
     # -- the life of a request
@@ -2878,18 +2923,20 @@ class Brubeck:
         return response
 
     def answer_error(self, request: Request, error: BaseException) -> Response:
-        """The answer to an exception: by its error handler (of its status, its nearest class, 500), else plain; logged
-        unless it was meant for the client."""
+        """The answer to an exception: by the error handler of its nearest class (a status stands before HTTPError), by
+        that of 500, else plain. What was not meant for the client, and no handler of its class takes, is logged."""
         told = error if isinstance(error, HTTPError) else HTTPError(499 if request.is_cancelled else 500)
-        kinds: list[Any] = [*type(error).__mro__, 500]
+        kinds: list[Any] = [*type(error).__mro__]
         if told is error:
-            kinds = [told.status, *kinds[:-1]]
+            kinds.insert(kinds.index(HTTPError), told.status)
             error.__traceback__ = None  # its frames hold the request, which may hold it: it should go when it is done
-        elif not request.is_cancelled:
-            request.error = error
-            name = name_handler(request.route.handler) if request.route else "no handler"
-            logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
+        if handler is None and told is not error:
+            handler = self._error_handlers.get(500)
+            if not request.is_cancelled:
+                request.error = error
+                name = name_handler(request.route.handler) if request.route else "no handler"
+                logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         try:
             if handler is None:
                 return self._plain_error(error, told)
@@ -3331,11 +3378,14 @@ class Event(NamedTuple):
     retry: int | None = None
 
     def encode(self) -> bytes:
-        """The lines that are sent (HTML Standard, 9.2). ValueError for a line break in `event` or `id`."""
+        """The lines that are sent (HTML Standard, 9.2). ValueError for a control character in `event` or `id`, and for
+        an `id` that would not come back as it is: beyond ASCII, or with blanks around."""
         lines = []
         for name, value in (("event", self.event), ("id", self.id), ("retry", self.retry)):
             if CONTROLS.search(str(value)):
                 raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
+            if name == "id" and (not str(value).isascii() or str(value) != str(value).strip(" ")):
+                raise ValueError(f"the id of an event, a header field later, is ASCII without blanks around: {value!r}")
             if value is not None:
                 lines.append(f"{name}: {value}\n")
         text = self.data if isinstance(self.data, str) else dump_json(self.data)
