@@ -1097,14 +1097,14 @@ class Response:
             return [_HTML_FIELD, ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):
             body = Pieces(body)
-        if isinstance(body, Pieces):
-            body.check_first(self.headers.get("Content-Length"))
         fields = self.headers.pairs()
         if self._status in _BODILESS:
             fields = [field for field in fields if field[0].lower() not in ("content-type", "content-length")]
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
             fields = [field for field in fields if field[0].lower() != "content-length"]
             fields.append(("Content-Length", str(len(body))))
+        elif isinstance(body, Pieces):
+            body.check_first(self.headers.get("Content-Length"))
         fields += self._cookie_fields(request)
         if not bodiless:
             return fields, body
