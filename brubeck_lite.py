@@ -373,16 +373,16 @@ def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, s
     anything else. `in_form`: %22, %0D and %0A in quotes stand for what browsers do not write there (HTML Standard,
     multipart/form-data encoding algorithm)."""
     value, semicolon, rest = text.partition(";")
-    ways = [way for way in _PARAMETERS if way[0].fullmatch(semicolon + rest)]
-    if not ways:
+    way = next((way for way in _PARAMETERS if way[0].fullmatch(semicolon + rest)), None)
+    if way is None:
         abort(400, "a parameter of a header is malformed")
     parameters: dict[str, str] = {}
-    for name, quoted, plain in ways[0][1].findall(rest):
+    for name, quoted, plain in way[1].findall(rest):
         if name.lower() in parameters:
             abort(400, "a parameter of a header is there twice")
-        if ways[0] is _PARAMETERS[0]:
+        if "\\" in quoted and way is _PARAMETERS[0]:
             quoted = re.sub(r'\\(["\\])', r"\1", quoted)
-        if in_form:
+        if "%" in quoted and in_form:
             quoted = _FORM_ESCAPE.sub(lambda code: chr(int(code[1], 16)), quoted)
         parameters[name.lower()] = quoted or plain.rstrip(" \t")
     return value.strip(" \t").lower(), parameters
@@ -434,10 +434,11 @@ class UploadedFile(io.BufferedReader):
 def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
     """The `name` or `filename` of a part: `filename*` wins where it can be read (RFC 6266, 4.3), and is written by .NET
     and others; a name beyond ASCII is an encoded word where .NET writes it."""
-    plain, extended = parameters.get(kind), parameters.get(f"{kind}*")
-    if f"{kind}*0" in parameters or f"{kind}*0*" in parameters:  # RFC 2231, which RFC 8187 leaves out
+    plain, others = parameters.get(kind), [name for name in parameters if name.startswith(f"{kind}*")]
+    if others and others != [f"{kind}*"]:  # RFC 2231, which RFC 8187 leaves out
         abort(400, f"the {kind} of a part of a form comes in one piece")
-    if extended is not None:
+    if others:
+        extended = parameters[others[0]]
         with contextlib.suppress(UnicodeError):
             if match := _EXTENDED.fullmatch(extended):
                 return unquote_to_bytes(match[2]).decode(match[1])
