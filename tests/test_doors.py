@@ -9,9 +9,11 @@ import http.client
 import json
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +184,18 @@ def test_forms_as_real_clients_write_them(
     body = limit + head.encode() + content + b"\r\n" + limit + b"--\r\n"
     seen = json.loads(post(door, "/form", body, f"multipart/form-data; boundary={boundary}").content)
     assert (seen["form"], [files[:2] for files in seen["files"]]) == (form, [file] if file else [])
+
+
+def test_curl_sends_names_of_every_kind(door: Door, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    names = ["plain", 'a"b', "tail\\", "a; b", "100% %41", "äöü é", "\u05e9\u05dc\u202etxt", "ä" * 127]
+    command = ["curl", "-sS", f"http://127.0.0.1:{door[1]}/form"]
+    for name in names:
+        quoted = re.sub(r'(["\\])', r"\\\1", name)
+        command += ["-F", f'{name}=@{tmp_path}/file;filename="{quoted}"', "-F", f"{name}=x"]
+    seen = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=30).stdout)
+    assert [files[:2] for files in seen["files"]] == [[name, name] for name in names]
+    assert seen["form"] == {name: ["x"] for name in names}
 
 
 def test_a_charset_that_nobody_knows_is_400(door: Door) -> None:

@@ -7,12 +7,14 @@ import io
 import itertools
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import example, given, settings
@@ -342,6 +344,35 @@ def test_a_filename_of_invalid_utf_8_has_replacement_characters(filename: bytes)
 def test_names_and_filenames_as_clients_write_them(parameters: str, name: str, filename: str) -> None:
     seen = see(whole(part(parameters, "x")))
     assert [(name, files[0][0]) for name, files in seen[1].items()] == [(name, filename)]
+
+
+# What clients make of a name between quotes: seen of these versions, in November 2026.
+STYLES: dict[str, Callable[[str], str]] = {
+    "Chromium 156, curl 7.88, fetch of Node 20, requests 2.34": lambda name: re.sub(
+        '["\r\n]', lambda character: quote(character[0]), name
+    ),
+    "httpx 0.28": lambda name: re.sub('["\n]', lambda c: quote(c[0]), name.replace("\\", r"\\")),
+    "Go 1.19, HttpClient 4.5, HTTP::Request::Common 6.44": lambda name: re.sub(r'(["\\])', r"\\\1", name),
+    "form-data of npm": str,
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    "name",
+    ["plain.txt", 'a"b.txt', '"', "tail\\", "a\\b.txt", "a\nb.txt", "100%41 %.txt", "a; b=c.txt", "äöü é.txt", "ä" * 127,
+     "\u05e9\u05dc\u05d5\u05dd \u202etxt.exe", "'", ";", "a=b", '12" single, 7" too.txt', "=?utf-8?B?x?=", "%2F", "%5C",
+     " a "],
+)  # fmt: skip
+def test_a_name_arrives_as_it_was_whatever_the_client_makes_of_it(style: str, name: str) -> None:
+    """But for folders and control characters of filenames; and some clients cannot send a line end."""
+    sent = STYLES[style](name)
+    seen = see(whole(part(f'name="{sent}"; filename="{sent}"', "x")))
+    if "\n" in sent:
+        assert seen == 400
+    else:
+        filename = "b.txt" if name == "a\\b.txt" else name.replace("\n", "")
+        assert seen == [{}, {name: [[filename, BINARY, "x"]]}]
 
 
 def test_a_field_is_named_as_a_file_is() -> None:
