@@ -355,7 +355,6 @@ MAX_BOUNDARY = 256  # characters; RFC 2046 has 70, and a list of characters that
 _QUOTED = (r'(?:[^"\\]|\\.)*', r'(?:[^"]|(?<!=)"(?![ \t]*(?:;|\Z)))*')
 _PARAMETER = [rf'({_TOKEN.pattern})=(?:"({quoted})"[ \t]*|([^;"]*))' for quoted in _QUOTED]
 _PARAMETERS = [(re.compile(rf"(?:;[ \t]*(?:{one})?)*"), re.compile(one)) for one in _PARAMETER]
-_FORM_ESCAPE = re.compile("%(22|0D|0A)")
 _EXTENDED = re.compile(r"(?i)(utf-8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[^%])*)")  # RFC 8187, 3.2
 _ENCODED_WORD = re.compile(r"(?i)=\?utf-8\?b\?((?:[a-z0-9+/]{4})*(?:[a-z0-9+/]{2}(?:==|[a-z0-9+/]=))?)\?=")
 _BOUNDARY = re.compile(rf"[ -~\x80-\xff]{{1,{MAX_BOUNDARY}}}")
@@ -383,7 +382,7 @@ def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, s
         if "\\" in quoted and way is _PARAMETERS[0]:
             quoted = re.sub(r'\\(["\\])', r"\1", quoted)
         if "%" in quoted and in_form:
-            quoted = _FORM_ESCAPE.sub(lambda code: chr(int(code[1], 16)), quoted)
+            quoted = quoted.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
         parameters[name.lower()] = quoted or plain.rstrip(" \t")
     return value.strip(" \t").lower(), parameters
 
