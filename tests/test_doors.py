@@ -453,6 +453,11 @@ def test_a_query_of_two_thousand_fields_is_refused(door: Door) -> None:
     assert get(door, "/echo?" + "a&" * 2000).status == 400
 
 
+def test_an_empty_host_is_one(door: Door) -> None:
+    """RFC 9112, 3.2."""
+    assert b" 200 OK\r\n" in raw(door, b"GET / HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n")
+
+
 def test_http_1_0_and_connection_close_are_closed(door: Door) -> None:
     started = time.monotonic()
     assert b"Take five!" in raw(door, b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
