@@ -91,13 +91,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
 from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
+from werkzeug.routing import BaseConverter, BuildError, Map, MapAdapter, RequestRedirect, Rule
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
 __version__ = "1.0.0"
@@ -388,6 +390,13 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"beyond what a number may be: {text:.40}")
+    return value
+
+
 def body_too_large(limit: int) -> HTTPError:
     """The 413 that names the limit."""
     return HTTPError(413, f"the body is over the limit of {limit} bytes")
@@ -472,35 +481,66 @@ def compile_hosts(hosts: Iterable[str]) -> re.Pattern[str]:
 _LOOPBACK_NAMES = compile_hosts(["localhost", "*.localhost", "127.0.0.1", "[::1]"])
 
 
+MULTIPART = "multipart/form-data"
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
 MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
 MAX_PART_HEAD = 8 << 10
 SPOOLED = 512 << 10  # bytes of a file that are held in memory before it goes to a temporary one
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _PIECE = re.compile(rb"(?s:.{1,16384}(?:(?<=%).{,2}|(?<=%.).?)?)")  # of urlencoded bytes, which cuts no escape
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-_PARAMETERS = re.compile(rf'(?:;[ \t]*(?:{_TOKEN.pattern}=(?:{_QUOTED}|[^\s;"]*)[ \t]*)?)*')
-_PARAMETER = re.compile(rf'({_TOKEN.pattern})=({_QUOTED}|[^\s;"]*)')
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046, 5.1.1
+MAX_BOUNDARY = 256  # characters; RFC 2046 has 70, and a list of characters that clients do not keep to
+# Parameters, by how the client quotes. First as RFC 9110, 5.6.4 has it: `\"` and `\\` are escapes. Where that cannot be
+# read, as browsers, curl and Node write: a backslash is one, and a quote ends the value if its parameter ends there, or
+# if it may begin another value.
+_QUOTED = (r'(?:[^"\\]|\\.)*', r'(?:[^"]|(?<!=)"(?![ \t]*(?:;|\Z)))*')
+_PARAMETER = [rf'({_TOKEN.pattern})=(?:"({quoted})"[ \t]*|([^;"]*))' for quoted in _QUOTED]
+_PARAMETERS = [(re.compile(rf"(?:;[ \t]*(?:{one})?)*"), re.compile(one)) for one in _PARAMETER]
+_EXTENDED = re.compile(r"(?i)(utf-8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[^%])*)")  # RFC 8187, 3.2
+_ENCODED_WORD = re.compile(r"(?i)=\?utf-8\?b\?((?:[a-z0-9+/]{4})*(?:[a-z0-9+/]{2}(?:==|[a-z0-9+/]=))?)\?=")
+_BOUNDARY = re.compile(rf"[ -~\x80-\xff]{{1,{MAX_BOUNDARY}}}")
 _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+# The charsets of fields. Python would keep each name that it does not know (encodings._cache), so it is asked for these
+# alone: no codec that is not text, and not UTF-7, which gives lone surrogates.
+_CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"}
+_CHARSETS |= {"cp720", "cp737", "cp874", "koi8_t", "koi8_u", "utf_8_sig"}  # which have no aliases
 PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
 Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
 _UTF_8 = codecs.getincrementaldecoder("utf-8")
 
 
-def parse_parameters(text: str) -> tuple[str, dict[str, str]]:
-    """`form-data; name="a b"` -> value and parameters, their names in lower case (RFC 9110, 5.6.6; in quotes only `\\"`
-    and `\\\\` are escapes, as browsers have it). HTTPError 400 for anything else."""
+def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, str]]:
+    """`form-data; name="a b"` -> value and parameters, their names in lower case (RFC 9110, 5.6.6). HTTPError 400 for
+    anything else. `in_form`: %22, %0D and %0A in quotes stand for what browsers do not write there (HTML Standard,
+    multipart/form-data encoding algorithm)."""
     value, semicolon, rest = text.partition(";")
-    if not _PARAMETERS.fullmatch(semicolon + rest):
+    way = next((way for way in _PARAMETERS if way[0].fullmatch(semicolon + rest)), None)
+    if way is None:
         abort(400, "a parameter of a header is malformed")
     parameters: dict[str, str] = {}
-    for name, parameter in _PARAMETER.findall(rest):
+    for name, quoted, plain in way[1].findall(rest):
         if name.lower() in parameters:
             abort(400, "a parameter of a header is there twice")
-        is_quoted = parameter[:1] == '"'
-        parameters[name.lower()] = re.sub(r'\\(["\\])', r"\1", parameter[1:-1]) if is_quoted else parameter
+        if "\\" in quoted and way is _PARAMETERS[0]:
+            quoted = re.sub(r'\\(["\\])', r"\1", quoted)
+        if "%" in quoted and in_form:
+            quoted = quoted.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+        parameters[name.lower()] = quoted or plain.rstrip(" \t")
     return value.strip(" \t").lower(), parameters
+
+
+def find_charset(label: str) -> str:
+    """A charset as a client names it -> Python's name of it; HTTPError 400 for what is none."""
+    name = normalize_encoding(label[:40].strip().lower())
+    name = aliases.get(name, name)
+    if name not in _CHARSETS:
+        abort(400, "a field of a form has a charset that is not known here")
+    return name
+
+
+def base_name(filename: str) -> str:
+    """The name of a file without folders, which may come with `/` or `\\`, and without control characters."""
+    name = re.split(r"/|\\(?=[^\\])", CONTROLS.sub("", filename))[-1]
+    return "" if name.strip("\\") in ("", ".", "..") else name
 
 
 class UploadedFile(io.BufferedReader):
@@ -531,32 +571,44 @@ class UploadedFile(io.BufferedReader):
                     eventlet.sleep(0)
 
 
+def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
+    """The `name` or `filename` of a part: `filename*` wins where it can be read (RFC 6266, 4.3), and is written by .NET
+    and others; a name beyond ASCII is an encoded word where .NET writes it."""
+    plain, others = parameters.get(kind), [name for name in parameters if name.startswith(f"{kind}*")]
+    if others and others != [f"{kind}*"]:  # RFC 2231, which RFC 8187 leaves out
+        abort(400, f"the {kind} of a part of a form comes in one piece")
+    if others:
+        extended = parameters[others[0]]
+        with contextlib.suppress(UnicodeError):
+            if match := _EXTENDED.fullmatch(extended):
+                return unquote_to_bytes(match[2]).decode(match[1])
+        if plain is None:
+            abort(400, f"the {kind}* of a part of a form is UTF-8'' or ISO-8859-1'', then percent-encoded text")
+    if plain is not None and (word := _ENCODED_WORD.fullmatch(plain)):
+        with contextlib.suppress(UnicodeError):
+            return base64.b64decode(word[1]).decode()
+    return plain
+
+
 def parse_part_head(head: bytes) -> PartHead:
     """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
-    anything else. `filename*`, which is not for forms (RFC 7578, 4.2), is taken where it stands alone."""
-    text = head.decode("utf-8", "replace")
+    anything else. Octets that are not UTF-8 are there as PEP 383 has them, for their charset may come later."""
+    text = re.sub(r"\r\n[ \t]+", " ", head.decode("utf-8", "surrogateescape"))  # folded lines: RFC 9112, 5.2
     if not _PART_HEAD.fullmatch(text):
         abort(400, "a part of a form begins with lines of header fields")
     pairs = [line.partition(":") for line in text.split("\r\n")[1:-1]]
     fields = {name.lower(): value.strip(" \t") for name, _, value in pairs}
     if len(fields) < len(pairs):
         abort(400, "a part of a form has a header field twice")
-    kind, parameters = parse_parameters(fields.get("content-disposition", ""))
-    if kind != "form-data" or "name" not in parameters:
+    kind, parameters = parse_parameters(fields.get("content-disposition", ""), in_form=True)
+    name, filename = _part_name(parameters, "name"), _part_name(parameters, "filename")
+    if kind != "form-data" or name is None:
         abort(400, "a part of a form has a Content-Disposition of form-data, with a name")
     if fields.get("content-transfer-encoding", "binary").lower() not in ("7bit", "8bit", "binary"):
         abort(400, "a part of a form comes as it is, without a Content-Transfer-Encoding")
-    filename = parameters.get("filename")
-    if "filename*" in parameters:
-        charset, _, encoded = parameters["filename*"].partition("'")
-        if filename is not None or charset.lower() != "utf-8":
-            abort(400, "a part of a form has one filename, in UTF-8")
-        filename = unquote(encoded.partition("'")[2])
     if filename is None:
-        return parameters["name"], None, fields.get("content-type") or "text/plain"
-    filename = CONTROLS.sub("", re.split(r"[/\\]", filename)[-1])
-    content_type = fields.get("content-type") or "application/octet-stream"
-    return parameters["name"], "" if filename in (".", "..") else filename, content_type
+        return name, None, fields.get("content-type") or "text/plain"
+    return name, base_name(filename), fields.get("content-type") or "application/octet-stream"
 
 
 def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[PartHead, Iterator[bytes]]]:
@@ -602,28 +654,57 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
         yield parse_part_head(head), pieces
 
 
+def _decode_escaped(text: str, charset: str) -> str:
+    """What `parse_part_head` gave: in this charset where it is not UTF-8."""
+    octets = text.encode("utf-8", "surrogateescape")
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode(charset, "replace")
+
+
+def _decode_in_turns(octets: bytearray, charset: str) -> str:
+    """The text of a field, while other coroutines have their turns."""
+    decoder, turn, texts = codecs.getincrementaldecoder(charset)("replace"), time.monotonic(), []
+    for start in range(0, len(octets), 1 << 18):
+        texts.append(decoder.decode(octets[start : start + (1 << 18)]))
+        turn = give_turn(turn)
+    return "".join([*texts, decoder.decode(b"", True)])
+
+
 def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
-    """The fields and files of a multipart/form-data body. HTTPError 400 where it is malformed, 413 over the limits."""
+    """The fields and files of a multipart/form-data body. A field is in the charset of its Content-Type, else in that
+    of a field `_charset_` (RFC 7578, 4.6), else UTF-8. HTTPError 400 where it is malformed, 413 over the limits."""
     if not _BOUNDARY.fullmatch(boundary):
-        abort(400, "a multipart form needs a boundary of 1 to 70 characters")
-    fields: list[tuple[str, str]] = []
-    files: list[tuple[str, UploadedFile]] = []
+        abort(400, f"a multipart form needs a boundary of 1 to {MAX_BOUNDARY} characters, none of them a control")
+    fields: list[tuple[str, bytearray, str]] = []
+    files: list[UploadedFile] = []
     room = MAX_FORM_TEXT
-    for (name, filename, content_type), pieces in read_parts(read, boundary.encode()):
+    for (name, filename, content_type), pieces in read_parts(read, boundary.encode("latin-1")):
         if filename is None:
-            texts, decoder = [], _UTF_8("replace")
+            octets = bytearray()
             for piece in pieces:
                 room -= len(piece)
                 if room < 0:
                     abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
-                texts.append(decoder.decode(piece))
-            fields.append((name, "".join([*texts, decoder.decode(b"", True)])))
+                octets += piece
+            fields.append((name, octets, content_type))
         else:
-            files.append((name, UploadedFile(name, filename, content_type, pieces)))
+            files.append(UploadedFile(name, filename, content_type, pieces))
         if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
             abort(413, f"a form has at most {MAX_FORM_FIELDS} fields and {MAX_FORM_FILES} files")
+    named = next((octets for name, octets, _ in fields if name == "_charset_"), None)
+    default = find_charset(named[:40].decode("latin-1")) if named else "utf_8"
+    texts = []
+    for name, octets, content_type in fields:
+        own = parse_parameters(content_type)[1].get("charset") if "charset" in content_type.lower() else ""
+        text = _decode_in_turns(octets, find_charset(own) if own else default)
+        texts.append((_decode_escaped(name, default), text))
+    for file in files:
+        file.name, file.content_type = _decode_escaped(file.name, default), _decode_escaped(file.content_type, "utf_8")
+        file.filename = base_name(_decode_escaped(file.filename, default))
     # A field for which no file was chosen comes as a file without name and content.
-    return MultiDict(fields), MultiDict(field for field in files if field[1].filename or field[1].size)
+    return MultiDict(texts), MultiDict((file.name, file) for file in files if file.filename or file.size)
 
 
 def _unescape(octets: bytes) -> bytes:
@@ -728,7 +809,9 @@ class Request:
 
     @lazy
     def body(self) -> bytes:
-        """The body, or what was not yet read of `stream`."""
+        """The body, or what was not yet read of `stream`. RuntimeError where a multipart form was read from it."""
+        if "_posted" in self.__dict__ and self._media_type() == MULTIPART:
+            raise RuntimeError("the form was read as it came, and is not kept: read request.body before request.form")
         return self.stream.read()
 
     def _media_type(self) -> str:
@@ -736,11 +819,13 @@ class Request:
 
     @lazy
     def json(self) -> Any:
-        """The body as JSON. HTTPError 415 unless the Content-Type says so, 400 for what is malformed."""
+        """The body as JSON, in UTF-8. HTTPError 415 unless the Content-Type says so, 400 for what is malformed, and for
+        numbers that Python could only hold as infinity."""
         if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
-            return json.loads(self.body.decode(), parse_constant=int)  # int refuses NaN and Infinity
+            # int refuses NaN and Infinity; a byte order mark may be skipped (RFC 8259, 8.1).
+            return json.loads(self.body.decode("utf-8-sig"), parse_constant=int, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
 
@@ -753,15 +838,16 @@ class Request:
     def _posted(self) -> Form | HTTPError:
         """The form, or what is wrong with it, for whoever asks again."""
         kind = self._media_type()
-        if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        if kind not in (MULTIPART, "application/x-www-form-urlencoded"):
             return MultiDict(), MultiDict()
         try:
             read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
-            if kind == "multipart/form-data":
+            if kind == MULTIPART:
                 return read_multipart(read, parse_parameters(self.headers["content-type"])[1].get("boundary", ""))
             octets = read(MAX_FORM_TEXT + 1)
             if len(octets) > MAX_FORM_TEXT:
                 raise body_too_large(MAX_FORM_TEXT)
+            self.body = octets
             return parse_urlencoded(octets, 413), MultiDict()
         except HTTPError as error:
             return error
@@ -779,7 +865,8 @@ class Request:
     @property
     def form(self) -> MultiDict[str]:
         """The fields of a form, urlencoded or multipart/form-data, as UTF-8; none for another Content-Type. HTTPError
-        400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it."""
+        400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it: read that first where
+        you need both, of a multipart form, which is not kept."""
         return self._read_form()[0]
 
     @property
@@ -1032,6 +1119,12 @@ class Pieces:
                 raise TypeError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}")
         return piece.encode() if isinstance(piece, str) else piece
 
+    def check_first(self, length: str | None) -> None:
+        """ValueError where the first piece is over this Content-Length: nothing was sent yet, so it can be a 500."""
+        if length is not None and len(self._first) > int(length):
+            self.close()
+            raise ValueError(f"the body is longer than its Content-Length of {length} bytes")
+
     def close(self) -> None:
         """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
         try:
@@ -1190,6 +1283,8 @@ class Response:
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
             fields = [field for field in fields if field[0].lower() != "content-length"]
             fields.append(("Content-Length", str(len(body))))
+        elif isinstance(body, Pieces):
+            body.check_first(self.headers.get("Content-Length"))
         fields += self._cookie_fields(request)
         if not bodiless:
             return fields, body
@@ -1292,6 +1387,8 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
     bytes (RFC 9110, 14.2 allows that). HTTPError 416 where it lies outside."""
     match = _RANGE.fullmatch(text)
     if match is None or (match[2] and int(match[1]) > int(match[2])):
+        return None
+    if not size and match[3] and int(match[3]):  # the last bytes of an empty file are all of it (RFC 9110, 14.1.2)
         return None
     start = int(match[1]) if match[1] else max(0, size - int(match[3]))
     end = min(size, int(match[2]) + 1) if match[2] else size
@@ -1738,8 +1835,8 @@ def parse_fields(block: bytes, version: str) -> Framing:
         elif "_" not in name:
             fields[name] = value
     is_new = version == "HTTP/1.1"
-    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host", "-")):
-        raise ProtocolError("a request has one Host, which is a host with or without a port")
+    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host") or "-"):  # RFC 9112, 3.2
+        raise ProtocolError("a request has one Host, which is empty, or a host with or without a port")
     length: int | None = 0
     if "transfer-encoding" in fields:
         if not is_new or "content-length" in fields:
@@ -2263,24 +2360,32 @@ class Route:
         self.name = name if name != "<lambda>" else None
         self.call = call or _callable(handler, timeout, cancel)  # call(request, *positional, **named)
         self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
-        self.accepts = self.methods  # what is matched: HEAD follows GET, a class also answers for what it does not take
+        # What is matched: HEAD follows GET, a class also answers for what it does not take.
+        self.accepts: set[str] | None = None
         if self.methods is not None:
             own = {_UNSUPPORTED} if hasattr(handler, "unsupported") else set()
-            self.accepts = self.methods | own | ({"HEAD"} if "GET" in self.methods else set())
+            self.accepts = {*self.methods, *own, *({"HEAD"} if "GET" in self.methods else ())}
 
     @property
     def is_socket(self) -> bool:
         """Whether it is the route of a message socket of Mongrel2."""
         return isinstance(self.rule, str) and self.rule[:1] in ("@", "<")
 
+    @property
+    def paths(self) -> str | re.Pattern[str]:
+        """What routes for the same paths have in common: the rule, whatever it calls its arguments."""
+        if isinstance(self.rule, re.Pattern):
+            return self.rule
+        return re.sub(r"(?:\b(?:default|string):)?\w+>", ">", self.rule)
+
     def overlaps(self, other: Route) -> bool:
-        """Whether both have the same rule, whatever they call its arguments, and declare a method in common."""
-        if isinstance(self.rule, re.Pattern) or isinstance(other.rule, re.Pattern):
-            return False
-        mine, others = (re.sub(r"(?:\b(?:default|string):)?\w+>", ">", rule) for rule in (self.rule, other.rule))
-        if mine != others:
-            return False
+        """Whether both, which have the same rule, declare a method in common."""
         return self.methods is None or other.methods is None or bool(self.methods & other.methods)
+
+    def leave_head(self, other: Route) -> None:
+        """HEAD follows GET here, unless `other`, which has the same rule, is there for HEAD."""
+        if self.accepts is not None and other.methods is not None and "HEAD" in other.methods - (self.methods or set()):
+            self.accepts.discard("HEAD")
 
     def __repr__(self) -> str:
         rule = self.rule if isinstance(self.rule, str) else self.rule.pattern
@@ -2299,14 +2404,17 @@ class Routes:
         self.all: list[Route] = []
         self._adapter = self.map.bind("routes", url_scheme="http")
         self._expressions: list[Route] = []
-        self.named: dict[str | None, list[Route]] = {}
+        self._alike: dict[str | re.Pattern[str], list[Route]] = {}  # by their paths
+        self._alone: dict[Route, MapAdapter] = {}  # the rule of each, for `build`
+        self.named: dict[str | None, list[Route]] = {}  # those with the most arguments first
         self.sockets: dict[str, Found] = {}
         self.found: dict[tuple[str, str], Found] = {}
 
     def add(self, route: Route) -> None:
         """Register a route; ValueError for what conflicts with another or cannot be understood."""
-        for other in self.all:
-            if route.overlaps(other):
+        alike = self._alike.setdefault(route.paths, [])
+        for other in alike:
+            if not isinstance(route.rule, re.Pattern) and route.overlaps(other):
                 raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
         if isinstance(route.rule, re.Pattern):
             self._expressions.append(route)
@@ -2314,6 +2422,10 @@ class Routes:
             self.sockets[route.rule] = route, (), {}
         else:
             self._add_rule(route.rule, route)
+        for other in alike:
+            route.leave_head(other)
+            other.leave_head(route)
+        alike.append(route)
         self.all.append(route)
         self.found = {}
 
@@ -2322,13 +2434,15 @@ class Routes:
         if any(other.handler is not route.handler for other in named):
             raise ValueError(f"there is a route named {route.name!r} already, {named[0]!r}: give name=")
         try:
-            self.map.add(Rule(rule, endpoint=route, methods=route.accepts))
+            own = Rule(rule, endpoint=route, methods=route.accepts)
+            own.methods = route.accepts  # the set itself: a route for HEAD may take that out of it later
+            self.map.add(own)
             names = [name or "default" for name in re.findall(r"<(?:(\w+)(?=[:(]))?", rule)]
             route.rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
         except (LookupError, ValueError, TypeError, SyntaxError, re.error) as error:
             raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
         if route.name is not None:
-            self.named[route.name] = [*named, route]
+            self.named[route.name] = sorted([*named, route], key=lambda each: -str(each.rule).count("<"))
 
     def find(self, method: str, path: str) -> Found:
         """The route for this method of this path, and its arguments, kept in `found`. HTTPError if there is none,
@@ -2399,15 +2513,28 @@ class Routes:
                 allowed |= route.accepts
         return allowed
 
+    def _build(self, route: Route, values: Mapping[str, Any]) -> str | None:
+        """What the rule of this route makes of these values; None where it lacks one, or would not match the result."""
+        alone = self._alone.get(route)
+        if alone is None:
+            rules = Map([Rule(cast(str, route.rule), endpoint=route)], converters=self.map.converters)
+            alone = self._alone[route] = rules.bind("routes", url_scheme="http")
+        try:
+            address = quote(alone.build(cast(Any, route), values), safe=_IN_QUERY)
+            path = unquote(address.partition("?")[0], errors="strict")
+            alone.match(path)
+        except (BuildError, RequestRedirect, NotFound, ValueError, TypeError, ArithmeticError):
+            return None
+        return None if CONTROLS.search(path) else address
+
     def build(self, name: str, values: Mapping[str, Any]) -> str:
-        """The path of the named route with these values; ValueError if there is none."""
-        for route in self.named.get(name, ()):
-            with contextlib.suppress(BuildError):
-                path = self._adapter.build(cast(Any, route), values, append_unknown=False)
-                if CONTROLS.search(unquote(path)):
-                    raise ValueError(f"the path of {name!r} with these values has a control character: {path}")
-                return path
-        raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
+        """The path of the named route with these values: those that its rule has no argument for are the query, where a
+        list repeats, and None is left out. ValueError if there is no such route, or its rule would not match."""
+        routes = self.named.get(name, [])
+        for route in routes:
+            if (address := self._build(route, values)) is not None:
+                return address
+        raise ValueError(f"no route named {name!r} takes the values {values!r}; of this name there are {routes}")
 
 
 # ---- Helpers ---------------------------------------------------------------------------------------------------------
@@ -3034,7 +3161,8 @@ class Brubeck:
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
         """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class: the nearest
-        one wins, and 500 gets what nothing else takes. Its answer keeps the error's status unless it gives one."""
+        one wins, where a status stands between HTTPError and its subclasses. 500 is the page for what nothing else
+        takes, which is logged all the same. The answer keeps the error's status unless it gives one."""
 
         def register(handler: T) -> T:
             self._error_handlers[what] = cast(Handler, handler)
@@ -3060,7 +3188,8 @@ class Brubeck:
         return function
 
     def url_for(self, name: str, /, **values: Any) -> str:
-        """The path of the route of this name, with these arguments; ValueError if there is none."""
+        """The path of the route of this name with these arguments: what its rule does not take becomes the query, where
+        a list repeats. ValueError if there is none, or for a value that the rule would not match."""
         return self.routes.build(name, values)
 
     # -- the life of a request
@@ -3171,18 +3300,20 @@ class Brubeck:
         return response
 
     def answer_error(self, request: Request, error: BaseException) -> Response:
-        """The answer to an exception: by its error handler (of its status, its nearest class, 500), else plain; logged
-        unless it was meant for the client."""
+        """The answer to an exception: by the error handler of its nearest class (a status stands before HTTPError), by
+        that of 500, else plain. What was not meant for the client, and no handler of its class takes, is logged."""
         told = error if isinstance(error, HTTPError) else HTTPError(499 if request.is_cancelled else 500)
-        kinds: list[Any] = [*type(error).__mro__, 500]
+        kinds: list[Any] = [*type(error).__mro__]
         if told is error:
-            kinds = [told.status, *kinds[:-1]]
+            kinds.insert(kinds.index(HTTPError), told.status)
             error.__traceback__ = None  # its frames hold the request, which may hold it: it should go when it is done
-        elif not request.is_cancelled:
-            request.error = error
-            name = name_handler(request.route.handler) if request.route else "no handler"
-            logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
+        if handler is None and told is not error:
+            handler = self._error_handlers.get(500)
+            if not request.is_cancelled:
+                request.error = error
+                name = name_handler(request.route.handler) if request.route else "no handler"
+                logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         try:
             if handler is None:
                 return self._plain_error(error, told)
@@ -3661,11 +3792,14 @@ class Event(NamedTuple):
     retry: int | None = None
 
     def encode(self) -> bytes:
-        """The lines that are sent (HTML Standard, 9.2). ValueError for a line break in `event` or `id`."""
+        """The lines that are sent (HTML Standard, 9.2). ValueError for a control character in `event` or `id`, and for
+        an `id` that would not come back as it is: beyond ASCII, or with blanks around."""
         lines = []
         for name, value in (("event", self.event), ("id", self.id), ("retry", self.retry)):
             if CONTROLS.search(str(value)):
                 raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
+            if name == "id" and (not str(value).isascii() or str(value) != str(value).strip(" ")):
+                raise ValueError(f"the id of an event, a header field later, is ASCII without blanks around: {value!r}")
             if value is not None:
                 lines.append(f"{name}: {value}\n")
         text = self.data if isinstance(self.data, str) else dump_json(self.data)
@@ -4219,8 +4353,8 @@ class Client:
         return data.encode() if isinstance(data, str) else bytes(data)
 
     def _multipart(self, fields: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
-        def quoted(name: str) -> str:
-            return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+        def quoted(name: str) -> str:  # as browsers do (HTML Standard, multipart/form-data encoding algorithm)
+            return '"' + re.sub(r'["\r\n]', lambda character: quote(character[0]), name) + '"'
 
         form = [(quoted(name), str(value).encode()) for name, value in _each(fields)]
         for name, file in _each(files):
