@@ -1438,6 +1438,8 @@ class Mongrel2Request(Request):
     is_answered = is_reported = False  # the parent of a worker knows that it is dealt with
     upload: str | None = None  # the file of its body, as Mongrel2 names it
     upload_is_there = False
+    pace: _Pace  # at which an upload comes
+    seen: tuple[int, float] | None = None  # how many bytes of it there were, and when that was
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender, self.conn_id, self.fields = sender, conn_id, fields
@@ -3366,6 +3368,7 @@ class _Closing:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        del exception  # what `close` raises holds this frame
         cast(Any, self).close()
 
 
@@ -3377,19 +3380,24 @@ class _Ahead(_Closing):
         self._items, self._patience, self._error = items, patience, error
         self._queue = eventlet.queue.Queue(size)  # of items, each in a tuple; then what ended the iterator
         self._end: BaseException | None = None
-        self._coroutine = eventlet.spawn(self._run)
+        self._coroutine: Any = eventlet.spawn(self._run)
 
     def _run(self) -> None:
+        with contextlib.suppress(greenlet.GreenletExit):  # nobody listens any more
+            self._read()
+
+    def _read(self) -> None:
         try:
             for item in self._items:
                 self._queue.put((item,))
             self._queue.put(StopIteration())
-        except greenlet.GreenletExit:  # nobody listens any more
+        except greenlet.GreenletExit:
             raise
         except BaseException as error:
-            if self._end is not None:
-                raise
-            self._queue.put(error)
+            if self._end is None:
+                self._queue.put(error)
+            else:
+                self._end = error
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -3404,15 +3412,22 @@ class _Ahead(_Closing):
                 raise self._error from None
             if isinstance(item, tuple):
                 return item[0]
-            self._end = item
+            self._end, item = item, None  # no frame of its traceback is to hold an exception
         raise self._end
 
     def close(self) -> None:
         """End the iterator, wherever it stands, and wait for its end."""
-        self._end = StopIteration()  # in place of an exception whose traceback holds this
-        self._coroutine.kill()
-        with contextlib.suppress(greenlet.GreenletExit):
-            self._coroutine.wait()
+        self._end = StopIteration()  # in place of an exception whose traceback holds this, as the coroutine's does
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None:
+            coroutine.kill()
+            with contextlib.suppress(greenlet.GreenletExit):  # where it has not begun
+                coroutine.wait()
+        try:
+            if not isinstance(self._end, StopIteration):
+                raise self._end
+        finally:
+            self._end = StopIteration()
         getattr(self._items, "close", tuple)()
 
 
@@ -4566,15 +4581,20 @@ class Mongrel2Connection:
         if not app.admits(request):
             return True
         life.uploads[request.conn_id] = request, path
+        request.pace = _Pace(self.PATIENCE)
         return False
 
     def _check_uploads(self, life: _Life | _DealtLife) -> None:
-        """End uploads that turned out too large: of a chunked body nobody knows the size before."""
+        """End uploads that come too slowly, or turned out too large: of a chunked body nobody knows the size before."""
         for request, path in [*life.uploads.values()]:
             with contextlib.suppress(OSError):
-                if os.path.getsize(path) > request.max_body:
-                    response = request.app.answer_error(request, body_too_large(request.max_body))
-                    cast(Load, self._load).refuse(self, request, response)
+                size, now = os.path.getsize(path), time.monotonic()
+                before, since = request.seen or (size, now)
+                request.seen, too_slow = (size, now), request.pace.is_too_slow(since, size - before)
+                if size > request.max_body or too_slow:
+                    slow, large = HTTPError(408, "the body comes too slowly"), body_too_large(request.max_body)
+                    error = slow if too_slow else large
+                    cast(Load, self._load).refuse(self, request, request.app.answer_error(request, error))
                     life.uploads.pop(request.conn_id, None)
                     self._finish(life, request.conn_id)
 
@@ -5134,7 +5154,7 @@ class _HTTPWebSocket(WebSocket):
             self._late = None
             return
         if self._late is None:
-            self._late = _Pace(self.PATIENCE)
+            self._late = _Pace(self._server.io_timeout)
         else:
             self._late.is_too_slow(self._since, max(grown, 0))  # which `check` sees
         self._since = time.monotonic()
