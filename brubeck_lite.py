@@ -2963,6 +2963,7 @@ class Brubeck:
             answer = self._plain_error(failure, HTTPError(500))
             if not request.keeps_error:
                 failure.__traceback__ = None
+            del error  # which may be the same, and then this frame is in its traceback
             return answer
 
     def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
@@ -2977,6 +2978,8 @@ class Brubeck:
         """Call the functions of `on_start`, once in a process: `run()` and the first WSGI request do."""
         with self._starting:
             if not self._started:
+                with contextlib.suppress(OSError):
+                    tempfile.gettempdir()  # which looks for it once, and finds none where too many files are open
                 for function in [*self._on_start, *(app.start for app in self._mounted)]:
                     function()
                 self._started = True
