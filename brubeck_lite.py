@@ -2835,14 +2835,6 @@ class Brubeck:
             request.found = self._find(request)
         except Exception as error:
             request.found, request.refused = None, error
-            try:
-                return self._answer(request)
-            finally:
-                request.refused = None  # the frames of its traceback hold the request
-        return self._answer(request)
-
-    def _answer(self, request: Request) -> Response:
-        """What middleware and the handler make of it."""
         try:
             response = (self._respond or self._wrapped())(request)
             if type(response) is not Response and not isinstance(response, Response):
@@ -2851,6 +2843,8 @@ class Brubeck:
             raise
         except BaseException as error:  # middleware's own
             response = self.answer_error(request, error)
+        if request.refused is not None:
+            request.refused = None  # the frames of its traceback hold the request
         return self._keep_session(request, response) if request.is_private else response
 
     def _find(self, request: Request) -> Found:
@@ -5264,7 +5258,9 @@ class HTTPConnection:
     """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767" or "unix:/run/hello".
 
     In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
-    answer; `keep_alive` between requests. More than `max_connections` wait to be accepted. ValueError for no address.
+    answer, and in each of them 1 KiB a second must come or go; `keep_alive` between requests. More than
+    `max_connections` wait to be accepted; where the process may not have as many files open, they are fewer: a quarter
+    of those is left for files. ValueError for no address.
     """
 
     BACKLOG = 2048
