@@ -3377,7 +3377,7 @@ class _Ahead(_Closing):
         self._items, self._patience, self._error = items, patience, error
         self._queue = eventlet.queue.Queue(size)  # of items, each in a tuple; then what ended the iterator
         self._end: BaseException | None = None
-        self._coroutine: Any = eventlet.spawn(self._run)
+        self._coroutine: Any = eventlet.spawn_n(self._run)
 
     def _run(self) -> None:
         with contextlib.suppress(greenlet.GreenletExit):  # nobody listens any more
@@ -3417,9 +3417,9 @@ class _Ahead(_Closing):
         self._end = StopIteration()  # in place of an exception whose traceback holds this, as the coroutine's does
         coroutine, self._coroutine = self._coroutine, None
         if coroutine is not None:
-            coroutine.kill()
-            with contextlib.suppress(greenlet.GreenletExit):  # where it has not begun
-                coroutine.wait()
+            eventlet.kill(coroutine)
+            while not coroutine.dead:  # its iterator waits for something as it ends
+                eventlet.sleep(0.001)
         try:
             if not isinstance(self._end, StopIteration):
                 raise self._end

@@ -203,7 +203,10 @@ def test_a_test_client_leaves_nothing_of_a_request() -> None:
         files = {"a": ("a", LARGE)}
         for path in ("/fails", "/keeps-the-file", "/streams-the-file", "/form"):
             client.post(path, files=files)
-        del answer
+        for path in ("/events", "/lines"):
+            with client.get(path, stream=True) as stream:
+                next(iter(stream))
+        del answer, stream
         assert client.get("/left").json["requests"] == []
         assert all(file.closed for file in program_ends.kept)
     finally:
