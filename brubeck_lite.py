@@ -49,6 +49,7 @@ Everything above the pipeline is plain Python: zmq and eventlet are imported whe
 
 from __future__ import annotations
 
+import array
 import atexit
 import base64
 import binascii
@@ -485,7 +486,7 @@ MULTIPART = "multipart/form-data"
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
 MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
 MAX_PART_HEAD = 8 << 10
-SPOOLED = 512 << 10  # bytes of a file that are held in memory before it goes to a temporary one
+SPOOLED = 512 << 10  # bytes of a form's files that are held in memory before they go to a temporary one
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _PIECE = re.compile(rb"(?s:.{1,16384}(?:(?<=%).{,2}|(?<=%.).?)?)")  # of urlencoded bytes, which cuts no escape
 MAX_BOUNDARY = 256  # characters; RFC 2046 has 70, and a list of characters that clients do not keep to
@@ -543,22 +544,78 @@ def base_name(filename: str) -> str:
     return "" if name.strip("\\") in ("", ".", "..") else name
 
 
+class _Spool:
+    """What holds the files of a form, one behind the other: memory, and above 512 KiB one temporary file, so that a
+    form takes one descriptor at most."""
+
+    def __init__(self) -> None:
+        self._file: Any = io.BytesIO()
+        self.size = 0
+
+    def write(self, piece: bytes) -> None:
+        """Add to the end."""
+        self.size += len(piece)
+        if type(self._file) is io.BytesIO and self.size > SPOOLED:
+            piece = self._file.getvalue() + piece
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (it goes with the request)
+        left = memoryview(piece)
+        while left:  # a file may take less than all
+            left = left[self._file.write(left) :]
+
+    def read(self, start: int, size: int) -> bytes:
+        """At most so many bytes from there; ValueError once it is closed. Several threads may read."""
+        if type(self._file) is io.BytesIO:
+            return bytes(self._file.getbuffer()[start : start + size])
+        return os.pread(self._file.fileno(), size, start)
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        self._file.close()
+
+
+class _Section(io.RawIOBase):
+    """The bytes of a spool from `start` to its present end, as a file of their own."""
+
+    def __init__(self, spool: _Spool, start: int) -> None:
+        super().__init__()
+        self._spool, self._start, self.size, self._at = spool, start, spool.size - start, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        at = offset + (0, self._at, self.size)[whence]
+        if at < 0:
+            raise ValueError("a file begins at 0")
+        self._at = at
+        return at
+
+    def readinto(self, buffer: Any) -> int:
+        size = max(0, min(len(buffer), self.size - self._at))
+        piece = self._spool.read(self._start + self._at, size)
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
 class UploadedFile(io.BufferedReader):
     """A file of a form, a binary file object: `name` of its field, `filename` (without folders), `content_type` as the
-    client says, `size` in bytes. Above 512 KiB it is a temporary file, which disappears with it."""
+    client says, `size` in bytes. It is closed when the answer is over. Above 512 KiB, the files of a form are together
+    one temporary file, which then disappears."""
 
     name: str = ""  # of the field, not of the temporary file
 
-    def __init__(self, name: str, filename: str, content_type: str, pieces: Iterable[bytes]) -> None:
-        file: Any = io.BytesIO()
+    def __init__(self, name: str, filename: str, content_type: str, pieces: Iterable[bytes],
+                 spool: _Spool | None = None) -> None:  # fmt: skip
+        spool = spool or _Spool()
+        start = spool.size
         for piece in pieces:
-            file.write(piece)
-            if type(file) is io.BytesIO and file.tell() > SPOOLED:
-                spooled, file = file, tempfile.TemporaryFile()  # noqa: SIM115 (it goes with the request)
-                file.write(spooled.getbuffer())
-        self.size: int = file.tell()
-        file.seek(0)
-        super().__init__(file)
+            spool.write(piece)
+        self.size: int = spool.size - start
+        super().__init__(_Section(spool, start))
         self.name, self.filename, self.content_type = name, filename, content_type
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -672,14 +729,15 @@ def _decode_in_turns(octets: bytearray, charset: str) -> str:
     return "".join([*texts, decoder.decode(b"", True)])
 
 
-def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
-    """The fields and files of a multipart/form-data body. A field is in the charset of its Content-Type, else in that
-    of a field `_charset_` (RFC 7578, 4.6), else UTF-8. HTTPError 400 where it is malformed, 413 over the limits."""
+def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | None = None) -> Form:
+    """The fields and files of a multipart/form-data body, the files in a spool. A field is in the charset of its
+    Content-Type, else in that of a field `_charset_` (RFC 7578, 4.6), else UTF-8. HTTPError 400 where it is malformed,
+    413 over the limits."""
     if not _BOUNDARY.fullmatch(boundary):
         abort(400, f"a multipart form needs a boundary of 1 to {MAX_BOUNDARY} characters, none of them a control")
     fields: list[tuple[str, bytearray, str]] = []
     files: list[UploadedFile] = []
-    room = MAX_FORM_TEXT
+    room, spool = MAX_FORM_TEXT, spool or _Spool()
     for (name, filename, content_type), pieces in read_parts(read, boundary.encode("latin-1")):
         if filename is None:
             octets = bytearray()
@@ -690,7 +748,7 @@ def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
                 octets += piece
             fields.append((name, octets, content_type))
         else:
-            files.append(UploadedFile(name, filename, content_type, pieces))
+            files.append(UploadedFile(name, filename, content_type, pieces, spool))
         if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
             abort(413, f"a form has at most {MAX_FORM_FIELDS} fields and {MAX_FORM_FILES} files")
     named = next((octets for name, octets, _ in fields if name == "_charset_"), None)
@@ -777,9 +835,13 @@ class Request:
     keep_alive = True  # whether the client's connection outlives the answer
     is_message = False  # a message socket's, not HTTP
     refused: Exception | None = None  # what the door or the router found wrong
-    error: BaseException | None = None  # the exception that made it a 500
+    error: BaseException | None = None  # the exception that made it a 500, where a test client asks
+    keeps_error = False  # it does
     began = 0.0  # when its handling did
     inner_route: Route | None = None  # that took it in a mounted application
+    load: Load | None = None  # that counts it, as long as it is handled by a server of ours
+    is_outside = False  # it takes no place in the pool
+    kept: tuple[Any, ...] = ()  # the files of its body, to be closed once the answer is over
 
     @lazy
     def headers(self) -> Headers:
@@ -835,32 +897,37 @@ class Request:
         return parse_urlencoded(str(self.query_string).encode("latin-1", "replace"), 400, " in the query")
 
     @lazy
-    def _posted(self) -> Form | HTTPError:
-        """The form, or what is wrong with it, for whoever asks again."""
+    def _posted(self) -> Form | tuple[int, str | None]:
+        """The form, or the status and the message of what is wrong with it, for whoever asks again."""
         kind = self._media_type()
         if kind not in (MULTIPART, "application/x-www-form-urlencoded"):
             return MultiDict(), MultiDict()
         try:
             read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
             if kind == MULTIPART:
-                return read_multipart(read, parse_parameters(self.headers["content-type"])[1].get("boundary", ""))
+                boundary = parse_parameters(self.headers["content-type"])[1].get("boundary", "")
+                self.kept += (spool := _Spool(),)
+                fields, files = read_multipart(read, boundary, spool)
+                self.kept += tuple(file for name in files for file in files.getall(name))
+                return fields, files
             octets = read(MAX_FORM_TEXT + 1)
             if len(octets) > MAX_FORM_TEXT:
                 raise body_too_large(MAX_FORM_TEXT)
             self.body = octets
             return parse_urlencoded(octets, 413), MultiDict()
         except HTTPError as error:
-            return error
+            return error.status, error.message
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             logger.error("no room for an upload to %r: %s", self.path, error.strerror)
-            return HTTPError(507, "there is no room for the upload")
+            return 507, "there is no room for the upload"
 
     def _read_form(self) -> Form:
-        if isinstance(self._posted, HTTPError):
-            raise self._posted
-        return self._posted
+        fields, files = self._posted
+        if isinstance(fields, int):
+            raise HTTPError(fields, cast("str | None", files))
+        return fields, cast("MultiDict[UploadedFile]", files)
 
     @property
     def form(self) -> MultiDict[str]:
@@ -1001,6 +1068,35 @@ class Request:
             if timer:
                 timer.cancel()
 
+    def leave_pool(self) -> None:
+        """Give the place in the pool back for good: a stream, and an answer that waits for its client, take none."""
+        if self.load is not None and not self.is_outside:
+            self.is_outside = True
+            self.load.give_place()
+
+    @contextlib.contextmanager
+    def outside_pool(self) -> Iterator[None]:
+        """Give the place in the pool back while this block waits for the client. Afterwards the handler goes on at
+        once, even where the pool is full: if it had to wait for a place, it could wait for those who wait for it."""
+        had_place = not self.is_outside
+        self.leave_pool()
+        try:
+            yield
+        finally:
+            if had_place and self.load is not None:  # else it is over: another coroutine of its handler waited here
+                self.is_outside = False
+                self.load.outside -= 1
+
+    def note_error(self, error: BaseException) -> None:
+        """Keep an exception for a test client. Others would be kept by it: its traceback's frames hold the request."""
+        if self.keeps_error:
+            self.error = error
+
+    def end(self) -> None:
+        """The answer is over: close the files of the body, whoever keeps the request."""
+        for file in self.kept:
+            file.close()
+
     def end_coroutine(self) -> None:
         """The client has left: end what works for it alone. To be called in eventlet's hub."""
         coroutine, self.coroutine = self.coroutine, None
@@ -1100,7 +1196,7 @@ class Pieces:
     iterator that fails before it has given anything is an ordinary error."""
 
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
-        self._iterator, self._first = iterator, b""
+        self._iterator, self._first, self.request = iterator, b"", cast("Request | None", None)
         try:
             self._first = next(self, b"")
         except BaseException:
@@ -1131,6 +1227,8 @@ class Pieces:
             getattr(self._iterator, "close", tuple)()
         except Exception:
             logger.exception("the body of an answer failed to close")
+        if self.request is not None:
+            self.request.end()
 
 
 def _quote_cookie(value: str) -> str:
@@ -1332,6 +1430,12 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
     if hasattr(value, "__next__"):
         return Response(Pieces(value))
     raise TypeError(f"cannot make an answer of {type(value).__name__}")
+
+
+def _is_stream(value: Any) -> bool:
+    """Whether the body of what a handler returned is an iterator."""
+    value = value[0] if type(value) is tuple and value else value
+    return hasattr(value.body if isinstance(value, Response) else value, "__next__")
 
 
 # -- files to clients
@@ -1639,6 +1743,8 @@ class Mongrel2Request(Request):
     is_answered = is_reported = False  # the parent of a worker knows that it is dealt with
     upload: str | None = None  # the file of its body, as Mongrel2 names it
     upload_is_there = False
+    pace: _Pace  # at which an upload comes
+    seen: tuple[int, float] | None = None  # how many bytes of it there were, and when that was
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender, self.conn_id, self.fields = sender, conn_id, fields
@@ -1658,7 +1764,7 @@ class Mongrel2Request(Request):
             if self.path[:1] != "/" and not self.is_message:
                 raise HTTPError(400, "the path must begin with /")
         except HTTPError as error:
-            self.path, self.refused = path.decode("latin-1"), error
+            self.path, self.refused = path.decode("latin-1"), error.with_traceback(None)
         if not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
             self._check_body(kind, fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
 
@@ -1699,8 +1805,12 @@ class Mongrel2Request(Request):
             )
             os.unlink(path)
         except OSError as error:
-            self.refused, self.keep_alive = error, False
+            self.refused, self.keep_alive = error.with_traceback(None), False
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # nobody else will
             return
+
+        self.kept = (file,)
 
         def read(size: int) -> bytes:
             eventlet.sleep(0)  # a disk answers at once: others have their turn
@@ -2146,6 +2256,11 @@ class FrameReader:
     def feed(self, data: bytes) -> None:
         """Add what was received."""
         self._buffer += data
+
+    @property
+    def held(self) -> int:
+        """How many bytes have come of a message, or of a frame, that is not there whole."""
+        return len(self._buffer) + len(self._message) + (self._opcode != CONTINUATION)
 
     def next_message(self) -> tuple[int, bytes] | None:
         """The opcode and the payload of the next whole message or control frame; None where more is needed."""
@@ -3212,6 +3327,8 @@ class Brubeck:
             raise
         except BaseException as error:  # middleware's own
             response = self.answer_error(request, error)
+        if request.refused is not None:
+            request.refused = None  # the frames of its traceback hold the request
         return self._keep_session(request, response) if request.is_private else response
 
     def _serves_host(self, request: Request) -> bool:
@@ -3280,7 +3397,8 @@ class Brubeck:
                 return Response(value)
             if type(value) in _WHOLE:
                 return to_response(value, self.json_dumps)
-            # The first piece of a stream may take its time.
+            if _is_stream(value):
+                request.leave_pool()  # its first piece may take its time
             return request.limited(None, True, to_response, value, self.json_dumps)
         except KeyboardInterrupt:
             raise
@@ -3302,16 +3420,25 @@ class Brubeck:
     def answer_error(self, request: Request, error: BaseException) -> Response:
         """The answer to an exception: by the error handler of its nearest class (a status stands before HTTPError), by
         that of 500, else plain. What was not meant for the client, and no handler of its class takes, is logged."""
+        try:
+            return self._tell_error(request, error)
+        finally:
+            if not request.keeps_error:
+                error.__traceback__ = None  # its frames hold the request, which may hold it: it goes when it is done
+
+    def _tell_error(self, request: Request, error: BaseException) -> Response:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
+            error = HTTPError(503, "too many files are open", {"Retry-After": "1"})
         told = error if isinstance(error, HTTPError) else HTTPError(499 if request.is_cancelled else 500)
         kinds: list[Any] = [*type(error).__mro__]
         if told is error:
             kinds.insert(kinds.index(HTTPError), told.status)
-            error.__traceback__ = None  # its frames hold the request, which may hold it: it should go when it is done
         handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
         if handler is None and told is not error:
             handler = self._error_handlers.get(500)
             if not request.is_cancelled:
-                request.error = error
+                request.note_error(error)
                 name = name_handler(request.route.handler) if request.route else "no handler"
                 logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         try:
@@ -3327,9 +3454,13 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
-            request.error = failure
+            request.note_error(failure)
             logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
-            return self._plain_error(failure, HTTPError(500))
+            answer = self._plain_error(failure, HTTPError(500))
+            if not request.keeps_error:
+                failure.__traceback__ = None
+            del error  # which may be the same, and then this frame is in its traceback
+            return answer
 
     def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
         """What a client is told of an error, as plain text: with `debug`, also what was not meant for it."""
@@ -3343,6 +3474,8 @@ class Brubeck:
         """Call the functions of `on_start`, once in a process: `run()` and the first WSGI request do."""
         with self._starting:
             if not self._started:
+                with contextlib.suppress(OSError):
+                    tempfile.gettempdir()  # which looks for it once, and finds none where too many files are open
                 for function in [*self._on_start, *(app.start for app in self._mounted)]:
                     function()
                 self._started = True
@@ -3375,7 +3508,12 @@ class Brubeck:
             response = self.answer_error(request, error)
             fields, body = response.finish(request)
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
-        return [body] if type(body) is bytes else cast(Pieces, body)
+        if type(body) is bytes:
+            request.end()
+            return [body]
+        pieces = cast(Pieces, body)
+        pieces.request = request  # which is over when the server closes them (PEP 3333)
+        return pieces
 
     def test(self, raise_errors: bool = False, **options: Any) -> Client:
         """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test.
@@ -3464,6 +3602,7 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
     request.is_endless = any(value.startswith(EVENT_STREAM) for _, value in fields)
     waiting, turn = format_head(request, status, fields, http_date(int(time.time()))), time.monotonic()
     request.coroutine = greenlet.getcurrent()
+    request.leave_pool()
     try:
         for piece in pieces:
             if time.monotonic() - turn > STREAM_TURN:
@@ -3522,7 +3661,9 @@ class Load:
     """How much of the pool is in use, by all connections of a process together, and what was answered."""
 
     def __init__(self, app: Brubeck, access_log: AccessLog | None = None) -> None:
-        self.app, self.busy, self.access_log = app, 0, access_log
+        self.app, self.access_log = app, access_log
+        self.busy = self.outside = 0  # requests that are handled; those of them that take no place in the pool
+        self.servers = 1  # HTTPConnections of this process, which share its descriptors
         self.waiting: deque[tuple[Connection, Request]] = deque()
         self.counted: dict[tuple[Route | None, int], list[float]] = {}  # by status: answers, and seconds they took
 
@@ -3548,6 +3689,7 @@ class Load:
     def take(self, connection: Connection, request: Request) -> None:
         """Handle the request in this coroutine."""
         self.busy += 1
+        request.load = self
         try:
             route_message(self, connection, request)
         except Exception:
@@ -3557,6 +3699,11 @@ class Load:
             raise
         finally:
             self.busy -= 1
+            if request.is_outside:
+                self.outside -= 1
+            request.load = None
+            if request.kept:
+                request.end()
             connection.finished(request)
 
     def refuse(self, connection: Connection, request: Request, response: Response) -> None:
@@ -3565,24 +3712,29 @@ class Load:
         result_handler(self, connection, request, response)
 
     def converse(self, websocket: WebSocket, response: Upgrade) -> None:
-        """Have the handler of a WebSocket talk: it is there to last, so it takes no room in the pool, and how long it
+        """Have the handler of a WebSocket talk: it is there to last, so it takes no place in the pool, and how long it
         takes is no figure of ours."""
-        self.busy -= 1
-        if self.waiting:
-            eventlet.spawn_n(self.take_waiting)
+        websocket.request.leave_pool()
+        self.busy, self.outside = self.busy - 1, self.outside - 1
         try:
             websocket.converse(response.handler, response.arguments)
         finally:
-            self.busy += 1
+            self.busy, self.outside = self.busy + 1, self.outside + 1
             websocket.request.began = time.monotonic()
+
+    def give_place(self) -> None:
+        """A request that is handled needs its place in the pool no longer: those who wait go on."""
+        self.outside += 1
+        if self.waiting:
+            eventlet.spawn_n(self.take_waiting)
 
     def has_room(self) -> bool:
         """Whether a request that came just now can be handled: nobody overtakes those who wait."""
-        return self.busy < self.app.pool_size and not self.waiting
+        return self.busy - self.outside < self.app.pool_size and not self.waiting
 
     def take_waiting(self) -> None:
         """Handle, in this coroutine, what had to wait for room in the pool."""
-        while self.waiting and self.busy < self.app.pool_size:
+        while self.waiting and self.busy - self.outside < self.app.pool_size:
             self.take(*self.waiting.popleft())
 
     def postpone(self, connection: Connection, request: Request) -> bool:
@@ -3724,6 +3876,27 @@ class _Sleeper:
             self._alarm = call_soon(self.wake)
 
 
+class _Pace:
+    """Whether a client sends, or reads, as fast as it must: SLOWEST bytes a second, over each `seconds` (30 s of a
+    server) in which it is waited for."""
+
+    SLOWEST = 1 << 10
+
+    __slots__ = ("_seconds", "_size", "left")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._size = seconds, 0
+        self.left = seconds  # to wait for the rest of the bytes
+
+    def is_too_slow(self, began: float, size: int) -> bool:
+        """It was waited for since `began`, and so many bytes have come or gone: whether that is too slow."""
+        self._size += size
+        self.left -= time.monotonic() - began
+        if self._size >= self.SLOWEST * self._seconds:
+            self.left, self._size = self._seconds, 0
+        return self.left <= 0
+
+
 class _Closing:
     """What is closed at the end of its `with` block."""
 
@@ -3731,6 +3904,7 @@ class _Closing:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        del exception  # what `close` raises holds this frame
         cast(Any, self).close()
 
 
@@ -3742,20 +3916,24 @@ class _Ahead(_Closing):
         self._items, self._patience, self._error = items, patience, error
         self._queue = eventlet.queue.Queue(size)  # of items, each in a tuple; then what ended the iterator
         self._end: BaseException | None = None
-        self._coroutine = eventlet.spawn(self._run)
+        self._coroutine: Any = eventlet.spawn_n(self._run)
 
     def _run(self) -> None:
-        end: BaseException = StopIteration()
+        with contextlib.suppress(greenlet.GreenletExit):  # nobody listens any more
+            self._read()
+
+    def _read(self) -> None:
         try:
             for item in self._items:
                 self._queue.put((item,))
-        except greenlet.GreenletExit:  # nobody listens any more
+            self._queue.put(StopIteration())
+        except greenlet.GreenletExit:
             raise
         except BaseException as error:
-            if self._end is not None:
-                raise
-            end = error
-        self._queue.put(end)
+            if self._end is None:
+                self._queue.put(error)
+            else:
+                self._end = error
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -3770,15 +3948,22 @@ class _Ahead(_Closing):
                 raise self._error from None
             if isinstance(item, tuple):
                 return item[0]
-            self._end = item
+            self._end, item = item, None  # no frame of its traceback is to hold an exception
         raise self._end
 
     def close(self) -> None:
         """End the iterator, wherever it stands, and wait for its end."""
-        self._end = self._end or StopIteration()
-        self._coroutine.kill()
-        with contextlib.suppress(greenlet.GreenletExit):
-            self._coroutine.wait()
+        self._end = StopIteration()  # in place of an exception whose traceback holds this, as the coroutine's does
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None:
+            eventlet.kill(coroutine)
+            while not coroutine.dead:  # its iterator waits for something as it ends
+                eventlet.sleep(0.001)
+        try:
+            if not isinstance(self._end, StopIteration):
+                raise self._end
+        finally:
+            self._end = StopIteration()
         getattr(self._items, "close", tuple)()
 
 
@@ -4081,7 +4266,8 @@ class WebSocket:
                 handler(self, **arguments)
         except BaseException as error:
             if self.closed is None or not isinstance(error, (ConnectionError, greenlet.GreenletExit)):
-                code, self.request.error = 1011, error
+                code = 1011
+                self.request.note_error(error)
                 logger.error("the WebSocket of %r failed", self.request, exc_info=error)
         self._coroutine = None
         self.close(code)
@@ -4159,6 +4345,15 @@ class Answer(_Closing):
                     data = "\n".join(value for name, value in pairs if name == "data")
                     yield Event(data, last.get("event"), last.get("id"), int(retry) if retry.isdigit() else None)
 
+    def raise_error(self) -> None:
+        """Raise the exception behind a 500, if there is one."""
+        error, self.request.error = self.request.error, None  # or each would keep the other
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
+
     def close(self) -> None:
         """Read no more."""
         self._pieces.close()
@@ -4234,8 +4429,7 @@ class WebSocketClient(_Closing):
             if frame[0] == BINARY_MESSAGE:
                 return frame[1]
         self._end.hear(*frame)
-        if self._raise_errors and self.answer.request.error is not None:
-            raise self.answer.request.error
+        self.answer.raise_error()
         return None
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -4308,9 +4502,10 @@ class Client:
         if query:
             url += ("&" if "?" in url else "?") + urlencode(_each(query))
         for _ in range(self.MAX_REDIRECTS + 1):
-            answer = self._ask(self._request(method, url, fields, body), stream)
-            if answer.request.error is not None and (self.raise_errors if raise_errors is None else raise_errors):
-                raise answer.request.error
+            request = self._request(method, url, fields, body)
+            request.keeps_error = self.raise_errors if raise_errors is None else raise_errors
+            answer = self._ask(request, stream)
+            answer.raise_error()
             status, location = answer.status, answer.headers.get("Location")
             if not follow or location is None or status not in (301, 302, 303, 307, 308):
                 return answer
@@ -5072,16 +5267,21 @@ class Mongrel2Connection:
         if not app.admits(request):
             return True
         life.uploads[request.conn_id] = request, path
+        request.pace = _Pace(self.PATIENCE)
         return False
 
     def _check_uploads(self, life: _Life | _DealtLife) -> None:
-        """End uploads that turned out too large: of a chunked body nobody knows the size before."""
+        """End uploads that come too slowly, or turned out too large: of a chunked body nobody knows the size before."""
         for request, path in [*life.uploads.values()]:
             with contextlib.suppress(OSError):
-                if os.path.getsize(path) > request.max_body:
-                    response = request.app.answer_error(request, body_too_large(request.max_body))
+                size, now = os.path.getsize(path), time.monotonic()
+                before, since = request.seen or (size, now)
+                request.seen, too_slow = (size, now), request.pace.is_too_slow(since, size - before)
+                if size > request.max_body or too_slow:
+                    slow, large = HTTPError(408, "the body comes too slowly"), body_too_large(request.max_body)
+                    error = slow if too_slow else large
                     try:
-                        cast(Load, self._load).refuse(self, request, response)
+                        cast(Load, self._load).refuse(self, request, request.app.answer_error(request, error))
                     finally:  # once, whatever comes of it
                         life.uploads.pop(request.conn_id, None)
                         self._finish(life, request.conn_id)
@@ -5183,6 +5383,7 @@ class Mongrel2Connection:
             return len(payload)
         if request.after is not None and not request.after.is_answered:
             # Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting.
+            request.leave_pool()
             request.after.follower = eventlet.event.Event()
             request.after.follower.wait()
         request.after = None
@@ -5196,11 +5397,8 @@ class Mongrel2Connection:
                 self.reply(request, payload, cast(_Life, request.life).LAST)
             else:
                 self._reply_in_credits(request, payload)
-        life = request.life
-        if life is not None and life.room is not None and size > life.room:
-            # Without a handler to tell of it, Mongrel2 would stop between the parts of what it still has to send.
-            while life.credits.get(request.conn_id, life.room) < life.room and self._await_room(life, request):
-                pass
+        if request.life is not None and request.life.room is not None and size > request.life.room:
+            self._await_end(request.life, request, request.life.room)
         if not request.keep_alive:
             self.close_client(request)
         return size
@@ -5236,25 +5434,37 @@ class Mongrel2Connection:
         return size
 
     def _reply_in_credits(self, request: Mongrel2Request, payload: bytes | memoryview) -> bool:
-        """Send all, as the client makes room for it; who makes none for 30 seconds is closed. False if it is gone."""
+        """Send all, as the client makes room for it; who reads too slowly is closed. False if it is gone."""
         if not request.connected:
             return False
-        life, conn_id = cast(_Clients, request.life), request.conn_id
+        life, conn_id, pace = cast(_Clients, request.life), request.conn_id, _Pace(self.PATIENCE)
         while (size := self.reply_in_room(request, payload)) < len(payload):
-            payload = memoryview(payload)[size:]
-            if not size and not self._await_room(life, request) and not life.credits.get(conn_id, 1):
-                logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
+            payload, began = memoryview(payload)[size:], time.monotonic()
+            if not size:
+                self._await_room(life, request, pace.left)
+            if pace.is_too_slow(began, size):
+                logger.warning("the client of %r reads too slowly: closed", request)
                 self.close_client(request)
                 return False
             if conn_id not in life.credits:
                 return False  # the client has left
         return request.connected
 
-    def _await_room(self, life: _Clients, request: Mongrel2Request) -> bool:
-        """Wait until the client has made room for more, or has left; False if neither happens in time."""
+    def _await_end(self, life: _Clients, request: Mongrel2Request, room: int) -> None:
+        """Wait until the client has read all, or reads too slowly: without a handler to tell of it, Mongrel2 would stop
+        between the parts of what it still has to send."""
+        pace = _Pace(self.PATIENCE)
+        while (before := life.credits.get(request.conn_id, room)) < room:
+            began = time.monotonic()
+            self._await_room(life, request, pace.left)
+            if pace.is_too_slow(began, life.credits.get(request.conn_id, room) - before):
+                break
+
+    def _await_room(self, life: _Clients, request: Mongrel2Request, seconds: float) -> None:
+        """Wait until the client has made room for more, or has left, for so many seconds at most."""
+        request.leave_pool()
         event = life.waiting.setdefault(request.conn_id, eventlet.event.Event())
-        event.wait(self.PATIENCE)
-        return bool(event.ready())
+        event.wait(seconds)
 
     def _stream(self, request: Mongrel2Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
         if not request.connected:
@@ -5387,6 +5597,9 @@ class Mongrel2Connection:
 
 # -- the HTTP server: a coroutine for each connection, the listening socket perhaps shared with other workers
 
+# Linux, socket(7): a program of the classic BPF that drops packets of TCP with SYN and without ACK (RFC 9293, 3.1).
+SO_ATTACH_FILTER = 26
+_NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 _BIND = re.compile(r"unix:(.+)|(\[[^\s\]]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
@@ -5402,10 +5615,9 @@ class _HTTPClient:
 
     DRAINED = 64 << 10  # bytes of an unread body that are read for the sake of the next request
     LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
-    SLOWEST = 1 << 10  # bytes a second that a body must come or go with
 
-    __slots__ = ("_body_size", "_body_waited", "_failure", "_server", "bell", "deadline", "is_gone", "parser",
-                 "peer_addr", "request", "served", "socket")  # fmt: skip
+    __slots__ = ("_failure", "_pace", "_server", "bell", "deadline", "is_gone", "parser", "peer_addr", "request",
+                 "served", "socket")  # fmt: skip
 
     def __init__(self, server: HTTPConnection, accepted: socket.socket, peer_addr: str) -> None:
         self._server, self.socket, self.peer_addr = server, accepted, peer_addr
@@ -5416,7 +5628,7 @@ class _HTTPClient:
         self.served = 0  # requests; the number of the present one
         self.is_gone = False
         self._failure: HTTPError | None = None  # what was wrong with the body
-        self._body_size, self._body_waited = 0, 0.0  # bytes, and seconds that were waited for them
+        self._pace: _Pace | None = None  # of the present body
 
     @property
     def loopback(self) -> str:
@@ -5440,7 +5652,7 @@ class _HTTPClient:
         if request is None:
             return False
         self.request, request.client = request, self
-        self._body_size, self._body_waited, self._failure = 0, 0.0, None
+        self._pace = self._failure = None
         self._server.handle(request)
         if request.keep_alive and not self.is_gone and (self.parser.body_is_over or self._drain()):
             self.request, self.served = None, self.served + 1
@@ -5465,6 +5677,8 @@ class _HTTPClient:
                     is_idle, deadline = False, time.monotonic() + server.head_timeout
                 parser.feed(data)
                 request = parser.next_request()
+                if request is None and time.monotonic() >= deadline:  # bytes that never pause are never waited for
+                    raise TimeoutError
             return request
         except ProtocolError as error:
             self._refuse(error.status, str(error))
@@ -5505,7 +5719,6 @@ class _HTTPClient:
                 while (piece := self.parser.next_piece(size)) is None:
                     self._receive_body(request)
                 request.expects = False
-                self._body_size += len(piece)
                 return piece
         except ProtocolError as error:
             self._failure = HTTPError(error.status, str(error))
@@ -5517,14 +5730,17 @@ class _HTTPClient:
         raise self._failure
 
     def _receive_body(self, request: HTTPRequest) -> None:
-        if request.expects:
-            request.expects = False
-            self.send(CONTINUE)
-        now, patience = time.monotonic(), self._server.io_timeout
-        data = self._receive(now + min(patience, patience + self._body_size / self.SLOWEST - self._body_waited))
-        self._body_waited += time.monotonic() - now
+        pace = self._pace = self._pace or _Pace(self._server.io_timeout)
+        with request.outside_pool():
+            if request.expects:
+                request.expects = False
+                self.send(CONTINUE)
+            began = time.monotonic()
+            data = self._receive(began + pace.left)
         if not data:
             raise ConnectionError
+        if pace.is_too_slow(began, len(data)):
+            raise TimeoutError
         self.parser.feed(data)
 
     def _drain(self) -> bool:
@@ -5560,16 +5776,21 @@ class _HTTPClient:
         return not self.is_gone
 
     def _send_rest(self, data: memoryview) -> None:
-        patience = self._server.io_timeout
-        deadline = time.monotonic() + patience + len(data) / self.SLOWEST
+        pace = _Pace(self._server.io_timeout)
+        if self.request is not None:
+            self.request.leave_pool()
         while data:
-            seconds = min(patience, deadline - time.monotonic())
+            began, size = time.monotonic(), 0
             try:
-                eventlet.hubs.trampoline(self.socket, write=True, timeout=max(seconds, 0), timeout_exc=TimeoutError)
-                data = data[self.socket.send(data) :]
+                eventlet.hubs.trampoline(self.socket, write=True, timeout=pace.left, timeout_exc=TimeoutError)
+                size = self.socket.send(data)
             except BlockingIOError:
-                continue
+                pass
             except OSError:  # TimeoutError too
+                self.abort()
+                return
+            data = data[size:]
+            if data and pace.is_too_slow(began, size):
                 self.abort()
                 return
 
@@ -5596,20 +5817,63 @@ class _HTTPWebSocket(WebSocket):
     """One of the embedded server. The hub reads what its client sends, so that pings are answered while the handler
     does something else, and sends what it cannot take at once."""
 
-    def __init__(self, request: HTTPRequest, limit: int, accepted: socket.socket) -> None:
+    MAX_HALF = 64 << 20  # bytes of messages that have not come whole, of all WebSockets of a server together
+
+    def __init__(self, server: HTTPConnection, request: HTTPRequest, limit: int) -> None:
         super().__init__(request, limit)
-        self._frames, self._socket = FrameReader(limit), accepted
-        self._readable, self._writable = (_Listener(event, accepted.fileno()) for event in ("read", "write"))
+        self._server, self._socket = server, request.client.socket
+        self._frames, self.held = FrameReader(limit), 0  # bytes of a message that has not come whole
+        self._late: _Pace | None = None  # how fast it comes
+        self._since = 0.0  # when its last bytes came
+        self._readable, self._writable = (_Listener(event, self._socket.fileno()) for event in ("read", "write"))
 
     def feed(self, data: bytes) -> None:
         try:
             self._frames.feed(data)
             while (message := self._frames.next_message()) is not None:
+                if message[0] < CLOSE:
+                    self._late = None  # what is left begins the next
                 self.take(*message)
         except ProtocolError as error:
-            self.close(error.status, str(error))
-            self._has_answered = True  # whatever it says more is not understood
-            self._pace()
+            self._refuse(error.status, str(error))
+        else:
+            self._note_held(self._frames.held)
+
+    def _note_held(self, held: int) -> None:
+        """So many bytes are held of a message that has not come whole: see that they are not too many, of all."""
+        if held == self.held == 0:
+            return
+        grown, self.held = held - self.held, held
+        self._server.half += grown
+        if not held:
+            self._late = None
+            return
+        if self._late is None:
+            self._late = _Pace(self._server.io_timeout)
+        else:
+            self._late.is_too_slow(self._since, max(grown, 0))  # which `check` sees
+        self._since = time.monotonic()
+        if self._server.half > self.MAX_HALF + self._limit:
+            self._server.end_largest()
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """Close it; whatever its client says more is not read."""
+        self.close(code, reason)
+        self._has_answered = True
+        self._frames = FrameReader(self._limit)
+        self._note_held(0)
+        self._pace()
+
+    def end_message(self) -> None:
+        """Too much is held of messages that have not come whole, and of this one the most."""
+        self._refuse(1013, "too many messages have not come whole")
+
+    def check(self, now: float) -> None:
+        if self._unread >= self.MAX_UNREAD:
+            self._since = now  # it is we who do not listen
+        if self._late is not None and now - self._since > self._late.left and self.closed is None:
+            self._refuse(1008, "the message comes too slowly")
+        super().check(now)
 
     def _pace(self) -> None:
         if self._unread < self.MAX_UNREAD and not self._has_answered:
@@ -5645,6 +5909,7 @@ class _HTTPWebSocket(WebSocket):
 
     def let_go(self) -> None:
         super().let_go()
+        self._note_held(0)
         self._readable.stop()
         self._writable.stop()
 
@@ -5693,7 +5958,9 @@ class HTTPConnection:
     """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767" or "unix:/run/hello".
 
     In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
-    answer; `keep_alive` between requests. More than `max_connections` wait to be accepted. ValueError for no address.
+    answer, and in each of them 1 KiB a second must come or go; `keep_alive` between requests. More than
+    `max_connections` wait to be accepted; where the process may not have as many files open, they are fewer: a quarter
+    of those is left for files. ValueError for no address.
     """
 
     BACKLOG = 2048
@@ -5704,6 +5971,7 @@ class HTTPConnection:
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
+    QUIET = 0.1  # seconds in which the handshake of a connection that began before that ends
     load: Load
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
@@ -5722,16 +5990,17 @@ class HTTPConnection:
         self._listener: _Listener | None = None
         self._clients: set[_HTTPClient] = set()
         self._websockets: set[_HTTPWebSocket] = set()
-        self._next_sweep = self._next_complaint = self._brief_until = 0.0
+        self.half = 0  # bytes of their messages that have not come whole
+        self._next_sweep = self._next_complaint = self._accepted_at = self._brief_until = 0.0
         self._board: _Board | None = None
         self._patience: Any = None  # the timer, while workers with fewer connections may accept
-        self._is_stopping = self._is_short = self.is_shared = False
+        self._is_stopping = self._is_short = self._refuses = self.is_shared = False
 
     # -- inside run()
 
     def open(self) -> None:
         """Listen; SystemExit 2, after a line that says why, where that cannot be."""
-        self._is_stopping = self._is_short = self._is_patient = False  # it may have served, and stopped, before
+        self._is_stopping = self._is_short = self._refuses = False  # it may have served, and stopped, before
         if self._socket is not None:
             return
         try:
@@ -5785,10 +6054,21 @@ class HTTPConnection:
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
+        self._leave_reserve(load.servers)
         self.load, self._listener = load, _Listener("read", self._socket.fileno())
         if not self.is_shared:
             logger.info("serving %s", self.url)
         self._listen()
+
+    def _leave_reserve(self, servers: int) -> None:
+        """Have connections leave descriptors for files: a quarter of those that the process may have."""
+        resource = importlib.import_module("resource")  # which Windows has not
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = max(1, (limit - max(limit // 4, min(64, limit // 2))) // servers)
+        if limit != resource.RLIM_INFINITY and most < self.max_connections:
+            logger.info("%s has %d connections at most, not %d: this process may have %d files open (ulimit -n)",
+                        self.url, most, self.max_connections, limit)  # fmt: skip
+            self.max_connections = most
 
     def _listen(self) -> None:
         """Have the hub tell of those who wait to be accepted: as long as there is room for them."""
@@ -5847,6 +6127,7 @@ class HTTPConnection:
                     self._next_complaint = time.monotonic() + self.SILENCE
                     logger.warning("cannot accept connections for now: %s", error)
                 break
+            self._accepted_at = time.monotonic()
             self._clients.add(client)
             call_soon(greenlet.greenlet(client.run, eventlet.hubs.get_hub().greenlet).switch)
         self._listen()
@@ -5928,7 +6209,7 @@ class HTTPConnection:
         client, head = request.client, format_head(request, 101, response.fields(request), http_date(int(time.time())))
         request.keep_alive = False
         client.bell.close()
-        websocket = _HTTPWebSocket(request, response.max_message, client.socket)
+        websocket = _HTTPWebSocket(self, request, response.max_message)
         self._websockets.add(websocket)
         try:
             if client.send(head):
@@ -5939,12 +6220,15 @@ class HTTPConnection:
             websocket.let_go()
         return 0
 
+    def end_largest(self) -> None:
+        """Close the WebSocket that holds the most of a message that has not come whole."""
+        max(self._websockets, key=operator.attrgetter("held")).end_message()
+
     # -- ending
 
     def finish_receiving(self, seconds: float) -> None:
         """Accept who is waiting for it, then no more; close idle connections, and let the others finish."""
-        for _ in range(self.BACKLOG // 64):
-            self._take_in(64)
+        self._accept_last()
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
         say_goodbye(self._websockets, [client.request for client in self._clients if client.request is not None])
@@ -5962,17 +6246,40 @@ class HTTPConnection:
         """Whether it stopped, and its last client is gone."""
         return self._is_stopping and not self._clients
 
+    def refuse_new(self) -> None:
+        """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
+        resets the others. Linux drops what would begin one: the client asks again a second later, and then is refused,
+        or reaches the next server. Elsewhere, and where a parent does this, nothing happens."""
+        if self._socket is None or self.is_shared or self._refuses:
+            return
+        self.remove_path()
+        self._refuses = True
+        if self._path is None and sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
+                fprog = struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
+
+    def _accept_last(self) -> None:
+        """Accept until no connection has come for a moment: the handshakes that are under way end in it."""
+        self.refuse_new()
+        self._accepted_at = began = time.monotonic()
+        while time.monotonic() < min(self._accepted_at + self.QUIET, began + self.GRACE):
+            eventlet.sleep(self.QUIET / 10)
+        for _ in range(self.BACKLOG // 64):
+            self._take_in(64)
+
     def _end_listening(self) -> None:
         self._is_stopping = True
         self._listen()
+        self.refuse_new()
         if self._socket is not None:
             self._socket.close()
-            self.remove_path()
             self._socket = None
 
     def remove_path(self) -> None:
-        """Take away the file of a unix socket, where it is ours and still there."""
-        if self._path is not None and self._socket is not None and not self.is_shared:
+        """Take away the file of a unix socket, once: the next server may have its own there."""
+        if self._path is not None and self._socket is not None and not (self.is_shared or self._refuses):
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 
@@ -6238,6 +6545,7 @@ class Server:
         self._load = Load(app, access_log)
         self._survive = Survivor()
         self._is_orphan = False  # the parent is gone
+        self._load.servers = sum(isinstance(each, HTTPConnection) for each in connections)
         app.own_stats = self.stats
 
     def stats(self) -> Stats:
@@ -6927,7 +7235,7 @@ class Parent:
     def _stop(self, now: float) -> None:
         """Have the workers finish what there is, and let go of every Mongrel2."""
         for listening, _ in self._listening.values():
-            listening.close()
+            listening.close()  # and with it no connection begins any more: the workers accept those that began
         for worker in self._workers:
             worker.retire()
         for dealer in self._dealers.values():
