@@ -828,6 +828,7 @@ class Request:
     has_left = False  # the door was told so of the client, once
     is_cancelled = False  # it did
     is_endless = False  # a stream of events, which has no end of its own
+    is_chunked = False  # its answer goes in chunks, and the last has not gone yet
     _session: Session | None = None
     proxies: int | None = None  # of the outermost application, once the request has entered another
     prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
@@ -1231,6 +1232,40 @@ class Pieces:
             self.request.end()
 
 
+class FilePieces(Pieces):
+    """The next `left` bytes of a file as a streamed body, read when they are asked for. The file is closed behind them.
+    The embedded server reads them itself, so that none are held for a client that is slow."""
+
+    SIZE = 64 << 10  # bytes of a piece
+
+    def __init__(self, file: io.FileIO, left: int) -> None:
+        self._iterator, self._first, self.request = iter(()), b"", None  # nothing is read yet
+        self.file, self.left, self._end = file, left, file.tell() + left
+
+    @property
+    def offset(self) -> int:
+        """Where the next byte is in the file."""
+        return self._end - self.left
+
+    def __next__(self) -> bytes:
+        piece = b""
+        if self.left:
+            self.file.seek(self.offset)
+            piece = self.file.read(min(self.left, self.SIZE))
+        if not piece:
+            self.file.close()
+            raise StopIteration
+        self.left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+    def __del__(self) -> None:
+        self.file.close()
+
+
 def _quote_cookie(value: str) -> str:
     """A cookie's value as it is where RFC 6265 allows it, else quoted with octal escapes, as http.cookies does."""
     if _COOKIE_OCTETS.fullmatch(value):
@@ -1441,12 +1476,15 @@ def _is_stream(value: Any) -> bool:
 # -- files to clients
 
 SMALL = 64 << 10  # bytes of a file that are sent in one go
-_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\\:\ud800-\udfff]")
-_RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3]) *(?:\..*)?")
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# What Windows takes for something else: a separator, a stream, a short name, a device.
+_NOT_ON_WINDOWS = re.compile(r"(?i)[\\:~]|(?:^|/)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3]) *"
+                             r"(?:[./]|$)")  # fmt: skip
 _ETAGS = re.compile(r'(?:W/)?"[^"]*"')
 _RANGE = re.compile(r"(?i)bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
 _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", ".mjs": "text/javascript",
-          ".js": "text/javascript", ".gz": "application/gzip", ".webmanifest": "application/manifest+json"}  # fmt: skip
+          ".js": "text/javascript", ".gz": "application/gzip", ".tgz": "application/gzip",
+          ".svgz": "application/gzip", ".webmanifest": "application/manifest+json"}  # fmt: skip
 _PRECOMPRESSED = {".br": "br", ".gz": "gzip"}
 
 
@@ -1529,25 +1567,30 @@ def _open_below(folder: str, segments: Sequence[str]) -> int:
     return descriptor
 
 
+def _open_real(root: str, name: str) -> int:
+    """The descriptor by the real path: for a link, and on Windows, which opens nothing relative to a descriptor."""
+    root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
+    below = os.path.join(root, "")
+    if not path.startswith(below):
+        raise FileNotFoundError(errno.ENOENT, "a link that leads outside", name)
+    return os.open(path, os.O_RDONLY) if os.name == "nt" else _open_below(root, path[len(below) :].split("/"))
+
+
 def open_file(root: str, name: str) -> io.FileIO | None:
     """The file with this name, segments between `/`, below the folder `root`; None where there is none. What is no name
     is refused before the file system is asked; links must not lead outside. Whoever may write in the folder may replace
     a file by a link at any moment, so what was opened is what counts: segment by segment, following no link. Where
     there is one, the real path is opened so."""
-    segments = name.split("/")
-    if _NOT_IN_NAMES.search(name) or any(s in ("", ".", "..") or _RESERVED.fullmatch(s) for s in segments):
+    segments, is_windows = name.split("/"), os.name == "nt"
+    if _NOT_IN_NAMES.search(name) or (is_windows and _NOT_ON_WINDOWS.search(name)) or {"", ".", ".."} & {*segments}:
         return None
     try:
         try:
-            descriptor = _open_below(root, segments)
+            descriptor = _open_real(root, name) if is_windows else _open_below(root, segments)
         except OSError as error:
             if error.errno not in _IS_LINK:
                 raise
-            root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
-            below = os.path.join(root, "")
-            if not path.startswith(below):
-                return None
-            descriptor = _open_below(root, path[len(below) :].split("/"))
+            descriptor = _open_real(root, name)
     except (OSError, ValueError) as error:  # ValueError: the file system has no such characters
         if getattr(error, "errno", None) in _IS_SHORT:
             raise
@@ -1580,14 +1623,6 @@ def _content_disposition(name: str) -> str:
     return f'attachment; filename="{plain}"{encoded}'
 
 
-def _file_pieces(file: Any, size: int) -> Iterator[bytes]:
-    """The next `size` bytes of a file, which is closed behind them."""
-    with file:
-        while size and (piece := file.read(min(size, 1 << 18))):
-            size -= len(piece)
-            yield piece
-
-
 def static_file(request: Request, name: str, root: str | os.PathLike[str], *, download: str | bool | None = None,
                 dotfiles: bool = False) -> Response:  # fmt: skip
     """The file of this name below the folder `root`: with type, ETag, Last-Modified, conditions and one range as RFC
@@ -1598,7 +1633,10 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
         abort(404)
     headers = ResponseHeaders([("Accept-Ranges", "bytes"), ("X-Content-Type-Options", "nosniff")])
     guessed, compression = mimetypes.guess_type(name)
-    kind = _TYPES.get(os.path.splitext(name)[1].lower()) or (not compression and guessed) or "application/octet-stream"
+    extension = os.path.splitext(name)[1].lower()
+    kind = _TYPES.get(extension) or (not compression and guessed) or "application/octet-stream"
+    if extension == ".svgz" and not download:  # which browsers show only so (SVG 1.1, appendix I)
+        kind, headers["Content-Encoding"] = "image/svg+xml", "gzip"
     headers["Content-Type"] = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
     if download:
         headers["Content-Disposition"] = _content_disposition(name.rpartition("/")[2] if download is True else download)
@@ -1622,7 +1660,7 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
         if wanted <= SMALL:
             return Response(file.read(wanted), 206 if span else 200, headers)
         unless_streamed.pop_all()
-        return Response(_file_pieces(file, wanted), 206 if span else 200, headers)
+        return Response(FilePieces(file, wanted), 206 if span else 200, headers)
 
 
 # ---- Mongrel2 --------------------------------------------------------------------------------------------------------
@@ -2014,7 +2052,7 @@ class HTTPRequest(Request):
 
     @property
     def connected(self) -> bool:  # type: ignore[override]
-        """False once the client has left, or said that it sends no more, which looks the same."""
+        """False once the client has left. One that has only said that it sends no more still waits for its answer."""
         return self.client.is_there()
 
     @lazy
@@ -3265,7 +3303,7 @@ class Brubeck:
                 request.inner_route = request.inner_route or (inner[1] and inner[1][0])
             if isinstance(response, Upgrade):
                 response.handler = functools.partial(_talk_inside, request, inner, response.handler)
-            if isinstance(response.body, Pieces):
+            if type(response.body) is Pieces:  # a file's are the same everywhere
                 response.body = Pieces(_pieces_inside(request, response.body, inner))
             return response
 
@@ -3591,19 +3629,25 @@ def result_handler(load: Load, connection: Connection, request: Request, respons
 
 
 def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pieces: Pieces,
-                send: Callable[[bytes], bool], abort: Callable[[], None]) -> int:
+                send: Callable[[bytes], bool], abort: Callable[[], None],
+                send_file: Callable[[FilePieces], bool] | None = None) -> int:  # fmt: skip
     """Send the pieces of a body as they are made: in chunks, unless the handler gave a Content-Length, and until the
-    connection closes for HTTP/1.0. `send` is False for a client that is gone. What cannot be sent whole is logged and
-    ends in `abort`. How many bytes were sent."""
+    connection closes for HTTP/1.0. `send` is False for a client that is gone. `send_file` sends what it can of a file,
+    without its pieces. What cannot be sent whole is logged and ends in `abort`. How many bytes were sent."""
     size = 0
     declared = next((int(value) for name, value in fields if name.lower() == "content-length"), None)
-    if is_chunked := declared is None and request.version == "HTTP/1.1":
+    request.is_chunked = is_chunked = declared is None and request.version == "HTTP/1.1"
+    if is_chunked:
         fields.append(("Transfer-Encoding", "chunked"))
     request.is_endless = any(value.startswith(EVENT_STREAM) for _, value in fields)
     waiting, turn = format_head(request, status, fields, http_date(int(time.time()))), time.monotonic()
     request.coroutine = greenlet.getcurrent()
     request.leave_pool()
     try:
+        if send_file is not None and isinstance(pieces, FilePieces) and declared == pieces.left:
+            if not (send(waiting) and send_file(pieces)):
+                return declared - pieces.left
+            waiting, size = b"", declared - pieces.left
         for piece in pieces:
             if time.monotonic() - turn > STREAM_TURN:
                 eventlet.sleep(0)
@@ -3627,7 +3671,7 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
             return size
         abort()
     finally:
-        request.coroutine = None
+        request.coroutine, request.is_chunked = None, False
         pieces.close()
     return size
 
@@ -5616,8 +5660,8 @@ class _HTTPClient:
     DRAINED = 64 << 10  # bytes of an unread body that are read for the sake of the next request
     LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
 
-    __slots__ = ("_failure", "_pace", "_server", "bell", "deadline", "is_gone", "parser", "peer_addr", "request",
-                 "served", "socket")  # fmt: skip
+    __slots__ = ("_failure", "_has_begun", "_is_blocked", "_is_probed", "_pace", "_server", "bell", "deadline",
+                 "is_gone", "parser", "peer_addr", "request", "served", "socket")  # fmt: skip
 
     def __init__(self, server: HTTPConnection, accepted: socket.socket, peer_addr: str) -> None:
         self._server, self.socket, self.peer_addr = server, accepted, peer_addr
@@ -5627,6 +5671,9 @@ class _HTTPClient:
         self.deadline = _NEVER
         self.served = 0  # requests; the number of the present one
         self.is_gone = False
+        self._has_begun = False  # something of the present answer was sent
+        self._is_blocked = False  # the client must read before the rest can be sent
+        self._is_probed = False  # an octet of what comes next was sent ahead
         self._failure: HTTPError | None = None  # what was wrong with the body
         self._pace: _Pace | None = None  # of the present body
 
@@ -5653,6 +5700,7 @@ class _HTTPClient:
             return False
         self.request, request.client = request, self
         self._pace = self._failure = None
+        self._has_begun = self._is_probed = False
         self._server.handle(request)
         if request.keep_alive and not self.is_gone and (self.parser.body_is_over or self._drain()):
             self.request, self.served = None, self.served + 1
@@ -5765,39 +5813,85 @@ class _HTTPClient:
         """Send all of it, waiting where the client is slow; False if it is gone, or too slow."""
         if self.is_gone:
             return False
+        if not self._has_begun:
+            data, self._has_begun, self._is_probed = data[self._is_probed :], True, False
         try:
             sent = self.socket.send(data)
-            if sent < len(data):
-                self._send_rest(memoryview(data)[sent:])
         except BlockingIOError:
-            self._send_rest(memoryview(data))
+            sent = 0
+        except OSError:
+            self.is_gone = True
+            return False
+        if sent < len(data):
+            view = memoryview(data)
+            self._send_rest(lambda sent: self.socket.send(view[sent:]), sent, len(data))
+        return not self.is_gone
+
+    def send_file(self, pieces: FilePieces) -> bool:
+        """Send a file, as far as it goes; False if the client is gone, or too slow. What it does not take at once is
+        read again when it does, so that nothing is held for it meanwhile."""
+        start, size, descriptor = pieces.offset, pieces.left, pieces.file.fileno()
+
+        def send(sent: int) -> int:
+            piece = os.pread(descriptor, min(size - sent, self._server.FILE_PIECE), start + sent)
+            return self.socket.send(piece) if piece else 0
+
+        pieces.left -= self._send_rest(send, 0, size)
+        return not self.is_gone
+
+    def _send_rest(self, send: Callable[[int], int], sent: int, size: int) -> int:
+        """Send on, from `sent` to `size`, as the client has room: `send` does it from an offset, and says how much it
+        was. How far that came: to the end, unless there is nothing more, or the client is gone."""
+        pace, turn, is_ready = _Pace(self._server.io_timeout), time.monotonic(), True
+        if self.request is not None:
+            self.request.leave_pool()
+        self._is_blocked = True
+        while sent < size:
+            if time.monotonic() - turn > STREAM_TURN:
+                eventlet.sleep(0)
+                turn = time.monotonic()
+            began, count = time.monotonic(), 0
+            try:
+                if not is_ready:
+                    eventlet.hubs.trampoline(self.socket, write=True, timeout=pace.left, timeout_exc=TimeoutError)
+                    turn, is_ready = time.monotonic(), True
+                count = send(sent)
+                if not count:
+                    break
+                sent += count
+            except BlockingIOError:
+                is_ready = False
+            except OSError:  # TimeoutError too
+                self.abort()
+                break
+            if sent < size and pace.is_too_slow(began, count):
+                self.abort()
+                break
+        self._is_blocked = False
+        return sent
+
+    def probe(self) -> bool:
+        """Whether a client that sends no more still reads, as it may (RFC 9112, 9.6). One that has closed looks the
+        same until it is sent something, which it answers with a reset. So an octet is sent ahead of what comes next in
+        any case: the H of the head, or a zero before the size of the next chunk (RFC 9112, 7.1). Where there is none,
+        only a reset that has come is seen."""
+        octet = b""
+        if not (self._is_probed or self._is_blocked):
+            is_chunked = self.request is not None and self.request.is_chunked
+            octet = (b"0" if is_chunked else b"") if self._has_begun else b"H"
+        try:
+            if self.socket.send(octet):  # b"" is the least that raises what has happened to the connection
+                self._is_probed = True
+        except BlockingIOError:
+            pass
         except OSError:
             self.is_gone = True
         return not self.is_gone
 
-    def _send_rest(self, data: memoryview) -> None:
-        pace = _Pace(self._server.io_timeout)
-        if self.request is not None:
-            self.request.leave_pool()
-        while data:
-            began, size = time.monotonic(), 0
-            try:
-                eventlet.hubs.trampoline(self.socket, write=True, timeout=pace.left, timeout_exc=TimeoutError)
-                size = self.socket.send(data)
-            except BlockingIOError:
-                pass
-            except OSError:  # TimeoutError too
-                self.abort()
-                return
-            data = data[size:]
-            if data and pace.is_too_slow(began, size):
-                self.abort()
-                return
-
     def is_there(self) -> bool:
-        """Whether the client has not ended the connection."""
+        """Whether the client has not left."""
         try:
-            return not self.is_gone and bool(self.socket.recv(1, socket.MSG_PEEK))
+            return not self.is_gone and (bool(self.socket.recv(1, socket.MSG_PEEK)) or self.probe())
         except OSError as error:
             return isinstance(error, BlockingIOError)
 
@@ -5892,6 +5986,8 @@ class _HTTPWebSocket(WebSocket):
             self.heard = time.monotonic()
             self.feed(data)
         else:
+            # The end of its connection is the end of a WebSocket, in both directions (RFC 6455, 7.1.4).
+            cast(HTTPRequest, self.request).client.is_gone = True
             self.vanish()
 
     def flush(self, *_: Any) -> None:
@@ -5964,6 +6060,7 @@ class HTTPConnection:
     """
 
     BACKLOG = 2048
+    FILE_PIECE = 256 << 10  # bytes that are read of a file to be sent, and not held
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     PATIENCE = 0.002  # seconds in which a worker with fewer connections may accept
     BRIEF_LEAD = 16  # connections that a worker may have more than another while they are for one request each
@@ -6011,12 +6108,22 @@ class HTTPConnection:
                 listening.listen(self.BACKLOG)
             else:
                 listening = _listen_at(self._host, self._port, self.BACKLOG)
-                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
+                self._set_options(listening)
                 self._port = listening.getsockname()[1]
         except OSError as error:
             fail(f"cannot listen at {self.address}: {error.strerror or error} (--bind or run(bind=...) names another)")
         listening.setblocking(False)
         self._socket = listening
+
+    @staticmethod
+    def _set_options(listening: Any) -> None:
+        """What the connections that it accepts inherit. Keep-alive probes find the clients that have vanished, and
+        those that have closed while nothing could be sent to them: their system forgets them after a minute."""
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, name):  # else two hours (RFC 1122, 4.2.3.6)
+                listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     @staticmethod
     def _remove_stale(path: str, socket: Any) -> None:
@@ -6170,19 +6277,18 @@ class HTTPConnection:
             self._end_what_nobody_reads()
 
     def _end_what_nobody_reads(self) -> None:
-        """Find the streams whose clients have left, which write nothing by which one would see it."""
-        poll, watched, has_left = _unpatched("select").poll(), {}, getattr(select, "POLLRDHUP", None)
+        """End what works for a client that has left, and writes nothing by which one would see it."""
+        poll, watched, sends_no_more = _unpatched("select").poll(), {}, getattr(select, "POLLRDHUP", None)
         for client in self._clients:
             if client.request is not None and client.request.coroutine is not None:
                 watched[client.socket.fileno()] = client
-                if has_left is not None:
-                    poll.register(client.socket, has_left)
-        if has_left is None:  # but for Linux and some BSDs
+                if sends_no_more is not None:
+                    poll.register(client.socket, sends_no_more)
+        if sends_no_more is None:  # but for Linux and some BSDs
             gone = [client for client in watched.values() if not client.is_there()]
         else:
-            gone = [watched[descriptor] for descriptor, _ in poll.poll(0)] if watched else []
+            gone = [watched[descriptor] for descriptor, _ in poll.poll(0) if not watched[descriptor].probe()]
         for client in gone:
-            client.is_gone = True
             call_soon(cast(HTTPRequest, client.request).end_coroutine)
 
     # -- answering
@@ -6202,7 +6308,8 @@ class HTTPConnection:
             elif client.send(head):
                 client.send(body)
         else:
-            size = send_stream(request, response._status, fields, cast(Pieces, body), client.send, client.abort)
+            size = send_stream(request, response._status, fields, cast(Pieces, body), client.send, client.abort,
+                               client.send_file)  # fmt: skip
         return size
 
     def _converse(self, request: HTTPRequest, response: Upgrade) -> int:
