@@ -1217,10 +1217,13 @@ class Pieces:
         return piece.encode() if isinstance(piece, str) else piece
 
     def check_first(self, length: str | None) -> None:
-        """ValueError where the first piece is over this Content-Length: nothing was sent yet, so it can be a 500."""
-        if length is not None and len(self._first) > int(length):
+        """ValueError where what is known to come is over this Content-Length: nothing was sent, so it can be a 500."""
+        if length is not None and self._known() > int(length):
             self.close()
             raise ValueError(f"the body is longer than its Content-Length of {length} bytes")
+
+    def _known(self) -> int:
+        return len(self._first)
 
     def close(self) -> None:
         """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
@@ -1257,6 +1260,9 @@ class FilePieces(Pieces):
             raise StopIteration
         self.left -= len(piece)
         return piece
+
+    def _known(self) -> int:
+        return self.left
 
     def close(self) -> None:
         self.file.close()
@@ -5831,10 +5837,15 @@ class _HTTPClient:
         """Send a file, as far as it goes; False if the client is gone, or too slow. What it does not take at once is
         read again when it does, so that nothing is held for it meanwhile."""
         start, size, descriptor = pieces.offset, pieces.left, pieces.file.fileno()
+        least, most = self._server.FILE_PIECE
+        expected = most // 4  # bytes that the client takes in one go
 
         def send(sent: int) -> int:
-            piece = os.pread(descriptor, min(size - sent, self._server.FILE_PIECE), start + sent)
-            return self.socket.send(piece) if piece else 0
+            nonlocal expected
+            piece = os.pread(descriptor, min(expected, size - sent), start + sent)
+            count = self.socket.send(piece) if piece else 0
+            expected = min(max(2 * count, least), most)
+            return count
 
         pieces.left -= self._send_rest(send, 0, size)
         return not self.is_gone
@@ -6060,7 +6071,7 @@ class HTTPConnection:
     """
 
     BACKLOG = 2048
-    FILE_PIECE = 256 << 10  # bytes that are read of a file to be sent, and not held
+    FILE_PIECE = 16 << 10, 256 << 10  # bytes that are read of a file at least, and at most, to be sent
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     PATIENCE = 0.002  # seconds in which a worker with fewer connections may accept
     BRIEF_LEAD = 16  # connections that a worker may have more than another while they are for one request each
@@ -6121,7 +6132,7 @@ class HTTPConnection:
         those that have closed while nothing could be sent to them: their system forgets them after a minute."""
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        for name, value in (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
             if hasattr(socket, name):  # else two hours (RFC 1122, 4.2.3.6)
                 listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 

@@ -41,6 +41,13 @@ def continued(request: Request, name: str) -> Response:
     return response
 
 
+@app.route("/misdeclared/<name>")
+def misdeclared(request: Request, name: str) -> Response:
+    response = static_file(request, name, PUBLIC)
+    response.headers["Content-Length"] = "1000000"
+    return response
+
+
 @app.route("/pieces")
 def pieces(request: Request) -> Iterator[bytes]:
     """Small pieces, which cost more to send than to receive."""

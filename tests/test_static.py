@@ -794,6 +794,10 @@ def test_a_large_file_that_a_program_changes_arrives_so_by_every_door(door: Door
     assert 0 < first <= 1 << 18 and ask(door, "large.bin", part=how).content == expected
 
 
+def test_a_large_file_with_a_smaller_content_length_is_an_error_by_every_door(door: Door) -> None:
+    assert ask(door, "large.bin", part="misdeclared").status == 500
+
+
 def raw(door: Door, target: str) -> bytes:
     """All that comes back for a target that is sent as it stands."""
     with socket.create_connection(("127.0.0.1", door[1]), timeout=60) as connection:
