@@ -1237,7 +1237,7 @@ class Pieces:
 
 class FilePieces(Pieces):
     """The next `left` bytes of a file as a streamed body, read when they are asked for. The file is closed behind them.
-    The embedded server reads them itself, so that none are held for a client that is slow."""
+    Our servers `peek` and take only what a client has room for, so that none are held for one that is slow."""
 
     SIZE = 64 << 10  # bytes of a piece
 
@@ -1245,19 +1245,19 @@ class FilePieces(Pieces):
         self._iterator, self._first, self.request = iter(()), b"", None  # nothing is read yet
         self.file, self.left, self._end = file, left, file.tell() + left
 
-    @property
-    def offset(self) -> int:
-        """Where the next byte is in the file."""
-        return self._end - self.left
+    def peek(self, size: int) -> bytes:
+        """The next bytes, at most so many, which stay the next. ValueError where the file has become shorter."""
+        self.file.seek(self._end - self.left)
+        piece = self.file.read(min(size, self.left))
+        if not piece:
+            raise ValueError("the file has become shorter while it was sent")
+        return piece
 
     def __next__(self) -> bytes:
-        piece = b""
-        if self.left:
-            self.file.seek(self.offset)
-            piece = self.file.read(min(self.left, self.SIZE))
-        if not piece:
+        if not self.left:
             self.file.close()
             raise StopIteration
+        piece = self.peek(self.SIZE)
         self.left -= len(piece)
         return piece
 
@@ -3638,8 +3638,8 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
                 send: Callable[[bytes], bool], abort: Callable[[], None],
                 send_file: Callable[[FilePieces], bool] | None = None) -> int:  # fmt: skip
     """Send the pieces of a body as they are made: in chunks, unless the handler gave a Content-Length, and until the
-    connection closes for HTTP/1.0. `send` is False for a client that is gone. `send_file` sends what it can of a file,
-    without its pieces. What cannot be sent whole is logged and ends in `abort`. How many bytes were sent."""
+    connection closes for HTTP/1.0. `send` is False for a client that is gone. `send_file` does the same for a
+    file, without its pieces. What cannot be sent whole is logged and ends in `abort`. How many bytes were sent."""
     size = 0
     declared = next((int(value) for name, value in fields if name.lower() == "content-length"), None)
     request.is_chunked = is_chunked = declared is None and request.version == "HTTP/1.1"
@@ -5216,6 +5216,7 @@ class Mongrel2Connection:
     MAX_JOINED = 64 << 20  # bytes of an iterator's pieces to a message socket, which go as one answer
     PING = 1.0  # seconds between words to Mongrel2 that a connection which waits is wanted
     MAX_PIPELINED = 100  # requests of one connection that wait for the answer to its first
+    FILE_PIECE = 256 << 10  # bytes of a file in one message
     PATIENCE = 30.0  # seconds for a client to make room for more of its answer
 
     def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
@@ -5487,12 +5488,35 @@ class Mongrel2Connection:
         """Send all, as the client makes room for it; who reads too slowly is closed. False if it is gone."""
         if not request.connected:
             return False
+        sent, size = self.reply_in_room(request, payload), len(payload)
+        if sent == size:
+            return request.connected
+        view = memoryview(payload)
+        return self._reply_rest(request, lambda sent: self.reply_in_room(request, view[sent:]), sent, size)
+
+    def _send_file(self, request: Mongrel2Request, pieces: FilePieces) -> bool:
+        """Send a file, as the client makes room for it, reading no more than that; False as above."""
+
+        def send(_: int) -> int:
+            if size := self.spend(request, 0, min(pieces.left, self.FILE_PIECE)):
+                piece = pieces.peek(size)
+                self.reply(request, piece)
+                size = len(piece)
+                pieces.left -= size
+            return size
+
+        return self._reply_rest(request, send, 0, pieces.left)
+
+    def _reply_rest(self, request: Mongrel2Request, send: Callable[[int], int], sent: int, size: int) -> bool:
+        """Send on, from `sent` to `size`: `send` does it from an offset, and says how much it was."""
         life, conn_id, pace = cast(_Clients, request.life), request.conn_id, _Pace(self.PATIENCE)
-        while (size := self.reply_in_room(request, payload)) < len(payload):
-            payload, began = memoryview(payload)[size:], time.monotonic()
-            if not size:
+        while sent < size:
+            began = time.monotonic()
+            count = send(sent)
+            sent += count
+            if not count:
                 self._await_room(life, request, pace.left)
-            if pace.is_too_slow(began, size):
+            if sent < size and pace.is_too_slow(began, count):
                 logger.warning("the client of %r reads too slowly: closed", request)
                 self.close_client(request)
                 return False
@@ -5523,7 +5547,8 @@ class Mongrel2Connection:
         send = functools.partial(self._reply_in_credits, request)
         close = functools.partial(self.close_client, request)
         if request.life is not None and request.conn_id in request.life.credits:
-            return send_stream(request, status, fields, pieces, send, close)
+            send_file = functools.partial(self._send_file, request)
+            return send_stream(request, status, fields, pieces, send, close, send_file)
         if not self._has_warned:
             self._has_warned = True
             logger.warning("Mongrel2 at %s does not say how much its clients take: set 'download.flow_control': 1, or "
@@ -5834,25 +5859,24 @@ class _HTTPClient:
         return not self.is_gone
 
     def send_file(self, pieces: FilePieces) -> bool:
-        """Send a file, as far as it goes; False if the client is gone, or too slow. What it does not take at once is
-        read again when it does, so that nothing is held for it meanwhile."""
-        start, size, descriptor = pieces.offset, pieces.left, pieces.file.fileno()
+        """Send a file; False if the client is gone, or too slow. What it does not take at once is read again when it
+        does, so that nothing is held for it meanwhile."""
         least, most = self._server.FILE_PIECE
         expected = most // 4  # bytes that the client takes in one go
 
-        def send(sent: int) -> int:
+        def send(_: int) -> int:
             nonlocal expected
-            piece = os.pread(descriptor, min(expected, size - sent), start + sent)
-            count = self.socket.send(piece) if piece else 0
+            count = self.socket.send(pieces.peek(expected))
+            pieces.left -= count
             expected = min(max(2 * count, least), most)
             return count
 
-        pieces.left -= self._send_rest(send, 0, size)
+        self._send_rest(send, 0, pieces.left)
         return not self.is_gone
 
-    def _send_rest(self, send: Callable[[int], int], sent: int, size: int) -> int:
+    def _send_rest(self, send: Callable[[int], int], sent: int, size: int) -> None:
         """Send on, from `sent` to `size`, as the client has room: `send` does it from an offset, and says how much it
-        was. How far that came: to the end, unless there is nothing more, or the client is gone."""
+        was."""
         pace, turn, is_ready = _Pace(self._server.io_timeout), time.monotonic(), True
         if self.request is not None:
             self.request.leave_pool()
@@ -5867,8 +5891,6 @@ class _HTTPClient:
                     eventlet.hubs.trampoline(self.socket, write=True, timeout=pace.left, timeout_exc=TimeoutError)
                     turn, is_ready = time.monotonic(), True
                 count = send(sent)
-                if not count:
-                    break
                 sent += count
             except BlockingIOError:
                 is_ready = False
@@ -5879,7 +5901,6 @@ class _HTTPClient:
                 self.abort()
                 break
         self._is_blocked = False
-        return sent
 
     def probe(self) -> bool:
         """Whether a client that sends no more still reads, as it may (RFC 9112, 9.6). One that has closed looks the
