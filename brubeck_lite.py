@@ -160,8 +160,9 @@ def in_coroutines() -> bool:
 
 
 def _unpatched(name: str) -> Any:
-    """A module of the standard library as it was before eventlet patched it."""
-    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
+    """A module of the standard library as it was before eventlet patched it; under gevent, as that has it."""
+    is_patched = bool(getattr(sys.modules.get("eventlet.patcher"), "already_patched", None))
+    return eventlet.patcher.original(name) if is_patched else importlib.import_module(name)
 
 
 def call_soon(function: Callable[[], Any], seconds: float = 0) -> Any:
@@ -5584,11 +5585,11 @@ def _is_early(value: Any) -> bool:
     return getattr(sys.modules[value.__module__.lstrip("_")], name, None) is not value
 
 
-def find_early() -> list[str]:
+def find_early(objects: Iterable[Any]) -> list[str]:
     """What the program imported, made or began before eventlet patched the standard library, and what therefore blocks
-    all coroutines, fails (an SSLContext does, with a RecursionError) or loses what it is given: names in modules,
-    objects, threads. What the standard library has itself does no harm."""
-    found: dict[str, None] = {}  # as a set, in order
+    all coroutines, fails (an SSLContext does, with a RecursionError) or loses what it is given: names in modules, and
+    of these objects some, and threads. What the standard library has itself does no harm."""
+    found: dict[Any, str] = {}  # of each kind in each package the first
     callables, others = (type, type(find_early), type(len)), sys.stdlib_module_names | _OUR_OWN
     for name, module in [*sys.modules.items()]:
         if "asyncio" in name or name.startswith(_COPIES) or name.partition(".")[0] in others:
@@ -5597,23 +5598,36 @@ def find_early() -> list[str]:
         for key, value in [*vars(module).items()]:
             is_kept = is_own and str(type(value)) in _KEPT
             if is_kept or (issubclass(type(value), callables) and _is_early(value)):
-                found[f"{name}.{key}"] = None
+                found.setdefault((name.partition(".")[0], key), f"{name}.{key}")
     running, kinds = {*sys._current_frames()} - {threading.main_thread().ident}, dict[type, bool]()
-    for made in gc.get_objects():
+    for made in objects:
         kind = type(made)
         if kind not in kinds:
             kinds[kind] = kind.__name__ != "Popen" and _is_early(kind)
         if kinds[kind]:
-            found[f"a {kind.__name__}"] = None
+            found[kind] = f"a {kind.__name__}"
         elif isinstance(made, threading.Thread) and getattr(made, "_ident", None) in running:
-            found[f"the thread {made.name!r}"] = None
-    return [*found]
+            found[made] = f"the thread {made.name!r}"
+    return [*found.values()]
 
 
 def configure_logging(level: int = logging.INFO) -> None:
     """Log on standard error, unless the program has chosen otherwise: to be called once it was imported."""
     if not logger.hasHandlers():
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+
+
+def patch_program() -> None:
+    """Patch the standard library under a program that was imported before; log a warning, which says what to do, where
+    that comes too late."""
+    # Where the program itself has patched it, an original may well be inside of one of eventlet's objects.
+    objects = [] if eventlet.patcher.is_monkey_patched("socket") else gc.get_objects()
+    patch_standard_library()
+    if early := find_early(objects):
+        logger.warning("made before eventlet patched the standard library, so that it blocks or fails: %s. "
+                       'Put "import eventlet; eventlet.monkey_patch()" above all other lines of the program, or start '
+                       "it by the command line: brubeck_lite MODULE:APP",
+                       ", ".join(early[:5]) + f" and {len(early) - 5} more" * (len(early) > 5))  # fmt: skip
 
 
 def _escape_for_log(text: str) -> str:
@@ -6547,12 +6561,7 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch:
     line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
     configure_logging()
     if patch:
-        patch_standard_library()
-        if early := find_early():
-            logger.warning("made before eventlet patched the standard library, so that it blocks or fails: %s. "
-                           'Put "import eventlet; eventlet.monkey_patch()" above all other lines of the program, or '
-                           "start it by the command line: brubeck_lite MODULE:APP",
-                           ", ".join(early[:5]) + f" and {len(early) - 5} more" * (len(early) > 5))  # fmt: skip
+        patch_program()
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     if access_log and sys.stdout is None:
         fail("--access-log: standard output is closed")
