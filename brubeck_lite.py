@@ -3239,9 +3239,10 @@ class Brubeck:
         """Serve until SIGINT or SIGTERM, which let requests finish for up to 10 seconds (a second one does not).
         `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
         replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
-        from there before (`from socket import socket`, a driver) keeps blocking: prefer the command line, which patches
-        first. `workers`: so many processes, each of which starts this program anew ("auto": one for each core), and a
-        parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is no address;
+        from there, made or begun before (`from socket import socket`, an SSLContext, a thread) keeps blocking or fails,
+        and a warning names it: prefer the command line, which patches first, or `eventlet.monkey_patch()` above all
+        other imports. `workers`: so many processes, each of which starts this program anew ("auto": one for each core),
+        and a parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is no address;
         SystemExit 2 where it cannot start."""
         count = count_workers(workers)
         if count > 1 and WORKER not in os.environ:
