@@ -3205,8 +3205,8 @@ class Brubeck:
         the context of its handler, which is no other request's in the same thread."""
         if response._status == 101:
             response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
-        if not isinstance(body := response.body, bytes):
-            response.body = Pieces(_InContext(context, body))
+        if type(response._body) is not bytes:
+            response.body = Pieces(_InContext(context, cast("Iterator[str | bytes]", response._body)))
             request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
         try:
             fields, body = response.finish(request)
