@@ -2890,8 +2890,9 @@ class Brubeck:
         """What `run()` has done and holds, in all workers together; no requests but those it served are counted.
         By route (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting`
         for room in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: in `room` answers that
-        wait for clients of Mongrel2 to read, in `access_log` lines; `dropped` answers to clients of a Mongrel2 that
-        was gone; `workers`, and their `restarts`."""
+        wait for clients of Mongrel2 to read, in `access_log` lines, in `dealt` connections to which a parent's workers
+        owe an answer, in `replies` those that Mongrel2 is not ready for; `dropped` answers to clients of a Mongrel2
+        that was gone; `workers`, and their `restarts`."""
         return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
                             self.own_stats(), self.other_stats])  # fmt: skip
 
@@ -4540,10 +4541,9 @@ class Mongrel2Connection:
         """End uploads that turned out too large, for of a chunked body nobody knows the size before, and those of which
         nothing comes any more: another handler may have heard that their client left, or that the body is there."""
         for request, path in [*life.uploads.values()]:
-            try:
+            file = None
+            with contextlib.suppress(OSError):  # it is not there yet, or no more
                 file = os.stat(path)
-            except OSError:
-                file = None  # not there yet, or no more
             if file is not None and file.st_size > request.max_body:
                 response = request.app.answer_error(request, body_too_large(request.max_body))
                 cast(Load, self._load).refuse(self, request, response)
@@ -5819,7 +5819,7 @@ _OUTSTANDING = operator.attrgetter("outstanding")
 _REPLY_HEAD = re.compile(rb"[^ ]* [0-9]+:(X )?([^,]*), ")
 
 
-def is_frame(message: bytes, rest: bytes) -> bool:
+def _is_frame(message: bytes, rest: bytes) -> bool:
     """Whether a message of Mongrel2 is a frame of a WebSocket, no request; `rest` is what follows its path."""
     if b"WEBSOCKET" not in rest:
         return False
@@ -5964,14 +5964,14 @@ class _Dealer:
             self._deal_new(takers, message, _DealtClient(sender, path[:1] == b"/"), conn_id, rest)
         elif not client.link.send(self._room + message):
             self._refuse(conn_id, client, BAD_GATEWAY)  # its worker is dead, or full: the answer will not be whole
-        elif not is_frame(message, rest):
+        elif not _is_frame(message, rest):
             client.outstanding += 1
             client.link.outstanding += 1
 
     def _deal_new(self, takers: list[_Link], message: bytes, client: _DealtClient, conn_id: bytes, rest: bytes) -> None:
         """Deal the message of a connection that no worker serves just now."""
         cast(_Life, self.life).check_sender(client.sender.decode("latin-1"))
-        if is_frame(message, rest):
+        if _is_frame(message, rest):
             self._refuse(conn_id, client, b"")  # its WebSocket has ended
             return
         if self._room == b"- " and b"DOWNLOAD_CREDITS" in rest:  # with the first request of each connection
