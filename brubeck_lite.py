@@ -87,6 +87,7 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 from calendar import timegm
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -1804,6 +1805,10 @@ class Mongrel2Request(Request):
                 path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
             )
             os.unlink(path)
+        except FileNotFoundError:  # this Mongrel2 was given up meanwhile, or has another folder
+            logger.error("the body of %r is not there: %s", self, path)
+            self.refused, self.keep_alive = HTTPError(503, "the body was lost"), False
+            return
         except OSError as error:
             self.refused, self.keep_alive = error.with_traceback(None), False
             with contextlib.suppress(OSError):
@@ -3524,8 +3529,9 @@ class Brubeck:
         """What `run()` has done and holds, in all workers together; no requests but those it served are counted.
         By route (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting`
         for room in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: in `room` answers that
-        wait for clients of Mongrel2 to read, in `access_log` lines; `dropped` answers to clients of a Mongrel2 that
-        was gone; `workers`, and their `restarts`."""
+        wait for clients of Mongrel2 to read, in `access_log` lines, in `dealt` connections to which a parent's workers
+        owe an answer, in `replies` those that Mongrel2 is not ready for; `dropped` answers to clients of a Mongrel2
+        that was gone; `workers`, and their `restarts`."""
         return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
                             self.own_stats(), self.other_stats])  # fmt: skip
 
@@ -4830,8 +4836,7 @@ def _is_readable(socket: zmq.Socket[Any]) -> bool:
 # What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
 _CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
                       rb'\{"type":"credits"\},')  # fmt: skip
-_NOBODY = range(2_000_000_000, 2_000_000_000 + MAX_TARGETS)  # ids that no connection has: they count from 1
-_NOTICE = re.compile(rb"\S+ 2000000([01][0-9][0-9]) @\* ")  # that one of them has left
+_NOTICE = re.compile(rb"\S+ (2[0-9]{9}) @\* ")  # that a connection with an id beyond all real ones has left
 
 
 class _Clients:
@@ -4843,7 +4848,7 @@ class _Clients:
     pull: zmq.Socket[Any]
 
     def __init__(self) -> None:
-        self.requests: dict[str, Mongrel2Request] = {}  # those that have no answer yet
+        self.requests: MutableMapping[str, Mongrel2Request] = {}  # those that have no answer yet
         self.room: int | None = None  # bytes that a connection has room for, with download.flow_control
         self.credits: dict[str, int] = {}  # what is left of it, while an answer is waited for
         self.waiting: dict[str, Signal] = {}  # a coroutine that waits for room
@@ -4911,45 +4916,134 @@ class _Clients:
             self.bell.close()
 
 
+class _Monitor:
+    """What becomes of the one connection of a ZeroMQ socket (zmq_socket_monitor)."""
+
+    def __init__(self, own: zmq.Socket[Any]) -> None:
+        self.descriptor: int | None = None  # of the TCP connection, once that stands
+        self.is_ready = self.is_over = False  # both ends speak ZMTP; it has ended, or cannot be made
+        self._own = own
+        self._events = own.get_monitor_socket(
+            zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED
+            | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH)  # fmt: skip
+
+    def look(self) -> _Monitor:
+        """Take in what has happened."""
+        while not self.is_over and _is_readable(self._events):
+            event, value = struct.unpack("=HI", self._events.recv_multipart()[0])
+            if event == zmq.EVENT_CONNECTED:
+                self.descriptor = value
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.is_ready = True
+            else:
+                self.is_over = True
+        return self
+
+    def close(self) -> None:
+        self._own.disable_monitor()
+        self._events.close(0)
+
+
+class _Notices:
+    """What Mongrel2 says to a message for 128 ids that no connection has: it tells its handlers, in turn, that each of
+    them has left. Its only thread does so without a break, and before each notice it reads the message's arguments
+    once more: a list of empty dicts, which take it longer than all else of that length."""
+
+    DICTS = 2000  # in the arguments: the notices take a tenth of a second
+    FASTEST = 0.2e-6  # seconds that Mongrel2 needs to read one, at the least
+
+    def __init__(self) -> None:
+        self.first_id = 2_000_000_000 + secrets.randbelow(1_000_000) * MAX_TARGETS  # real ones count from 1
+        self.heard: list[tuple[int, float]] = []  # the numbers of those that came here, and when
+        self.sent = time.monotonic()
+
+    def take(self, message: bytes, now: float) -> bool:
+        """Whether a message is one of them."""
+        match = _NOTICE.match(message)
+        number = -1 if match is None else int(match[1]) - self.first_id
+        if 0 <= number < MAX_TARGETS:
+            self.heard.append((number, now))
+        return 0 <= number < MAX_TARGETS
+
+    def delay(self) -> float:
+        """Seconds until the first came, after all that was on its way before it."""
+        return self.heard[0][1] - self.sent
+
+    def are_over(self) -> bool:
+        """Whether none is left for us: the next would be beyond the last, or does not come."""
+        if len(self.heard) > 1 and 2 * self.heard[-1][0] - self.heard[-2][0] >= MAX_TARGETS:
+            return True
+        return bool(self.heard) and time.monotonic() > self.heard[-1][1] + 0.2
+
+    def dict_time(self) -> float:
+        """Seconds that Mongrel2 needs to read a dict of the arguments 128 times. The notices tell, unless they all came
+        at once, because a thread that carries them had no turn before."""
+        (first, began), (last, ended) = self.heard[0], self.heard[-1]
+        is_known = len({at for _, at in self.heard}) >= 4
+        each = (ended - began) / (last - first) / self.DICTS if is_known else 0.0
+        return MAX_TARGETS * max(each, self.FASTEST)
+
+
 class _Life(_Clients):
     """One pair of sockets, from the subscription of a Mongrel2 until either end is gone. It never reconnects: ids begin
     again at 1 in a new Mongrel2, and what one life still holds must not reach the clients of the next."""
 
-    SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
-    LEAVING = 1.0  # seconds to find a moment in which Mongrel2 sends nothing
-    QUIET = 2  # milliseconds without a message that tell of it
-    WORK = "ctl", {"cancel": 1, "": [0] * 100}  # for nobody, takes its only thread 2 ms, in which it sends nothing
+    CONNECTING = 5.0  # seconds for a TCP connection to stand
+    SUBSCRIPTION = 0.25  # seconds that Mongrel2 has to subscribe, before it gets the PULL nevertheless
+    LEAVING = 4.0  # seconds to leave in
+    DICTS = 6000  # that keep Mongrel2 busy while we leave: for 0.3 seconds or more
+    PAUSE = 0.1  # seconds that this takes, beside twice the delay of what it sends, at the least
+    MARGIN = 0.05  # seconds until it surely knows that our connection has ended
 
     def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
         super().__init__()
         self._addresses = pull, pub
         self.prefixes: set[bytes] = set()
         self._checked_senders: set[str] = set()
-        self._connect_at: float | None = time.monotonic() + self.SUBSCRIPTION / 2
-        self._descriptor: int | None = None  # of the PULL's connection
-        self._is_lost = False  # that has ended
+        self._since = time.monotonic()  # when the latest of the connections was begun
+        self._pull_at = math.inf  # when to begin that of the PULL, whether Mongrel2 has subscribed or not
+        self._has_pull = False  # that is done
         self.pub, self.pull = context.socket(zmq.XPUB), context.socket(zmq.PULL)
-        # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply.
-        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1}
-        # Of the PULL as good as never: after -1, what is not yet read when the connection ends is thrown away.
-        for each, options in ((self.pub, own), (self.pull, {zmq.RECONNECT_IVL: 1 << 30})):
-            for option, value in {**options, zmq.HEARTBEAT_IVL: 5000, zmq.LINGER: 0, zmq.IPV6: 1}.items():
+        # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply. What
+        # ends says so with FIN; a Mongrel2 or a network that only stands still is given up after a minute.
+        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1,
+               zmq.HEARTBEAT_IVL: 10_000, zmq.HEARTBEAT_TIMEOUT: 60_000}  # fmt: skip
+        # The PULL reconnects as good as never: after -1, what is not yet read when the connection ends is thrown away.
+        # It has no heartbeat, which would end its connection when we have closed our half; TCP keeps it alive.
+        theirs = {zmq.RECONNECT_IVL: 1 << 30, zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30,
+                  zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 6}  # fmt: skip
+        for each, options in ((self.pub, own), (self.pull, theirs)):
+            for option, value in {**options, zmq.LINGER: 0, zmq.IPV6: 1}.items():
                 each.setsockopt(option, value)
             if identity is not None:
                 each.setsockopt_string(zmq.IDENTITY, identity)
-        events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
-        self._monitor = self.pull.get_monitor_socket(events)
-        self.pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)  # nobody listens there
+        self._pub_monitor, self._pull_monitor = _Monitor(self.pub), _Monitor(self.pull)
         self.pub.connect(pub)
 
     def begin(self) -> bool:
-        """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so.
-        A Mongrel2 without handlers may wait for one, before it subscribes, to send it something: it gets the PULL."""
+        """Whether Mongrel2 has subscribed and both connections stand. The PULL is connected after the subscription, so
+        that no reply is faster than that. But a Mongrel2 without handlers may wait for one, before it subscribes, to
+        send it something: a quarter of a second after the XPUB's connection stands it gets the PULL."""
+        now = time.monotonic()
         self._read_subscriptions()
-        if self._connect_at is not None and (self.prefixes or time.monotonic() > self._connect_at):
-            self._connect_at = None
+        if self._pub_monitor.look().is_ready:
+            self._pull_at = min(self._pull_at, now + self.SUBSCRIPTION)
+        if not self._has_pull and (self.prefixes or now >= self._pull_at):
+            self._has_pull, self._since = True, now
             self.pull.connect(self._addresses[0])
-        return bool(self.prefixes)
+        return bool(self.prefixes) and self._pull_monitor.look().is_ready
+
+    def has_failed(self) -> bool:
+        """Whether it cannot begin: a connection has ended, or does not come to stand. The PULL's may have brought
+        requests: it is given up for nothing else. ZeroMQ ends it itself where the handshake takes 30 seconds."""
+        latest = self._pull_monitor if self._has_pull else self._pub_monitor
+        is_late = latest.descriptor is None and time.monotonic() > self._since + self.CONNECTING
+        return is_late or self._pub_monitor.is_over or self._pull_monitor.is_over
+
+    def may_hold_requests(self) -> bool:
+        """Whether Mongrel2 may have dealt something to it."""
+        return self._pull_monitor.look().descriptor is not None
 
     def _read_subscriptions(self) -> None:
         while _is_readable(self.pub):
@@ -4959,68 +5053,72 @@ class _Life(_Clients):
     def has_ended(self) -> bool:
         """Whether Mongrel2 took its subscription back or, unless we have left it, let go of the PULL."""
         self._read_subscriptions()
-        return not self.prefixes or (self._has_lost_pull() and self.left is None)
-
-    def _has_lost_pull(self) -> bool:
-        while not self._is_lost and _is_readable(self._monitor):
-            event, self._descriptor = struct.unpack("=HI", self._monitor.recv_multipart()[0])
-            self._is_lost = event != zmq.EVENT_CONNECTED
-        return self._is_lost
+        return not self.prefixes or (self.left is None and self._pull_monitor.look().is_over)
 
     def leave(self) -> None:
         """Have Mongrel2 deal nothing more to this pair: what it has dealt is in `left` then, to be answered by the
-        XPUB, which stays. It blocks, for some hundredths of a second, and for twice LEAVING at most.
+        XPUB, which stays. It blocks, for about half a second, and for LEAVING at most.
 
-        A PUSH cannot be told to stop, and when a connection ends, what it has not yet written to it is lost. So this
-        happens while Mongrel2 sends nothing. It is our half that is closed: what was written is read until Mongrel2
-        has closed the other half, and whatever it sends next goes to others, or waits for them."""
-        self.left, is_silent, deadline = deque(), False, time.monotonic() + self.LEAVING
-        while not (is_silent or self._has_lost_pull()) and time.monotonic() < deadline:
-            is_silent = self._silence(deadline)
-        if not is_silent:
-            logger.warning("Mongrel2 at %s does not keep quiet: what it sends just now is lost", self._addresses[0])
-        if not self._has_lost_pull() and self._descriptor is not None:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as connection:
+        A PUSH cannot be told to stop. When our half of its connection ends, it drops what it has not yet written, and
+        it deals on into the dying connection until it looks at its mailbox. So Mongrel2 has to send nothing from before
+        that, when all that it sent has arrived, until some time after its own half has ended."""
+        self.left, deadline = deque(), time.monotonic() + self.LEAVING
+        notices, quiet_until = self._begin_pause(deadline)
+        has_gone, descriptor = self._pull_monitor.look().is_over, self._pull_monitor.descriptor
+        if not has_gone and descriptor is not None:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
                 connection.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + self.LEAVING
-        while not self._has_lost_pull() and time.monotonic() < deadline:
-            self._read_ahead()
-        self._read_ahead()
+        is_quiet = True
+        while not self._pull_monitor.look().is_over and time.monotonic() < deadline:
+            is_quiet = self._read_ahead(notices) and is_quiet
+        is_late = time.monotonic() + self.MARGIN > quiet_until
+        if not (self._read_ahead(notices) and is_quiet) or (is_late and not has_gone):
+            logger.warning("Mongrel2 at %s did not keep quiet for long enough while we left it: requests that it sent "
+                           "in this moment may be lost", self._addresses[0])  # fmt: skip
 
-    def _silence(self, deadline: float) -> bool:
-        """Have Mongrel2's only thread tell its handlers, who get their turns at it, that nobody has left, and then be
-        busy. Whether it told, and then told nothing more."""
-        self._reply_to_nobody("", 0)
-        for _ in range(20):
-            self._reply_to_nobody(*self.WORK)
-        heard = [0]
-        while time.monotonic() < deadline and not self._has_lost_pull():
-            messages = self._read_ahead()
-            for message in messages:
-                if (notice := _NOTICE.match(message)) is not None:
-                    heard.append(int(notice[1]))
-                elif len(heard) > 1:
-                    return False
-            if not messages and len(heard) > 1 and 2 * heard[-1] - heard[-2] >= MAX_TARGETS:  # no turn of ours is left
-                return True
-        return False
+    def _begin_pause(self, deadline: float) -> tuple[_Notices, float]:
+        """Have Mongrel2 be busy and send nothing, with all that it sent before being read; and until when, 0 where that
+        cannot be had before the deadline.
 
-    def _read_ahead(self) -> list[bytes]:
-        """What comes within QUIET, for which Mongrel2 is kept busy longer; it goes to `left` too."""
-        messages: list[bytes] = []
-        if self.pull.poll(self.QUIET):
+        Notices tell when all that it sent before is here, and its pace. Sent with them is a message that it works at
+        without a notice. That has arrived when the last notice goes: from the first one on it sends nothing else."""
+        dicts, delay = self.DICTS, math.inf
+        while True:
+            notices, is_quiet = _Notices(), True
+            self._reply_to_nobody(notices, {"": [{}] * notices.DICTS}, deadline)
+            self._reply_to_nobody(notices, {"cancel": 1, "": [{}] * dicts}, deadline)
+            while not notices.are_over():
+                is_quiet = self._read_ahead(notices) and is_quiet
+                if time.monotonic() > deadline or self._pull_monitor.look().is_over:
+                    return notices, 0.0
+            seconds, delay = dicts * notices.dict_time(), min(delay, notices.delay())
+            if is_quiet and seconds >= self.PAUSE + 2 * delay:
+                return notices, notices.heard[-1][1] + seconds
+            if seconds < self.PAUSE + 2 * delay:
+                dicts = min(2 * dicts, 8 * self.DICTS)
+
+    def _read_ahead(self, notices: _Notices) -> bool:
+        """Read what comes, to be answered, within two milliseconds; whether nothing did after the first notice."""
+        is_quiet = True
+        if self.pull.poll(2):
+            now = time.monotonic()
             with contextlib.suppress(zmq.Again):
-                while len(messages) < 10_000:
-                    messages.append(self.pull.recv(zmq.NOBLOCK))
-        else:
-            self._reply_to_nobody(*self.WORK)
-        cast("deque[bytes]", self.left).extend(messages)
-        return messages
+                for _ in range(10_000):
+                    message = self.pull.recv(zmq.NOBLOCK)
+                    if not notices.take(message, now):
+                        cast("deque[bytes]", self.left).append(message)
+                        is_quiet = is_quiet and not notices.heard
+        return is_quiet
 
-    def _reply_to_nobody(self, name: str, arguments: Any) -> None:
-        (message,) = format_extended_reply(min(self.prefixes, default=b"") or b"0", _NOBODY, name, arguments)
-        with contextlib.suppress(zmq.Again):
-            self.pub.send(message, zmq.NOBLOCK)
+    def _reply_to_nobody(self, notices: _Notices, arguments: Any, deadline: float) -> None:
+        ids = range(notices.first_id, notices.first_id + MAX_TARGETS)
+        (message,) = format_extended_reply(min(self.prefixes, default=b"") or b"0", ids, "ctl", arguments)
+        while time.monotonic() < deadline:
+            try:
+                self.pub.send(message, zmq.NOBLOCK)
+                return
+            except zmq.Again:  # Mongrel2 is behind
+                self._read_ahead(notices)
 
     def check_sender(self, sender: str) -> None:
         """Say so where Mongrel2 will not hear the replies to requests of this sender."""
@@ -5044,17 +5142,65 @@ class _Life(_Clients):
     def close(self, linger: int) -> None:
         """Drop both sockets with all they hold."""
         super().close(linger)
-        for own, monitor in ((self.pull, self._monitor), (self.pub, self.pub_monitor)):
-            own.disable_monitor()
-            monitor.close(0)
+        for monitor in (self._pull_monitor, self._pub_monitor):
+            monitor.close()
         self.pull.close(0)
         self.pub.close(linger)
 
 
+class _Seeker:
+    """Seeks the Mongrel2 at a pair of addresses: makes pairs of sockets until the life of one begins."""
+
+    SILENCE = 0.5  # seconds until it says that it waits
+
+    def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
+        self._context, self._addresses = context, (pull, pub, identity)
+        self._life: _Life | None = None  # that has not begun
+        self._since: float | None = None
+        self._has_complained = False
+
+    def seek(self) -> _Life | None:
+        """The life that has begun; None where none has, for now."""
+        now = time.monotonic()
+        self._since = self._since or now
+        try:
+            life = self._life = self._life or _Life(self._context, *self._addresses)
+        except zmq.ZMQError as error:  # too many files are open
+            self._complain(logging.ERROR, "cannot connect to Mongrel2 at %s and %s for now: %s", error)
+            return None
+        if life.begin():
+            logger.info("connected to Mongrel2: requests from %s, replies to %s", *self._addresses[:2])
+            self._life, self._since, self._has_complained = None, None, False
+            return life
+        if life.has_failed():
+            self.close()
+        if now > self._since + self.SILENCE:
+            self._complain(logging.INFO, "waiting for Mongrel2 at %s and %s")
+        return None
+
+    def _complain(self, level: int, message: str, *arguments: Any) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            logger.log(level, message, *self._addresses[:2], *arguments)
+
+    def is_trying(self) -> bool:
+        """Whether there is a pair of sockets that may begin at any moment."""
+        return self._life is not None
+
+    def may_hold_requests(self) -> bool:
+        """Whether Mongrel2 may have dealt something already."""
+        return self._life is not None and self._life.may_hold_requests()
+
+    def close(self) -> None:
+        if self._life is not None:
+            self._life.close(0)
+            self._life = None
+
+
 class _DealtLife(_Clients):
     """The same in a worker process, whose parent has the sockets of Mongrel2. The parent deals `ROOM MESSAGE`, where
-    ROOM is how many bytes there is room for, or "-"; ENDED and EXIT alone are its own words. It takes replies; and for
-    each message that was dealt with DONE and a connection id, or LAST before the reply."""
+    ROOM is how many bytes each connection has room for, or "-"; ENDED and EXIT alone are its own words. It takes
+    replies; and for each message that was dealt with DONE and a connection id, or LAST before the reply."""
 
     ENDED, EXIT, DONE, LAST = b"ended", b"exit", b"\0", b"\1"
     MOST = 20_000  # messages on their way from the parent to a worker
@@ -5073,8 +5219,8 @@ class _DealtLife(_Clients):
             self.pull.send(self.DONE)  # what came before this is of the former life
             self._has_ended, self.next_check = True, 0.0
             raise zmq.Again
-        if room != b"-":
-            self.credits[message.split(b" ", 2)[1].decode()] = int(room)
+        if self.room is None and room != b"-":
+            self.room = int(room)
         return message
 
     def send(self, message: bytes) -> None:
@@ -5209,6 +5355,8 @@ class Mongrel2Connection:
                 request = parse_mongrel2(message)
             except ProtocolError as error:
                 logger.warning("%s sent what is no request (%s): %.100r", self.pull, error, message)
+                for conn_id in message.split(b" ", 2)[1:2]:
+                    self._finish(life, conn_id.decode("latin-1"))  # a parent has counted it
                 continue
             request.life = life
             life.check_sender(request.sender)
@@ -5238,8 +5386,9 @@ class Mongrel2Connection:
         connection."""
         if (room := request.text("DOWNLOAD_CREDITS")).isdigit():  # with the first request of a connection
             life.room = int(room)
-        if life.room is not None and request.conn_id not in life.credits:
-            # Other handlers may get the credits for our answers: who asks again has all room, for it has read the last.
+        if life.room is not None and request.conn_id not in life.credits and self._load is not None:
+            # Other handlers may get the credits for our answers. A client that asks again has read the last answer: its
+            # credit is full. So nothing need be kept between two requests.
             life.credits[request.conn_id] = life.room
         if request.upload is not None and not self._take_upload(life, request):
             return False
@@ -5271,46 +5420,45 @@ class Mongrel2Connection:
         return False
 
     def _check_uploads(self, life: _Life | _DealtLife) -> None:
-        """End uploads that come too slowly, or turned out too large: of a chunked body nobody knows the size before."""
+        """End uploads that come too slowly or turned out too large, for of a chunked body nobody knows the size before;
+        and forget those whose file is gone: another handler was given it, or told that the client has left."""
         for request, path in [*life.uploads.values()]:
+            error, now = None, time.monotonic()
             with contextlib.suppress(OSError):
-                size, now = os.path.getsize(path), time.monotonic()
+                size = os.path.getsize(path)
                 before, since = request.seen or (size, now)
-                request.seen, too_slow = (size, now), request.pace.is_too_slow(since, size - before)
-                if size > request.max_body or too_slow:
-                    slow, large = HTTPError(408, "the body comes too slowly"), body_too_large(request.max_body)
-                    error = slow if too_slow else large
-                    try:
-                        cast(Load, self._load).refuse(self, request, request.app.answer_error(request, error))
-                    finally:  # once, whatever comes of it
-                        life.uploads.pop(request.conn_id, None)
-                        self._finish(life, request.conn_id)
+                request.seen = size, now
+                if request.pace.is_too_slow(since, size - before):
+                    error = HTTPError(408, "the body comes too slowly")
+                elif size > request.max_body:
+                    error = body_too_large(request.max_body)
+                else:
+                    continue
+            try:
+                if error is not None:
+                    cast(Load, self._load).refuse(self, request, request.app.answer_error(request, error))
+            finally:  # once, whatever comes of it
+                self._finish(life, request.conn_id)
+                life.forget(request.conn_id)
 
     def _begin_life(self) -> _Life | _DealtLife:
         """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
         self._life = life = self._connect() if self._link is None else _DealtLife(self._link)
         if self._load is not None:
             life.bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
+        else:  # a script, which does not say when it is done with a request
+            life.requests = weakref.WeakValueDictionary()
         return life
 
     def _connect(self) -> _Life:
         self._context = self._context or zmq.Context()
-        is_waiting = False
-        while True:
-            if self._last_turn is not None:
+        seeker = _Seeker(self._context, self.pull, self.pub, self.identity)
+        while (life := seeker.seek()) is None:
+            if self._last_turn is not None and not (seeker.may_hold_requests() and time.monotonic() < self._last_turn):
+                seeker.close()
                 self._end_receiving()
-            life = _Life(self._context, self.pull, self.pub, self.identity)
-            deadline = time.monotonic() + life.SUBSCRIPTION
-            while not (begun := life.begin()) and not _is_readable(life.pub_monitor) and time.monotonic() < deadline:
-                self._sleep(0.01)
-            if begun:
-                logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
-                return life
-            life.close(0)
-            if not is_waiting:
-                is_waiting = True
-                logger.info("waiting for Mongrel2 at %s and %s", self.pull, self.pub)
-            self._sleep(life.CHECK)
+            self._sleep(0.01 if seeker.is_trying() else _Life.CHECK)
+        return life
 
     def _idle(self, life: _Life | _DealtLife) -> None:
         """No message is there: see whether there can be more, and wait for it."""
@@ -5465,6 +5613,8 @@ class Mongrel2Connection:
         request.leave_pool()
         event = life.waiting.setdefault(request.conn_id, eventlet.event.Event())
         event.wait(seconds)
+        if not event.ready():
+            life.waiting.pop(request.conn_id, None)  # another handler may have been told that the client has left
 
     def _stream(self, request: Mongrel2Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
         if not request.connected:
@@ -6708,6 +6858,10 @@ class _Link:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    def has_room(self) -> bool:
+        """Whether a message can be sent: the worker is connected, and takes what it gets."""
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+
     def send(self, message: bytes) -> bool:
         """Whether there was room for it."""
         try:
@@ -6718,21 +6872,31 @@ class _Link:
 
 
 class _DealtClient:
-    """A client of Mongrel2: who serves it, and what it has room for."""
+    """A connection to Mongrel2 of which a worker has messages that it has not dealt with: their number, and whose
+    answer, by HTTP or not, has begun or not."""
 
-    __slots__ = ("has_begun", "is_http", "link", "outstanding", "room", "sender")
+    __slots__ = ("has_begun", "is_http", "link", "outstanding", "sender")
+    link: _Link
 
-    def __init__(self, sender: str, room: int | None) -> None:
-        self.sender, self.room = sender, room
-        self.link: _Link | None = None
-        self.outstanding = 0  # messages that its worker has not dealt with
-        self.is_http = self.has_begun = False  # the answer
+    def __init__(self, sender: bytes, is_http: bool) -> None:
+        self.sender, self.is_http = sender, is_http
+        self.outstanding, self.has_begun = 1, False
 
 
 # Has the parent call a function whenever a socket is readable; or, with None, no more.
 Watch = Callable[[Any, Union[Callable[[], None], None]], None]
 _OUTSTANDING = operator.attrgetter("outstanding")
 _REPLY_HEAD = re.compile(rb"[^ ]* [0-9]+:(X )?([^,]*), ")
+
+
+def _is_frame(message: bytes, rest: bytes) -> bool:
+    """Whether a message of Mongrel2 is a frame of a WebSocket, no request; `rest` is what follows its path."""
+    if b"WEBSOCKET" not in rest:
+        return False
+    size, _, headers = rest.partition(b":")
+    if headers[:1] == b"{":  # JSON, where a client's own quotation marks are escaped
+        return b'"METHOD":"WEBSOCKET"' in headers[: int(size)]
+    return parse_mongrel2(message).method == "WEBSOCKET"
 
 
 class _Dealer:
@@ -6742,16 +6906,16 @@ class _Dealer:
     TURN = 200  # messages before others have their turn
 
     def __init__(self, context: zmq.Context[Any], watch: Watch, pull: str, pub: str, identity: str | None) -> None:
-        self.addresses = pull, pub, identity
+        self.addresses = pull, pub
         self.life: _Life | None = None
         self.dropped = 0  # answers to clients of former lives
         self._context, self._watch = context, watch
-        self._beginning: _Life | None = None
-        self._deadline = 0.0  # for it to begin
-        self._has_complained = self._has_left = False
+        self._seeker = _Seeker(context, pull, pub, identity)
+        self._has_left = False
         self._leaving_since: float | None = None
-        self._clients: dict[bytes, _DealtClient] = {}
+        self.clients: dict[bytes, _DealtClient] = {}  # by connection id, but for those that wait for nothing
         self._links: list[_Link] = []
+        self._room = b"- "  # for how many bytes a connection has room, as workers are told
         self.held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
 
     # -- lives and links
@@ -6767,24 +6931,7 @@ class _Dealer:
             else:
                 self._watch(self.life.pull, None)  # while there is none to take them, they wait in Mongrel2
             return
-        try:
-            life = self._beginning = self._beginning or _Life(self._context, *self.addresses)
-        except zmq.ZMQError as error:  # too many files are open
-            if not self._has_complained:
-                self._has_complained = True
-                logger.error("cannot connect to Mongrel2 at %s for now: %s", self.addresses[0], error)
-            return
-        if life.begin():
-            logger.info("connected to Mongrel2: requests from %s, replies to %s", *self.addresses[:2])
-            self.life, self._beginning, self._has_complained, self._deadline = life, None, False, 0.0
-            return
-        self._deadline = self._deadline or now + life.SUBSCRIPTION
-        if now >= self._deadline or _is_readable(life.pub_monitor):
-            life.close(0)
-            self._beginning, self._deadline = None, 0.0
-            if not self._has_complained:
-                self._has_complained = True
-                logger.info("waiting for Mongrel2 at %s and %s", *self.addresses[:2])
+        self.life = self._seeker.seek()
 
     def _end_life(self) -> None:
         self._watch(cast(_Life, self.life).pull, None)
@@ -6792,7 +6939,8 @@ class _Dealer:
         self.life = None
         self.dropped += len(self.held)
         self.held.clear()
-        self._clients.clear()
+        self.clients.clear()
+        self._room = b"- "
         for link in self._links:
             link.outstanding = 0
             link.former_lives += 1
@@ -6816,10 +6964,8 @@ class _Dealer:
             self._watch(link.socket, None)
             while _is_readable(link.socket):
                 self._take_answer(link, link.socket.recv())
-            for conn_id, client in self._clients.items():
-                if client.link is link and client.outstanding:
-                    self._refuse(conn_id, client, BAD_GATEWAY)
-                    client.outstanding = 0
+            for conn_id in [conn_id for conn_id, client in self.clients.items() if client.link is link]:
+                self._refuse(conn_id, self.clients.pop(conn_id), BAD_GATEWAY)
             self._links.remove(link)
             link.socket.close()
             link.hide()
@@ -6828,8 +6974,10 @@ class _Dealer:
         """Have Mongrel2 deal no more, as soon as no answer that has begun needs to hear from it, within `Server.DRAIN`
         seconds, and give the workers all that it has dealt."""
         life, self._leaving_since = self.life, self._leaving_since or now
+        if life is None and self._seeker.may_hold_requests() and now < self._leaving_since + Server.DRAIN:
+            return
         if life is not None and life.left is None:
-            is_heard = any(each.outstanding and each.has_begun for each in self._clients.values())
+            is_heard = any(client.has_begun for client in self.clients.values())
             if is_heard and now < self._leaving_since + Server.DRAIN:
                 return
             self._watch(life.pull, None)
@@ -6846,9 +6994,9 @@ class _Dealer:
 
     def close(self) -> None:
         self.flush(1.0)
-        for life in (self.life, self._beginning):
-            if life is not None:
-                life.close(1000)
+        self._seeker.close()
+        if self.life is not None:
+            self.life.close(1000)
         for link in self._links:
             link.socket.close()
             link.hide()
@@ -6856,66 +7004,67 @@ class _Dealer:
     # -- requests
 
     def _takers(self) -> list[_Link]:
+        """Where a message can go: not to a worker that has died, of which we shall hear, nor to one that is full."""
         can_take = _Worker.is_alive if self._is_leaving() else _Worker.takes  # then all retire, and take what is left
-        return [link for link in self._links if link.is_there and can_take(link.worker)]
+        return [link for link in self._links if link.is_there and can_take(link.worker) and link.has_room()]
 
     def _is_leaving(self) -> bool:
         return self._leaving_since is not None and not self._has_left
 
     def _take_messages(self) -> None:
         """Deal what has come."""
-        takers, life = self._takers(), cast(_Life, self.life)
+        takers, life, turns = self._takers(), cast(_Life, self.life), self.TURN
         with contextlib.suppress(zmq.Again):
-            for _ in range(self.TURN if takers else 0):
+            while takers and turns:
+                turns -= 1
                 message = life.receive()
                 try:
-                    _, conn_id, path, rest = message.split(b" ", 3)
-                    if path == b"@*":
-                        self._note(conn_id, message)
-                    else:
-                        self._deal(takers, message, conn_id, path, rest)
+                    self._deal(takers, message)
                 except ValueError as error:
                     logger.warning("%s sent what is no request (%s): %.100r", self.addresses[0], error, message)
+        if not takers:
+            self._watch(life.pull, None)  # what comes waits in Mongrel2, until `look` finds somebody to take it
 
-    def _welcome(self, conn_id: bytes, message: bytes) -> _DealtClient:
-        """Note a new client: its room is told with its first request. ProtocolError where that is none."""
-        request = parse_mongrel2(message)
-        cast(_Life, self.life).check_sender(request.sender)
-        room = request.text("DOWNLOAD_CREDITS")
-        client = self._clients[conn_id] = _DealtClient(request.sender, int(room) if room.isdigit() else None)
-        return client
-
-    def _deal(self, takers: list[_Link], message: bytes, conn_id: bytes, path: bytes, rest: bytes) -> None:
-        client, head, is_frame = self._clients.get(conn_id) or self._welcome(conn_id, message), b"- ", False
-        if client.outstanding:
-            is_frame = b'"METHOD":"WEBSOCKET"' in rest[: int(rest[: rest.index(b":")])]
-        else:
-            client.link = min(takers, key=_OUTSTANDING)
-            client.is_http, client.has_begun = path[:1] == b"/", False
-            if client.room is not None:
-                head = b"%d " % client.room
-        link = cast(_Link, client.link)
-        if not link.send(head + message):
-            self._refuse(conn_id, client, UNAVAILABLE)
-        elif not is_frame:
+    def _deal(self, takers: list[_Link], message: bytes) -> None:
+        """Give a message to the worker that serves its connection; else to one of `takers`, from which those that do
+        not take it are removed. ValueError where it is none of Mongrel2's."""
+        sender, conn_id, path, rest = message.split(b" ", 3)
+        client = self.clients.get(conn_id)
+        if path == b"@*":
+            if client is not None:
+                self._note(conn_id, client, message)
+        elif client is None:
+            self._deal_new(takers, message, _DealtClient(sender, path[:1] == b"/"), conn_id, rest)
+        elif not client.link.send(self._room + message):
+            self._refuse(conn_id, client, BAD_GATEWAY)  # its worker is dead, or full: the answer will not be whole
+        elif not _is_frame(message, rest):
             client.outstanding += 1
-            link.outstanding += 1
+            client.link.outstanding += 1
 
-    def _note(self, conn_id: bytes, message: bytes) -> None:
-        """What Mongrel2 says about a connection is for the worker that serves it."""
-        client = self._clients.get(conn_id)
-        if client is None:
+    def _deal_new(self, takers: list[_Link], message: bytes, client: _DealtClient, conn_id: bytes, rest: bytes) -> None:
+        """Deal the message of a connection that no worker serves just now."""
+        cast(_Life, self.life).check_sender(client.sender.decode("latin-1"))
+        if _is_frame(message, rest):
+            self._refuse(conn_id, client, b"")  # its WebSocket has ended
             return
-        if client.outstanding:
-            cast(_Link, client.link).send(b"- " + message)
-        if client.room is not None:
-            credits = _CREDITS.fullmatch(message)
-            room = credits[2].decode() if credits is not None else parse_mongrel2(message).text("DOWNLOAD_CREDITS")
-            client.room += int(room or 0)
+        if self._room == b"- " and b"DOWNLOAD_CREDITS" in rest:  # with the first request of each connection
+            room = parse_mongrel2(message).text("DOWNLOAD_CREDITS")
+            self._room = b"%d " % int(room) if room.isdigit() else self._room
+        while takers:
+            client.link = min(takers, key=_OUTSTANDING)
+            if client.link.send(self._room + message):
+                self.clients[conn_id] = client
+                client.link.outstanding += 1
+                return
+            takers.remove(client.link)
+        self._refuse(conn_id, client, UNAVAILABLE)
+
+    def _note(self, conn_id: bytes, client: _DealtClient, message: bytes) -> None:
+        """What Mongrel2 says about a connection is for the worker that serves it."""
+        client.link.send(b"- " + message)
         if b'"disconnect"' in message:
-            del self._clients[conn_id]
-            if client.outstanding:
-                cast(_Link, client.link).outstanding -= client.outstanding
+            del self.clients[conn_id]
+            client.link.outstanding -= client.outstanding
 
     # -- replies
 
@@ -6942,10 +7091,12 @@ class _Dealer:
             self._reply(message)
 
     def _finish(self, link: _Link, conn_id: bytes) -> None:
-        client = self._clients.get(conn_id)
-        if client is not None and client.link is link and client.outstanding:
+        client = self.clients.get(conn_id)
+        if client is not None and client.link is link:
             client.outstanding -= 1
             link.outstanding -= 1
+            if not client.outstanding:
+                del self.clients[conn_id]
 
     def _reply(self, message: bytes) -> list[bytes]:
         """Send it, if a client is left to read it; to which connections it is."""
@@ -6955,20 +7106,18 @@ class _Dealer:
             return []
         conn_ids, is_wanted = match[2].split(), False
         for conn_id in conn_ids:
-            client = self._clients.get(conn_id)
+            client = self.clients.get(conn_id)
             if client is not None:
                 is_wanted = True
-                if not match[1]:
-                    client.has_begun = True
-                    if client.room is not None:
-                        client.room -= len(message) - match.end()
+                client.has_begun = client.has_begun or not match[1]
         if is_wanted:
             self.held.append(message)
             self.flush()
         return conn_ids
 
     def _refuse(self, conn_id: bytes, client: _DealtClient, answer: bytes) -> None:
-        if client.is_http and not client.has_begun:
+        if answer and client.is_http and not client.has_begun:
+            client.has_begun = True
             self.held.extend(format_reply(client.sender, [conn_id], answer))
         self.held.extend(format_reply(client.sender, [conn_id], b""))
         self.flush()
@@ -7024,7 +7173,8 @@ class Parent:
         """The figures of all workers, those that are no more too, and the parent's: but for one worker's."""
         dealers = [*self._dealers.values()]
         own = {"dropped": sum(dealer.dropped for dealer in dealers),
-               "queues": {"replies": sum(len(dealer.held) for dealer in dealers)}} if dealers else {}
+               "queues": {"replies": sum(len(dealer.held) for dealer in dealers),
+                          "dealt": sum(len(dealer.clients) for dealer in dealers)}} if dealers else {}
         return merge_stats([self._former, own, *(worker.stats for worker in [*self._workers] if worker is not but)])
 
     def run(self) -> None:
