@@ -1765,7 +1765,7 @@ class Mongrel2Request(Request):
             if self.path[:1] != "/" and not self.is_message:
                 raise HTTPError(400, "the path must begin with /")
         except HTTPError as error:
-            self.path, self.refused = path.decode("latin-1"), error.with_traceback(None)
+            self.path, self.refused = unquote_to_bytes(path).decode("latin-1"), error.with_traceback(None)
         if not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
             self._check_body(kind, fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
 
@@ -1896,8 +1896,8 @@ _LONG_LINE = f"the target is over the limit of {MAX_TARGET} bytes, or the reques
 _BROKEN_LINE = "a line ends with CRLF and holds no control characters"
 
 
-def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | None]:
-    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; None if that is not UTF-8), query, version, and the host where
+def parse_request_line(line: bytes) -> tuple[str, str | bytes, str, str, str | None]:
+    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; bytes if that is no path), query, version, and the host where
     the target names one (RFC 9112, 3)."""
     if len(line) > MAX_LINE:
         raise ProtocolError(_LONG_LINE, 414)
@@ -1915,13 +1915,14 @@ def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | No
         if absolute is None or not _HOST.fullmatch(absolute[1]):
             raise ProtocolError("a target begins with / or is a whole address; * is for OPTIONS alone")
         host, target = absolute[1], absolute[2] if absolute[2][:1] == "/" else f"/{absolute[2]}"
-    path: str | None
+    path: str | bytes
     path, _, query = target.partition("?")
     if "%" in path:
+        octets = unquote_to_bytes(path)
         try:
-            path = decode_path(unquote_to_bytes(path))
+            path = decode_path(octets)
         except HTTPError:
-            path = None
+            path = octets
     return method, path, query, f"HTTP/{version}", host
 
 
@@ -2005,12 +2006,12 @@ class HTTPRequest(Request):
     done: Signal | None = None  # its connection waits for this, where there was no room in the pool
     headers: Headers
 
-    def __init__(self, line: tuple[str, str | None, str, str, str | None], framing: Framing) -> None:
+    def __init__(self, line: tuple[str, str | bytes, str, str, str | None], framing: Framing) -> None:
         self.method, path, self.query_string, self.version, host = line
         self.headers, length, self.keep_alive, self.expects = framing
-        self.path, self.content_length = path or "/", length or 0
-        if path is None:
-            self.refused = HTTPError(400, _BAD_PATH)
+        if isinstance(path, bytes):
+            path, self.refused = path.decode("latin-1"), HTTPError(400, _BAD_PATH)
+        self.path, self.content_length = path, length or 0
         if host is not None:  # it goes before the field (RFC 9112, 3.2.2)
             self.headers = Headers({**self.headers, "host": host})
 
