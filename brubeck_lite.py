@@ -49,8 +49,11 @@ Everything above the pipeline is plain Python: zmq and eventlet are imported whe
 
 from __future__ import annotations
 
+import array
 import atexit
 import base64
+import binascii
+import codecs
 import contextlib
 import contextvars
 import copy
@@ -93,13 +96,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
 from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
+from werkzeug.routing import BaseConverter, BuildError, Map, MapAdapter, RequestRedirect, Rule
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
 __version__ = "1.0.0"
@@ -278,6 +283,19 @@ def make_sleeper() -> _SharedSleeper | _SleepingThread:
     return _SharedSleeper() if in_coroutines() else _SleepingThread()
 
 
+TURN = 0.005  # seconds that a coroutine goes on without letting the others have their turns
+
+
+def give_turn(since: float) -> float:
+    """Let the other coroutines have their turns if this one has computed for longer than TURN, since that time of
+    `time.monotonic()`. Since when it computes now."""
+    if time.monotonic() - since < TURN:
+        return since
+    if in_coroutines():
+        eventlet.sleep(0)
+    return time.monotonic()
+
+
 class HTTPError(Exception):
     """An answer that a handler raises: its status, a sentence for the client, and header fields (`Allow` in a 405)."""
 
@@ -310,10 +328,11 @@ MAX_TRIED_COOKIES = 20  # of one name that are verified: each costs an HMAC for 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
-_BAD_PATH = "the path is not UTF-8, or has a NUL in it"
+_BAD_PATH = "the path is not UTF-8, or has a control character in it"
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
 _IN_QUERY = _IN_PATH + "?%"
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
 _UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
 
 
@@ -500,6 +519,13 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"beyond what a number may be: {text:.40}")
+    return value
+
+
 def body_too_large(limit: int) -> HTTPError:
     """The 413 that names the limit."""
     return HTTPError(413, f"the body is over the limit of {limit} bytes")
@@ -545,61 +571,179 @@ def parse_content_length(text: str) -> int:
 
 
 def decode_path(octets: bytes) -> str:
-    """The octets of a path, percent-decoded already, as strict UTF-8 without NUL; HTTPError 400 for anything else."""
+    """The octets of a path, percent-decoded already, as strict UTF-8 without control characters, of which `$` in an
+    expression would let a line break pass; HTTPError 400 for anything else."""
     try:
         path = octets.decode()
     except UnicodeDecodeError:
         path = "\0"
-    if "\0" in path:
+    if not path.isprintable() and CONTROLS.search(path):  # many legal characters are not printable either
         raise HTTPError(400, _BAD_PATH)
     return path
 
 
+def plain_origin(origin: str) -> str:
+    """An origin as browsers write it (RFC 6454, 6.1): in lower case, without the port that is its scheme's own."""
+    origin = origin.lower()
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is an address, or the name, of the machine itself (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
+    return re.fullmatch(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost", host) is not None
+
+
+def compile_hosts(hosts: Iterable[str]) -> re.Pattern[str]:
+    """Names and addresses of hosts, as a Host field has them -> what matches such a field in lower case: with any port
+    unless one is named. `*.example.org` stands for every name below that one, `*` for all. ValueError for the rest."""
+    patterns = []
+    for host in [hosts] if isinstance(hosts, str) else hosts:
+        match = _HOST_RULE.fullmatch(host.lower())
+        if match is None and host != "*":
+            raise ValueError(f'a host is "example.org", "*.example.org", "example.org:80" or "[::1]", not {host!r}')
+        below, name, port = ("", "", "") if match is None else match.groups()
+        is_below = r"[a-z0-9_.-]+\." if below else ""
+        patterns.append(rf"{is_below}{re.escape(name)}\.?:{port or '[0-9]+'}" if name else ".*")
+    return re.compile("|".join(patterns) or "(?!)")
+
+
+_LOOPBACK_NAMES = compile_hosts(["localhost", "*.localhost", "127.0.0.1", "[::1]"])
+
+
+MULTIPART = "multipart/form-data"
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
 MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
 MAX_PART_HEAD = 8 << 10
-SPOOLED = 512 << 10  # bytes of a file that are held in memory before it goes to a temporary one
-_ESCAPES = re.compile(rb"[^%]*(?:%[^%]*){,1000}")  # bytes with at most a thousand of them, none cut
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-_PARAMETERS = re.compile(rf'(?:;[ \t]*(?:{_TOKEN.pattern}=(?:{_QUOTED}|[^\s;"]*)[ \t]*)?)*')
-_PARAMETER = re.compile(rf'({_TOKEN.pattern})=({_QUOTED}|[^\s;"]*)')
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046, 5.1.1
+SPOOLED = 512 << 10  # bytes of a form's files that are held in memory before they go to a temporary one
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PIECE = re.compile(rb"(?s:.{1,16384}(?:(?<=%).{,2}|(?<=%.).?)?)")  # of urlencoded bytes, which cuts no escape
+MAX_BOUNDARY = 256  # characters; RFC 2046 has 70, and a list of characters that clients do not keep to
+# Parameters, by how the client quotes. First as RFC 9110, 5.6.4 has it: `\"` and `\\` are escapes. Where that cannot be
+# read, as browsers, curl and Node write: a backslash is one, and a quote ends the value if its parameter ends there, or
+# if it may begin another value.
+_QUOTED = (r'(?:[^"\\]|\\.)*', r'(?:[^"]|(?<!=)"(?![ \t]*(?:;|\Z)))*')
+_PARAMETER = [rf'({_TOKEN.pattern})=(?:"({quoted})"[ \t]*|([^;"]*))' for quoted in _QUOTED]
+_PARAMETERS = [(re.compile(rf"(?:;[ \t]*(?:{one})?)*"), re.compile(one)) for one in _PARAMETER]
+_EXTENDED = re.compile(r"(?i)(utf-8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[^%])*)")  # RFC 8187, 3.2
+_ENCODED_WORD = re.compile(r"(?i)=\?utf-8\?b\?((?:[a-z0-9+/]{4})*(?:[a-z0-9+/]{2}(?:==|[a-z0-9+/]=))?)\?=")
+_BOUNDARY = re.compile(rf"[ -~\x80-\xff]{{1,{MAX_BOUNDARY}}}")
 _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+# The charsets of fields. Python would keep each name that it does not know (encodings._cache), so it is asked for these
+# alone: no codec that is not text, and not UTF-7, which gives lone surrogates.
+_CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"}
+_CHARSETS |= {"cp720", "cp737", "cp874", "koi8_t", "koi8_u", "utf_8_sig"}  # which have no aliases
 PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
 Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
+_UTF_8 = codecs.getincrementaldecoder("utf-8")
 
 
-def parse_parameters(text: str) -> tuple[str, dict[str, str]]:
-    """`form-data; name="a b"` -> value and parameters, their names in lower case (RFC 9110, 5.6.6; in quotes only `\\"`
-    and `\\\\` are escapes, as browsers have it). HTTPError 400 for anything else."""
+def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, str]]:
+    """`form-data; name="a b"` -> value and parameters, their names in lower case (RFC 9110, 5.6.6). HTTPError 400 for
+    anything else. `in_form`: %22, %0D and %0A in quotes stand for what browsers do not write there (HTML Standard,
+    multipart/form-data encoding algorithm)."""
     value, semicolon, rest = text.partition(";")
-    if not _PARAMETERS.fullmatch(semicolon + rest):
+    way = next((way for way in _PARAMETERS if way[0].fullmatch(semicolon + rest)), None)
+    if way is None:
         abort(400, "a parameter of a header is malformed")
     parameters: dict[str, str] = {}
-    for name, parameter in _PARAMETER.findall(rest):
+    for name, quoted, plain in way[1].findall(rest):
         if name.lower() in parameters:
             abort(400, "a parameter of a header is there twice")
-        is_quoted = parameter[:1] == '"'
-        parameters[name.lower()] = re.sub(r'\\(["\\])', r"\1", parameter[1:-1]) if is_quoted else parameter
+        if "\\" in quoted and way is _PARAMETERS[0]:
+            quoted = re.sub(r'\\(["\\])', r"\1", quoted)
+        if "%" in quoted and in_form:
+            quoted = quoted.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+        parameters[name.lower()] = quoted or plain.rstrip(" \t")
     return value.strip(" \t").lower(), parameters
+
+
+def find_charset(label: str) -> str:
+    """A charset as a client names it -> Python's name of it; HTTPError 400 for what is none."""
+    name = normalize_encoding(label[:40].strip().lower())
+    name = aliases.get(name, name)
+    if name not in _CHARSETS:
+        abort(400, "a field of a form has a charset that is not known here")
+    return name
+
+
+def base_name(filename: str) -> str:
+    """The name of a file without folders, which may come with `/` or `\\`, and without control characters."""
+    name = re.split(r"/|\\(?=[^\\])", CONTROLS.sub("", filename))[-1]
+    return "" if name.strip("\\") in ("", ".", "..") else name
+
+
+class _Spool:
+    """What holds the files of a form, one behind the other: memory, and above 512 KiB one temporary file, so that a
+    form takes one descriptor at most."""
+
+    def __init__(self) -> None:
+        self._file: Any = io.BytesIO()
+        self.size = 0
+
+    def write(self, piece: bytes) -> None:
+        """Add to the end."""
+        self.size += len(piece)
+        if type(self._file) is io.BytesIO and self.size > SPOOLED:
+            piece = self._file.getvalue() + piece
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (it goes with the request)
+        left = memoryview(piece)
+        while left:  # a file may take less than all
+            left = left[self._file.write(left) :]
+
+    def read(self, start: int, size: int) -> bytes:
+        """At most so many bytes from there; ValueError once it is closed. Several threads may read."""
+        if type(self._file) is io.BytesIO:
+            return bytes(self._file.getbuffer()[start : start + size])
+        return os.pread(self._file.fileno(), size, start)
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        self._file.close()
+
+
+class _Section(io.RawIOBase):
+    """The bytes of a spool from `start` to its present end, as a file of their own."""
+
+    def __init__(self, spool: _Spool, start: int) -> None:
+        super().__init__()
+        self._spool, self._start, self.size, self._at = spool, start, spool.size - start, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        at = offset + (0, self._at, self.size)[whence]
+        if at < 0:
+            raise ValueError("a file begins at 0")
+        self._at = at
+        return at
+
+    def readinto(self, buffer: Any) -> int:
+        size = max(0, min(len(buffer), self.size - self._at))
+        piece = self._spool.read(self._start + self._at, size)
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
 
 
 class UploadedFile(io.BufferedReader):
     """A file of a form, a binary file object: `name` of its field, `filename` (without folders), `content_type` as the
-    client says, `size` in bytes. Above 512 KiB it is a temporary file, which disappears with it."""
+    client says, `size` in bytes. It is closed when the answer is over. Above 512 KiB, the files of a form are together
+    one temporary file, which then disappears."""
 
     name: str = ""  # of the field, not of the temporary file
 
-    def __init__(self, name: str, filename: str, content_type: str, pieces: Iterable[bytes]) -> None:
-        file: Any = io.BytesIO()
+    def __init__(self, name: str, filename: str, content_type: str, pieces: Iterable[bytes],
+                 spool: _Spool | None = None) -> None:  # fmt: skip
+        spool = spool or _Spool()
+        start = spool.size
         for piece in pieces:
-            file.write(piece)
-            if type(file) is io.BytesIO and file.tell() > SPOOLED:
-                spooled, file = file, tempfile.TemporaryFile()  # noqa: SIM115 (it goes with the request)
-                file.write(spooled.getbuffer())
-        self.size: int = file.tell()
-        file.seek(0)
-        super().__init__(file)
+            spool.write(piece)
+        self.size: int = spool.size - start
+        super().__init__(_Section(spool, start))
         self.name, self.filename, self.content_type = name, filename, content_type
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -612,32 +756,44 @@ class UploadedFile(io.BufferedReader):
                     eventlet.sleep(0)
 
 
+def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
+    """The `name` or `filename` of a part: `filename*` wins where it can be read (RFC 6266, 4.3), and is written by .NET
+    and others; a name beyond ASCII is an encoded word where .NET writes it."""
+    plain, others = parameters.get(kind), [name for name in parameters if name.startswith(f"{kind}*")]
+    if others and others != [f"{kind}*"]:  # RFC 2231, which RFC 8187 leaves out
+        abort(400, f"the {kind} of a part of a form comes in one piece")
+    if others:
+        extended = parameters[others[0]]
+        with contextlib.suppress(UnicodeError):
+            if match := _EXTENDED.fullmatch(extended):
+                return unquote_to_bytes(match[2]).decode(match[1])
+        if plain is None:
+            abort(400, f"the {kind}* of a part of a form is UTF-8'' or ISO-8859-1'', then percent-encoded text")
+    if plain is not None and (word := _ENCODED_WORD.fullmatch(plain)):
+        with contextlib.suppress(UnicodeError):
+            return base64.b64decode(word[1]).decode()
+    return plain
+
+
 def parse_part_head(head: bytes) -> PartHead:
     """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
-    anything else. `filename*`, which is not for forms (RFC 7578, 4.2), is taken where it stands alone."""
-    text = head.decode("utf-8", "replace")
+    anything else. Octets that are not UTF-8 are there as PEP 383 has them, for their charset may come later."""
+    text = re.sub(r"\r\n[ \t]+", " ", head.decode("utf-8", "surrogateescape"))  # folded lines: RFC 9112, 5.2
     if not _PART_HEAD.fullmatch(text):
         abort(400, "a part of a form begins with lines of header fields")
     pairs = [line.partition(":") for line in text.split("\r\n")[1:-1]]
     fields = {name.lower(): value.strip(" \t") for name, _, value in pairs}
     if len(fields) < len(pairs):
         abort(400, "a part of a form has a header field twice")
-    kind, parameters = parse_parameters(fields.get("content-disposition", ""))
-    if kind != "form-data" or "name" not in parameters:
+    kind, parameters = parse_parameters(fields.get("content-disposition", ""), in_form=True)
+    name, filename = _part_name(parameters, "name"), _part_name(parameters, "filename")
+    if kind != "form-data" or name is None:
         abort(400, "a part of a form has a Content-Disposition of form-data, with a name")
     if fields.get("content-transfer-encoding", "binary").lower() not in ("7bit", "8bit", "binary"):
         abort(400, "a part of a form comes as it is, without a Content-Transfer-Encoding")
-    filename = parameters.get("filename")
-    if "filename*" in parameters:
-        charset, _, encoded = parameters["filename*"].partition("'")
-        if filename is not None or charset.lower() != "utf-8":
-            abort(400, "a part of a form has one filename, in UTF-8")
-        filename = unquote(encoded.partition("'")[2])
     if filename is None:
-        return parameters["name"], None, fields.get("content-type") or "text/plain"
-    filename = CONTROLS.sub("", re.split(r"[/\\]", filename)[-1])
-    content_type = fields.get("content-type") or "application/octet-stream"
-    return parameters["name"], "" if filename in (".", "..") else filename, content_type
+        return name, None, fields.get("content-type") or "text/plain"
+    return name, base_name(filename), fields.get("content-type") or "application/octet-stream"
 
 
 def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[PartHead, Iterator[bytes]]]:
@@ -645,9 +801,11 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
     the pieces of its content, which are gone once the next is asked for. HTTPError 400 where it is malformed."""
     delimiter = b"\r\n--" + boundary
     buffer, at = b"\r\n", 0  # so that the first boundary begins a line too
+    turn = time.monotonic()
 
     def read_more() -> None:
-        nonlocal buffer, at
+        nonlocal buffer, at, turn
+        turn = give_turn(turn)
         data = read(1 << 18)
         if not data:
             abort(400, "the form ended before its last boundary")
@@ -675,47 +833,93 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
             read_more()
         if buffer.startswith(b"--", at):
             return
+        turn = give_turn(turn)
         head, at = buffer[at : end + 2], end + 2
         pieces = until_boundary(2)  # the empty line behind the head, which may begin a boundary itself
         yield parse_part_head(head), pieces
 
 
-def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
-    """The fields and files of a multipart/form-data body. HTTPError 400 where it is malformed, 413 over the limits."""
+def _decode_escaped(text: str, charset: str) -> str:
+    """What `parse_part_head` gave: in this charset where it is not UTF-8."""
+    octets = text.encode("utf-8", "surrogateescape")
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode(charset, "replace")
+
+
+def _decode_in_turns(octets: bytearray, charset: str) -> str:
+    """The text of a field, while other coroutines have their turns."""
+    decoder, turn, texts = codecs.getincrementaldecoder(charset)("replace"), time.monotonic(), []
+    for start in range(0, len(octets), 1 << 18):
+        texts.append(decoder.decode(octets[start : start + (1 << 18)]))
+        turn = give_turn(turn)
+    return "".join([*texts, decoder.decode(b"", True)])
+
+
+def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | None = None) -> Form:
+    """The fields and files of a multipart/form-data body, the files in a spool. A field is in the charset of its
+    Content-Type, else in that of a field `_charset_` (RFC 7578, 4.6), else UTF-8. HTTPError 400 where it is malformed,
+    413 over the limits."""
     if not _BOUNDARY.fullmatch(boundary):
-        abort(400, "a multipart form needs a boundary of 1 to 70 characters")
-    fields: list[tuple[str, str]] = []
-    files: list[tuple[str, UploadedFile]] = []
-    room = MAX_FORM_TEXT
-    for (name, filename, content_type), pieces in read_parts(read, boundary.encode()):
+        abort(400, f"a multipart form needs a boundary of 1 to {MAX_BOUNDARY} characters, none of them a control")
+    fields: list[tuple[str, bytearray, str]] = []
+    files: list[UploadedFile] = []
+    room, spool = MAX_FORM_TEXT, spool or _Spool()
+    for (name, filename, content_type), pieces in read_parts(read, boundary.encode("latin-1")):
         if filename is None:
             octets = bytearray()
             for piece in pieces:
-                octets += piece
-                if len(octets) > room:
+                room -= len(piece)
+                if room < 0:
                     abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
-            room -= len(octets)
-            fields.append((name, octets.decode("utf-8", "replace")))
+                octets += piece
+            fields.append((name, octets, content_type))
         else:
-            files.append((name, UploadedFile(name, filename, content_type, pieces)))
+            files.append(UploadedFile(name, filename, content_type, pieces, spool))
         if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
             abort(413, f"a form has at most {MAX_FORM_FIELDS} fields and {MAX_FORM_FILES} files")
+    named = next((octets for name, octets, _ in fields if name == "_charset_"), None)
+    default = find_charset(named[:40].decode("latin-1")) if named else "utf_8"
+    texts = []
+    for name, octets, content_type in fields:
+        own = parse_parameters(content_type)[1].get("charset") if "charset" in content_type.lower() else ""
+        text = _decode_in_turns(octets, find_charset(own) if own else default)
+        texts.append((_decode_escaped(name, default), text))
+    for file in files:
+        file.name, file.content_type = _decode_escaped(file.name, default), _decode_escaped(file.content_type, "utf_8")
+        file.filename = base_name(_decode_escaped(file.filename, default))
     # A field for which no file was chosen comes as a file without name and content.
-    return MultiDict(fields), MultiDict(field for field in files if field[1].filename or field[1].size)
+    return MultiDict(texts), MultiDict((file.name, file) for file in files if file.filename or file.size)
 
 
-def _unquote_plus(octets: bytes) -> str:
+def _unescape(octets: bytes) -> bytes:
+    """What `+` and percent signs stand for. The `=XX` of quoted-printable is what C decodes fastest, so they become
+    that: each `=`, and each `%` that begins no escape, is escaped before."""
     octets = octets.replace(b"+", b" ")
-    pieces = [octets] if len(octets) < 1 << 16 else _ESCAPES.findall(octets)  # it takes urllib 100 times their size
-    return b"".join(map(unquote_to_bytes, pieces)).decode("utf-8", "replace")
+    if b"%" not in octets:
+        return octets
+    return binascii.a2b_qp(_NO_ESCAPE.sub(b"%25", octets).replace(b"=", b"%3D").replace(b"%", b"="))
 
 
 def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[str]:
     """`a=1&b=%20` -> its fields, as UTF-8 (WHATWG URL, 5.1); HTTPError with this status for more than 1,000."""
     if octets.count(b"&") >= MAX_FORM_FIELDS:
         abort(status, f"there are more than {MAX_FORM_FIELDS} fields{place}")
+    turn = time.monotonic()
+
+    def decode(encoded: bytes) -> str:
+        nonlocal turn
+        if len(encoded) < 1024:
+            return _unescape(encoded).decode("utf-8", "replace")
+        texts, decoder = [], _UTF_8("replace")
+        for piece in _PIECE.finditer(encoded):
+            texts.append(decoder.decode(_unescape(piece[0])))
+            turn = give_turn(turn)
+        return "".join([*texts, decoder.decode(b"", True)])
+
     pairs = [field.partition(b"=") for field in octets.split(b"&") if field]
-    return MultiDict([(_unquote_plus(name), _unquote_plus(value)) for name, _, value in pairs])
+    return MultiDict([(decode(name), decode(value)) for name, _, value in pairs])
 
 
 class HandlerTimeout(BaseException):
@@ -744,6 +948,8 @@ class Request:
     # For the rooms below.
     peer_addr: str | lazy[str] = ""  # who connected
     peer_scheme: str | lazy[str] = "http"  # and how
+    loopback: str | lazy[str] = ""  # where the door listens, if that is an address of this machine alone
+    has_known_host = False  # an application has it among its `hosts`
     is_private = False  # the answer depends on a signed cookie
     has_coroutine = False  # of its own: it came by a door of ours
     coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
@@ -757,9 +963,13 @@ class Request:
     keep_alive = True  # whether the client's connection outlives the answer
     is_message = False  # a message socket's, not HTTP
     refused: Exception | None = None  # what the door or the router found wrong
-    error: BaseException | None = None  # the exception that made it a 500
+    error: BaseException | None = None  # the exception that made it a 500, where a test client asks
+    keeps_error = False  # it does
     began = 0.0  # when its handling did
     inner_route: Route | None = None  # that took it in a mounted application
+    load: Load | None = None  # that counts it, as long as it is handled by a server of ours
+    is_outside = False  # it takes no place in the pool
+    kept: tuple[Any, ...] = ()  # the files of its body, to be closed once the answer is over
 
     @lazy
     def headers(self) -> Headers:
@@ -789,7 +999,9 @@ class Request:
 
     @lazy
     def body(self) -> bytes:
-        """The body, or what was not yet read of `stream`."""
+        """The body, or what was not yet read of `stream`. RuntimeError where a multipart form was read from it."""
+        if "_posted" in self.__dict__ and self._media_type() == MULTIPART:
+            raise RuntimeError("the form was read as it came, and is not kept: read request.body before request.form")
         return self.stream.read()
 
     def _media_type(self) -> str:
@@ -797,11 +1009,13 @@ class Request:
 
     @lazy
     def json(self) -> Any:
-        """The body as JSON. HTTPError 415 unless the Content-Type says so, 400 for what is malformed."""
+        """The body as JSON, in UTF-8. HTTPError 415 unless the Content-Type says so, 400 for what is malformed, and for
+        numbers that Python could only hold as infinity."""
         if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
-            return json.loads(self.body.decode(), parse_constant=int)  # int refuses NaN and Infinity
+            # int refuses NaN and Infinity; a byte order mark may be skipped (RFC 8259, 8.1).
+            return json.loads(self.body.decode("utf-8-sig"), parse_constant=int, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
 
@@ -811,36 +1025,43 @@ class Request:
         return parse_urlencoded(str(self.query_string).encode("latin-1", "replace"), 400, " in the query")
 
     @lazy
-    def _posted(self) -> Form | HTTPError:
-        """The form, or what is wrong with it, for whoever asks again."""
+    def _posted(self) -> Form | tuple[int, str | None]:
+        """The form, or the status and the message of what is wrong with it, for whoever asks again."""
         kind = self._media_type()
-        if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        if kind not in (MULTIPART, "application/x-www-form-urlencoded"):
             return MultiDict(), MultiDict()
         try:
             read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
-            if kind == "multipart/form-data":
-                return read_multipart(read, parse_parameters(self.headers["content-type"])[1].get("boundary", ""))
+            if kind == MULTIPART:
+                boundary = parse_parameters(self.headers["content-type"])[1].get("boundary", "")
+                self.kept += (spool := _Spool(),)
+                fields, files = read_multipart(read, boundary, spool)
+                self.kept += tuple(file for name in files for file in files.getall(name))
+                return fields, files
             octets = read(MAX_FORM_TEXT + 1)
             if len(octets) > MAX_FORM_TEXT:
                 raise body_too_large(MAX_FORM_TEXT)
+            self.body = octets
             return parse_urlencoded(octets, 413), MultiDict()
         except HTTPError as error:
-            return error
+            return error.status, error.message
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             logger.error("no room for an upload to %r: %s", self.path, error.strerror)
-            return HTTPError(507, "there is no room for the upload")
+            return 507, "there is no room for the upload"
 
     def _read_form(self) -> Form:
-        if isinstance(self._posted, HTTPError):
-            raise self._posted
-        return self._posted
+        fields, files = self._posted
+        if isinstance(fields, int):
+            raise HTTPError(fields, cast("str | None", files))
+        return fields, cast("MultiDict[UploadedFile]", files)
 
     @property
     def form(self) -> MultiDict[str]:
         """The fields of a form, urlencoded or multipart/form-data, as UTF-8; none for another Content-Type. HTTPError
-        400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it."""
+        400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it: read that first where
+        you need both, of a multipart form, which is not kept."""
         return self._read_form()[0]
 
     @property
@@ -882,10 +1103,11 @@ class Request:
         return self.session.get("user")
 
     def _forwarded(self, name: str) -> str:
-        """What the outermost of the proxies that the application trusts has noted about its client; empty for none."""
+        """What the outermost of the proxies that the application trusts has noted about its client; empty for none. Of
+        fewer values than proxies none is believed: the client may have made up the first."""
         proxies: int = getattr(getattr(self, "app", None), "proxies", 0) if self.proxies is None else self.proxies
         values = self.headers.get(name, "").split(",")
-        return values[-min(proxies, len(values))].strip(" \t") if proxies else ""
+        return values[-proxies].strip(" \t") if 0 < proxies <= len(values) else ""
 
     @lazy
     def remote_addr(self) -> str:
@@ -973,6 +1195,35 @@ class Request:
             self.coroutine = None
             if timer:
                 timer.cancel()
+
+    def leave_pool(self) -> None:
+        """Give the place in the pool back for good: a stream, and an answer that waits for its client, take none."""
+        if self.load is not None and not self.is_outside:
+            self.is_outside = True
+            self.load.give_place()
+
+    @contextlib.contextmanager
+    def outside_pool(self) -> Iterator[None]:
+        """Give the place in the pool back while this block waits for the client. Afterwards the handler goes on at
+        once, even where the pool is full: if it had to wait for a place, it could wait for those who wait for it."""
+        had_place = not self.is_outside
+        self.leave_pool()
+        try:
+            yield
+        finally:
+            if had_place and self.load is not None:  # else it is over: another coroutine of its handler waited here
+                self.is_outside = False
+                self.load.outside -= 1
+
+    def note_error(self, error: BaseException) -> None:
+        """Keep an exception for a test client. Others would be kept by it: its traceback's frames hold the request."""
+        if self.keeps_error:
+            self.error = error
+
+    def end(self) -> None:
+        """The answer is over: close the files of the body, whoever keeps the request."""
+        for file in self.kept:
+            file.close()
 
     def end_coroutine(self) -> None:
         """The client has left: end what works for it alone. To be called in eventlet's hub."""
@@ -1073,7 +1324,7 @@ class Pieces:
     iterator that fails before it has given anything is an ordinary error."""
 
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
-        self._iterator, self._first = iterator, b""
+        self._iterator, self._first, self.request = iterator, b"", cast("Request | None", None)
         try:
             self._first = next(self, b"")
         except BaseException:
@@ -1092,12 +1343,20 @@ class Pieces:
                 raise TypeError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}")
         return piece.encode() if isinstance(piece, str) else piece
 
+    def check_first(self, length: str | None) -> None:
+        """ValueError where the first piece is over this Content-Length: nothing was sent yet, so it can be a 500."""
+        if length is not None and len(self._first) > int(length):
+            self.close()
+            raise ValueError(f"the body is longer than its Content-Length of {length} bytes")
+
     def close(self) -> None:
         """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
         try:
             getattr(self._iterator, "close", tuple)()
         except Exception:
             logger.exception("the body of an answer failed to close")
+        if self.request is not None:
+            self.request.end()
 
 
 def _quote_cookie(value: str) -> str:
@@ -1250,6 +1509,8 @@ class Response:
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
             fields = [field for field in fields if field[0].lower() != "content-length"]
             fields.append(("Content-Length", str(len(body))))
+        elif isinstance(body, Pieces):
+            body.check_first(self.headers.get("Content-Length"))
         fields += self._cookie_fields(request)
         if not bodiless:
             return fields, body
@@ -1297,6 +1558,12 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
     if hasattr(value, "__next__"):
         return Response(Pieces(value))
     raise TypeError(f"cannot make an answer of {type(value).__name__}")
+
+
+def _is_stream(value: Any) -> bool:
+    """Whether the body of what a handler returned is an iterator."""
+    value = value[0] if type(value) is tuple and value else value
+    return hasattr(value.body if isinstance(value, Response) else value, "__next__")
 
 
 # -- files to clients
@@ -1353,6 +1620,8 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
     match = _RANGE.fullmatch(text)
     if match is None or (match[2] and int(match[1]) > int(match[2])):
         return None
+    if not size and match[3] and int(match[3]):  # the last bytes of an empty file are all of it (RFC 9110, 14.1.2)
+        return None
     start = int(match[1]) if match[1] else max(0, size - int(match[3]))
     end = min(size, int(match[2]) + 1) if match[2] else size
     if start >= end:
@@ -1369,18 +1638,65 @@ def accepts_encoding(header: str, coding: str) -> bool:
     return False
 
 
-def find_file(root: str, name: str) -> str | None:
-    """The real path of the file with this name, segments between `/`, below the folder `root`, a real path itself; None
-    where there is none. What is no name is refused before the file system is asked; links must not lead outside."""
+_FOLDER = getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_FILE = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO does not wait
+_IS_LINK = frozenset([errno.ELOOP, errno.EMLINK, errno.ENOTDIR])  # what these flags make of one
+_IS_SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+
+
+def _open_below(folder: str, segments: Sequence[str]) -> int:
+    """The descriptor of what is there below a folder, none of the segments being a link; OSError otherwise."""
+    descriptor = os.open(folder, _FOLDER)
+    for place, segment in enumerate(segments, 1):
+        above = descriptor
+        try:
+            descriptor = os.open(segment, _FILE if place == len(segments) else _FOLDER | _NO_LINK, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor
+
+
+def open_file(root: str, name: str) -> io.FileIO | None:
+    """The file with this name, segments between `/`, below the folder `root`; None where there is none. What is no name
+    is refused before the file system is asked; links must not lead outside. Whoever may write in the folder may replace
+    a file by a link at any moment, so what was opened is what counts: segment by segment, following no link. Where
+    there is one, the real path is opened so."""
     segments = name.split("/")
     if _NOT_IN_NAMES.search(name) or any(s in ("", ".", "..") or _RESERVED.fullmatch(s) for s in segments):
         return None
-    path = os.path.join(root, name)
-    if not os.path.isfile(path):
+    try:
+        try:
+            descriptor = _open_below(root, segments)
+        except OSError as error:
+            if error.errno not in _IS_LINK:
+                raise
+            root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
+            below = os.path.join(root, "")
+            if not path.startswith(below):
+                return None
+            descriptor = _open_below(root, path[len(below) :].split("/"))
+    except (OSError, ValueError) as error:  # ValueError: the file system has no such characters
+        if getattr(error, "errno", None) in _IS_SHORT:
+            raise
         return None
-    if any(map(os.path.islink, itertools.accumulate(segments, os.path.join, initial=root))):
-        path = os.path.realpath(path)
-    return path if path.startswith(os.path.join(root, "")) else None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return io.FileIO(descriptor)
+    os.close(descriptor)
+    return None
+
+
+def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders) -> io.FileIO:
+    """The file, or the compressed one beside it that the client takes, as the header fields then say."""
+    file = open_file(root, name) or abort(404)
+    for suffix, coding in _PRECOMPRESSED.items():
+        if (compressed := open_file(root, name + suffix)) is not None:
+            headers.vary("Accept-Encoding")
+            accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
+            if accepted and "Content-Encoding" not in headers:
+                file, compressed, headers["Content-Encoding"] = compressed, file, coding
+            compressed.close()
+    return file
 
 
 def _content_disposition(name: str) -> str:
@@ -1400,14 +1716,13 @@ def _file_pieces(file: Any, size: int) -> Iterator[bytes]:
             yield piece
 
 
-def static_file(request: Request, name: str, root: str | os.PathLike[str], *,
-                download: str | bool | None = None) -> Response:  # fmt: skip
+def static_file(request: Request, name: str, root: str | os.PathLike[str], *, download: str | bool | None = None,
+                dotfiles: bool = False) -> Response:  # fmt: skip
     """The file of this name below the folder `root`: with type, ETag, Last-Modified, conditions and one range as RFC
     9110 has them, and `.br` or `.gz` beside it where the client takes that. `download`: to be saved, under its own name
-    or this one. HTTPError 404 where there is no such file, whatever the name; 416 for a range outside."""
-    root = os.path.realpath(root)
-    path = find_file(root, name)
-    if path is None:
+    or this one. `dotfiles`: also names that begin with a dot, of files and folders; without it only `.well-known`.
+    HTTPError 404 where there is no such file, whatever the name; 416 for a range outside."""
+    if not dotfiles and any(segment[:1] == "." and segment != ".well-known" for segment in name.split("/")):
         abort(404)
     headers = ResponseHeaders([("Accept-Ranges", "bytes"), ("X-Content-Type-Options", "nosniff")])
     guessed, compression = mimetypes.guess_type(name)
@@ -1415,17 +1730,8 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *,
     headers["Content-Type"] = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
     if download:
         headers["Content-Disposition"] = _content_disposition(name.rpartition("/")[2] if download is True else download)
-    for suffix, coding in _PRECOMPRESSED.items():
-        if (compressed := find_file(root, name + suffix)) is not None:
-            headers.vary("Accept-Encoding")
-            accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
-            if accepted and "Content-Encoding" not in headers:
-                path, headers["Content-Encoding"] = compressed, coding
     with contextlib.ExitStack() as unless_streamed:
-        try:
-            file = unless_streamed.enter_context(open(path, "rb"))
-        except (FileNotFoundError, PermissionError):
-            raise HTTPError(404) from None
+        file = unless_streamed.enter_context(_open_best(request, name, os.fspath(root) or os.curdir, headers))
         found = os.fstat(file.fileno())
         size, modified = found.st_size, int(found.st_mtime)
         etag, date = f'"{found.st_mtime_ns:x}-{size:x}{headers.get("Content-Encoding", "")}"', http_date(modified)
@@ -1565,6 +1871,8 @@ class Mongrel2Request(Request):
     is_answered = is_reported = False  # the parent of a worker knows that it is dealt with
     upload: str | None = None  # the file of its body, as Mongrel2 names it
     upload_is_there = False
+    pace: _Pace  # at which an upload comes
+    seen: tuple[int, float] | None = None  # how many bytes of it there were, and when that was
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender, self.conn_id, self.fields = sender, conn_id, fields
@@ -1584,7 +1892,7 @@ class Mongrel2Request(Request):
             if self.path[:1] != "/" and not self.is_message:
                 raise HTTPError(400, "the path must begin with /")
         except HTTPError as error:
-            self.path, self.refused = path.decode("latin-1"), error
+            self.path, self.refused = unquote_to_bytes(path).decode("latin-1"), error.with_traceback(None)
         if not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
             self._check_body(kind, fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
 
@@ -1624,9 +1932,17 @@ class Mongrel2Request(Request):
                 path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
             )
             os.unlink(path)
-        except OSError as error:
-            self.refused, self.keep_alive = error, False
+        except FileNotFoundError:  # this Mongrel2 was given up meanwhile, or has another folder
+            logger.error("the body of %r is not there: %s", self, path)
+            self.refused, self.keep_alive = HTTPError(503, "the body was lost"), False
             return
+        except OSError as error:
+            self.refused, self.keep_alive = error.with_traceback(None), False
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # nobody else will
+            return
+
+        self.kept = (file,)
 
         def read(size: int) -> bytes:
             eventlet.sleep(0)  # a disk answers at once: others have their turn
@@ -1707,8 +2023,8 @@ _LONG_LINE = f"the target is over the limit of {MAX_TARGET} bytes, or the reques
 _BROKEN_LINE = "a line ends with CRLF and holds no control characters"
 
 
-def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | None]:
-    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; None if that is not UTF-8), query, version, and the host where
+def parse_request_line(line: bytes) -> tuple[str, str | bytes, str, str, str | None]:
+    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; bytes if that is no path), query, version, and the host where
     the target names one (RFC 9112, 3)."""
     if len(line) > MAX_LINE:
         raise ProtocolError(_LONG_LINE, 414)
@@ -1726,13 +2042,14 @@ def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | No
         if absolute is None or not _HOST.fullmatch(absolute[1]):
             raise ProtocolError("a target begins with / or is a whole address; * is for OPTIONS alone")
         host, target = absolute[1], absolute[2] if absolute[2][:1] == "/" else f"/{absolute[2]}"
-    path: str | None
+    path: str | bytes
     path, _, query = target.partition("?")
     if "%" in path:
+        octets = unquote_to_bytes(path)
         try:
-            path = decode_path(unquote_to_bytes(path))
+            path = decode_path(octets)
         except HTTPError:
-            path = None
+            path = octets
     return method, path, query, f"HTTP/{version}", host
 
 
@@ -1761,8 +2078,8 @@ def parse_fields(block: bytes, version: str) -> Framing:
         elif "_" not in name:
             fields[name] = value
     is_new = version == "HTTP/1.1"
-    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host", "-")):
-        raise ProtocolError("a request has one Host, which is a host with or without a port")
+    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host") or "-"):  # RFC 9112, 3.2
+        raise ProtocolError("a request has one Host, which is empty, or a host with or without a port")
     length: int | None = 0
     if "transfer-encoding" in fields:
         if not is_new or "content-length" in fields:
@@ -1791,10 +2108,21 @@ def check_field_lines(text: str) -> None:
     raise ProtocolError(f"{_BROKEN_LINE}: there is one in a header field")
 
 
-# Clients repeat themselves: what was parsed is remembered, where it is short.
-_SHORT = 1024
-_remembered_line = functools.lru_cache(maxsize=1024)(parse_request_line)
-_remembered_fields = functools.lru_cache(maxsize=1024)(parse_fields)
+# Clients repeat themselves: what was parsed is remembered, where it is short and lets nobody in.
+_SHORT, _MOST = 1024, 1024
+_SECRET_FIELDS = frozenset(["cookie", "authorization", "proxy-authorization"])
+_remembered_line = functools.lru_cache(maxsize=_MOST)(parse_request_line)
+_remembered_fields: dict[tuple[bytes, str], Framing] = {}
+
+
+def _read_fields(block: bytes, version: str) -> Framing:
+    """Parse the header fields, and remember them."""
+    framing = parse_fields(block, version)
+    if len(block) < _SHORT and _SECRET_FIELDS.isdisjoint(framing.headers):
+        if len(_remembered_fields) >= _MOST:
+            _remembered_fields.clear()
+        _remembered_fields[block, version] = framing
+    return framing
 
 
 class HTTPRequest(Request):
@@ -1805,16 +2133,17 @@ class HTTPRequest(Request):
     done: Signal | None = None  # its connection waits for this, where there was no room in the pool
     headers: Headers
 
-    def __init__(self, line: tuple[str, str | None, str, str, str | None], framing: Framing) -> None:
+    def __init__(self, line: tuple[str, str | bytes, str, str, str | None], framing: Framing) -> None:
         self.method, path, self.query_string, self.version, host = line
         self.headers, length, self.keep_alive, self.expects = framing
-        self.path, self.content_length = path or "/", length or 0
-        if path is None:
-            self.refused = HTTPError(400, _BAD_PATH)
+        if isinstance(path, bytes):
+            path, self.refused = path.decode("latin-1"), HTTPError(400, _BAD_PATH)
+        self.path, self.content_length = path, length or 0
         if host is not None:  # it goes before the field (RFC 9112, 3.2.2)
             self.headers = Headers({**self.headers, "host": host})
 
     peer_addr = lazy(lambda request: request.client.peer_addr)
+    loopback = lazy(lambda request: request.client.loopback)
 
     @property
     def connected(self) -> bool:  # type: ignore[override]
@@ -1878,9 +2207,8 @@ class HTTPParser:
         middle = buffer.find(b"\r\n", start)
         line, fields = buffer[start:middle], buffer[middle + 2 : end + 2]
         read_line = _remembered_line if len(line) < _SHORT else parse_request_line
-        read_fields = _remembered_fields if len(fields) < _SHORT else parse_fields
         request_line = read_line(line)
-        framing = read_fields(fields, request_line[3])
+        framing = _remembered_fields.get((fields, request_line[3])) or _read_fields(fields, request_line[3])
         self._seen, self._skipped = 0, False
         if framing.length is None:
             self._chunked, self._in_trailers, self._extensions = True, False, 0
@@ -2062,6 +2390,11 @@ class FrameReader:
         """Add what was received."""
         self._buffer += data
 
+    @property
+    def held(self) -> int:
+        """How many bytes have come of a message, or of a frame, that is not there whole."""
+        return len(self._buffer) + len(self._message) + (self._opcode != CONTINUATION)
+
     def next_message(self) -> tuple[int, bytes] | None:
         """The opcode and the payload of the next whole message or control frame; None where more is needed."""
         buffer = self._buffer
@@ -2117,7 +2450,9 @@ class Upgrade(Response):
 
 def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
     """HTTPError unless this is a right request for a WebSocket (RFC 6455, 4.2.1): 426 without Upgrade or for another
-    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all)."""
+    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all). A page of our
+    host that came by https may also use what seems to be http: a proxy that we do not know of may have taken the TLS
+    away. One that came by http may not use what is https: anybody on its way may have changed it."""
     headers = request.headers
     if request.method != "GET" or "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         abort(400, "a WebSocket begins with a GET that has no body")
@@ -2129,8 +2464,10 @@ def check_handshake(request: Request, origins: str | Iterable[str] | None) -> No
     if request.version != "HTTP/1.1" or not _WEBSOCKET_KEY.fullmatch(headers.get("sec-websocket-key", "")):
         abort(400, "a WebSocket needs HTTP/1.1, and a Sec-WebSocket-Key of 16 bytes")
     origin = headers.get("origin")
-    allowed = [origins] if isinstance(origins, str) else list(origins or ())
-    if origin is not None and not {origin, "*"} & {*allowed} and origin.partition("://")[2] != request.host:
+    if origin is None or not {origin, "*"}.isdisjoint([origins] if isinstance(origins, str) else origins or ()):
+        return
+    ours = plain_origin(f"{request.scheme}://{request.host}")
+    if plain_origin(origin) not in (ours, ours.replace("http:", "https:", 1)):
         abort(403, "a page of another origin may not use this")
 
 
@@ -2177,11 +2514,12 @@ class WSGIRequest(Request):
         self.path = path = environ.get("PATH_INFO", "")
         prefix, length = environ.get("SCRIPT_NAME") or "", environ.get("CONTENT_LENGTH")
         try:
-            if prefix or not path or not path.isascii() or "\0" in path:
+            if prefix or not path or not path.isascii() or not path.isprintable():
                 self.path = "/"  # for what is no path
                 # PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path.
-                self.prefix = decode_path(_octets(prefix))
-                self.path = self.prefix + decode_path(_octets(path)) or "/"
+                prefix = decode_path(_octets(prefix)).rstrip("/")
+                self.path = prefix + decode_path(_octets(path)) or "/"
+                self.prefix = "" if prefix.startswith("//") else prefix  # such a path is never matched
             if length:
                 self.content_length = parse_content_length(str(length))  # an int of requests-wsgi-adapter
         except HTTPError as error:
@@ -2200,6 +2538,7 @@ class WSGIRequest(Request):
     query_string = _from_environ("QUERY_STRING", "")
     peer_scheme = _from_environ("wsgi.url_scheme", "http")
     peer_addr = _from_environ("REMOTE_ADDR", "")
+    loopback = lazy(lambda request: name if is_loopback(name := str(request.environ.get("SERVER_NAME", ""))) else "")
 
     @lazy
     def host(self) -> str:
@@ -2291,28 +2630,40 @@ class Route:
         self.name = name if name != "<lambda>" else None
         self.call = call or _callable(handler, timeout, cancel)  # call(request, *positional, **named)
         self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
-        self.accepts = self.methods  # what is matched: HEAD follows GET, a class also answers for what it does not take
+        # What is matched: HEAD follows GET, a class also answers for what it does not take.
+        self.accepts: set[str] | None = None
         if self.methods is not None:
             own = {_UNSUPPORTED} if hasattr(handler, "unsupported") else set()
-            self.accepts = self.methods | own | ({"HEAD"} if "GET" in self.methods else set())
+            self.accepts = {*self.methods, *own, *({"HEAD"} if "GET" in self.methods else ())}
 
     @property
     def is_socket(self) -> bool:
         """Whether it is the route of a message socket of Mongrel2."""
         return isinstance(self.rule, str) and self.rule[:1] in ("@", "<")
 
+    @property
+    def paths(self) -> str | re.Pattern[str]:
+        """What routes for the same paths have in common: the rule, whatever it calls its arguments."""
+        if isinstance(self.rule, re.Pattern):
+            return self.rule
+        return re.sub(r"(?:\b(?:default|string):)?\w+>", ">", self.rule)
+
     def overlaps(self, other: Route) -> bool:
-        """Whether both have the same rule, whatever they call its arguments, and declare a method in common."""
-        if isinstance(self.rule, re.Pattern) or isinstance(other.rule, re.Pattern):
-            return False
-        mine, others = (re.sub(r"(?:\b(?:default|string):)?\w+>", ">", rule) for rule in (self.rule, other.rule))
-        if mine != others:
-            return False
+        """Whether both, which have the same rule, declare a method in common."""
         return self.methods is None or other.methods is None or bool(self.methods & other.methods)
+
+    def leave_head(self, other: Route) -> None:
+        """HEAD follows GET here, unless `other`, which has the same rule, is there for HEAD."""
+        if self.accepts is not None and other.methods is not None and "HEAD" in other.methods - (self.methods or set()):
+            self.accepts.discard("HEAD")
 
     def __repr__(self) -> str:
         rule = self.rule if isinstance(self.rule, str) else self.rule.pattern
         return f"<Route {rule!r} {self.name}>"
+
+
+# Of whatever path and method: what is counted by routes must not grow with what clients send.
+_OPTIONS = Route(re.compile(""), lambda request, allow: Response(headers={"Allow": allow}), max_body=_UNLIMITED)
 
 
 class Routes:
@@ -2323,14 +2674,17 @@ class Routes:
         self.all: list[Route] = []
         self._adapter = self.map.bind("routes", url_scheme="http")
         self._expressions: list[Route] = []
-        self.named: dict[str | None, list[Route]] = {}
+        self._alike: dict[str | re.Pattern[str], list[Route]] = {}  # by their paths
+        self._alone: dict[Route, MapAdapter] = {}  # the rule of each, for `build`
+        self.named: dict[str | None, list[Route]] = {}  # those with the most arguments first
         self.sockets: dict[str, Found] = {}
         self.found: dict[tuple[str, str], Found] = {}
 
     def add(self, route: Route) -> None:
         """Register a route; ValueError for what conflicts with another or cannot be understood."""
-        for other in self.all:
-            if route.overlaps(other):
+        alike = self._alike.setdefault(route.paths, [])
+        for other in alike:
+            if not isinstance(route.rule, re.Pattern) and route.overlaps(other):
                 raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
         if isinstance(route.rule, re.Pattern):
             self._expressions.append(route)
@@ -2338,6 +2692,10 @@ class Routes:
             self.sockets[route.rule] = route, (), {}
         else:
             self._add_rule(route.rule, route)
+        for other in alike:
+            route.leave_head(other)
+            other.leave_head(route)
+        alike.append(route)
         self.all.append(route)
         self.found = {}
 
@@ -2346,17 +2704,24 @@ class Routes:
         if any(other.handler is not route.handler for other in named):
             raise ValueError(f"there is a route named {route.name!r} already, {named[0]!r}: give name=")
         try:
-            self.map.add(Rule(rule, endpoint=route, methods=route.accepts))
+            own = Rule(rule, endpoint=route, methods=route.accepts)
+            own.methods = route.accepts  # the set itself: a route for HEAD may take that out of it later
+            self.map.add(own)
             names = [name or "default" for name in re.findall(r"<(?:(\w+)(?=[:(]))?", rule)]
             route.rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
         except (LookupError, ValueError, TypeError, SyntaxError, re.error) as error:
             raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
         if route.name is not None:
-            self.named[route.name] = [*named, route]
+            self.named[route.name] = sorted([*named, route], key=lambda each: -str(each.rule).count("<"))
 
     def find(self, method: str, path: str) -> Found:
         """The route for this method of this path, and its arguments, kept in `found`. HTTPError if there is none,
-        RequestRedirect where a final slash is missing."""
+        RequestRedirect where a final slash is missing or a path begins with more than one. werkzeug would match that
+        like a path with one, and so pass middleware that compares the beginning of `request.path`."""
+        if path.startswith("//"):
+            merged = f"/{path.lstrip('/')}"
+            self._match(method, merged)  # which may have a redirect of its own
+            raise RequestRedirect(quote(merged, safe=_IN_PATH)) if self.knows(method, merged) else HTTPError(404)
         found = self._match(method, path) or self._refuse(method, path)
         if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
             if len(self.found) >= _REMEMBERED:
@@ -2389,26 +2754,57 @@ class Routes:
             raise HTTPError(404)
         headers = {"Allow": format_allow(allowed)}
         if method == "OPTIONS":
-            return Route(re.compile(""), lambda request: Response(headers=headers), max_body=_UNLIMITED), (), {}
+            return _OPTIONS, (headers["Allow"],), {}
         found = self._match(_UNSUPPORTED, path)
         if found is None:
             raise HTTPError(405, headers=headers)
         return found
 
+    def knows(self, method: str, path: str) -> bool:
+        """Whether a route, also of a mounted application, takes this path in any method, or a redirect leads on."""
+        path = f"/{path.lstrip('/')}" if path else path
+        try:
+            found = self._match(method, path)
+        except RequestRedirect:
+            return True
+        inner = getattr(found and found[0].handler, "routes", None)
+        if isinstance(inner, Routes):
+            prefix = cast("re.Match[str]", found[0].rule.match(path))[0]  # type: ignore[index,union-attr]
+            return inner.knows(method, path[len(prefix) :]) or bool(self.allowed(path))
+        return found is not None or bool(self.allowed(path))
+
     def allowed(self, path: str) -> set[str]:
         """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
+        if path[:1] != "/":  # which werkzeug would put there
+            return set()
         allowed = {method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)}
         for route in self._expressions:
             if route.accepts is not None and route.rule.match(path):  # type: ignore[union-attr]
                 allowed |= route.accepts
         return allowed
 
+    def _build(self, route: Route, values: Mapping[str, Any]) -> str | None:
+        """What the rule of this route makes of these values; None where it lacks one, or would not match the result."""
+        alone = self._alone.get(route)
+        if alone is None:
+            rules = Map([Rule(cast(str, route.rule), endpoint=route)], converters=self.map.converters)
+            alone = self._alone[route] = rules.bind("routes", url_scheme="http")
+        try:
+            address = quote(alone.build(cast(Any, route), values), safe=_IN_QUERY)
+            path = unquote(address.partition("?")[0], errors="strict")
+            alone.match(path)
+        except (BuildError, RequestRedirect, NotFound, ValueError, TypeError, ArithmeticError):
+            return None
+        return None if CONTROLS.search(path) else address
+
     def build(self, name: str, values: Mapping[str, Any]) -> str:
-        """The path of the named route with these values; ValueError if there is none."""
-        for route in self.named.get(name, ()):
-            with contextlib.suppress(BuildError):
-                return self._adapter.build(cast(Any, route), values, append_unknown=False)
-        raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
+        """The path of the named route with these values: those that its rule has no argument for are the query, where a
+        list repeats, and None is left out. ValueError if there is no such route, or its rule would not match."""
+        routes = self.named.get(name, [])
+        for route in routes:
+            if (address := self._build(route, values)) is not None:
+                return address
+        raise ValueError(f"no route named {name!r} takes the values {values!r}; of this name there are {routes}")
 
 
 # ---- Helpers ---------------------------------------------------------------------------------------------------------
@@ -2664,7 +3060,7 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     if origin is not None:
-        return origin != f"{request.scheme}://{request.host}"
+        return plain_origin(origin) != plain_origin(f"{request.scheme}://{request.host}")
     if "cookie" not in request.headers or not request.app.secret:
         return "cookie" in request.headers
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
@@ -2895,8 +3291,10 @@ class Brubeck:
     `timeout`: seconds until a handler is ended and answered with 503, unless its route says otherwise. `secret`: signs
     cookies; of a list the first does; 16 bytes or more. `proxies`: how many stand in front and are believed about the
     client's address, scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process
-    sees it. `debug=True` shows tracebacks in pages. ValueError for a route that cannot be, or a secret that anybody can
-    guess.
+    sees it. `debug=True` shows tracebacks in pages. `hosts`: the names and addresses by which it may be asked for, such
+    as `["example.org", "*.example.org"]`, with any port unless one is named; 400 is the answer to requests for others.
+    Without it that is every host (with `debug` at a loopback address: the names of this machine). ValueError for a
+    route that cannot be, a host that is none, or a secret that anybody can guess.
 
     To be set, or changed, before the routes: `converters` of rules by name (werkzeug.routing.BaseConverter); at any
     time: `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
@@ -2905,12 +3303,14 @@ class Brubeck:
     def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
                  handler_tuples: Iterable[tuple[Any, ...]] = (), *, pool_size: int = 10_000, max_waiting: int = 10_000,
                  max_body: int = 1 << 20, timeout: float | None = None, secret: Secrets = None, proxies: int = 0,
-                 upload_store: str | os.PathLike[str] | None = None, debug: bool = False) -> None:
+                 upload_store: str | os.PathLike[str] | None = None, debug: bool = False,
+                 hosts: Iterable[str] | None = None) -> None:  # fmt: skip
         if pool_size < 1 or min(max_waiting, max_body, proxies, timeout or 0) < 0:
             raise ValueError("pool_size is at least 1; max_waiting, max_body, proxies and timeout are at least 0")
         self.msg_conn, self.pool_size, self.max_waiting, self.max_body = msg_conn, pool_size, max_waiting, max_body
         self.timeout, self.secret, self.proxies, self.upload_store = timeout, secret, proxies, upload_store
         self.debug, self.session_cookie = debug, SessionCookie()
+        self.hosts = None if hosts is None else compile_hosts(hosts)
         self.templates: Callable[..., str] | None = None
         self.json_dumps: Callable[[Any], str | bytes] = dump_json
         self.converters: dict[str, type[BaseConverter]] = {**DEFAULT_CONVERTERS}
@@ -2985,12 +3385,13 @@ class Brubeck:
 
         return register
 
-    def static(self, prefix: str, root: str | os.PathLike[str]) -> None:
-        """Serve the files below the folder `root` under this prefix, by `static_file`. The first is the route "static":
-        `url_for("static", name="style.css")`; others have their prefix for a name. ValueError as for `mount`."""
+    def static(self, prefix: str, root: str | os.PathLike[str], *, dotfiles: bool = False) -> None:
+        """Serve the files below the folder `root` under this prefix, by `static_file`; with `dotfiles` also those whose
+        names begin with a dot. The first is the route "static": `url_for("static", name="style.css")`; others have
+        their prefix for a name. ValueError as for `mount`."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
-        handler = functools.partial(static_file, root=os.path.abspath(root))
+        handler = functools.partial(static_file, root=os.path.abspath(root), dotfiles=dotfiles)
         self.route(f"{prefix}/<path:name>", name=prefix if "static" in self.routes.named else "static")(handler)
 
     def mount(self, prefix: str, other: Brubeck) -> None:
@@ -3020,7 +3421,8 @@ class Brubeck:
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
         """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class: the nearest
-        one wins, and 500 gets what nothing else takes. Its answer keeps the error's status unless it gives one."""
+        one wins, where a status stands between HTTPError and its subclasses. 500 is the page for what nothing else
+        takes, which is logged all the same. The answer keeps the error's status unless it gives one."""
 
         def register(handler: T) -> T:
             self._error_handlers[what] = cast(Handler, handler)
@@ -3046,7 +3448,8 @@ class Brubeck:
         return function
 
     def url_for(self, name: str, /, **values: Any) -> str:
-        """The path of the route of this name, with these arguments; ValueError if there is none."""
+        """The path of the route of this name with these arguments: what its rule does not take becomes the query, where
+        a list repeats. ValueError if there is none, or for a value that the rule would not match."""
         return self.routes.build(name, values)
 
     # -- the life of a request
@@ -3055,6 +3458,8 @@ class Brubeck:
         """Answer a request: find its route, call its handler inside the middleware, make a Response of what came back.
         It always returns a Response, whatever was raised (but for KeyboardInterrupt, which is the operator's)."""
         request.app = self
+        if (self.debug or self.hosts is not None) and not self._serves_host(request):
+            return self.answer_error(request, HTTPError(400, "the Host is none that is served here (see hosts=...)"))
         try:
             request.found = self._find(request)
         except Exception as error:
@@ -3067,7 +3472,29 @@ class Brubeck:
             raise
         except BaseException as error:  # middleware's own
             response = self.answer_error(request, error)
+        if request.refused is not None:
+            request.refused = None  # the frames of its traceback hold the request
         return self._keep_session(request, response) if request.is_private else response
+
+    def _serves_host(self, request: Request) -> bool:
+        """Whether this host may be asked for. A page whose name was made to resolve to our address (DNS rebinding) is
+        of our own origin for the browser and all checks of origins: its name is what gives it away. The outermost
+        application that has `hosts` decides."""
+        if request.is_message or request.has_known_host:
+            return True
+        try:
+            host = request.host.lower()
+        except HTTPError:
+            return False
+        if self.hosts is not None:
+            hosts, request.has_known_host = self.hosts, True
+        elif request.loopback and request.proxies is None and host:  # every browser names a host
+            if re.sub(r"\.?(?::[0-9]+)?$", "", host) == request.loopback.lower():
+                return True
+            hosts = _LOOPBACK_NAMES
+        else:
+            return True
+        return any(hosts.fullmatch(host + port) for port in ("", ":443" if request.scheme == "https" else ":80"))
 
     def _find(self, request: Request) -> Found:
         """The route and its arguments; an HTTPError where there is none, or where the door refused already."""
@@ -3115,7 +3542,8 @@ class Brubeck:
                 return Response(value)
             if type(value) in _WHOLE:
                 return to_response(value, self.json_dumps)
-            # The first piece of a stream may take its time.
+            if _is_stream(value):
+                request.leave_pool()  # its first piece may take its time
             return request.limited(None, True, to_response, value, self.json_dumps)
         except KeyboardInterrupt:
             raise
@@ -3135,18 +3563,29 @@ class Brubeck:
         return response
 
     def answer_error(self, request: Request, error: BaseException) -> Response:
-        """The answer to an exception: by its error handler (of its status, its nearest class, 500), else plain; logged
-        unless it was meant for the client."""
+        """The answer to an exception: by the error handler of its nearest class (a status stands before HTTPError), by
+        that of 500, else plain. What was not meant for the client, and no handler of its class takes, is logged."""
+        try:
+            return self._tell_error(request, error)
+        finally:
+            if not request.keeps_error:
+                error.__traceback__ = None  # its frames hold the request, which may hold it: it goes when it is done
+
+    def _tell_error(self, request: Request, error: BaseException) -> Response:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
+            error = HTTPError(503, "too many files are open", {"Retry-After": "1"})
         told = error if isinstance(error, HTTPError) else HTTPError(499 if request.is_cancelled else 500)
-        kinds: list[Any] = [*type(error).__mro__, 500]
+        kinds: list[Any] = [*type(error).__mro__]
         if told is error:
-            kinds = [told.status, *kinds[:-1]]
-            error.__traceback__ = None  # its frames hold the request, which may hold it: it should go when it is done
-        elif not request.is_cancelled:
-            request.error = error
-            name = name_handler(request.route.handler) if request.route else "no handler"
-            logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
+            kinds.insert(kinds.index(HTTPError), told.status)
         handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
+        if handler is None and told is not error:
+            handler = self._error_handlers.get(500)
+            if not request.is_cancelled:
+                request.note_error(error)
+                name = name_handler(request.route.handler) if request.route else "no handler"
+                logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         try:
             if handler is None:
                 return self._plain_error(error, told)
@@ -3160,9 +3599,13 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
-            request.error = failure
+            request.note_error(failure)
             logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
-            return self._plain_error(failure, HTTPError(500))
+            answer = self._plain_error(failure, HTTPError(500))
+            if not request.keeps_error:
+                failure.__traceback__ = None
+            del error  # which may be the same, and then this frame is in its traceback
+            return answer
 
     def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
         """What a client is told of an error, as plain text: with `debug`, also what was not meant for it."""
@@ -3176,6 +3619,8 @@ class Brubeck:
         """Call the functions of `on_start`, once in a process: `run()` and the first WSGI request do."""
         with self._starting:
             if not self._started:
+                with contextlib.suppress(OSError):
+                    tempfile.gettempdir()  # which looks for it once, and finds none where too many files are open
                 for function in [*self._on_start, *(app.start for app in self._mounted)]:
                     function()
                 logger.disabled = False  # logging.config disables loggers that it is not told of, unless told not to
@@ -3215,10 +3660,13 @@ class Brubeck:
             fields, body = response.finish(request)
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
         if type(body) is bytes:
+            request.end()
             # Of a list wsgiref and waitress know the length: they would say `Content-Length: 0` in the answer to HEAD
             # for a stream. No piece at all would be a 500 under hypercorn.
             return [body] if body or any(name.lower() == "content-length" for name, _ in fields) else iter([body])
-        return cast(Pieces, body)
+        pieces = cast(Pieces, body)
+        pieces.request = request  # which is over when the server closes them (PEP 3333)
+        return pieces
 
     def test(self, raise_errors: bool = False, **options: Any) -> Client:
         """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test.
@@ -3229,27 +3677,37 @@ class Brubeck:
         """What `run()` has done and holds, in all workers together; no requests but those it served are counted.
         By route (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting`
         for room in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: in `room` answers that
-        wait for clients of Mongrel2 to read, in `access_log` lines; `dropped` answers to clients of a Mongrel2 that
-        was gone; `workers`, and their `restarts`."""
+        wait for clients of Mongrel2 to read, in `access_log` lines, in `dealt` connections to which a parent's workers
+        owe an answer, in `replies` those that Mongrel2 is not ready for; `dropped` answers to clients of a Mongrel2
+        that was gone; `workers`, and their `restarts`."""
         return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
                             self.own_stats(), self.other_stats])  # fmt: skip
 
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
             workers: int | str = 1, patch: bool = True) -> None:
-        """Serve until SIGINT or SIGTERM, which let requests finish for up to 10 seconds (a second one does not).
+        """Serve until SIGINT or SIGTERM, which let requests finish for up to 9 seconds (a second one does not).
         `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
         replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
         from there, made or begun before (`from socket import socket`, an SSLContext, a thread) keeps blocking or fails,
         and a warning names it: prefer the command line, which patches first, or `eventlet.monkey_patch()` above all
-        other imports. `workers`: so many processes, each of which starts this program anew ("auto": one for each core),
-        and a parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is no address;
-        SystemExit 2 where it cannot start."""
-        count = count_workers(workers)
-        if count > 1 and WORKER not in os.environ:
+        other imports. `workers`: so many processes, each of which starts this program anew ("auto": one for each core
+        that this process may use), and a parent that replaces those that die, and on SIGHUP all. ValueError for a
+        `bind` that is no address; SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker
+        it does not return."""
+        refuse_windows()
+        count, parent = count_workers(workers), parent_of_worker()
+        if count > 1 and parent is None:
             configure_logging()
-            Parent(same_command(), count).run()
-        else:
-            serve(self, connection or self.msg_conn or HTTPConnection(bind), patch=patch)
+            Parent(*same_command(), count).run()
+            return
+        ending = Ending(is_worker=parent is not None)
+        try:
+            serve(self, connection or self.msg_conn or HTTPConnection(bind), ending, patch=patch, parent=parent)
+        finally:
+            if parent is None:
+                ending.close()
+        if parent is not None:
+            raise SystemExit(0)  # what the program does after `run` is for the parent alone
 
 
 # ---- Pipeline --------------------------------------------------------------------------------------------------------
@@ -3257,7 +3715,7 @@ class Brubeck:
 # A connection gives requests, and has `answer(request, response)`, which sends the one answer of each.
 
 Connection = Union["Mongrel2Connection", "HTTPConnection"]
-TURN, STREAM_TURN = 0.005, 0.001  # seconds that a coroutine goes on without letting the others have theirs
+STREAM_TURN = 0.001  # seconds that a stream goes on without letting other coroutines have their turns
 
 
 def route_message(load: Load, connection: Connection, request: Request) -> None:
@@ -3299,6 +3757,7 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
     request.is_endless = any(value.startswith(EVENT_STREAM) for _, value in fields)
     waiting, turn = format_head(request, status, fields, http_date(int(time.time()))), time.monotonic()
     request.coroutine = greenlet.getcurrent()
+    request.leave_pool()
     try:
         for piece in pieces:
             if time.monotonic() - turn > STREAM_TURN:
@@ -3328,11 +3787,38 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
     return size
 
 
+class Survivor:
+    """Calls what is called again and again. An error in it does not end the server, and is logged only the first time
+    that it comes from this place."""
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[type, str, int]] = set()
+
+    def __call__(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Call a function; whether it raised nothing."""
+        try:
+            function(*arguments)
+        except Exception as error:
+            self.tell(error, "an error in the server, which goes on: please report it")
+            return False
+        return True
+
+    def tell(self, error: BaseException, message: str) -> None:
+        """Log an error, with `message`, unless that was done before."""
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        place = type(error), frame.f_code.co_filename, line
+        if place not in self._logged:
+            self._logged.add(place)
+            logger.error(message, exc_info=error)
+
+
 class Load:
     """How much of the pool is in use, by all connections of a process together, and what was answered."""
 
     def __init__(self, app: Brubeck, access_log: AccessLog | None = None) -> None:
-        self.app, self.busy, self.access_log = app, 0, access_log
+        self.app, self.access_log = app, access_log
+        self.busy = self.outside = 0  # requests that are handled; those of them that take no place in the pool
+        self.servers = 1  # HTTPConnections of this process, which share its descriptors
         self.waiting: deque[tuple[Connection, Request]] = deque()
         self.counted: dict[tuple[Route | None, int], list[float]] = {}  # by status: answers, and seconds they took
 
@@ -3358,6 +3844,7 @@ class Load:
     def take(self, connection: Connection, request: Request) -> None:
         """Handle the request in this coroutine."""
         self.busy += 1
+        request.load = self
         try:
             route_message(self, connection, request)
         except Exception:
@@ -3367,6 +3854,11 @@ class Load:
             raise
         finally:
             self.busy -= 1
+            if request.is_outside:
+                self.outside -= 1
+            request.load = None
+            if request.kept:
+                request.end()
             greenlet.getcurrent().gr_context = None  # the next request of this coroutine finds no context variable set
             connection.finished(request)
 
@@ -3376,24 +3868,29 @@ class Load:
         result_handler(self, connection, request, response)
 
     def converse(self, websocket: WebSocket, response: Upgrade) -> None:
-        """Have the handler of a WebSocket talk: it is there to last, so it takes no room in the pool, and how long it
+        """Have the handler of a WebSocket talk: it is there to last, so it takes no place in the pool, and how long it
         takes is no figure of ours."""
-        self.busy -= 1
-        if self.waiting:
-            eventlet.spawn_n(self.take_waiting)
+        websocket.request.leave_pool()
+        self.busy, self.outside = self.busy - 1, self.outside - 1
         try:
             websocket.converse(response.handler, response.arguments)
         finally:
-            self.busy += 1
+            self.busy, self.outside = self.busy + 1, self.outside + 1
             websocket.request.began = time.monotonic()
+
+    def give_place(self) -> None:
+        """A request that is handled needs its place in the pool no longer: those who wait go on."""
+        self.outside += 1
+        if self.waiting:
+            eventlet.spawn_n(self.take_waiting)
 
     def has_room(self) -> bool:
         """Whether a request that came just now can be handled: nobody overtakes those who wait."""
-        return self.busy < self.app.pool_size and not self.waiting
+        return self.busy - self.outside < self.app.pool_size and not self.waiting
 
     def take_waiting(self) -> None:
         """Handle, in this coroutine, what had to wait for room in the pool."""
-        while self.waiting and self.busy < self.app.pool_size:
+        while self.waiting and self.busy - self.outside < self.app.pool_size:
             self.take(*self.waiting.popleft())
 
     def postpone(self, connection: Connection, request: Request) -> bool:
@@ -3422,6 +3919,7 @@ class Receivers:
         self._parked: list[greenlet.greenlet] = []
         self._handling = True  # the receiver is inside a handler, not waiting for a message
         self._timer_since: float | None = None  # when the pending timer was set
+        self._survive = Survivor()
         self.ended = False  # the connection gives no more
         self.coroutines = 0
         self._set_timer()
@@ -3444,15 +3942,17 @@ class Receivers:
         current = greenlet.getcurrent()
         self.coroutines += 1
         try:
-            while self._receive(current):
+            while not self.ended and self._receive(current):
                 if self._receiver is not current:
                     self._load.take_waiting()
                     if len(self._parked) >= self.MAX_PARKED:
                         return
                     self._parked.append(current)
                     self._hub.switch()
-        except eventlet.Timeout:  # a handler has left it behind
-            logger.exception("a coroutine was ended")
+        except greenlet.GreenletExit:  # it is not needed any more
+            raise
+        except BaseException as error:  # such as a Timeout that a handler has left behind
+            self._survive.tell(error, "a coroutine was ended")
             if current in self._parked:
                 self._parked.remove(current)
             if self._receiver is current:
@@ -3470,8 +3970,8 @@ class Receivers:
         except EOFError:
             self.ended = True
             return False
-        except Exception:
-            logger.exception("receiving failed; trying again")
+        except Exception as error:
+            self._survive.tell(error, "receiving failed; trying again")
             eventlet.sleep(0.1)
             return True
         if request.path == "@*" and request.is_message:
@@ -3492,6 +3992,27 @@ class Receivers:
 _NEVER = float("inf")
 
 
+class _Pace:
+    """Whether a client sends, or reads, as fast as it must: SLOWEST bytes a second, over each `seconds` (30 s of a
+    server) in which it is waited for."""
+
+    SLOWEST = 1 << 10
+
+    __slots__ = ("_seconds", "_size", "left")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._size = seconds, 0
+        self.left = seconds  # to wait for the rest of the bytes
+
+    def is_too_slow(self, began: float, size: int) -> bool:
+        """It was waited for since `began`, and so many bytes have come or gone: whether that is too slow."""
+        self._size += size
+        self.left -= time.monotonic() - began
+        if self._size >= self.SLOWEST * self._seconds:
+            self.left, self._size = self._seconds, 0
+        return self.left <= 0
+
+
 class _Closing:
     """What is closed at the end of its `with` block."""
 
@@ -3499,6 +4020,7 @@ class _Closing:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        del exception  # what `close` raises holds this frame
         cast(Any, self).close()
 
 
@@ -3510,20 +4032,24 @@ class _Ahead(_Closing):
         self._items, self._patience, self._error = items, patience, error
         self._queue = eventlet.queue.Queue(size)  # of items, each in a tuple; then what ended the iterator
         self._end: BaseException | None = None
-        self._coroutine = eventlet.spawn(contextvars.copy_context().run, self._run)
+        self._coroutine: Any = eventlet.spawn_n(contextvars.copy_context().run, self._run)
 
     def _run(self) -> None:
-        end: BaseException = StopIteration()
+        with contextlib.suppress(greenlet.GreenletExit):  # nobody listens any more
+            self._read()
+
+    def _read(self) -> None:
         try:
             for item in self._items:
                 self._queue.put((item,))
-        except greenlet.GreenletExit:  # nobody listens any more
+            self._queue.put(StopIteration())
+        except greenlet.GreenletExit:
             raise
         except BaseException as error:
-            if self._end is not None:
-                raise
-            end = error
-        self._queue.put(end)
+            if self._end is None:
+                self._queue.put(error)
+            else:
+                self._end = error
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -3538,15 +4064,22 @@ class _Ahead(_Closing):
                 raise self._error from None
             if isinstance(item, tuple):
                 return item[0]
-            self._end = item
+            self._end, item = item, None  # no frame of its traceback is to hold an exception
         raise self._end
 
     def close(self) -> None:
         """End the iterator, wherever it stands, and wait for its end."""
-        self._end = self._end or StopIteration()
-        self._coroutine.kill()
-        with contextlib.suppress(greenlet.GreenletExit):
-            self._coroutine.wait()
+        self._end = StopIteration()  # in place of an exception whose traceback holds this, as the coroutine's does
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None:
+            eventlet.kill(coroutine)
+            while not coroutine.dead:  # its iterator waits for something as it ends
+                eventlet.sleep(0.001)
+        try:
+            if not isinstance(self._end, StopIteration):
+                raise self._end
+        finally:
+            self._end = StopIteration()
         getattr(self._items, "close", tuple)()
 
 
@@ -3560,11 +4093,14 @@ class Event(NamedTuple):
     retry: int | None = None
 
     def encode(self) -> bytes:
-        """The lines that are sent (HTML Standard, 9.2). ValueError for a line break in `event` or `id`."""
+        """The lines that are sent (HTML Standard, 9.2). ValueError for a control character in `event` or `id`, and for
+        an `id` that would not come back as it is: beyond ASCII, or with blanks around."""
         lines = []
         for name, value in (("event", self.event), ("id", self.id), ("retry", self.retry)):
             if CONTROLS.search(str(value)):
                 raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
+            if name == "id" and (not str(value).isascii() or str(value) != str(value).strip(" ")):
+                raise ValueError(f"the id of an event, a header field later, is ASCII without blanks around: {value!r}")
             if value is not None:
                 lines.append(f"{name}: {value}\n")
         text = self.data if isinstance(self.data, str) else dump_json(self.data)
@@ -3847,7 +4383,8 @@ class WebSocket:
                 handler(self, **arguments)
         except BaseException as error:
             if self.closed is None or not isinstance(error, (ConnectionError, greenlet.GreenletExit)):
-                code, self.request.error = 1011, error
+                code = 1011
+                self.request.note_error(error)
                 logger.error("the WebSocket of %r failed", self.request, exc_info=error)
         self._coroutine = None
         self.close(code)
@@ -3925,6 +4462,15 @@ class Answer(_Closing):
                     data = "\n".join(value for name, value in pairs if name == "data")
                     yield Event(data, last.get("event"), last.get("id"), int(retry) if retry.isdigit() else None)
 
+    def raise_error(self) -> None:
+        """Raise the exception behind a 500, if there is one."""
+        error, self.request.error = self.request.error, None  # or each would keep the other
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
+
     def close(self) -> None:
         """Read no more."""
         self._pieces.close()
@@ -4000,8 +4546,7 @@ class WebSocketClient(_Closing):
             if frame[0] == BINARY_MESSAGE:
                 return frame[1]
         self._end.hear(*frame)
-        if self._raise_errors and self.answer.request.error is not None:
-            raise self.answer.request.error
+        self.answer.raise_error()
         return None
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -4074,9 +4619,10 @@ class Client:
         if query:
             url += ("&" if "?" in url else "?") + urlencode(_each(query))
         for _ in range(self.MAX_REDIRECTS + 1):
-            answer = self._ask(self._request(method, url, fields, body), stream)
-            if answer.request.error is not None and (self.raise_errors if raise_errors is None else raise_errors):
-                raise answer.request.error
+            request = self._request(method, url, fields, body)
+            request.keeps_error = self.raise_errors if raise_errors is None else raise_errors
+            answer = self._ask(request, stream)
+            answer.raise_error()
             status, location = answer.status, answer.headers.get("Location")
             if not follow or location is None or status not in (301, 302, 303, 307, 308):
                 return answer
@@ -4119,8 +4665,8 @@ class Client:
         return data.encode() if isinstance(data, str) else bytes(data)
 
     def _multipart(self, fields: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
-        def quoted(name: str) -> str:
-            return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+        def quoted(name: str) -> str:  # as browsers do (HTML Standard, multipart/form-data encoding algorithm)
+            return '"' + re.sub(r'["\r\n]', lambda character: quote(character[0]), name) + '"'
 
         form = [(quoted(name), str(value).encode()) for name, value in _each(fields)]
         for name, file in _each(files):
@@ -4146,7 +4692,9 @@ class Client:
         }  # fmt: skip
         if self.cookies:
             environ["HTTP_COOKIE"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        return WSGIRequest({**environ, **fields})
+        request = WSGIRequest({**environ, **fields})
+        request.loopback = ""  # no network leads here
+        return request
 
     def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
         self.app.start()
@@ -4192,24 +4740,174 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def refuse_windows() -> None:
+    """SystemExit 2, after a line that says what to do, on Windows: it lacks most of what the servers are made of."""
+    if os.name == "nt" or sys.platform.startswith("win"):
+        fail("this does not serve on Windows: use WSL, or a WSGI server like waitress (waitress-serve MODULE:app)")
+
+
+class Ending:
+    """What SIGTERM and SIGINT do in this process from now on, until `close`. While it starts, a signal ends it at once
+    (SystemExit 0 in the main thread). Later the first one sets `is_asked`, and a second one ends the process at once.
+
+    A thread of its own ends the process after DEADLINE seconds, whatever the main thread waits for: a handler that
+    computes, a C call, a function of `on_stop`, or the interpreter's exit, which joins threads and pools of processes.
+    """
+
+    DEADLINE = 10.0  # seconds for everything; for workers half a second less, lest the parent kills them
+    START = 1.0  # seconds to leave a start
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, is_worker: bool = False) -> None:
+        self.is_starting, self.is_worker = True, is_worker
+        self.last_acts: list[Callable[[], object]] = []  # where the process is ended in the middle of something
+        self.deadline = math.inf  # once a signal has come
+        self._before = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+        if is_worker:
+            # Signals to the whole process group, as of a terminal, are the parent's: it says when to end, by SIGTERM.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._is_open, self._is_exiting, self._mask = True, False, set[int | signal.Signals]()
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._leave_to_parent)
+        self._start_thread(self._watch, reading)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the process is to end."""
+        return self.deadline < math.inf
+
+    def _ask(self) -> None:
+        if not self.is_asked:
+            seconds = self.START if self.is_starting else self.DEADLINE
+            self.deadline = time.monotonic() + seconds - (0.5 if self.is_worker else 0.0)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self._ask()
+        if self.is_starting:
+            raise SystemExit(0)
+
+    @staticmethod
+    def _start_thread(function: Callable[..., None], *arguments: Any) -> None:
+        # Not by `threading`, which would lose what it knows of the thread when eventlet patches it.
+        _unpatched("_thread").start_new_thread(function, arguments)
+
+    def _watch(self, reading: int) -> None:
+        """Learn of signals by the bytes that Python writes for them, though the main thread may not run meanwhile."""
+        poll, read, count = _unpatched("select").poll(), _unpatched("os").read, 0
+        poll.register(reading, select.POLLIN)
+        while poll.poll(max(0.0, self.deadline - time.monotonic()) * 1000 if self.is_asked else None):
+            try:
+                numbers = read(reading, 100)
+            except OSError:
+                return  # the program has closed all descriptors
+            if not numbers:
+                os.close(reading)
+                return
+            count += sum(number in self.SIGNALS for number in numbers)
+            if count > 1 and not self.is_worker:
+                self.end_now()
+            if count:
+                self._ask()
+        self._end_late()
+
+    def _end_late(self) -> None:
+        poll = _unpatched("select").poll()
+        poll.register(2, select.POLLOUT)
+        if poll.poll(0):  # it is not for a thread to use `logging`, when patched, nor to wait
+            with contextlib.suppress(OSError):
+                _unpatched("os").write(2, b"brubeck_lite: something did not end in time after a signal: ended now\n")
+        self.end_now()
+
+    def end_now(self) -> NoReturn:
+        """End the process, and the processes of its pools, which would stay for ever, with status 0."""
+        try:
+            for act in self.last_acts:
+                act()
+            if "multiprocessing" in sys.modules:
+                for child in sys.modules["multiprocessing"].active_children():
+                    child.kill()
+        finally:
+            os._exit(0)
+
+    def close(self) -> None:
+        """Have signals do what they did before. Where one has come, the process still ends by the deadline if the
+        interpreter's exit begins before it."""
+        self._is_open = False
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        with contextlib.suppress(OSError):
+            os.close(self._writing)
+        if self.is_asked:
+            # `atexit` comes after threads and pools were joined; this, which concurrent.futures uses, before.
+            getattr(threading, "_register_atexit", atexit.register)(self._note_exit)
+            self._start_thread(self._end_exit)  # now, for Python 3.12 starts none while it exits
+
+    def _note_exit(self) -> None:
+        self._is_exiting = True
+
+    def _end_exit(self) -> None:
+        _unpatched("time").sleep(max(0.0, self.deadline - time.monotonic()))
+        if self._is_exiting:
+            self._end_late()
+
+    # What is forked, as children of pools are, has the handlers and the descriptors of this process at first: a signal
+    # to it would be one to the server. It is held back until the child has its own ways: SIGTERM ends it, and Ctrl-C is
+    # for the server, whose handlers may need what the child does.
+
+    def _hold(self) -> None:
+        if self._is_open:
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
+
+    def _let_go(self) -> None:
+        if self._is_open:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _leave_to_parent(self) -> None:
+        if self._is_open:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._let_go()
+            self._is_open = False
+
+
 class _Listener:
     """Has eventlet's hub call a function whenever a descriptor is ready ("read" or "write"), from `start` to `stop`."""
 
-    __slots__ = ("_descriptor", "_event", "_listener")
+    __slots__ = ("_descriptor", "_event", "_function", "_listener", "_survive")
 
     def __init__(self, event: str, descriptor: int) -> None:
         self._event, self._descriptor = event, descriptor
         self._listener: Any = None
+        self._function: Callable[[], None] | None = None
+        self._survive: Survivor | None = None  # once it is needed
 
-    def start(self, function: Callable[..., None]) -> None:
+    def start(self, function: Callable[[], None]) -> None:
         if self._listener is None:
-            add = eventlet.hubs.get_hub().add
-            self._listener = add(self._event, self._descriptor, function, function, lambda: None)
+            self._function, add = function, eventlet.hubs.get_hub().add
+            self._listener = add(self._event, self._descriptor, self._notify, self._notify, lambda: None)
+
+    def _notify(self, *_: Any) -> None:
+        """Runs in the hub, which would let go of a descriptor whose function raises, without a word to its owner. So
+        it is stopped, and may be started again."""
+        try:
+            if self._function is not None:
+                self._function()
+        except Exception as error:
+            self.stop()
+            self._survive = self._survive or Survivor()
+            self._survive.tell(error, "an error in the server, which goes on: please report it")
 
     def stop(self) -> None:
         if self._listener is not None:
-            eventlet.hubs.get_hub().remove(self._listener)
-            self._listener = None
+            with contextlib.suppress(KeyError):  # the hub has let go of it: the program closed the descriptor
+                eventlet.hubs.get_hub().remove(self._listener)
+            self._listener = self._function = None  # its owner, which holds this
 
 
 class _Bell(_Sleeper):
@@ -4251,8 +4949,7 @@ def _is_readable(socket: zmq.Socket[Any]) -> bool:
 # What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
 _CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
                       rb'\{"type":"credits"\},')  # fmt: skip
-_NOBODY = range(2_000_000_000, 2_000_000_000 + MAX_TARGETS)  # ids that no connection has: they count from 1
-_NOTICE = re.compile(rb"\S+ 2000000([01][0-9][0-9]) @\* ")  # that one of them has left
+_NOTICE = re.compile(rb"\S+ (2[0-9]{9}) @\* ")  # that a connection with an id beyond all real ones has left
 
 
 class _Clients:
@@ -4264,7 +4961,7 @@ class _Clients:
     pull: zmq.Socket[Any]
 
     def __init__(self) -> None:
-        self.requests: dict[str, Mongrel2Request] = {}  # those that have no answer yet
+        self.requests: MutableMapping[str, Mongrel2Request] = {}  # those that have no answer yet
         self.room: int | None = None  # bytes that a connection has room for, with download.flow_control
         self.credits: dict[str, int] = {}  # what is left of it, while an answer is waited for
         self.waiting: dict[str, Signal] = {}  # a coroutine that waits for room
@@ -4332,45 +5029,134 @@ class _Clients:
             self.bell.close()
 
 
+class _Monitor:
+    """What becomes of the one connection of a ZeroMQ socket (zmq_socket_monitor)."""
+
+    def __init__(self, own: zmq.Socket[Any]) -> None:
+        self.descriptor: int | None = None  # of the TCP connection, once that stands
+        self.is_ready = self.is_over = False  # both ends speak ZMTP; it has ended, or cannot be made
+        self._own = own
+        self._events = own.get_monitor_socket(
+            zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED
+            | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH)  # fmt: skip
+
+    def look(self) -> _Monitor:
+        """Take in what has happened."""
+        while not self.is_over and _is_readable(self._events):
+            event, value = struct.unpack("=HI", self._events.recv_multipart()[0])
+            if event == zmq.EVENT_CONNECTED:
+                self.descriptor = value
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.is_ready = True
+            else:
+                self.is_over = True
+        return self
+
+    def close(self) -> None:
+        self._own.disable_monitor()
+        self._events.close(0)
+
+
+class _Notices:
+    """What Mongrel2 says to a message for 128 ids that no connection has: it tells its handlers, in turn, that each of
+    them has left. Its only thread does so without a break, and before each notice it reads the message's arguments
+    once more: a list of empty dicts, which take it longer than all else of that length."""
+
+    DICTS = 2000  # in the arguments: the notices take a tenth of a second
+    FASTEST = 0.2e-6  # seconds that Mongrel2 needs to read one, at the least
+
+    def __init__(self) -> None:
+        self.first_id = 2_000_000_000 + secrets.randbelow(1_000_000) * MAX_TARGETS  # real ones count from 1
+        self.heard: list[tuple[int, float]] = []  # the numbers of those that came here, and when
+        self.sent = time.monotonic()
+
+    def take(self, message: bytes, now: float) -> bool:
+        """Whether a message is one of them."""
+        match = _NOTICE.match(message)
+        number = -1 if match is None else int(match[1]) - self.first_id
+        if 0 <= number < MAX_TARGETS:
+            self.heard.append((number, now))
+        return 0 <= number < MAX_TARGETS
+
+    def delay(self) -> float:
+        """Seconds until the first came, after all that was on its way before it."""
+        return self.heard[0][1] - self.sent
+
+    def are_over(self) -> bool:
+        """Whether none is left for us: the next would be beyond the last, or does not come."""
+        if len(self.heard) > 1 and 2 * self.heard[-1][0] - self.heard[-2][0] >= MAX_TARGETS:
+            return True
+        return bool(self.heard) and time.monotonic() > self.heard[-1][1] + 0.2
+
+    def dict_time(self) -> float:
+        """Seconds that Mongrel2 needs to read a dict of the arguments 128 times. The notices tell, unless they all came
+        at once, because a thread that carries them had no turn before."""
+        (first, began), (last, ended) = self.heard[0], self.heard[-1]
+        is_known = len({at for _, at in self.heard}) >= 4
+        each = (ended - began) / (last - first) / self.DICTS if is_known else 0.0
+        return MAX_TARGETS * max(each, self.FASTEST)
+
+
 class _Life(_Clients):
     """One pair of sockets, from the subscription of a Mongrel2 until either end is gone. It never reconnects: ids begin
     again at 1 in a new Mongrel2, and what one life still holds must not reach the clients of the next."""
 
-    SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
-    LEAVING = 1.0  # seconds to find a moment in which Mongrel2 sends nothing
-    QUIET = 2  # milliseconds without a message that tell of it
-    WORK = "ctl", {"cancel": 1, "": [0] * 100}  # for nobody, takes its only thread 2 ms, in which it sends nothing
+    CONNECTING = 5.0  # seconds for a TCP connection to stand
+    SUBSCRIPTION = 0.25  # seconds that Mongrel2 has to subscribe, before it gets the PULL nevertheless
+    LEAVING = 4.0  # seconds to leave in
+    DICTS = 6000  # that keep Mongrel2 busy while we leave: for 0.3 seconds or more
+    PAUSE = 0.1  # seconds that this takes, beside twice the delay of what it sends, at the least
+    MARGIN = 0.05  # seconds until it surely knows that our connection has ended
 
     def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
         super().__init__()
         self._addresses = pull, pub
         self.prefixes: set[bytes] = set()
         self._checked_senders: set[str] = set()
-        self._connect_at: float | None = time.monotonic() + self.SUBSCRIPTION / 2
-        self._descriptor: int | None = None  # of the PULL's connection
-        self._is_lost = False  # that has ended
+        self._since = time.monotonic()  # when the latest of the connections was begun
+        self._pull_at = math.inf  # when to begin that of the PULL, whether Mongrel2 has subscribed or not
+        self._has_pull = False  # that is done
         self.pub, self.pull = context.socket(zmq.XPUB), context.socket(zmq.PULL)
-        # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply.
-        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1}
-        # Of the PULL as good as never: after -1, what is not yet read when the connection ends is thrown away.
-        for each, options in ((self.pub, own), (self.pull, {zmq.RECONNECT_IVL: 1 << 30})):
-            for option, value in {**options, zmq.HEARTBEAT_IVL: 5000, zmq.LINGER: 0, zmq.IPV6: 1}.items():
+        # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply. What
+        # ends says so with FIN; a Mongrel2 or a network that only stands still is given up after a minute.
+        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1,
+               zmq.HEARTBEAT_IVL: 10_000, zmq.HEARTBEAT_TIMEOUT: 60_000}  # fmt: skip
+        # The PULL reconnects as good as never: after -1, what is not yet read when the connection ends is thrown away.
+        # It has no heartbeat, which would end its connection when we have closed our half; TCP keeps it alive.
+        theirs = {zmq.RECONNECT_IVL: 1 << 30, zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30,
+                  zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 6}  # fmt: skip
+        for each, options in ((self.pub, own), (self.pull, theirs)):
+            for option, value in {**options, zmq.LINGER: 0, zmq.IPV6: 1}.items():
                 each.setsockopt(option, value)
             if identity is not None:
                 each.setsockopt_string(zmq.IDENTITY, identity)
-        events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
-        self._monitor = self.pull.get_monitor_socket(events)
-        self.pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)  # nobody listens there
+        self._pub_monitor, self._pull_monitor = _Monitor(self.pub), _Monitor(self.pull)
         self.pub.connect(pub)
 
     def begin(self) -> bool:
-        """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so.
-        A Mongrel2 without handlers may wait for one, before it subscribes, to send it something: it gets the PULL."""
+        """Whether Mongrel2 has subscribed and both connections stand. The PULL is connected after the subscription, so
+        that no reply is faster than that. But a Mongrel2 without handlers may wait for one, before it subscribes, to
+        send it something: a quarter of a second after the XPUB's connection stands it gets the PULL."""
+        now = time.monotonic()
         self._read_subscriptions()
-        if self._connect_at is not None and (self.prefixes or time.monotonic() > self._connect_at):
-            self._connect_at = None
+        if self._pub_monitor.look().is_ready:
+            self._pull_at = min(self._pull_at, now + self.SUBSCRIPTION)
+        if not self._has_pull and (self.prefixes or now >= self._pull_at):
+            self._has_pull, self._since = True, now
             self.pull.connect(self._addresses[0])
-        return bool(self.prefixes)
+        return bool(self.prefixes) and self._pull_monitor.look().is_ready
+
+    def has_failed(self) -> bool:
+        """Whether it cannot begin: a connection has ended, or does not come to stand. The PULL's may have brought
+        requests: it is given up for nothing else. ZeroMQ ends it itself where the handshake takes 30 seconds."""
+        latest = self._pull_monitor if self._has_pull else self._pub_monitor
+        is_late = latest.descriptor is None and time.monotonic() > self._since + self.CONNECTING
+        return is_late or self._pub_monitor.is_over or self._pull_monitor.is_over
+
+    def may_hold_requests(self) -> bool:
+        """Whether Mongrel2 may have dealt something to it."""
+        return self._pull_monitor.look().descriptor is not None
 
     def _read_subscriptions(self) -> None:
         while _is_readable(self.pub):
@@ -4380,68 +5166,72 @@ class _Life(_Clients):
     def has_ended(self) -> bool:
         """Whether Mongrel2 took its subscription back or, unless we have left it, let go of the PULL."""
         self._read_subscriptions()
-        return not self.prefixes or (self._has_lost_pull() and self.left is None)
-
-    def _has_lost_pull(self) -> bool:
-        while not self._is_lost and _is_readable(self._monitor):
-            event, self._descriptor = struct.unpack("=HI", self._monitor.recv_multipart()[0])
-            self._is_lost = event != zmq.EVENT_CONNECTED
-        return self._is_lost
+        return not self.prefixes or (self.left is None and self._pull_monitor.look().is_over)
 
     def leave(self) -> None:
         """Have Mongrel2 deal nothing more to this pair: what it has dealt is in `left` then, to be answered by the
-        XPUB, which stays. It blocks, for some hundredths of a second, and for twice LEAVING at most.
+        XPUB, which stays. It blocks, for about half a second, and for LEAVING at most.
 
-        A PUSH cannot be told to stop, and when a connection ends, what it has not yet written to it is lost. So this
-        happens while Mongrel2 sends nothing. It is our half that is closed: what was written is read until Mongrel2
-        has closed the other half, and whatever it sends next goes to others, or waits for them."""
-        self.left, is_silent, deadline = deque(), False, time.monotonic() + self.LEAVING
-        while not (is_silent or self._has_lost_pull()) and time.monotonic() < deadline:
-            is_silent = self._silence(deadline)
-        if not is_silent:
-            logger.warning("Mongrel2 at %s does not keep quiet: what it sends just now is lost", self._addresses[0])
-        if not self._has_lost_pull() and self._descriptor is not None:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as connection:
+        A PUSH cannot be told to stop. When our half of its connection ends, it drops what it has not yet written, and
+        it deals on into the dying connection until it looks at its mailbox. So Mongrel2 has to send nothing from before
+        that, when all that it sent has arrived, until some time after its own half has ended."""
+        self.left, deadline = deque(), time.monotonic() + self.LEAVING
+        notices, quiet_until = self._begin_pause(deadline)
+        has_gone, descriptor = self._pull_monitor.look().is_over, self._pull_monitor.descriptor
+        if not has_gone and descriptor is not None:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
                 connection.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + self.LEAVING
-        while not self._has_lost_pull() and time.monotonic() < deadline:
-            self._read_ahead()
-        self._read_ahead()
+        is_quiet = True
+        while not self._pull_monitor.look().is_over and time.monotonic() < deadline:
+            is_quiet = self._read_ahead(notices) and is_quiet
+        is_late = time.monotonic() + self.MARGIN > quiet_until
+        if not (self._read_ahead(notices) and is_quiet) or (is_late and not has_gone):
+            logger.warning("Mongrel2 at %s did not keep quiet for long enough while we left it: requests that it sent "
+                           "in this moment may be lost", self._addresses[0])  # fmt: skip
 
-    def _silence(self, deadline: float) -> bool:
-        """Have Mongrel2's only thread tell its handlers, who get their turns at it, that nobody has left, and then be
-        busy. Whether it told, and then told nothing more."""
-        self._reply_to_nobody("", 0)
-        for _ in range(20):
-            self._reply_to_nobody(*self.WORK)
-        heard = [0]
-        while time.monotonic() < deadline and not self._has_lost_pull():
-            messages = self._read_ahead()
-            for message in messages:
-                if (notice := _NOTICE.match(message)) is not None:
-                    heard.append(int(notice[1]))
-                elif len(heard) > 1:
-                    return False
-            if not messages and len(heard) > 1 and 2 * heard[-1] - heard[-2] >= MAX_TARGETS:  # no turn of ours is left
-                return True
-        return False
+    def _begin_pause(self, deadline: float) -> tuple[_Notices, float]:
+        """Have Mongrel2 be busy and send nothing, with all that it sent before being read; and until when, 0 where that
+        cannot be had before the deadline.
 
-    def _read_ahead(self) -> list[bytes]:
-        """What comes within QUIET, for which Mongrel2 is kept busy longer; it goes to `left` too."""
-        messages: list[bytes] = []
-        if self.pull.poll(self.QUIET):
+        Notices tell when all that it sent before is here, and its pace. Sent with them is a message that it works at
+        without a notice. That has arrived when the last notice goes: from the first one on it sends nothing else."""
+        dicts, delay = self.DICTS, math.inf
+        while True:
+            notices, is_quiet = _Notices(), True
+            self._reply_to_nobody(notices, {"": [{}] * notices.DICTS}, deadline)
+            self._reply_to_nobody(notices, {"cancel": 1, "": [{}] * dicts}, deadline)
+            while not notices.are_over():
+                is_quiet = self._read_ahead(notices) and is_quiet
+                if time.monotonic() > deadline or self._pull_monitor.look().is_over:
+                    return notices, 0.0
+            seconds, delay = dicts * notices.dict_time(), min(delay, notices.delay())
+            if is_quiet and seconds >= self.PAUSE + 2 * delay:
+                return notices, notices.heard[-1][1] + seconds
+            if seconds < self.PAUSE + 2 * delay:
+                dicts = min(2 * dicts, 8 * self.DICTS)
+
+    def _read_ahead(self, notices: _Notices) -> bool:
+        """Read what comes, to be answered, within two milliseconds; whether nothing did after the first notice."""
+        is_quiet = True
+        if self.pull.poll(2):
+            now = time.monotonic()
             with contextlib.suppress(zmq.Again):
-                while len(messages) < 10_000:
-                    messages.append(self.pull.recv(zmq.NOBLOCK))
-        else:
-            self._reply_to_nobody(*self.WORK)
-        cast("deque[bytes]", self.left).extend(messages)
-        return messages
+                for _ in range(10_000):
+                    message = self.pull.recv(zmq.NOBLOCK)
+                    if not notices.take(message, now):
+                        cast("deque[bytes]", self.left).append(message)
+                        is_quiet = is_quiet and not notices.heard
+        return is_quiet
 
-    def _reply_to_nobody(self, name: str, arguments: Any) -> None:
-        (message,) = format_extended_reply(min(self.prefixes, default=b"") or b"0", _NOBODY, name, arguments)
-        with contextlib.suppress(zmq.Again):
-            self.pub.send(message, zmq.NOBLOCK)
+    def _reply_to_nobody(self, notices: _Notices, arguments: Any, deadline: float) -> None:
+        ids = range(notices.first_id, notices.first_id + MAX_TARGETS)
+        (message,) = format_extended_reply(min(self.prefixes, default=b"") or b"0", ids, "ctl", arguments)
+        while time.monotonic() < deadline:
+            try:
+                self.pub.send(message, zmq.NOBLOCK)
+                return
+            except zmq.Again:  # Mongrel2 is behind
+                self._read_ahead(notices)
 
     def check_sender(self, sender: str) -> None:
         """Say so where Mongrel2 will not hear the replies to requests of this sender."""
@@ -4465,17 +5255,65 @@ class _Life(_Clients):
     def close(self, linger: int) -> None:
         """Drop both sockets with all they hold."""
         super().close(linger)
-        for own, monitor in ((self.pull, self._monitor), (self.pub, self.pub_monitor)):
-            own.disable_monitor()
-            monitor.close(0)
+        for monitor in (self._pull_monitor, self._pub_monitor):
+            monitor.close()
         self.pull.close(0)
         self.pub.close(linger)
 
 
+class _Seeker:
+    """Seeks the Mongrel2 at a pair of addresses: makes pairs of sockets until the life of one begins."""
+
+    SILENCE = 0.5  # seconds until it says that it waits
+
+    def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
+        self._context, self._addresses = context, (pull, pub, identity)
+        self._life: _Life | None = None  # that has not begun
+        self._since: float | None = None
+        self._has_complained = False
+
+    def seek(self) -> _Life | None:
+        """The life that has begun; None where none has, for now."""
+        now = time.monotonic()
+        self._since = self._since or now
+        try:
+            life = self._life = self._life or _Life(self._context, *self._addresses)
+        except zmq.ZMQError as error:  # too many files are open
+            self._complain(logging.ERROR, "cannot connect to Mongrel2 at %s and %s for now: %s", error)
+            return None
+        if life.begin():
+            logger.info("connected to Mongrel2: requests from %s, replies to %s", *self._addresses[:2])
+            self._life, self._since, self._has_complained = None, None, False
+            return life
+        if life.has_failed():
+            self.close()
+        if now > self._since + self.SILENCE:
+            self._complain(logging.INFO, "waiting for Mongrel2 at %s and %s")
+        return None
+
+    def _complain(self, level: int, message: str, *arguments: Any) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            logger.log(level, message, *self._addresses[:2], *arguments)
+
+    def is_trying(self) -> bool:
+        """Whether there is a pair of sockets that may begin at any moment."""
+        return self._life is not None
+
+    def may_hold_requests(self) -> bool:
+        """Whether Mongrel2 may have dealt something already."""
+        return self._life is not None and self._life.may_hold_requests()
+
+    def close(self) -> None:
+        if self._life is not None:
+            self._life.close(0)
+            self._life = None
+
+
 class _DealtLife(_Clients):
     """The same in a worker process, whose parent has the sockets of Mongrel2. The parent deals `ROOM MESSAGE`, where
-    ROOM is how many bytes there is room for, or "-"; ENDED and EXIT alone are its own words. It takes replies; and for
-    each message that was dealt with DONE and a connection id, or LAST before the reply."""
+    ROOM is how many bytes each connection has room for, or "-"; ENDED and EXIT alone are its own words. It takes
+    replies; and for each message that was dealt with DONE and a connection id, or LAST before the reply."""
 
     ENDED, EXIT, DONE, LAST = b"ended", b"exit", b"\0", b"\1"
     MOST = 20_000  # messages on their way from the parent to a worker
@@ -4494,8 +5332,8 @@ class _DealtLife(_Clients):
             self.pull.send(self.DONE)  # what came before this is of the former life
             self._has_ended, self.next_check = True, 0.0
             raise zmq.Again
-        if room != b"-":
-            self.credits[message.split(b" ", 2)[1].decode()] = int(room)
+        if self.room is None and room != b"-":
+            self.room = int(room)
         return message
 
     def send(self, message: bytes) -> None:
@@ -4630,6 +5468,8 @@ class Mongrel2Connection:
                 request = parse_mongrel2(message)
             except ProtocolError as error:
                 logger.warning("%s sent what is no request (%s): %.100r", self.pull, error, message)
+                for conn_id in message.split(b" ", 2)[1:2]:
+                    self._finish(life, conn_id.decode("latin-1"))  # a parent has counted it
                 continue
             request.life = life
             life.check_sender(request.sender)
@@ -4659,8 +5499,9 @@ class Mongrel2Connection:
         connection."""
         if (room := request.text("DOWNLOAD_CREDITS")).isdigit():  # with the first request of a connection
             life.room = int(room)
-        if life.room is not None and request.conn_id not in life.credits:
-            # Other handlers may get the credits for our answers: who asks again has all room, for it has read the last.
+        if life.room is not None and request.conn_id not in life.credits and self._load is not None:
+            # Other handlers may get the credits for our answers. A client that asks again has read the last answer: its
+            # credit is full. So nothing need be kept between two requests.
             life.credits[request.conn_id] = life.room
         if request.upload is not None and not self._take_upload(life, request):
             return False
@@ -4688,43 +5529,49 @@ class Mongrel2Connection:
         if not app.admits(request):
             return True
         life.uploads[request.conn_id] = request, path
+        request.pace = _Pace(self.PATIENCE)
         return False
 
     def _check_uploads(self, life: _Life | _DealtLife) -> None:
-        """End uploads that turned out too large: of a chunked body nobody knows the size before."""
+        """End uploads that come too slowly or turned out too large, for of a chunked body nobody knows the size before;
+        and forget those whose file is gone: another handler was given it, or told that the client has left."""
         for request, path in [*life.uploads.values()]:
+            error, now = None, time.monotonic()
             with contextlib.suppress(OSError):
-                if os.path.getsize(path) > request.max_body:
-                    response = request.app.answer_error(request, body_too_large(request.max_body))
-                    cast(Load, self._load).refuse(self, request, response)
-                    life.uploads.pop(request.conn_id, None)
-                    self._finish(life, request.conn_id)
+                size = os.path.getsize(path)
+                before, since = request.seen or (size, now)
+                request.seen = size, now
+                if request.pace.is_too_slow(since, size - before):
+                    error = HTTPError(408, "the body comes too slowly")
+                elif size > request.max_body:
+                    error = body_too_large(request.max_body)
+                else:
+                    continue
+            try:
+                if error is not None:
+                    cast(Load, self._load).refuse(self, request, request.app.answer_error(request, error))
+            finally:  # once, whatever comes of it
+                self._finish(life, request.conn_id)
+                life.forget(request.conn_id)
 
     def _begin_life(self) -> _Life | _DealtLife:
         """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
         self._life = life = self._connect() if self._link is None else _DealtLife(self._link)
         if self._load is not None:
             life.bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
+        else:  # a script, which does not say when it is done with a request
+            life.requests = weakref.WeakValueDictionary()
         return life
 
     def _connect(self) -> _Life:
         self._context = self._context or zmq.Context()
-        is_waiting = False
-        while True:
-            if self._last_turn is not None:
+        seeker = _Seeker(self._context, self.pull, self.pub, self.identity)
+        while (life := seeker.seek()) is None:
+            if self._last_turn is not None and not (seeker.may_hold_requests() and time.monotonic() < self._last_turn):
+                seeker.close()
                 self._end_receiving()
-            life = _Life(self._context, self.pull, self.pub, self.identity)
-            deadline = time.monotonic() + life.SUBSCRIPTION
-            while not (begun := life.begin()) and not _is_readable(life.pub_monitor) and time.monotonic() < deadline:
-                self._sleep(0.01)
-            if begun:
-                logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
-                return life
-            life.close(0)
-            if not is_waiting:
-                is_waiting = True
-                logger.info("waiting for Mongrel2 at %s and %s", self.pull, self.pub)
-            self._sleep(life.CHECK)
+            self._sleep(0.01 if seeker.is_trying() else _Life.CHECK)
+        return life
 
     def _idle(self, life: _Life | _DealtLife) -> None:
         """No message is there: see whether there can be more, and wait for it."""
@@ -4797,6 +5644,7 @@ class Mongrel2Connection:
             return len(payload)
         if request.after is not None and not request.after.is_answered:
             # Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting.
+            request.leave_pool()
             request.after.follower = eventlet.event.Event()
             request.after.follower.wait()
         request.after = None
@@ -4810,11 +5658,8 @@ class Mongrel2Connection:
                 self.reply(request, payload, cast(_Life, request.life).LAST)
             else:
                 self._reply_in_credits(request, payload)
-        life = request.life
-        if life is not None and life.room is not None and size > life.room:
-            # Without a handler to tell of it, Mongrel2 would stop between the parts of what it still has to send.
-            while life.credits.get(request.conn_id, life.room) < life.room and self._await_room(life, request):
-                pass
+        if request.life is not None and request.life.room is not None and size > request.life.room:
+            self._await_end(request.life, request, request.life.room)
         if not request.keep_alive:
             self.close_client(request)
         return size
@@ -4850,25 +5695,39 @@ class Mongrel2Connection:
         return size
 
     def _reply_in_credits(self, request: Mongrel2Request, payload: bytes | memoryview) -> bool:
-        """Send all, as the client makes room for it; who makes none for 30 seconds is closed. False if it is gone."""
+        """Send all, as the client makes room for it; who reads too slowly is closed. False if it is gone."""
         if not request.connected:
             return False
-        life, conn_id = cast(_Clients, request.life), request.conn_id
+        life, conn_id, pace = cast(_Clients, request.life), request.conn_id, _Pace(self.PATIENCE)
         while (size := self.reply_in_room(request, payload)) < len(payload):
-            payload = memoryview(payload)[size:]
-            if not size and not self._await_room(life, request) and not life.credits.get(conn_id, 1):
-                logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
+            payload, began = memoryview(payload)[size:], time.monotonic()
+            if not size:
+                self._await_room(life, request, pace.left)
+            if pace.is_too_slow(began, size):
+                logger.warning("the client of %r reads too slowly: closed", request)
                 self.close_client(request)
                 return False
             if conn_id not in life.credits:
                 return False  # the client has left
         return request.connected
 
-    def _await_room(self, life: _Clients, request: Mongrel2Request) -> bool:
-        """Wait until the client has made room for more, or has left; False if neither happens in time."""
+    def _await_end(self, life: _Clients, request: Mongrel2Request, room: int) -> None:
+        """Wait until the client has read all, or reads too slowly: without a handler to tell of it, Mongrel2 would stop
+        between the parts of what it still has to send."""
+        pace = _Pace(self.PATIENCE)
+        while (before := life.credits.get(request.conn_id, room)) < room:
+            began = time.monotonic()
+            self._await_room(life, request, pace.left)
+            if pace.is_too_slow(began, life.credits.get(request.conn_id, room) - before):
+                break
+
+    def _await_room(self, life: _Clients, request: Mongrel2Request, seconds: float) -> None:
+        """Wait until the client has made room for more, or has left, for so many seconds at most."""
+        request.leave_pool()
         event = life.waiting.setdefault(request.conn_id, eventlet.event.Event())
-        event.wait(self.PATIENCE)
-        return bool(event.ready())
+        event.wait(seconds)
+        if not event.ready():
+            life.waiting.pop(request.conn_id, None)  # another handler may have been told that the client has left
 
     def _stream(self, request: Mongrel2Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
         if not request.connected:
@@ -4948,7 +5807,7 @@ class Mongrel2Connection:
 
     def start(self, load: Load) -> None:
         """Receive in coroutines: from here on only the one that calls waits, not the process."""
-        self._load, self._sleep = load, eventlet.sleep
+        self._load, self._sleep, self._last_turn = load, eventlet.sleep, None
         self._receivers = Receivers(self, load)
 
     def stats(self) -> Stats:
@@ -4992,6 +5851,8 @@ class Mongrel2Connection:
             for request in [*self._life.requests.values()]:
                 self.close_client(request)
             self._life.close(1000)
+        if self._receivers is not None:
+            self._receivers.ended = True  # though a handler has not: when it has, `run` may receive anew
         if self._context is not None:
             self._context.destroy(1000)  # with the link to a parent
         self._life = self._link = self._context = None
@@ -4999,6 +5860,9 @@ class Mongrel2Connection:
 
 # -- the HTTP server: a coroutine for each connection, the listening socket perhaps shared with other workers
 
+# Linux, socket(7): a program of the classic BPF that drops packets of TCP with SYN and without ACK (RFC 9293, 3.1).
+SO_ATTACH_FILTER = 26
+_NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 _BIND = re.compile(r"unix:(.+)|(\[[^\s\]]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
@@ -5014,10 +5878,9 @@ class _HTTPClient:
 
     DRAINED = 64 << 10  # bytes of an unread body that are read for the sake of the next request
     LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
-    SLOWEST = 1 << 10  # bytes a second that a body must come or go with
 
-    __slots__ = ("_body_size", "_body_waited", "_failure", "_server", "bell", "deadline", "is_gone", "parser",
-                 "peer_addr", "request", "served", "socket")  # fmt: skip
+    __slots__ = ("_failure", "_pace", "_server", "bell", "deadline", "is_gone", "parser", "peer_addr", "request",
+                 "served", "socket")  # fmt: skip
 
     def __init__(self, server: HTTPConnection, accepted: socket.socket, peer_addr: str) -> None:
         self._server, self.socket, self.peer_addr = server, accepted, peer_addr
@@ -5028,7 +5891,12 @@ class _HTTPClient:
         self.served = 0  # requests; the number of the present one
         self.is_gone = False
         self._failure: HTTPError | None = None  # what was wrong with the body
-        self._body_size, self._body_waited = 0, 0.0  # bytes, and seconds that were waited for them
+        self._pace: _Pace | None = None  # of the present body
+
+    @property
+    def loopback(self) -> str:
+        """Where the server listens, if that is an address of this machine alone."""
+        return self._server.loopback
 
     def run(self) -> None:
         try:
@@ -5047,7 +5915,7 @@ class _HTTPClient:
         if request is None:
             return False
         self.request, request.client = request, self
-        self._body_size, self._body_waited, self._failure = 0, 0.0, None
+        self._pace = self._failure = None
         self._server.handle(request)
         if request.keep_alive and not self.is_gone and (self.parser.body_is_over or self._drain()):
             self.request, self.served = None, self.served + 1
@@ -5072,6 +5940,8 @@ class _HTTPClient:
                     is_idle, deadline = False, time.monotonic() + server.head_timeout
                 parser.feed(data)
                 request = parser.next_request()
+                if request is None and time.monotonic() >= deadline:  # bytes that never pause are never waited for
+                    raise TimeoutError
             return request
         except ProtocolError as error:
             self._refuse(error.status, str(error))
@@ -5112,7 +5982,6 @@ class _HTTPClient:
                 while (piece := self.parser.next_piece(size)) is None:
                     self._receive_body(request)
                 request.expects = False
-                self._body_size += len(piece)
                 return piece
         except ProtocolError as error:
             self._failure = HTTPError(error.status, str(error))
@@ -5124,14 +5993,17 @@ class _HTTPClient:
         raise self._failure
 
     def _receive_body(self, request: HTTPRequest) -> None:
-        if request.expects:
-            request.expects = False
-            self.send(CONTINUE)
-        now, patience = time.monotonic(), self._server.io_timeout
-        data = self._receive(now + min(patience, patience + self._body_size / self.SLOWEST - self._body_waited))
-        self._body_waited += time.monotonic() - now
+        pace = self._pace = self._pace or _Pace(self._server.io_timeout)
+        with request.outside_pool():
+            if request.expects:
+                request.expects = False
+                self.send(CONTINUE)
+            began = time.monotonic()
+            data = self._receive(began + pace.left)
         if not data:
             raise ConnectionError
+        if pace.is_too_slow(began, len(data)):
+            raise TimeoutError
         self.parser.feed(data)
 
     def _drain(self) -> bool:
@@ -5167,16 +6039,21 @@ class _HTTPClient:
         return not self.is_gone
 
     def _send_rest(self, data: memoryview) -> None:
-        patience = self._server.io_timeout
-        deadline = time.monotonic() + patience + len(data) / self.SLOWEST
+        pace = _Pace(self._server.io_timeout)
+        if self.request is not None:
+            self.request.leave_pool()
         while data:
-            seconds = min(patience, deadline - time.monotonic())
+            began, size = time.monotonic(), 0
             try:
-                eventlet.hubs.trampoline(self.socket, write=True, timeout=max(seconds, 0), timeout_exc=TimeoutError)
-                data = data[self.socket.send(data) :]
+                eventlet.hubs.trampoline(self.socket, write=True, timeout=pace.left, timeout_exc=TimeoutError)
+                size = self.socket.send(data)
             except BlockingIOError:
-                continue
+                pass
             except OSError:  # TimeoutError too
+                self.abort()
+                return
+            data = data[size:]
+            if data and pace.is_too_slow(began, size):
                 self.abort()
                 return
 
@@ -5193,30 +6070,73 @@ class _HTTPClient:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
-        self.request = self._failure = None
         self.bell.close()
         self.socket.close()
         self._server.forget(self)
+        self.request = self._failure = None
 
 
 class _HTTPWebSocket(WebSocket):
     """One of the embedded server. The hub reads what its client sends, so that pings are answered while the handler
     does something else, and sends what it cannot take at once."""
 
-    def __init__(self, request: HTTPRequest, limit: int, accepted: socket.socket) -> None:
+    MAX_HALF = 64 << 20  # bytes of messages that have not come whole, of all WebSockets of a server together
+
+    def __init__(self, server: HTTPConnection, request: HTTPRequest, limit: int) -> None:
         super().__init__(request, limit)
-        self._frames, self._socket = FrameReader(limit), accepted
-        self._readable, self._writable = (_Listener(event, accepted.fileno()) for event in ("read", "write"))
+        self._server, self._socket = server, request.client.socket
+        self._frames, self.held = FrameReader(limit), 0  # bytes of a message that has not come whole
+        self._late: _Pace | None = None  # how fast it comes
+        self._since = 0.0  # when its last bytes came
+        self._readable, self._writable = (_Listener(event, self._socket.fileno()) for event in ("read", "write"))
 
     def feed(self, data: bytes) -> None:
         try:
             self._frames.feed(data)
             while (message := self._frames.next_message()) is not None:
+                if message[0] < CLOSE:
+                    self._late = None  # what is left begins the next
                 self.take(*message)
         except ProtocolError as error:
-            self.close(error.status, str(error))
-            self._has_answered = True  # whatever it says more is not understood
-            self._pace()
+            self._refuse(error.status, str(error))
+        else:
+            self._note_held(self._frames.held)
+
+    def _note_held(self, held: int) -> None:
+        """So many bytes are held of a message that has not come whole: see that they are not too many, of all."""
+        if held == self.held == 0:
+            return
+        grown, self.held = held - self.held, held
+        self._server.half += grown
+        if not held:
+            self._late = None
+            return
+        if self._late is None:
+            self._late = _Pace(self._server.io_timeout)
+        else:
+            self._late.is_too_slow(self._since, max(grown, 0))  # which `check` sees
+        self._since = time.monotonic()
+        if self._server.half > self.MAX_HALF + self._limit:
+            self._server.end_largest()
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """Close it; whatever its client says more is not read."""
+        self.close(code, reason)
+        self._has_answered = True
+        self._frames = FrameReader(self._limit)
+        self._note_held(0)
+        self._pace()
+
+    def end_message(self) -> None:
+        """Too much is held of messages that have not come whole, and of this one the most."""
+        self._refuse(1013, "too many messages have not come whole")
+
+    def check(self, now: float) -> None:
+        if self._unread >= self.MAX_UNREAD:
+            self._since = now  # it is we who do not listen
+        if self._late is not None and now - self._since > self._late.left and self.closed is None:
+            self._refuse(1008, "the message comes too slowly")
+        super().check(now)
 
     def _pace(self) -> None:
         if self._unread < self.MAX_UNREAD and not self._has_answered:
@@ -5252,61 +6172,69 @@ class _HTTPWebSocket(WebSocket):
 
     def let_go(self) -> None:
         super().let_go()
+        self._note_held(0)
         self._readable.stop()
         self._writable.stop()
 
 
 class _Board:
-    """How many connections each worker has, in memory that all of them share, so that none takes more than its part of
-    those who wait to be accepted."""
+    """How many connections each worker has at one listening socket, in memory that all of them share, so that none
+    takes more than its part of the connections that wait to be accepted. The memory is an anonymous file, known by its
+    descriptor: nothing that cleans folders can take it away."""
 
-    ABSENT = 0xFFFFFFFF
+    ABSENT = 0xFFFFFFFF  # the worker does not accept, or is not there
 
-    def __init__(self, path: str, slot: int = 0) -> None:
-        with open(path, "r+b") as file:
-            self._counts = memoryview(mmap.mmap(file.fileno(), 0)).cast("I")
-        self._slot = slot
+    def __init__(self, descriptor: int, slot: int = 0) -> None:
+        self.descriptor, self._slot = descriptor, slot
+        self._counts = memoryview(mmap.mmap(descriptor, 0)).cast("I")
 
     @classmethod
-    def create(cls, path: str, slots: int) -> _Board:
-        """A new one, in a file, without workers."""
-        with open(path, "wb") as file:
-            file.write(cls.ABSENT.to_bytes(4, sys.byteorder) * slots)
-        return cls(path)
-
-    def reserve(self) -> int:
-        """A slot for a new worker; where none is left, one that it shares."""
-        slot = next((slot for slot, count in enumerate(self._counts) if count == self.ABSENT), 0)
-        self._counts[slot] = self.ABSENT - 1
-        return slot
+    def create(cls, slots: int) -> _Board:
+        """A new one without workers."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("brubeck_lite")
+        else:
+            with tempfile.TemporaryFile() as file:  # which has no name, or loses it at once
+                descriptor = os.dup(file.fileno())
+        os.write(descriptor, cls.ABSENT.to_bytes(4, sys.byteorder) * slots)
+        return cls(descriptor)
 
     def release(self, slot: int) -> None:
-        """Its worker is no more."""
+        """The worker with this slot is no more."""
         self._counts[slot] = self.ABSENT
 
     def note(self, count: int) -> None:
         """So many connections there are in this worker."""
         self._counts[self._slot] = count
 
-    def has_more(self, count: int) -> bool:
-        """Whether that is clearly more than another has."""
+    def lead(self, count: int) -> int:
+        """By how many that is more than another worker has, of which an eighth is of no account; 0 where it is not."""
         least = min(self._counts)
-        return count > least + least // 8
+        return max(count - least - least // 8, 0)
+
+    def close(self) -> None:
+        """Let go of the descriptor; the memory goes with its last user."""
+        os.close(self.descriptor)
 
 
 class HTTPConnection:
     """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767" or "unix:/run/hello".
 
     In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
-    answer; `keep_alive` between requests. More than `max_connections` wait to be accepted. ValueError for no address.
+    answer, and in each of them 1 KiB a second must come or go; `keep_alive` between requests. More than
+    `max_connections` wait to be accepted; where the process may not have as many files open, they are fewer: a quarter
+    of those is left for files. ValueError for no address.
     """
 
     BACKLOG = 2048
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     PATIENCE = 0.002  # seconds in which a worker with fewer connections may accept
+    BRIEF_LEAD = 16  # connections that a worker may have more than another while they are for one request each
+    BRIEF = 0.1  # seconds since the last of those ended
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
+    QUIET = 0.1  # seconds in which the handshake of a connection that began before that ends
     load: Load
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
@@ -5319,19 +6247,23 @@ class HTTPConnection:
         self.address = address
         self.head_timeout, self.io_timeout, self.keep_alive = head_timeout, io_timeout, keep_alive
         self.max_connections = max_connections
+        self._timeouts = head_timeout, keep_alive
         self._path, self._host, self._port = match[1], (match[2] or "").strip("[]"), int(match[3] or 0)
         self._socket: Any = None  # once it is bound
         self._listener: _Listener | None = None
         self._clients: set[_HTTPClient] = set()
         self._websockets: set[_HTTPWebSocket] = set()
-        self._next_sweep = self._next_complaint = 0.0
+        self.half = 0  # bytes of their messages that have not come whole
+        self._next_sweep = self._next_complaint = self._accepted_at = self._brief_until = 0.0
         self._board: _Board | None = None
-        self._is_stopping = self._is_short = self._is_patient = self.is_shared = False
+        self._patience: Any = None  # the timer, while workers with fewer connections may accept
+        self._is_stopping = self._is_short = self._refuses = self.is_shared = False
 
     # -- inside run()
 
     def open(self) -> None:
         """Listen; SystemExit 2, after a line that says why, where that cannot be."""
+        self._is_stopping = self._is_short = self._refuses = False  # it may have served, and stopped, before
         if self._socket is not None:
             return
         try:
@@ -5362,7 +6294,8 @@ class HTTPConnection:
             os.unlink(path)
 
     def adopt(self, descriptor: int, board: _Board) -> None:
-        """Accept from a socket that the parent of this worker listens with, instead of one of its own."""
+        """Accept from a socket that the parent of this worker listens with, instead of one of its own, and note on the
+        board how many connections of it there are in this worker."""
         self._socket, self._board = _unpatched("socket").socket(fileno=descriptor), board
         self.is_shared = True
 
@@ -5372,58 +6305,92 @@ class HTTPConnection:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}" if self._path is None else self.address
 
+    @lazy
+    def loopback(self) -> str:
+        """The host of its address, if that is this machine alone; empty for others."""
+        address = "" if self._path is not None else self._socket.getsockname()[0]
+        return (f"[{self._host}]" if ":" in self._host else self._host) if is_loopback(address) else ""
+
     def fileno(self) -> int:
         """The descriptor of the socket it listens with."""
         return int(self._socket.fileno())
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
+        self._leave_reserve(load.servers)
         self.load, self._listener = load, _Listener("read", self._socket.fileno())
         if not self.is_shared:
             logger.info("serving %s", self.url)
         self._listen()
 
+    def _leave_reserve(self, servers: int) -> None:
+        """Have connections leave descriptors for files: a quarter of those that the process may have."""
+        resource = importlib.import_module("resource")  # which Windows has not
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = max(1, (limit - max(limit // 4, min(64, limit // 2))) // servers)
+        if limit != resource.RLIM_INFINITY and most < self.max_connections:
+            logger.info("%s has %d connections at most, not %d: this process may have %d files open (ulimit -n)",
+                        self.url, most, self.max_connections, limit)  # fmt: skip
+            self.max_connections = most
+
     def _listen(self) -> None:
         """Have the hub tell of those who wait to be accepted: as long as there is room for them."""
         if self._listener is None:
             return
+        takes = not (self._is_stopping or self._is_short or len(self._clients) >= self.max_connections)
         if self._board is not None:
-            self._board.note(_Board.ABSENT if self._is_stopping else len(self._clients))
-        if self._is_stopping or self._is_short or self._is_patient or len(self._clients) >= self.max_connections:
-            self._listener.stop()
-        else:
+            self._board.note(len(self._clients) if takes else _Board.ABSENT)
+        if self._patience is not None and not self._lead():  # its own connections have ended meanwhile
+            self._patience.cancel()
+            self._patience = None
+        if takes and self._patience is None:
             self._listener.start(self._accept)
+        else:
+            self._listener.stop()
+
+    def _tolerance(self) -> int:
+        """How many connections more than another worker it may have. Connections for one request each are soon gone:
+        while such come, to wait for another worker would cost more than it evens out."""
+        return self.BRIEF_LEAD if time.monotonic() < self._brief_until else 0
+
+    def _lead(self) -> int:
+        """By how many connections this worker has too many."""
+        return 0 if self._board is None else max(self._board.lead(len(self._clients)) - self._tolerance(), 0)
 
     def _accept(self, *event: Any) -> None:
         """Runs in the hub: take those who wait to be accepted. A worker with more of them than another lets that one
         go first."""
         if self._board is None:
             self._take_in(64)
-        elif not self._board.has_more(len(self._clients)):
-            self._take_in(1)
+        elif not self._lead():
+            self._take_in(self._tolerance() or 1)
         else:
-            self._is_patient = True
+            self._patience = call_soon(self._end_patience, self.PATIENCE)
             self._listen()
-            call_soon(functools.partial(self._take_in, 1), self.PATIENCE)
+
+    def _end_patience(self) -> None:
+        """Accept after waiting in vain: the more, the more often that was, for the others may be computing."""
+        self._patience = None
+        self._take_in(min(max(self._lead() // 4, 1), 64))
 
     def _take_in(self, most: int) -> None:
         """Accept so many at most, and start their coroutines."""
-        self._is_patient = False
         for _ in range(min(most, self.max_connections - len(self._clients)) if self._socket is not None else 0):
             try:
                 accepted, address = self._socket.accept()
+                accepted.setblocking(False)
+                client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
             except ConnectionError:
                 continue  # it left already
             except BlockingIOError:
                 break
-            except OSError as error:
-                self._is_short = True  # of open files: `check` tries again
+            except Exception as error:  # the hub would take the listener away for ever
+                self._is_short = True  # of open files, mostly: `check` tries again
                 if time.monotonic() >= self._next_complaint:
                     self._next_complaint = time.monotonic() + self.SILENCE
                     logger.warning("cannot accept connections for now: %s", error)
                 break
-            accepted.setblocking(False)
-            client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
+            self._accepted_at = time.monotonic()
             self._clients.add(client)
             call_soon(greenlet.greenlet(client.run, eventlet.hubs.get_hub().greenlet).switch)
         self._listen()
@@ -5447,6 +6414,8 @@ class HTTPConnection:
     def forget(self, client: _HTTPClient) -> None:
         """A client is gone: there is room for another."""
         self._clients.discard(client)
+        if self._board is not None and client.served + (client.request is not None) == 1:
+            self._brief_until = time.monotonic() + self.BRIEF
         self._listen()
 
     def check(self) -> None:
@@ -5465,15 +6434,19 @@ class HTTPConnection:
 
     def _end_what_nobody_reads(self) -> None:
         """Find the streams whose clients have left, which write nothing by which one would see it."""
-        poll, watched = _unpatched("select").poll(), {}
+        poll, watched, has_left = _unpatched("select").poll(), {}, getattr(select, "POLLRDHUP", None)
         for client in self._clients:
             if client.request is not None and client.request.coroutine is not None:
-                watched[client.socket.fileno()] = client, client.request
-                poll.register(client.socket, select.POLLRDHUP)
-        for descriptor, _ in poll.poll(0) if watched else ():
-            client, request = watched[descriptor]
+                watched[client.socket.fileno()] = client
+                if has_left is not None:
+                    poll.register(client.socket, has_left)
+        if has_left is None:  # but for Linux and some BSDs
+            gone = [client for client in watched.values() if not client.is_there()]
+        else:
+            gone = [watched[descriptor] for descriptor, _ in poll.poll(0)] if watched else []
+        for client in gone:
             client.is_gone = True
-            call_soon(request.end_coroutine)
+            call_soon(cast(HTTPRequest, client.request).end_coroutine)
 
     # -- answering
 
@@ -5499,7 +6472,7 @@ class HTTPConnection:
         client, head = request.client, format_head(request, 101, response.fields(request), http_date(int(time.time())))
         request.keep_alive = False
         client.bell.close()
-        websocket = _HTTPWebSocket(request, response.max_message, client.socket)
+        websocket = _HTTPWebSocket(self, request, response.max_message)
         self._websockets.add(websocket)
         try:
             if client.send(head):
@@ -5510,12 +6483,15 @@ class HTTPConnection:
             websocket.let_go()
         return 0
 
+    def end_largest(self) -> None:
+        """Close the WebSocket that holds the most of a message that has not come whole."""
+        max(self._websockets, key=operator.attrgetter("held")).end_message()
+
     # -- ending
 
     def finish_receiving(self, seconds: float) -> None:
         """Accept who is waiting for it, then no more; close idle connections, and let the others finish."""
-        for _ in range(self.BACKLOG // 64):
-            self._take_in(64)
+        self._accept_last()
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
         say_goodbye(self._websockets, [client.request for client in self._clients if client.request is not None])
@@ -5533,15 +6509,42 @@ class HTTPConnection:
         """Whether it stopped, and its last client is gone."""
         return self._is_stopping and not self._clients
 
+    def refuse_new(self) -> None:
+        """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
+        resets the others. Linux drops what would begin one: the client asks again a second later, and then is refused,
+        or reaches the next server. Elsewhere, and where a parent does this, nothing happens."""
+        if self._socket is None or self.is_shared or self._refuses:
+            return
+        self.remove_path()
+        self._refuses = True
+        if self._path is None and sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
+                fprog = struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
+
+    def _accept_last(self) -> None:
+        """Accept until no connection has come for a moment: the handshakes that are under way end in it."""
+        self.refuse_new()
+        self._accepted_at = began = time.monotonic()
+        while time.monotonic() < min(self._accepted_at + self.QUIET, began + self.GRACE):
+            eventlet.sleep(self.QUIET / 10)
+        for _ in range(self.BACKLOG // 64):
+            self._take_in(64)
+
     def _end_listening(self) -> None:
         self._is_stopping = True
         self._listen()
+        self.refuse_new()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-            if self._path is not None and not self.is_shared:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path)
+
+    def remove_path(self) -> None:
+        """Take away the file of a unix socket, once: the next server may have its own there."""
+        if self._path is not None and self._socket is not None and not (self.is_shared or self._refuses):
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
 
     def close(self) -> None:
         """Let go of the address, and of who is still connected."""
@@ -5549,6 +6552,7 @@ class HTTPConnection:
         for client in [*self._clients]:
             client.abort()
             client.close()
+        self.head_timeout, self.keep_alive = self._timeouts
 
 
 # -- the process: its logs and figures, its parent, and the server that runs an application until a signal ends it
@@ -5605,8 +6609,8 @@ def find_early(objects: Iterable[Any]) -> list[str]:
         kind = type(made)
         if kind not in kinds:
             kinds[kind] = kind.__name__ != "Popen" and _is_early(kind)
-        if kinds[kind]:
-            found[kind] = f"a {kind.__name__}"
+        if kinds[kind] and getattr(made, "family", None) != socket.AF_UNIX:  # such as that to the parent of a worker
+            found[kind] = f"an object of class {kind.__name__}"
         elif isinstance(made, threading.Thread) and getattr(made, "_ident", None) in running:
             found[made] = f"the thread {made.name!r}"
     return [*found.values()]
@@ -5631,10 +6635,14 @@ def patch_program() -> None:
                        ", ".join(early[:5]) + f" and {len(early) - 5} more" * (len(early) > 5))  # fmt: skip
 
 
+# Characters of each of the five texts in a line of the access log: 800 on Linux, where PIPE_BUF is 4096.
+_LOGGED = (getattr(select, "PIPE_BUF", 512) - 96) // 5
+
+
 def _escape_for_log(text: str) -> str:
     """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more; its
     beginning, so that a line is shorter than PIPE_BUF."""
-    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:800])[:800]
+    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:_LOGGED])[:_LOGGED]
 
 
 def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
@@ -5672,22 +6680,22 @@ class AccessLog:
 
     def write(self, seconds: float = 0.0) -> None:
         """Write what is read within so many seconds; what is too much, or cannot be written, is lost."""
-        self.lines += [format_access_line(*each) for each in self.noted]
-        self.noted.clear()
+        noted, self.noted = self.noted, []
         deadline = time.monotonic() + seconds
         try:
+            self.lines += [format_access_line(*each) for each in noted]
             while self.lines and self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 self._write_some()
             if len(self.lines) > self.MOST:
                 raise BlockingIOError(errno.EAGAIN, "nobody reads it")
-        except OSError as error:
+        except Exception as error:  # mostly OSError
             self.lines.clear()
             if time.monotonic() >= self._next_complaint:
                 self._next_complaint = time.monotonic() + self.SILENCE
-                logger.warning("the access log cannot be written: %s", error.strerror)
+                logger.warning("the access log cannot be written: %s", getattr(error, "strerror", None) or error)
 
     def _write_some(self) -> None:
-        data = b"\n" if self._is_torn else b""
+        data = b"\n" if self._is_torn else self.lines.popleft()
         while self.lines and len(data) + len(self.lines[0]) <= select.PIPE_BUF:
             data += self.lines.popleft()
         written = self._write(self._descriptor, data)
@@ -5794,7 +6802,8 @@ class _Lines:
 def program_files(app: Brubeck | None, error: BaseException | None = None) -> list[str]:
     """What `--reload` watches: the modules of the program, but for Python's own and installed packages, the files that
     an error comes from, and the templates."""
-    modules = {getattr(module, "__file__", None) or "" for module in [*sys.modules.values()]}
+    # Not by getattr: what stands in sys.modules for a module may do anything when asked for an attribute.
+    modules = {str(getattr(module, "__dict__", {}).get("__file__") or "") for module in [*sys.modules.values()]}
     if error is not None:
         modules.update(frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
         modules.add(getattr(error, "filename", None) or "")
@@ -5820,14 +6829,14 @@ class _Parent(_Lines):
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
         self.say(connections=[each.address if isinstance(each, HTTPConnection) else [each.pull, each.pub, each.identity]
                               for each in connections])  # fmt: skip
-        data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, len(connections))
+        data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 2 * len(connections))
         if not data:
             raise SystemExit(2)  # the parent has said why
         answer = json.loads(data)
-        links, board, self._is_watched = answer["links"], _Board(answer["board"], answer["slot"]), answer["watched"]
+        links, self._is_watched = answer["links"], answer["watched"]
         for connection in connections:
             if isinstance(connection, HTTPConnection):
-                connection.adopt(descriptors.pop(0), board)
+                connection.adopt(descriptors.pop(0), _Board(descriptors.pop(0), answer["slot"]))
             else:
                 connection.adopt(links.pop(0))
         self._socket.setblocking(False)
@@ -5857,13 +6866,15 @@ class Server:
     """Runs an application on its connections until a signal ends it."""
 
     DRAIN = 8.0  # seconds for WebSockets, uploads and large answers behind Mongrel2, which need to hear from it
-    DEADLINE = 10.0  # seconds for requests to finish
+    DEADLINE = 9.0  # seconds for requests to finish; what `Ending` gives beyond is for functions of `on_stop`
 
-    def __init__(self, app: Brubeck, connections: Sequence[Connection], parent: _Parent | None = None,
+    def __init__(self, app: Brubeck, connections: Sequence[Connection], ending: Ending, parent: _Parent | None = None,
                  access_log: AccessLog | None = None) -> None:  # fmt: skip
-        self._app, self._connections, self._parent = app, connections, parent
+        self._app, self._connections, self._ending, self._parent = app, connections, ending, parent
         self._load = Load(app, access_log)
-        self._stopping = False
+        self._survive = Survivor()
+        self._is_orphan = False  # the parent is gone
+        self._load.servers = sum(isinstance(each, HTTPConnection) for each in connections)
         app.own_stats = self.stats
 
     def stats(self) -> Stats:
@@ -5873,40 +6884,31 @@ class Server:
         return merge_stats([self._load.stats(), own, *(connection.stats() for connection in self._connections)])
 
     def run(self) -> None:
-        """Serve, and return after SIGINT or SIGTERM."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        if self._parent is not None:
-            # Signals to the whole process group, as of a terminal, are the parent's: it says when to end, by SIGTERM.
-            before.clear()
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        """Serve, and return after SIGINT or SIGTERM; SystemExit 0 where one ends the start."""
+        self._ending.last_acts += [each.remove_path for each in self._connections if isinstance(each, HTTPConnection)]
         try:
             if self._parent is not None:
                 self._parent.share(self._connections)
             for connection in self._connections:
                 connection.open()
             self._app.start()
+            self._ending.is_starting = False
             for connection in self._connections:
                 connection.start(self._load)
             if self._parent is not None:
                 self._parent.say(ready=True)
-            while not self._stopping:
+            while not (self._ending.is_asked or self._is_orphan):
                 self._tick()
                 eventlet.sleep(0.1)
             self._finish()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             for connection in self._connections:
                 connection.close()
             self._app.stop()
             if self._load.access_log is not None:
                 self._load.access_log.write(1.0)
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self._stopping and self._parent is None:
-            os._exit(0)
-        self._stopping = True
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()  # what is left when the deadline comes is lost
 
     def _finish(self) -> None:
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
@@ -5923,16 +6925,20 @@ class Server:
             eventlet.sleep(0.02)
 
     def _tick(self) -> None:
-        if self._parent is not None and not self._parent.is_there(self._app):
-            self._stopping = True
-            for connection in self._connections:
-                connection.is_shared = False  # nobody is left to say that there is no more
+        if self._parent is not None:
+            self._survive(self._look_for_parent, self._parent)
         for connection in self._connections:
-            connection.check()
+            self._survive(connection.check)
         if self._load.waiting:  # though whose coroutine would go on with them has ended
             eventlet.spawn_n(self._load.take_waiting)
         if self._load.access_log is not None:
-            self._load.access_log.write()
+            self._survive(self._load.access_log.write)
+
+    def _look_for_parent(self, parent: _Parent) -> None:
+        if not parent.is_there(self._app):
+            self._is_orphan = True
+            for connection in self._connections:
+                connection.is_shared = False  # nobody is left to say that there is no more
 
 
 # ---- Workers ---------------------------------------------------------------------------------------------------------
@@ -5957,11 +6963,17 @@ def modified_at(name: str) -> float | None:
 class _Worker:
     """A worker process, as its parent sees it."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], folder: str | None) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             environment = {**os.environ, WORKER: str(theirs.fileno())}
-            self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+            # A terminal sends SIGINT to the worker too, which has it blocked until it can ignore it. Standard input is
+            # ours: a debugger in a worker reads from the terminal.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                self.process = subprocess.Popen(command, cwd=folder, env=environment, pass_fds=[theirs.fileno()])
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         ours.setblocking(False)
         self.line = _Lines(ours)
         self.stats: Stats = {}
@@ -5969,13 +6981,13 @@ class _Worker:
         self.deadline = math.inf  # to be gone, once it retires
         self.heard = time.monotonic()
         self.ended: float | None = None  # when that was seen
-        self.slot: int | None = None  # on the board
+        self.slot: int | None = None  # on the boards
 
     def retire(self) -> None:
-        """Have it finish what it was given, and end."""
+        """Have it finish what it was given, and end: at once where it has not started yet."""
         if not self.is_retiring:
             self.is_retiring = True
-            self.deadline = time.monotonic() + Server.DEADLINE + 2
+            self.deadline = time.monotonic() + (Server.DEADLINE if self.is_ready else Ending.START) + 2
             self.process.send_signal(signal.SIGTERM)
 
     def count(self) -> int:
@@ -5997,13 +7009,37 @@ class _Worker:
 class _Link:
     """Where one Mongrel2's messages go to one worker, and its replies come from."""
 
-    __slots__ = ("former_lives", "is_over", "is_there", "outstanding", "socket", "worker")
+    LONGEST = 60  # bytes of the name of a folder in which a socket can be: with its own name, 104 at most (macOS)
+
+    __slots__ = ("_folder", "former_lives", "is_over", "is_there", "outstanding", "socket", "worker")
 
     def __init__(self, worker: _Worker, link: zmq.Socket[Any]) -> None:
         self.worker, self.socket = worker, link
+        self._folder: str | None = None
         self.outstanding = 0  # messages that are not dealt with
         self.former_lives = 1  # that the worker does not know to be over: its replies are to their clients
         self.is_there = self.is_over = False  # it is connected; it gets no more
+
+    def bind(self) -> str:
+        """Listen for the worker; the address to connect to. That is in a folder of our user alone, which is there only
+        until `hide`: a connection outlives the name of its socket, a folder may not outlive whatever cleans /tmp."""
+        folder = tempfile.gettempdir()
+        if len(os.fsencode(folder)) > self.LONGEST or not os.path.isdir(folder):
+            folder = "/tmp"
+        self._folder = tempfile.mkdtemp(prefix="brubeck_lite-", dir=folder)
+        address = f"ipc://{self._folder}/link"
+        self.socket.bind(address)
+        return address
+
+    def hide(self) -> None:
+        """Take the address away: the worker is connected, or will never be."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def has_room(self) -> bool:
+        """Whether a message can be sent: the worker is connected, and takes what it gets."""
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
     def send(self, message: bytes) -> bool:
         """Whether there was room for it."""
@@ -6015,21 +7051,31 @@ class _Link:
 
 
 class _DealtClient:
-    """A client of Mongrel2: who serves it, and what it has room for."""
+    """A connection to Mongrel2 of which a worker has messages that it has not dealt with: their number, and whose
+    answer, by HTTP or not, has begun or not."""
 
-    __slots__ = ("has_begun", "is_http", "link", "outstanding", "room", "sender")
+    __slots__ = ("has_begun", "is_http", "link", "outstanding", "sender")
+    link: _Link
 
-    def __init__(self, sender: str, room: int | None) -> None:
-        self.sender, self.room = sender, room
-        self.link: _Link | None = None
-        self.outstanding = 0  # messages that its worker has not dealt with
-        self.is_http = self.has_begun = False  # the answer
+    def __init__(self, sender: bytes, is_http: bool) -> None:
+        self.sender, self.is_http = sender, is_http
+        self.outstanding, self.has_begun = 1, False
 
 
 # Has the parent call a function whenever a socket is readable; or, with None, no more.
 Watch = Callable[[Any, Union[Callable[[], None], None]], None]
 _OUTSTANDING = operator.attrgetter("outstanding")
 _REPLY_HEAD = re.compile(rb"[^ ]* [0-9]+:(X )?([^,]*), ")
+
+
+def _is_frame(message: bytes, rest: bytes) -> bool:
+    """Whether a message of Mongrel2 is a frame of a WebSocket, no request; `rest` is what follows its path."""
+    if b"WEBSOCKET" not in rest:
+        return False
+    size, _, headers = rest.partition(b":")
+    if headers[:1] == b"{":  # JSON, where a client's own quotation marks are escaped
+        return b'"METHOD":"WEBSOCKET"' in headers[: int(size)]
+    return parse_mongrel2(message).method == "WEBSOCKET"
 
 
 class _Dealer:
@@ -6039,16 +7085,16 @@ class _Dealer:
     TURN = 200  # messages before others have their turn
 
     def __init__(self, context: zmq.Context[Any], watch: Watch, pull: str, pub: str, identity: str | None) -> None:
-        self.addresses = pull, pub, identity
+        self.addresses = pull, pub
         self.life: _Life | None = None
         self.dropped = 0  # answers to clients of former lives
         self._context, self._watch = context, watch
-        self._beginning: _Life | None = None
-        self._deadline = 0.0  # for it to begin
-        self._has_complained = self._has_left = False
+        self._seeker = _Seeker(context, pull, pub, identity)
+        self._has_left = False
         self._leaving_since: float | None = None
-        self._clients: dict[bytes, _DealtClient] = {}
+        self.clients: dict[bytes, _DealtClient] = {}  # by connection id, but for those that wait for nothing
         self._links: list[_Link] = []
+        self._room = b"- "  # for how many bytes a connection has room, as workers are told
         self.held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
 
     # -- lives and links
@@ -6064,24 +7110,7 @@ class _Dealer:
             else:
                 self._watch(self.life.pull, None)  # while there is none to take them, they wait in Mongrel2
             return
-        try:
-            life = self._beginning = self._beginning or _Life(self._context, *self.addresses)
-        except zmq.ZMQError as error:  # too many files are open
-            if not self._has_complained:
-                self._has_complained = True
-                logger.error("cannot connect to Mongrel2 at %s for now: %s", self.addresses[0], error)
-            return
-        if life.begin():
-            logger.info("connected to Mongrel2: requests from %s, replies to %s", *self.addresses[:2])
-            self.life, self._beginning, self._has_complained, self._deadline = life, None, False, 0.0
-            return
-        self._deadline = self._deadline or now + life.SUBSCRIPTION
-        if now >= self._deadline or _is_readable(life.pub_monitor):
-            life.close(0)
-            self._beginning, self._deadline = None, 0.0
-            if not self._has_complained:
-                self._has_complained = True
-                logger.info("waiting for Mongrel2 at %s and %s", *self.addresses[:2])
+        self.life = self._seeker.seek()
 
     def _end_life(self) -> None:
         self._watch(cast(_Life, self.life).pull, None)
@@ -6089,22 +7118,24 @@ class _Dealer:
         self.life = None
         self.dropped += len(self.held)
         self.held.clear()
-        self._clients.clear()
+        self.clients.clear()
+        self._room = b"- "
         for link in self._links:
             link.outstanding = 0
             link.former_lives += 1
             if not link.send(_DealtLife.ENDED):
                 link.worker.process.kill()  # it has not listened for long, and must not answer the clients of the next
 
-    def link(self, worker: _Worker, address: str) -> None:
-        """Deal to this worker too, once it is ready: it connects to the address."""
+    def link(self, worker: _Worker) -> str:
+        """Deal to this worker too, once it is ready: it connects to the address that is returned."""
         own = self._context.socket(zmq.DEALER)
         own.setsockopt(zmq.LINGER, 0)
         own.setsockopt(zmq.SNDHWM, _DealtLife.MOST)
-        own.bind(address)
         link = _Link(worker, own)
         self._links.append(link)
+        address = link.bind()
         self._watch(own, functools.partial(self._take_answers, link))
+        return address
 
     def unlink(self, worker: _Worker) -> None:
         """It is no more: what it did not finish is answered with 502, or ended where the answer has begun."""
@@ -6112,19 +7143,20 @@ class _Dealer:
             self._watch(link.socket, None)
             while _is_readable(link.socket):
                 self._take_answer(link, link.socket.recv())
-            for conn_id, client in self._clients.items():
-                if client.link is link and client.outstanding:
-                    self._refuse(conn_id, client, BAD_GATEWAY)
-                    client.outstanding = 0
+            for conn_id in [conn_id for conn_id, client in self.clients.items() if client.link is link]:
+                self._refuse(conn_id, self.clients.pop(conn_id), BAD_GATEWAY)
             self._links.remove(link)
             link.socket.close()
+            link.hide()
 
     def leave(self, now: float) -> None:
         """Have Mongrel2 deal no more, as soon as no answer that has begun needs to hear from it, within `Server.DRAIN`
         seconds, and give the workers all that it has dealt."""
         life, self._leaving_since = self.life, self._leaving_since or now
+        if life is None and self._seeker.may_hold_requests() and now < self._leaving_since + Server.DRAIN:
+            return
         if life is not None and life.left is None:
-            is_heard = any(each.outstanding and each.has_begun for each in self._clients.values())
+            is_heard = any(client.has_begun for client in self.clients.values())
             if is_heard and now < self._leaving_since + Server.DRAIN:
                 return
             self._watch(life.pull, None)
@@ -6141,75 +7173,77 @@ class _Dealer:
 
     def close(self) -> None:
         self.flush(1.0)
-        for life in (self.life, self._beginning):
-            if life is not None:
-                life.close(1000)
+        self._seeker.close()
+        if self.life is not None:
+            self.life.close(1000)
         for link in self._links:
             link.socket.close()
+            link.hide()
 
     # -- requests
 
     def _takers(self) -> list[_Link]:
+        """Where a message can go: not to a worker that has died, of which we shall hear, nor to one that is full."""
         can_take = _Worker.is_alive if self._is_leaving() else _Worker.takes  # then all retire, and take what is left
-        return [link for link in self._links if link.is_there and can_take(link.worker)]
+        return [link for link in self._links if link.is_there and can_take(link.worker) and link.has_room()]
 
     def _is_leaving(self) -> bool:
         return self._leaving_since is not None and not self._has_left
 
     def _take_messages(self) -> None:
         """Deal what has come."""
-        takers, life = self._takers(), cast(_Life, self.life)
+        takers, life, turns = self._takers(), cast(_Life, self.life), self.TURN
         with contextlib.suppress(zmq.Again):
-            for _ in range(self.TURN if takers else 0):
+            while takers and turns:
+                turns -= 1
                 message = life.receive()
                 try:
-                    _, conn_id, path, rest = message.split(b" ", 3)
-                    if path == b"@*":
-                        self._note(conn_id, message)
-                    else:
-                        self._deal(takers, message, conn_id, path, rest)
+                    self._deal(takers, message)
                 except ValueError as error:
                     logger.warning("%s sent what is no request (%s): %.100r", self.addresses[0], error, message)
+        if not takers:
+            self._watch(life.pull, None)  # what comes waits in Mongrel2, until `look` finds somebody to take it
 
-    def _welcome(self, conn_id: bytes, message: bytes) -> _DealtClient:
-        """Note a new client: its room is told with its first request. ProtocolError where that is none."""
-        request = parse_mongrel2(message)
-        cast(_Life, self.life).check_sender(request.sender)
-        room = request.text("DOWNLOAD_CREDITS")
-        client = self._clients[conn_id] = _DealtClient(request.sender, int(room) if room.isdigit() else None)
-        return client
-
-    def _deal(self, takers: list[_Link], message: bytes, conn_id: bytes, path: bytes, rest: bytes) -> None:
-        client, head, is_frame = self._clients.get(conn_id) or self._welcome(conn_id, message), b"- ", False
-        if client.outstanding:
-            is_frame = b'"METHOD":"WEBSOCKET"' in rest[: int(rest[: rest.index(b":")])]
-        else:
-            client.link = min(takers, key=_OUTSTANDING)
-            client.is_http, client.has_begun = path[:1] == b"/", False
-            if client.room is not None:
-                head = b"%d " % client.room
-        link = cast(_Link, client.link)
-        if not link.send(head + message):
-            self._refuse(conn_id, client, UNAVAILABLE)
-        elif not is_frame:
+    def _deal(self, takers: list[_Link], message: bytes) -> None:
+        """Give a message to the worker that serves its connection; else to one of `takers`, from which those that do
+        not take it are removed. ValueError where it is none of Mongrel2's."""
+        sender, conn_id, path, rest = message.split(b" ", 3)
+        client = self.clients.get(conn_id)
+        if path == b"@*":
+            if client is not None:
+                self._note(conn_id, client, message)
+        elif client is None:
+            self._deal_new(takers, message, _DealtClient(sender, path[:1] == b"/"), conn_id, rest)
+        elif not client.link.send(self._room + message):
+            self._refuse(conn_id, client, BAD_GATEWAY)  # its worker is dead, or full: the answer will not be whole
+        elif not _is_frame(message, rest):
             client.outstanding += 1
-            link.outstanding += 1
+            client.link.outstanding += 1
 
-    def _note(self, conn_id: bytes, message: bytes) -> None:
-        """What Mongrel2 says about a connection is for the worker that serves it."""
-        client = self._clients.get(conn_id)
-        if client is None:
+    def _deal_new(self, takers: list[_Link], message: bytes, client: _DealtClient, conn_id: bytes, rest: bytes) -> None:
+        """Deal the message of a connection that no worker serves just now."""
+        cast(_Life, self.life).check_sender(client.sender.decode("latin-1"))
+        if _is_frame(message, rest):
+            self._refuse(conn_id, client, b"")  # its WebSocket has ended
             return
-        if client.outstanding:
-            cast(_Link, client.link).send(b"- " + message)
-        if client.room is not None:
-            credits = _CREDITS.fullmatch(message)
-            room = credits[2].decode() if credits is not None else parse_mongrel2(message).text("DOWNLOAD_CREDITS")
-            client.room += int(room or 0)
+        if self._room == b"- " and b"DOWNLOAD_CREDITS" in rest:  # with the first request of each connection
+            room = parse_mongrel2(message).text("DOWNLOAD_CREDITS")
+            self._room = b"%d " % int(room) if room.isdigit() else self._room
+        while takers:
+            client.link = min(takers, key=_OUTSTANDING)
+            if client.link.send(self._room + message):
+                self.clients[conn_id] = client
+                client.link.outstanding += 1
+                return
+            takers.remove(client.link)
+        self._refuse(conn_id, client, UNAVAILABLE)
+
+    def _note(self, conn_id: bytes, client: _DealtClient, message: bytes) -> None:
+        """What Mongrel2 says about a connection is for the worker that serves it."""
+        client.link.send(b"- " + message)
         if b'"disconnect"' in message:
-            del self._clients[conn_id]
-            if client.outstanding:
-                cast(_Link, client.link).outstanding -= client.outstanding
+            del self.clients[conn_id]
+            client.link.outstanding -= client.outstanding
 
     # -- replies
 
@@ -6223,6 +7257,7 @@ class _Dealer:
         kind = message[:1]
         if message == _DealtLife.DONE:
             link.is_there = True
+            link.hide()
             link.former_lives -= 1
         elif link.former_lives:
             self.dropped += kind != _DealtLife.DONE
@@ -6235,10 +7270,12 @@ class _Dealer:
             self._reply(message)
 
     def _finish(self, link: _Link, conn_id: bytes) -> None:
-        client = self._clients.get(conn_id)
-        if client is not None and client.link is link and client.outstanding:
+        client = self.clients.get(conn_id)
+        if client is not None and client.link is link:
             client.outstanding -= 1
             link.outstanding -= 1
+            if not client.outstanding:
+                del self.clients[conn_id]
 
     def _reply(self, message: bytes) -> list[bytes]:
         """Send it, if a client is left to read it; to which connections it is."""
@@ -6248,20 +7285,18 @@ class _Dealer:
             return []
         conn_ids, is_wanted = match[2].split(), False
         for conn_id in conn_ids:
-            client = self._clients.get(conn_id)
+            client = self.clients.get(conn_id)
             if client is not None:
                 is_wanted = True
-                if not match[1]:
-                    client.has_begun = True
-                    if client.room is not None:
-                        client.room -= len(message) - match.end()
+                client.has_begun = client.has_begun or not match[1]
         if is_wanted:
             self.held.append(message)
             self.flush()
         return conn_ids
 
     def _refuse(self, conn_id: bytes, client: _DealtClient, answer: bytes) -> None:
-        if client.is_http and not client.has_begun:
+        if answer and client.is_http and not client.has_begun:
+            client.has_begun = True
             self.held.extend(format_reply(client.sender, [conn_id], answer))
         self.held.extend(format_reply(client.sender, [conn_id], b""))
         self.flush()
@@ -6281,8 +7316,8 @@ class _Dealer:
 
 
 class Parent:
-    """The parent of worker processes: starts `command` for each of them, again for those that end, and anew for all
-    on SIGHUP.
+    """The parent of worker processes: starts `command` in `folder` for each of them, again for those that end, and anew
+    for all on SIGHUP.
 
     `timeout`: seconds without a sign of life after which a worker is killed, 0 for never. `max_requests`: after so
     many a worker is replaced, 0 for never. `reload`: whether all are when a file of the program changes. `stats`: the
@@ -6295,66 +7330,57 @@ class Parent:
     LAST_WORDS = 0.05  # seconds for replies that a worker sent before it died
     LEAVE = 5.0  # seconds for a worker to end, once it has nothing to say
 
-    def __init__(self, command: Sequence[str], workers: int, *, timeout: float = 30, max_requests: int = 0,
-                 reload: bool = False, stats: str | None = None) -> None:  # fmt: skip
-        self._command, self._count, self._timeout, self._max_requests = command, workers, timeout, max_requests
-        self._reload, self._stats_address = reload, stats
+    def __init__(self, command: Sequence[str], folder: str, workers: int, *, timeout: float = 30,
+                 max_requests: int = 0, reload: bool = False, stats: str | None = None) -> None:  # fmt: skip
+        self._command, self._folder, self._count = command, folder, workers
+        self._timeout, self._max_requests, self._reload, self._stats_address = timeout, max_requests, reload, stats
         self._files: dict[str, float | None] = {}  # when each was changed, for `reload`
         self._workers: list[_Worker] = []
         self._outdated: list[_Worker] = []  # to be replaced
-        self._listening: dict[str, HTTPConnection] = {}
+        self._listening: dict[str, tuple[HTTPConnection, _Board]] = {}
         self._dealers: dict[tuple[str, str, str | None], _Dealer] = {}
         self._context: zmq.Context[Any] = zmq.Context()
         self._readers: dict[Any, Callable[[], None]] = {}  # by descriptor, or socket of ZeroMQ
         self._poller = zmq.Poller()
-        self._folder = tempfile.mkdtemp(prefix="brubeck_lite-")  # of the links and the board
-        self._board_path = os.path.join(self._folder, "board")
-        self._board = _Board.create(self._board_path, 2 * workers + 16)
-        self._links = self._failures = 0  # since one was ready
+        self._failures = 0  # since one was ready
         self._next_birth = 0.0
-        self._has_served = self._stopping = self._hangup = False
+        self._has_served = self._hangup = False
+        self._survive = Survivor()
         self._former: Stats = {"restarts": 0}  # what is counted of workers that are no more
 
     def stats(self, but: _Worker | None = None) -> Stats:
         """The figures of all workers, those that are no more too, and the parent's: but for one worker's."""
         dealers = [*self._dealers.values()]
         own = {"dropped": sum(dealer.dropped for dealer in dealers),
-               "queues": {"replies": sum(len(dealer.held) for dealer in dealers)}} if dealers else {}
+               "queues": {"replies": sum(len(dealer.held) for dealer in dealers),
+                          "dealt": sum(len(dealer.clients) for dealer in dealers)}} if dealers else {}
         return merge_stats([self._former, own, *(worker.stats for worker in [*self._workers] if worker is not but)])
 
     def run(self) -> None:
         """Serve until a signal ends it. SystemExit 2 where the first worker cannot start."""
-        handlers = {signal.SIGINT: self._on_end, signal.SIGTERM: self._on_end, signal.SIGHUP: self._on_hangup}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        next_tick, telling = 0.0, None
-        try:
-            if self._stats_address is not None:
-                telling = StatsServer(self._stats_address, self.stats).start()
-            while self._workers or not self._stopping:
-                self._listen_to_all()
-                if time.monotonic() >= next_tick:
-                    next_tick = time.monotonic() + 0.1
-                    self._tick(time.monotonic())
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            if telling is not None:
-                telling.close()
-            self._close()
+        before, next_tick, telling = signal.signal(signal.SIGHUP, self._on_hangup), 0.0, None
+        with contextlib.closing(Ending()) as ending:
+            ending.is_starting, self._ending = False, ending  # workers in their start are ended at once
+            ending.last_acts += [self._kill_all, self._remove_paths]
+            try:
+                if self._stats_address is not None:
+                    telling = StatsServer(self._stats_address, self.stats).start()
+                while self._workers or not ending.is_asked:
+                    if not self._survive(self._listen_to_all):
+                        time.sleep(0.1)
+                    if time.monotonic() >= next_tick:
+                        next_tick = time.monotonic() + 0.1
+                        self._tick(time.monotonic())
+            finally:
+                signal.signal(signal.SIGHUP, before)
+                if telling is not None:
+                    telling.close()
+                self._close()
 
     def _listen_to_all(self) -> None:
         """Wait for whoever has something to say, a tenth of a second at most."""
         for ready, _ in self._poller.poll(100):
-            try:
-                self._readers.get(ready, list)()
-            except Exception:
-                logger.exception("something is wrong here: please report it")
-
-    def _on_end(self, number: int, frame: Any) -> None:
-        if self._stopping:
-            self._kill_all()
-            os._exit(0)
-        self._stopping = True
+            self._survive(self._readers.get(ready, list))
 
     def _on_hangup(self, number: int, frame: Any) -> None:
         self._hangup = True
@@ -6364,16 +7390,20 @@ class Parent:
             with contextlib.suppress(OSError):
                 worker.process.kill()
 
+    def _remove_paths(self) -> None:
+        for listening, _ in [*self._listening.values()]:
+            listening.remove_path()
+
     def _close(self) -> None:
         self._kill_all()
         for worker in self._workers:
             worker.process.wait()
-        for listening in self._listening.values():
+        for listening, board in self._listening.values():
             listening.close()
+            board.close()
         for dealer in self._dealers.values():
             dealer.close()
         self._context.term()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _watch(self, ready: Any, function: Callable[[], None] | None) -> None:
         """Call a function whenever a descriptor, or socket of ZeroMQ, is readable; or, with None, no more."""
@@ -6386,19 +7416,20 @@ class Parent:
     def _tick(self, now: float) -> None:
         """Ten times a second: see how everyone is."""
         for dealer in self._dealers.values():
-            dealer.look(now)
-            dealer.release()
+            self._survive(dealer.look, now)
+            self._survive(dealer.release)
         for worker in [*self._workers]:
-            limit = self._timeout + (0 if worker.is_ready else self.BIRTH)
-            if worker.ended is not None or worker.process.poll() is not None:
-                self._bury(worker, now)
-            elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
-                logger.error("%s gave no sign of life for %d seconds: killed", worker, now - worker.heard)
-                worker.process.kill()
-        if self._stopping:
-            self._stop(now)
-        else:
-            self._renew(now)
+            self._survive(self._see, worker, now)
+        self._survive(self._stop if self._ending.is_asked else self._renew, now)
+
+    def _see(self, worker: _Worker, now: float) -> None:
+        """See whether a worker is there, and gives signs of life."""
+        limit = self._timeout + (0 if worker.is_ready else self.BIRTH)
+        if worker.ended is not None or worker.process.poll() is not None:
+            self._bury(worker, now)
+        elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
+            logger.error("%s gave no sign of life for %d seconds: killed", worker, now - worker.heard)
+            worker.process.kill()
 
     def _renew(self, now: float) -> None:
         """Start the workers that are missing, and replace one by one those that are to be."""
@@ -6420,9 +7451,11 @@ class Parent:
         wanted = self._count + bool(self._outdated) if self._has_served else 1
         while len(serving) < wanted and now >= self._next_birth:
             try:
-                worker = _Worker(self._command)
+                # By its name, lest a folder that was replaced is kept. Where there is none, a worker says so.
+                worker = _Worker(self._command, self._folder if os.path.isdir(self._folder) else None)
             except OSError as error:
                 self._next_birth = now + self._delay()
+                self._outdated.clear()  # what serves goes on
                 logger.error("no worker can be started for now: %s", error)
                 return
             serving.append(worker)
@@ -6469,21 +7502,25 @@ class Parent:
         descriptors, links = [], []
         for each in connections:
             if isinstance(each, str):
-                descriptors.append(self._listen(each).fileno())
+                listening, board = self._listen(each)
+                descriptors += [listening.fileno(), board.descriptor]
             else:
                 dealer = self._dealers.setdefault(tuple(each), _Dealer(self._context, self._watch, *each))
-                self._links += 1
-                links.append(f"ipc://{self._folder}/{self._links}")
-                dealer.link(worker, links[-1])
-        worker.slot = self._board.reserve()
-        worker.line.say(descriptors, links=links, board=self._board_path, slot=worker.slot, watched=self._reload)
+                links.append(dealer.link(worker))
+        taken = {other.slot for other in self._workers}
+        worker.slot = next((slot for slot in range(self._slots()) if slot not in taken), 0)
+        worker.line.say(descriptors, links=links, slot=worker.slot, watched=self._reload)
 
-    def _listen(self, address: str) -> HTTPConnection:
+    def _slots(self) -> int:
+        """Of a board: for the workers, those that retire, and some more; where none is left, workers share one."""
+        return 2 * self._count + 16
+
+    def _listen(self, address: str) -> tuple[HTTPConnection, _Board]:
         if address not in self._listening:
             listening = HTTPConnection(address)
             listening.open()
             logger.info("serving %s", listening.url)
-            self._listening[address] = listening
+            self._listening[address] = listening, _Board.create(self._slots())
         return self._listening[address]
 
     def _bury(self, worker: _Worker, now: float) -> None:
@@ -6500,12 +7537,13 @@ class Parent:
         for dealer in self._dealers.values():
             dealer.unlink(worker)
         if worker.slot is not None:
-            self._board.release(worker.slot)
+            for _, board in self._listening.values():
+                board.release(worker.slot)
         self._workers.remove(worker)
         counted = {name: value for name, value in worker.stats.items() if FIGURES[name][1] == "counter"}
         self._former = merge_stats([self._former, counted])
         status = worker.process.returncode
-        if worker.is_retiring:
+        if worker.is_retiring or self._ending.is_asked:
             logger.info("%s has ended", worker)
             return
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
@@ -6525,22 +7563,35 @@ class Parent:
 
     def _stop(self, now: float) -> None:
         """Have the workers finish what there is, and let go of every Mongrel2."""
-        for listening in self._listening.values():
-            listening.close()
+        for listening, _ in self._listening.values():
+            listening.close()  # and with it no connection begins any more: the workers accept those that began
         for worker in self._workers:
             worker.retire()
         for dealer in self._dealers.values():
             dealer.leave(now)
 
 
-def same_command() -> list[str]:
-    """What starts this program again."""
-    return [sys.executable, *sys.orig_argv[1:]]
+def current_folder() -> str:
+    """The folder that this process runs in; SystemExit 2, after a line that says why, where it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        fail("the folder that this was started in is no more: start it in one that is there, or name one by --chdir")
+
+
+def same_command() -> tuple[list[str], str]:
+    """What starts this program again, and the folder to start it in, by the name that the shell had for it ($PWD):
+    where that is a symbolic link to a release, it is then the release that it points to by now."""
+    folder, named = current_folder(), os.environ.get("PWD", "")
+    if os.path.isabs(named) and os.path.isdir(named) and os.path.samefile(named, folder):
+        folder = named
+    python = sys.orig_argv[0]  # where it is relative, sys.executable has no link in it any more
+    return [os.path.join(folder, python) if os.sep in python else sys.executable, *sys.orig_argv[1:]], folder
 
 
 def count_workers(workers: int | str) -> int:
-    """How many there are to be: "auto" is one for each core. ValueError for none."""
-    count = (os.cpu_count() or 1) if workers == "auto" else int(workers)
+    """How many there are to be: "auto" is one for each core that this process may use. ValueError for none."""
+    count = count_cores() if workers == "auto" else int(workers)
     if count < 1:
         raise ValueError("there must be at least one worker")
     return count
@@ -6556,7 +7607,7 @@ def parent_of_worker() -> _Parent | None:
         fail(f"{WORKER} is set to {descriptor!r}: unset it, for it is only for what a parent starts")
 
 
-def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch: bool = True,
+def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: Ending, *, patch: bool = True,
           access_log: bool = False, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
     line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
@@ -6566,8 +7617,7 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], *, patch:
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     if access_log and sys.stdout is None:
         fail("--access-log: standard output is closed")
-    parent = parent or parent_of_worker()
-    server = Server(app, connections, parent, AccessLog() if access_log else None)
+    server = Server(app, connections, ending, parent, AccessLog() if access_log else None)
     telling = None if stats is None or parent is not None else StatsServer(stats, app.stats).start()
     try:
         server.run()
@@ -6592,7 +7642,7 @@ def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
 def import_program(module_name: str) -> Any:
     """The module of a program. SystemExit 2, after a line that says where, if it is not there or says something that
     cannot be (ValueError), such as two routes that conflict; what else it raises goes on."""
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, current_folder())
     run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
         return importlib.import_module(module_name)
@@ -6799,15 +7849,16 @@ def parse_arguments(given: Sequence[str]) -> Any:
     parser.set_defaults(tell=tell)
     add = parser.add_argument
     add("app", metavar="MODULE:APP", help="where the application is, like hello:app")
+    add("--chdir", metavar="DIR", help="go to this folder first")
     if tell is not None:
         return parser.parse_args(given[1:])
     add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
     add("--mongrel2", nargs=2, action="append", default=[], metavar=("PULL", "PUB"),
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--workers", type=workers, metavar="N",
-        help="so many processes, or auto: as many as there are cores (one, without a parent)")
-    add("--worker-timeout", type=float, default=30, metavar="SECONDS",
-        help="replace a worker that gives no sign of life for so long; 0: never (30)")
+        help="so many processes, or auto: one for each core that it may use (one, without a parent)")
+    add("--worker-timeout", type=float, metavar="SECONDS",
+        help="replace a worker that gives no sign of life for so long; 0: never (30; never with --reload or --debug)")
     add("--max-requests", type=at_least(0), default=0, metavar="N", help="replace a worker after so many requests")
     add("--pool-size", type=at_least(1), metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=at_least(0), metavar="BYTES", help="largest body of a request (1048576)")
@@ -6819,7 +7870,19 @@ def parse_arguments(given: Sequence[str]) -> Any:
     add("--print-mongrel2-config", action="store_true",
         help="print a configuration for a Mongrel2 that listens at --bind and has this handler, and end")
     add("--version", action="version", version=f"brubeck_lite {__version__}")
-    return parser.parse_args(given)
+    options = parser.parse_args(given)
+    if options.worker_timeout is None:
+        options.worker_timeout = 0.0 if options.reload or options.debug else 30.0  # a debugger takes its time
+    return options
+
+
+def enter_folder(name: str | None) -> None:
+    """What `--chdir` names, if it does; SystemExit 2, after a line that says why, where that cannot be."""
+    try:
+        if name is not None:
+            os.chdir(name)
+    except OSError as error:
+        fail(f"--chdir: cannot go to {name!r}: {error.strerror}")
 
 
 def load_watched(name: str, parent: _Parent | None) -> Brubeck:
@@ -6836,15 +7899,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command `brubeck_lite`."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     if options.tell is not None:
+        enter_folder(options.chdir)
         patch_standard_library()
         raise SystemExit(options.tell(options.app, load_program(options.app)))
     parent, level = parent_of_worker(), logging.WARNING if options.quiet else logging.INFO
-    has_parent = parent is not None or options.print_mongrel2_config
-    if not has_parent and (options.workers or options.max_requests or options.reload):
-        configure_logging(level)
-        Parent(same_command(), options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
-               max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
-        return
+    if not options.print_mongrel2_config:
+        refuse_windows()
+        if parent is None and (options.workers or options.max_requests or options.reload):
+            configure_logging(level)
+            command, folder = same_command()
+            enter_folder(options.chdir)  # relative addresses are those that they are without workers
+            Parent(command, folder, options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
+                   max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
+            return
+    ending = Ending(is_worker=parent is not None)  # for the interpreter's exit too
+    enter_folder(options.chdir)
     patch_standard_library()
     app = load_watched(options.app, parent)
     app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
@@ -6865,7 +7934,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     configure_logging(level)
     if options.quiet:
         logger.setLevel(level)
-    serve(app, connections or own or HTTPConnection(usual), patch=False, access_log=options.access_log,
+    serve(app, connections or own or HTTPConnection(usual), ending, patch=False, access_log=options.access_log,
           stats=options.stats, parent=parent)  # fmt: skip
 
 

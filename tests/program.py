@@ -30,6 +30,7 @@ app = Brubeck(
 finished: list[str] = []
 client: contextvars.ContextVar[str] = contextvars.ContextVar("client")  # set by middleware
 left: contextvars.ContextVar[str] = contextvars.ContextVar("left")  # set by a handler
+meetings: list[str] = []
 
 
 @app.route("/")
@@ -167,6 +168,21 @@ def headers(request: Request) -> Response:
     return response
 
 
+@app.get("/own-head")
+def own_head_got(request: Request) -> str:
+    return "got"
+
+
+@app.route("/own-head", ["HEAD"])
+def own_head(request: Request) -> tuple[str, int, dict[str, str]]:
+    return "", 200, {"X-Own": "head"}
+
+
+@app.get("/too-long")
+def too_long(request: Request) -> Response:
+    return Response(iter(["six!!!", "more"]), headers={"Content-Length": "5"})
+
+
 @app.route("/own-length")
 def own_length(request: Request) -> tuple[str, int, dict[str, str]]:
     return "five!", 200, {"Content-Length": "500"}
@@ -209,8 +225,18 @@ def surrogate(request: Request) -> str:
 
 @app.route("/wait/<float:seconds>")
 def wait(request: Request, seconds: float) -> str:
+    print("begins to wait", flush=True)
     time.sleep(seconds)
     return f"waited {seconds}"
+
+
+@app.route("/meet/<name>/<int:count>")
+def meet(request: Request, name: str, count: int) -> str:
+    """Waits until so many requests for this name are here at once."""
+    meetings.append(name)
+    while meetings.count(name) < count:
+        time.sleep(0.01)
+    return "met"
 
 
 @app.route("/spent-timeout")
