@@ -6611,7 +6611,7 @@ def find_early(objects: Iterable[Any]) -> list[str]:
             kinds[kind] = kind.__name__ != "Popen" and _is_early(kind)
         if kinds[kind] and getattr(made, "family", None) != socket.AF_UNIX:  # such as that to the parent of a worker
             found[kind] = f"an object of class {kind.__name__}"
-        elif isinstance(made, threading.Thread) and getattr(made, "_ident", None) in running:
+        elif isinstance(made, threading.Thread) and getattr(made, "_ident", None) in running and made.is_alive():
             found[made] = f"the thread {made.name!r}"
     return [*found.values()]
 
@@ -6626,9 +6626,9 @@ def patch_program() -> None:
     """Patch the standard library under a program that was imported before; log a warning, which says what to do, where
     that comes too late."""
     # Where the program itself has patched it, an original may well be inside of one of eventlet's objects.
-    objects = [] if eventlet.patcher.is_monkey_patched("socket") else gc.get_objects()
+    was_patched = eventlet.patcher.is_monkey_patched("socket")
     patch_standard_library()
-    if early := find_early(objects):
+    if early := find_early([] if was_patched else gc.get_objects()):
         logger.warning("made before eventlet patched the standard library, so that it blocks or fails: %s. "
                        'Put "import eventlet; eventlet.monkey_patch()" above all other lines of the program, or start '
                        "it by the command line: brubeck_lite MODULE:APP",

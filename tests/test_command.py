@@ -743,15 +743,14 @@ def log_of(folder: Path, text: str, until: str = "serving") -> str:
 
 @pytest.mark.parametrize(("text", "named"), EARLY.items(), ids=EARLY)
 def test_run_says_in_one_line_what_was_there_too_early_and_what_to_do(tmp_path: Path, text: str, named: str) -> None:
-    lines = log_of(tmp_path, text).splitlines()
-    assert len(lines) == 2 and " WARNING " in lines[0] and " INFO serving" in lines[1]
-    assert named in lines[0] and 'Put "import eventlet; eventlet.monkey_patch()" above' in lines[0]
-    assert "brubeck_lite MODULE:APP" in lines[0]
+    [line] = [line for line in log_of(tmp_path, text).splitlines() if " INFO " not in line]
+    assert " WARNING " in line and named in line and "brubeck_lite MODULE:APP" in line
+    assert 'Put "import eventlet; eventlet.monkey_patch()" above' in line
 
 
 def test_run_says_nothing_of_what_does_no_harm_or_came_after_the_patches(tmp_path: Path) -> None:
     assert " WARNING " not in log_of(tmp_path, PATCHED + "\n".join(EARLY))
-    assert [" INFO serving" in line for line in log_of(tmp_path, HARMLESS).splitlines()] == [True]
+    assert all(" INFO " in line for line in log_of(tmp_path, HARMLESS).splitlines())
     with_workers = ITSELF.replace("bind=sys.argv[1]", "bind=sys.argv[1], workers=2")
     assert " WARNING " not in log_of(tmp_path, f"{HARMLESS}\n{with_workers}", "is ready")
 
