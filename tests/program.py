@@ -303,15 +303,6 @@ def divide(request: Request) -> float:
     return 1 / 0
 
 
-inner = Brubeck()
-
-
-@inner.route("/")
-def inner_root(request: Request) -> str:
-    return request.url_for("inner_page", name="x")
-
-
-@inner.route("/page/<name>")
 @app.route("/context")
 def context(request: Request) -> list[Any]:
     """What others have left in the context; then it is left there."""
@@ -333,6 +324,15 @@ def context_of_pieces(request: Request) -> Any:
     return event_stream(pieces()) if request.path.endswith("events") else pieces()
 
 
+inner = Brubeck()
+
+
+@inner.route("/")
+def inner_root(request: Request) -> str:
+    return request.url_for("inner_page", name="x")
+
+
+@inner.route("/page/<name>")
 def inner_page(request: Request, name: str) -> str:
     return f"{request.path} {name}"
 
