@@ -231,6 +231,12 @@ def echo(ws: WebSocket) -> None:
         ws.send(message)
 
 
+@app.websocket("/echo-large", max_message=32 << 20)
+def echo_large(ws: WebSocket) -> None:
+    for message in ws:
+        ws.send(message)
+
+
 @app.websocket("/small", max_message=1000)
 @noted
 def small(ws: WebSocket) -> None:
