@@ -51,6 +51,8 @@ from __future__ import annotations
 
 import atexit
 import base64
+import binascii
+import codecs
 import contextlib
 import copy
 import errno
@@ -150,6 +152,19 @@ def _unpatched(name: str) -> Any:
     return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
 
 
+TURN = 0.005  # seconds that a coroutine goes on without letting the others have their turns
+
+
+def give_turn(since: float) -> float:
+    """Let the other coroutines have their turns if this one has computed for longer than TURN, since that time of
+    `time.monotonic()`. Since when it computes now."""
+    if time.monotonic() - since < TURN:
+        return since
+    if in_coroutines():
+        eventlet.sleep(0)
+    return time.monotonic()
+
+
 class HTTPError(Exception):
     """An answer that a handler raises: its status, a sentence for the client, and header fields (`Allow` in a 405)."""
 
@@ -182,10 +197,11 @@ MAX_TRIED_COOKIES = 20  # of one name that are verified: each costs an HMAC for 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
-_BAD_PATH = "the path is not UTF-8, or has a NUL in it"
+_BAD_PATH = "the path is not UTF-8, or has a control character in it"
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
 _IN_QUERY = _IN_PATH + "?%"
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
 _UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
 
 
@@ -417,21 +433,51 @@ def parse_content_length(text: str) -> int:
 
 
 def decode_path(octets: bytes) -> str:
-    """The octets of a path, percent-decoded already, as strict UTF-8 without NUL; HTTPError 400 for anything else."""
+    """The octets of a path, percent-decoded already, as strict UTF-8 without control characters, of which `$` in an
+    expression would let a line break pass; HTTPError 400 for anything else."""
     try:
         path = octets.decode()
     except UnicodeDecodeError:
         path = "\0"
-    if "\0" in path:
+    if not path.isprintable() and CONTROLS.search(path):  # many legal characters are not printable either
         raise HTTPError(400, _BAD_PATH)
     return path
+
+
+def plain_origin(origin: str) -> str:
+    """An origin as browsers write it (RFC 6454, 6.1): in lower case, without the port that is its scheme's own."""
+    origin = origin.lower()
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is an address, or the name, of the machine itself (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
+    return re.fullmatch(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost", host) is not None
+
+
+def compile_hosts(hosts: Iterable[str]) -> re.Pattern[str]:
+    """Names and addresses of hosts, as a Host field has them -> what matches such a field in lower case: with any port
+    unless one is named. `*.example.org` stands for every name below that one, `*` for all. ValueError for the rest."""
+    patterns = []
+    for host in [hosts] if isinstance(hosts, str) else hosts:
+        match = _HOST_RULE.fullmatch(host.lower())
+        if match is None and host != "*":
+            raise ValueError(f'a host is "example.org", "*.example.org", "example.org:80" or "[::1]", not {host!r}')
+        below, name, port = ("", "", "") if match is None else match.groups()
+        is_below = r"[a-z0-9_.-]+\." if below else ""
+        patterns.append(rf"{is_below}{re.escape(name)}\.?:{port or '[0-9]+'}" if name else ".*")
+    return re.compile("|".join(patterns) or "(?!)")
+
+
+_LOOPBACK_NAMES = compile_hosts(["localhost", "*.localhost", "127.0.0.1", "[::1]"])
 
 
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
 MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
 MAX_PART_HEAD = 8 << 10
 SPOOLED = 512 << 10  # bytes of a file that are held in memory before it goes to a temporary one
-_ESCAPES = re.compile(rb"[^%]*(?:%[^%]*){,1000}")  # bytes with at most a thousand of them, none cut
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PIECE = re.compile(rb"(?s:.{1,16384}(?:(?<=%).{,2}|(?<=%.).?)?)")  # of urlencoded bytes, which cuts no escape
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _PARAMETERS = re.compile(rf'(?:;[ \t]*(?:{_TOKEN.pattern}=(?:{_QUOTED}|[^\s;"]*)[ \t]*)?)*')
 _PARAMETER = re.compile(rf'({_TOKEN.pattern})=({_QUOTED}|[^\s;"]*)')
@@ -439,6 +485,7 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
 PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
 Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
+_UTF_8 = codecs.getincrementaldecoder("utf-8")
 
 
 def parse_parameters(text: str) -> tuple[str, dict[str, str]]:
@@ -517,9 +564,11 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
     the pieces of its content, which are gone once the next is asked for. HTTPError 400 where it is malformed."""
     delimiter = b"\r\n--" + boundary
     buffer, at = b"\r\n", 0  # so that the first boundary begins a line too
+    turn = time.monotonic()
 
     def read_more() -> None:
-        nonlocal buffer, at
+        nonlocal buffer, at, turn
+        turn = give_turn(turn)
         data = read(1 << 18)
         if not data:
             abort(400, "the form ended before its last boundary")
@@ -547,6 +596,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
             read_more()
         if buffer.startswith(b"--", at):
             return
+        turn = give_turn(turn)
         head, at = buffer[at : end + 2], end + 2
         pieces = until_boundary(2)  # the empty line behind the head, which may begin a boundary itself
         yield parse_part_head(head), pieces
@@ -561,13 +611,13 @@ def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
     room = MAX_FORM_TEXT
     for (name, filename, content_type), pieces in read_parts(read, boundary.encode()):
         if filename is None:
-            octets = bytearray()
+            texts, decoder = [], _UTF_8("replace")
             for piece in pieces:
-                octets += piece
-                if len(octets) > room:
+                room -= len(piece)
+                if room < 0:
                     abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
-            room -= len(octets)
-            fields.append((name, octets.decode("utf-8", "replace")))
+                texts.append(decoder.decode(piece))
+            fields.append((name, "".join([*texts, decoder.decode(b"", True)])))
         else:
             files.append((name, UploadedFile(name, filename, content_type, pieces)))
         if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
@@ -576,18 +626,33 @@ def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
     return MultiDict(fields), MultiDict(field for field in files if field[1].filename or field[1].size)
 
 
-def _unquote_plus(octets: bytes) -> str:
+def _unescape(octets: bytes) -> bytes:
+    """What `+` and percent signs stand for. The `=XX` of quoted-printable is what C decodes fastest, so they become
+    that: each `=`, and each `%` that begins no escape, is escaped before."""
     octets = octets.replace(b"+", b" ")
-    pieces = [octets] if len(octets) < 1 << 16 else _ESCAPES.findall(octets)  # it takes urllib 100 times their size
-    return b"".join(map(unquote_to_bytes, pieces)).decode("utf-8", "replace")
+    if b"%" not in octets:
+        return octets
+    return binascii.a2b_qp(_NO_ESCAPE.sub(b"%25", octets).replace(b"=", b"%3D").replace(b"%", b"="))
 
 
 def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[str]:
     """`a=1&b=%20` -> its fields, as UTF-8 (WHATWG URL, 5.1); HTTPError with this status for more than 1,000."""
     if octets.count(b"&") >= MAX_FORM_FIELDS:
         abort(status, f"there are more than {MAX_FORM_FIELDS} fields{place}")
+    turn = time.monotonic()
+
+    def decode(encoded: bytes) -> str:
+        nonlocal turn
+        if len(encoded) < 1024:
+            return _unescape(encoded).decode("utf-8", "replace")
+        texts, decoder = [], _UTF_8("replace")
+        for piece in _PIECE.finditer(encoded):
+            texts.append(decoder.decode(_unescape(piece[0])))
+            turn = give_turn(turn)
+        return "".join([*texts, decoder.decode(b"", True)])
+
     pairs = [field.partition(b"=") for field in octets.split(b"&") if field]
-    return MultiDict([(_unquote_plus(name), _unquote_plus(value)) for name, _, value in pairs])
+    return MultiDict([(decode(name), decode(value)) for name, _, value in pairs])
 
 
 class HandlerTimeout(BaseException):
@@ -616,6 +681,8 @@ class Request:
     # For the rooms below.
     peer_addr: str | lazy[str] = ""  # who connected
     peer_scheme: str | lazy[str] = "http"  # and how
+    loopback: str | lazy[str] = ""  # where the door listens, if that is an address of this machine alone
+    has_known_host = False  # an application has it among its `hosts`
     is_private = False  # the answer depends on a signed cookie
     has_coroutine = False  # of its own: it came by a door of ours
     coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
@@ -754,10 +821,11 @@ class Request:
         return self.session.get("user")
 
     def _forwarded(self, name: str) -> str:
-        """What the outermost of the proxies that the application trusts has noted about its client; empty for none."""
+        """What the outermost of the proxies that the application trusts has noted about its client; empty for none. Of
+        fewer values than proxies none is believed: the client may have made up the first."""
         proxies: int = getattr(getattr(self, "app", None), "proxies", 0) if self.proxies is None else self.proxies
         values = self.headers.get(name, "").split(",")
-        return values[-min(proxies, len(values))].strip(" \t") if proxies else ""
+        return values[-proxies].strip(" \t") if 0 < proxies <= len(values) else ""
 
     @lazy
     def remote_addr(self) -> str:
@@ -1241,18 +1309,65 @@ def accepts_encoding(header: str, coding: str) -> bool:
     return False
 
 
-def find_file(root: str, name: str) -> str | None:
-    """The real path of the file with this name, segments between `/`, below the folder `root`, a real path itself; None
-    where there is none. What is no name is refused before the file system is asked; links must not lead outside."""
+_FOLDER = getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_FILE = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO does not wait
+_IS_LINK = frozenset([errno.ELOOP, errno.EMLINK, errno.ENOTDIR])  # what these flags make of one
+_IS_SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+
+
+def _open_below(folder: str, segments: Sequence[str]) -> int:
+    """The descriptor of what is there below a folder, none of the segments being a link; OSError otherwise."""
+    descriptor = os.open(folder, _FOLDER)
+    for place, segment in enumerate(segments, 1):
+        above = descriptor
+        try:
+            descriptor = os.open(segment, _FILE if place == len(segments) else _FOLDER | _NO_LINK, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor
+
+
+def open_file(root: str, name: str) -> io.FileIO | None:
+    """The file with this name, segments between `/`, below the folder `root`; None where there is none. What is no name
+    is refused before the file system is asked; links must not lead outside. Whoever may write in the folder may replace
+    a file by a link at any moment, so what was opened is what counts: segment by segment, following no link. Where
+    there is one, the real path is opened so."""
     segments = name.split("/")
     if _NOT_IN_NAMES.search(name) or any(s in ("", ".", "..") or _RESERVED.fullmatch(s) for s in segments):
         return None
-    path = os.path.join(root, name)
-    if not os.path.isfile(path):
+    try:
+        try:
+            descriptor = _open_below(root, segments)
+        except OSError as error:
+            if error.errno not in _IS_LINK:
+                raise
+            root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
+            below = os.path.join(root, "")
+            if not path.startswith(below):
+                return None
+            descriptor = _open_below(root, path[len(below) :].split("/"))
+    except (OSError, ValueError) as error:  # ValueError: the file system has no such characters
+        if getattr(error, "errno", None) in _IS_SHORT:
+            raise
         return None
-    if any(map(os.path.islink, itertools.accumulate(segments, os.path.join, initial=root))):
-        path = os.path.realpath(path)
-    return path if path.startswith(os.path.join(root, "")) else None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return io.FileIO(descriptor)
+    os.close(descriptor)
+    return None
+
+
+def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders) -> io.FileIO:
+    """The file, or the compressed one beside it that the client takes, as the header fields then say."""
+    file = open_file(root, name) or abort(404)
+    for suffix, coding in _PRECOMPRESSED.items():
+        if (compressed := open_file(root, name + suffix)) is not None:
+            headers.vary("Accept-Encoding")
+            accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
+            if accepted and "Content-Encoding" not in headers:
+                file, compressed, headers["Content-Encoding"] = compressed, file, coding
+            compressed.close()
+    return file
 
 
 def _content_disposition(name: str) -> str:
@@ -1272,14 +1387,13 @@ def _file_pieces(file: Any, size: int) -> Iterator[bytes]:
             yield piece
 
 
-def static_file(request: Request, name: str, root: str | os.PathLike[str], *,
-                download: str | bool | None = None) -> Response:  # fmt: skip
+def static_file(request: Request, name: str, root: str | os.PathLike[str], *, download: str | bool | None = None,
+                dotfiles: bool = False) -> Response:  # fmt: skip
     """The file of this name below the folder `root`: with type, ETag, Last-Modified, conditions and one range as RFC
     9110 has them, and `.br` or `.gz` beside it where the client takes that. `download`: to be saved, under its own name
-    or this one. HTTPError 404 where there is no such file, whatever the name; 416 for a range outside."""
-    root = os.path.realpath(root)
-    path = find_file(root, name)
-    if path is None:
+    or this one. `dotfiles`: also names that begin with a dot, of files and folders; without it only `.well-known`.
+    HTTPError 404 where there is no such file, whatever the name; 416 for a range outside."""
+    if not dotfiles and any(segment[:1] == "." and segment != ".well-known" for segment in name.split("/")):
         abort(404)
     headers = ResponseHeaders([("Accept-Ranges", "bytes"), ("X-Content-Type-Options", "nosniff")])
     guessed, compression = mimetypes.guess_type(name)
@@ -1287,17 +1401,8 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *,
     headers["Content-Type"] = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
     if download:
         headers["Content-Disposition"] = _content_disposition(name.rpartition("/")[2] if download is True else download)
-    for suffix, coding in _PRECOMPRESSED.items():
-        if (compressed := find_file(root, name + suffix)) is not None:
-            headers.vary("Accept-Encoding")
-            accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
-            if accepted and "Content-Encoding" not in headers:
-                path, headers["Content-Encoding"] = compressed, coding
     with contextlib.ExitStack() as unless_streamed:
-        try:
-            file = unless_streamed.enter_context(open(path, "rb"))
-        except (FileNotFoundError, PermissionError):
-            raise HTTPError(404) from None
+        file = unless_streamed.enter_context(_open_best(request, name, os.fspath(root) or os.curdir, headers))
         found = os.fstat(file.fileno())
         size, modified = found.st_size, int(found.st_mtime)
         etag, date = f'"{found.st_mtime_ns:x}-{size:x}{headers.get("Content-Encoding", "")}"', http_date(modified)
@@ -1663,10 +1768,21 @@ def check_field_lines(text: str) -> None:
     raise ProtocolError(f"{_BROKEN_LINE}: there is one in a header field")
 
 
-# Clients repeat themselves: what was parsed is remembered, where it is short.
-_SHORT = 1024
-_remembered_line = functools.lru_cache(maxsize=1024)(parse_request_line)
-_remembered_fields = functools.lru_cache(maxsize=1024)(parse_fields)
+# Clients repeat themselves: what was parsed is remembered, where it is short and lets nobody in.
+_SHORT, _MOST = 1024, 1024
+_SECRET_FIELDS = frozenset(["cookie", "authorization", "proxy-authorization"])
+_remembered_line = functools.lru_cache(maxsize=_MOST)(parse_request_line)
+_remembered_fields: dict[tuple[bytes, str], Framing] = {}
+
+
+def _read_fields(block: bytes, version: str) -> Framing:
+    """Parse the header fields, and remember them."""
+    framing = parse_fields(block, version)
+    if len(block) < _SHORT and _SECRET_FIELDS.isdisjoint(framing.headers):
+        if len(_remembered_fields) >= _MOST:
+            _remembered_fields.clear()
+        _remembered_fields[block, version] = framing
+    return framing
 
 
 class HTTPRequest(Request):
@@ -1687,6 +1803,7 @@ class HTTPRequest(Request):
             self.headers = Headers({**self.headers, "host": host})
 
     peer_addr = lazy(lambda request: request.client.peer_addr)
+    loopback = lazy(lambda request: request.client.loopback)
 
     @property
     def connected(self) -> bool:  # type: ignore[override]
@@ -1750,9 +1867,8 @@ class HTTPParser:
         middle = buffer.find(b"\r\n", start)
         line, fields = buffer[start:middle], buffer[middle + 2 : end + 2]
         read_line = _remembered_line if len(line) < _SHORT else parse_request_line
-        read_fields = _remembered_fields if len(fields) < _SHORT else parse_fields
         request_line = read_line(line)
-        framing = read_fields(fields, request_line[3])
+        framing = _remembered_fields.get((fields, request_line[3])) or _read_fields(fields, request_line[3])
         self._seen, self._skipped = 0, False
         if framing.length is None:
             self._chunked, self._in_trailers, self._extensions = True, False, 0
@@ -1989,7 +2105,9 @@ class Upgrade(Response):
 
 def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
     """HTTPError unless this is a right request for a WebSocket (RFC 6455, 4.2.1): 426 without Upgrade or for another
-    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all)."""
+    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all). A page of our
+    host that came by https may also use what seems to be http: a proxy that we do not know of may have taken the TLS
+    away. One that came by http may not use what is https: anybody on its way may have changed it."""
     headers = request.headers
     if request.method != "GET" or "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         abort(400, "a WebSocket begins with a GET that has no body")
@@ -2001,8 +2119,10 @@ def check_handshake(request: Request, origins: str | Iterable[str] | None) -> No
     if request.version != "HTTP/1.1" or not _WEBSOCKET_KEY.fullmatch(headers.get("sec-websocket-key", "")):
         abort(400, "a WebSocket needs HTTP/1.1, and a Sec-WebSocket-Key of 16 bytes")
     origin = headers.get("origin")
-    allowed = [origins] if isinstance(origins, str) else list(origins or ())
-    if origin is not None and not {origin, "*"} & {*allowed} and origin.partition("://")[2] != request.host:
+    if origin is None or not {origin, "*"}.isdisjoint([origins] if isinstance(origins, str) else origins or ()):
+        return
+    ours = plain_origin(f"{request.scheme}://{request.host}")
+    if plain_origin(origin) not in (ours, ours.replace("http:", "https:", 1)):
         abort(403, "a page of another origin may not use this")
 
 
@@ -2027,11 +2147,12 @@ class WSGIRequest(Request):
         self.path = path = environ.get("PATH_INFO", "")
         prefix, length = environ.get("SCRIPT_NAME"), environ.get("CONTENT_LENGTH")
         try:
-            if prefix or not path or not path.isascii() or "\0" in path:
+            if prefix or not path or not path.isascii() or not path.isprintable():
                 self.path = "/"  # for what is no path
                 # PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path.
-                self.prefix = decode_path((prefix or "").encode("latin-1"))
-                self.path = self.prefix + decode_path(path.encode("latin-1")) or "/"
+                prefix = decode_path((prefix or "").encode("latin-1")).rstrip("/")
+                self.path = prefix + decode_path(path.encode("latin-1")) or "/"
+                self.prefix = "" if prefix.startswith("//") else prefix  # such a path is never matched
             if length:
                 self.content_length = parse_content_length(length)
         except HTTPError as error:
@@ -2050,6 +2171,7 @@ class WSGIRequest(Request):
     query_string = _from_environ("QUERY_STRING", "")
     peer_scheme = _from_environ("wsgi.url_scheme", "http")
     peer_addr = _from_environ("REMOTE_ADDR", "")
+    loopback = lazy(lambda request: name if is_loopback(name := str(request.environ.get("SERVER_NAME", ""))) else "")
 
     @lazy
     def host(self) -> str:
@@ -2165,6 +2287,10 @@ class Route:
         return f"<Route {rule!r} {self.name}>"
 
 
+# Of whatever path and method: what is counted by routes must not grow with what clients send.
+_OPTIONS = Route(re.compile(""), lambda request, allow: Response(headers={"Allow": allow}), max_body=_UNLIMITED)
+
+
 class Routes:
     """The table of routes: rules first, in werkzeug's order, then expressions in theirs; message sockets apart."""
 
@@ -2206,7 +2332,12 @@ class Routes:
 
     def find(self, method: str, path: str) -> Found:
         """The route for this method of this path, and its arguments, kept in `found`. HTTPError if there is none,
-        RequestRedirect where a final slash is missing."""
+        RequestRedirect where a final slash is missing or a path begins with more than one. werkzeug would match that
+        like a path with one, and so pass middleware that compares the beginning of `request.path`."""
+        if path.startswith("//"):
+            merged = f"/{path.lstrip('/')}"
+            self._match(method, merged)  # which may have a redirect of its own
+            raise RequestRedirect(quote(merged, safe=_IN_PATH)) if self.knows(method, merged) else HTTPError(404)
         found = self._match(method, path) or self._refuse(method, path)
         if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
             if len(self.found) >= _REMEMBERED:
@@ -2239,14 +2370,29 @@ class Routes:
             raise HTTPError(404)
         headers = {"Allow": format_allow(allowed)}
         if method == "OPTIONS":
-            return Route(re.compile(""), lambda request: Response(headers=headers), max_body=_UNLIMITED), (), {}
+            return _OPTIONS, (headers["Allow"],), {}
         found = self._match(_UNSUPPORTED, path)
         if found is None:
             raise HTTPError(405, headers=headers)
         return found
 
+    def knows(self, method: str, path: str) -> bool:
+        """Whether a route, also of a mounted application, takes this path in any method, or a redirect leads on."""
+        path = f"/{path.lstrip('/')}" if path else path
+        try:
+            found = self._match(method, path)
+        except RequestRedirect:
+            return True
+        inner = getattr(found and found[0].handler, "routes", None)
+        if isinstance(inner, Routes):
+            prefix = cast("re.Match[str]", found[0].rule.match(path))[0]  # type: ignore[index,union-attr]
+            return inner.knows(method, path[len(prefix) :]) or bool(self.allowed(path))
+        return found is not None or bool(self.allowed(path))
+
     def allowed(self, path: str) -> set[str]:
         """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
+        if path[:1] != "/":  # which werkzeug would put there
+            return set()
         allowed = {method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)}
         for route in self._expressions:
             if route.accepts is not None and route.rule.match(path):  # type: ignore[union-attr]
@@ -2257,7 +2403,10 @@ class Routes:
         """The path of the named route with these values; ValueError if there is none."""
         for route in self.named.get(name, ()):
             with contextlib.suppress(BuildError):
-                return self._adapter.build(cast(Any, route), values, append_unknown=False)
+                path = self._adapter.build(cast(Any, route), values, append_unknown=False)
+                if CONTROLS.search(unquote(path)):
+                    raise ValueError(f"the path of {name!r} with these values has a control character: {path}")
+                return path
         raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
 
 
@@ -2524,7 +2673,7 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     if origin is not None:
-        return origin != f"{request.scheme}://{request.host}"
+        return plain_origin(origin) != plain_origin(f"{request.scheme}://{request.host}")
     if "cookie" not in request.headers or not request.app.secret:
         return "cookie" in request.headers
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
@@ -2755,8 +2904,10 @@ class Brubeck:
     `timeout`: seconds until a handler is ended and answered with 503, unless its route says otherwise. `secret`: signs
     cookies; of a list the first does; 16 bytes or more. `proxies`: how many stand in front and are believed about the
     client's address, scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process
-    sees it. `debug=True` shows tracebacks in pages. ValueError for a route that cannot be, or a secret that anybody can
-    guess.
+    sees it. `debug=True` shows tracebacks in pages. `hosts`: the names and addresses by which it may be asked for, such
+    as `["example.org", "*.example.org"]`, with any port unless one is named; 400 is the answer to requests for others.
+    Without it that is every host (with `debug` at a loopback address: the names of this machine). ValueError for a
+    route that cannot be, a host that is none, or a secret that anybody can guess.
 
     To be set, or changed, before the routes: `converters` of rules by name (werkzeug.routing.BaseConverter); at any
     time: `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
@@ -2765,12 +2916,14 @@ class Brubeck:
     def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
                  handler_tuples: Iterable[tuple[Any, ...]] = (), *, pool_size: int = 10_000, max_waiting: int = 10_000,
                  max_body: int = 1 << 20, timeout: float | None = None, secret: Secrets = None, proxies: int = 0,
-                 upload_store: str | os.PathLike[str] | None = None, debug: bool = False) -> None:
+                 upload_store: str | os.PathLike[str] | None = None, debug: bool = False,
+                 hosts: Iterable[str] | None = None) -> None:  # fmt: skip
         if pool_size < 1 or min(max_waiting, max_body, proxies, timeout or 0) < 0:
             raise ValueError("pool_size is at least 1; max_waiting, max_body, proxies and timeout are at least 0")
         self.msg_conn, self.pool_size, self.max_waiting, self.max_body = msg_conn, pool_size, max_waiting, max_body
         self.timeout, self.secret, self.proxies, self.upload_store = timeout, secret, proxies, upload_store
         self.debug, self.session_cookie = debug, SessionCookie()
+        self.hosts = None if hosts is None else compile_hosts(hosts)
         self.templates: Callable[..., str] | None = None
         self.json_dumps: Callable[[Any], str | bytes] = dump_json
         self.converters: dict[str, type[BaseConverter]] = {**DEFAULT_CONVERTERS}
@@ -2845,12 +2998,13 @@ class Brubeck:
 
         return register
 
-    def static(self, prefix: str, root: str | os.PathLike[str]) -> None:
-        """Serve the files below the folder `root` under this prefix, by `static_file`. The first is the route "static":
-        `url_for("static", name="style.css")`; others have their prefix for a name. ValueError as for `mount`."""
+    def static(self, prefix: str, root: str | os.PathLike[str], *, dotfiles: bool = False) -> None:
+        """Serve the files below the folder `root` under this prefix, by `static_file`; with `dotfiles` also those whose
+        names begin with a dot. The first is the route "static": `url_for("static", name="style.css")`; others have
+        their prefix for a name. ValueError as for `mount`."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
-        handler = functools.partial(static_file, root=os.path.abspath(root))
+        handler = functools.partial(static_file, root=os.path.abspath(root), dotfiles=dotfiles)
         self.route(f"{prefix}/<path:name>", name=prefix if "static" in self.routes.named else "static")(handler)
 
     def mount(self, prefix: str, other: Brubeck) -> None:
@@ -2915,6 +3069,8 @@ class Brubeck:
         """Answer a request: find its route, call its handler inside the middleware, make a Response of what came back.
         It always returns a Response, whatever was raised (but for KeyboardInterrupt, which is the operator's)."""
         request.app = self
+        if (self.debug or self.hosts is not None) and not self._serves_host(request):
+            return self.answer_error(request, HTTPError(400, "the Host is none that is served here (see hosts=...)"))
         try:
             request.found = self._find(request)
         except Exception as error:
@@ -2928,6 +3084,26 @@ class Brubeck:
         except BaseException as error:  # middleware's own
             response = self.answer_error(request, error)
         return self._keep_session(request, response) if request.is_private else response
+
+    def _serves_host(self, request: Request) -> bool:
+        """Whether this host may be asked for. A page whose name was made to resolve to our address (DNS rebinding) is
+        of our own origin for the browser and all checks of origins: its name is what gives it away. The outermost
+        application that has `hosts` decides."""
+        if request.is_message or request.has_known_host:
+            return True
+        try:
+            host = request.host.lower()
+        except HTTPError:
+            return False
+        if self.hosts is not None:
+            hosts, request.has_known_host = self.hosts, True
+        elif request.loopback and request.proxies is None and host:  # every browser names a host
+            if re.sub(r"\.?(?::[0-9]+)?$", "", host) == request.loopback.lower():
+                return True
+            hosts = _LOOPBACK_NAMES
+        else:
+            return True
+        return any(hosts.fullmatch(host + port) for port in ("", ":443" if request.scheme == "https" else ":80"))
 
     def _find(self, request: Request) -> Found:
         """The route and its arguments; an HTTPError where there is none, or where the door refused already."""
@@ -3090,14 +3266,15 @@ class Brubeck:
         `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
         replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
         from there before (`from socket import socket`, a driver) keeps blocking: prefer the command line, which patches
-        first. `workers`: so many processes, each of which starts this program anew ("auto": one for each core), and a
-        parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is no address;
-        SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker it does not return."""
+        first. `workers`: so many processes, each of which starts this program anew ("auto": one for each core that this
+        process may use), and a parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is
+        no address; SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker it does not
+        return."""
         refuse_windows()
         count, parent = count_workers(workers), parent_of_worker()
         if count > 1 and parent is None:
             configure_logging()
-            Parent(same_command(), count).run()
+            Parent(*same_command(), count).run()
             return
         ending = Ending(is_worker=parent is not None)
         try:
@@ -3114,7 +3291,7 @@ class Brubeck:
 # A connection gives requests, and has `answer(request, response)`, which sends the one answer of each.
 
 Connection = Union["Mongrel2Connection", "HTTPConnection"]
-TURN, STREAM_TURN = 0.005, 0.001  # seconds that a coroutine goes on without letting the others have theirs
+STREAM_TURN = 0.001  # seconds that a stream goes on without letting other coroutines have their turns
 
 
 def route_message(load: Load, connection: Connection, request: Request) -> None:
@@ -4069,7 +4246,9 @@ class Client:
         }  # fmt: skip
         if self.cookies:
             environ["HTTP_COOKIE"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        return WSGIRequest({**environ, **fields})
+        request = WSGIRequest({**environ, **fields})
+        request.loopback = ""  # no network leads here
+        return request
 
     def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
         self.app.start()
@@ -5105,6 +5284,11 @@ class _HTTPClient:
         self._failure: HTTPError | None = None  # what was wrong with the body
         self._body_size, self._body_waited = 0, 0.0  # bytes, and seconds that were waited for them
 
+    @property
+    def loopback(self) -> str:
+        """Where the server listens, if that is an address of this machine alone."""
+        return self._server.loopback
+
     def run(self) -> None:
         try:
             while self._serve():
@@ -5268,10 +5452,10 @@ class _HTTPClient:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
-        self.request = self._failure = None
         self.bell.close()
         self.socket.close()
         self._server.forget(self)
+        self.request = self._failure = None
 
 
 class _HTTPWebSocket(WebSocket):
@@ -5332,41 +5516,43 @@ class _HTTPWebSocket(WebSocket):
 
 
 class _Board:
-    """How many connections each worker has, in memory that all of them share, so that none takes more than its part of
-    those who wait to be accepted."""
+    """How many connections each worker has at one listening socket, in memory that all of them share, so that none
+    takes more than its part of the connections that wait to be accepted. The memory is an anonymous file, known by its
+    descriptor: nothing that cleans folders can take it away."""
 
-    ABSENT = 0xFFFFFFFF
+    ABSENT = 0xFFFFFFFF  # the worker does not accept, or is not there
 
-    def __init__(self, path: str, slot: int = 0) -> None:
-        with open(path, "r+b") as file:
-            self._counts = memoryview(mmap.mmap(file.fileno(), 0)).cast("I")
-        self._slot = slot
+    def __init__(self, descriptor: int, slot: int = 0) -> None:
+        self.descriptor, self._slot = descriptor, slot
+        self._counts = memoryview(mmap.mmap(descriptor, 0)).cast("I")
 
     @classmethod
-    def create(cls, path: str, slots: int) -> _Board:
-        """A new one, in a file, without workers."""
-        with open(path, "wb") as file:
-            file.write(cls.ABSENT.to_bytes(4, sys.byteorder) * slots)
-        return cls(path)
-
-    def reserve(self) -> int:
-        """A slot for a new worker; where none is left, one that it shares."""
-        slot = next((slot for slot, count in enumerate(self._counts) if count == self.ABSENT), 0)
-        self._counts[slot] = self.ABSENT - 1
-        return slot
+    def create(cls, slots: int) -> _Board:
+        """A new one without workers."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("brubeck_lite")
+        else:
+            with tempfile.TemporaryFile() as file:  # which has no name, or loses it at once
+                descriptor = os.dup(file.fileno())
+        os.write(descriptor, cls.ABSENT.to_bytes(4, sys.byteorder) * slots)
+        return cls(descriptor)
 
     def release(self, slot: int) -> None:
-        """Its worker is no more."""
+        """The worker with this slot is no more."""
         self._counts[slot] = self.ABSENT
 
     def note(self, count: int) -> None:
         """So many connections there are in this worker."""
         self._counts[self._slot] = count
 
-    def has_more(self, count: int) -> bool:
-        """Whether that is clearly more than another has."""
+    def lead(self, count: int) -> int:
+        """By how many that is more than another worker has, of which an eighth is of no account; 0 where it is not."""
         least = min(self._counts)
-        return count > least + least // 8
+        return max(count - least - least // 8, 0)
+
+    def close(self) -> None:
+        """Let go of the descriptor; the memory goes with its last user."""
+        os.close(self.descriptor)
 
 
 class HTTPConnection:
@@ -5379,6 +5565,8 @@ class HTTPConnection:
     BACKLOG = 2048
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     PATIENCE = 0.002  # seconds in which a worker with fewer connections may accept
+    BRIEF_LEAD = 16  # connections that a worker may have more than another while they are for one request each
+    BRIEF = 0.1  # seconds since the last of those ended
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
@@ -5400,9 +5588,10 @@ class HTTPConnection:
         self._listener: _Listener | None = None
         self._clients: set[_HTTPClient] = set()
         self._websockets: set[_HTTPWebSocket] = set()
-        self._next_sweep = self._next_complaint = 0.0
+        self._next_sweep = self._next_complaint = self._brief_until = 0.0
         self._board: _Board | None = None
-        self._is_stopping = self._is_short = self._is_patient = self.is_shared = False
+        self._patience: Any = None  # the timer, while workers with fewer connections may accept
+        self._is_stopping = self._is_short = self.is_shared = False
 
     # -- inside run()
 
@@ -5439,7 +5628,8 @@ class HTTPConnection:
             os.unlink(path)
 
     def adopt(self, descriptor: int, board: _Board) -> None:
-        """Accept from a socket that the parent of this worker listens with, instead of one of its own."""
+        """Accept from a socket that the parent of this worker listens with, instead of one of its own, and note on the
+        board how many connections of it there are in this worker."""
         self._socket, self._board = _unpatched("socket").socket(fileno=descriptor), board
         self.is_shared = True
 
@@ -5448,6 +5638,12 @@ class HTTPConnection:
         """Where it serves, once it is open: http://HOST:PORT, or unix:PATH."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}" if self._path is None else self.address
+
+    @lazy
+    def loopback(self) -> str:
+        """The host of its address, if that is this machine alone; empty for others."""
+        address = "" if self._path is not None else self._socket.getsockname()[0]
+        return (f"[{self._host}]" if ":" in self._host else self._host) if is_loopback(address) else ""
 
     def fileno(self) -> int:
         """The descriptor of the socket it listens with."""
@@ -5464,28 +5660,44 @@ class HTTPConnection:
         """Have the hub tell of those who wait to be accepted: as long as there is room for them."""
         if self._listener is None:
             return
+        takes = not (self._is_stopping or self._is_short or len(self._clients) >= self.max_connections)
         if self._board is not None:
-            self._board.note(_Board.ABSENT if self._is_stopping else len(self._clients))
-        if self._is_stopping or self._is_short or self._is_patient or len(self._clients) >= self.max_connections:
-            self._listener.stop()
-        else:
+            self._board.note(len(self._clients) if takes else _Board.ABSENT)
+        if self._patience is not None and not self._lead():  # its own connections have ended meanwhile
+            self._patience.cancel()
+            self._patience = None
+        if takes and self._patience is None:
             self._listener.start(self._accept)
+        else:
+            self._listener.stop()
+
+    def _tolerance(self) -> int:
+        """How many connections more than another worker it may have. Connections for one request each are soon gone:
+        while such come, to wait for another worker would cost more than it evens out."""
+        return self.BRIEF_LEAD if time.monotonic() < self._brief_until else 0
+
+    def _lead(self) -> int:
+        """By how many connections this worker has too many."""
+        return 0 if self._board is None else max(self._board.lead(len(self._clients)) - self._tolerance(), 0)
 
     def _accept(self, *event: Any) -> None:
         """Runs in the hub: take those who wait to be accepted. A worker with more of them than another lets that one
         go first."""
         if self._board is None:
             self._take_in(64)
-        elif not self._board.has_more(len(self._clients)):
-            self._take_in(1)
+        elif not self._lead():
+            self._take_in(self._tolerance() or 1)
         else:
-            self._is_patient = True
+            self._patience = call_soon(self._end_patience, self.PATIENCE)
             self._listen()
-            call_soon(functools.partial(self._take_in, 1), self.PATIENCE)
+
+    def _end_patience(self) -> None:
+        """Accept after waiting in vain: the more, the more often that was, for the others may be computing."""
+        self._patience = None
+        self._take_in(min(max(self._lead() // 4, 1), 64))
 
     def _take_in(self, most: int) -> None:
         """Accept so many at most, and start their coroutines."""
-        self._is_patient = False
         for _ in range(min(most, self.max_connections - len(self._clients)) if self._socket is not None else 0):
             try:
                 accepted, address = self._socket.accept()
@@ -5524,6 +5736,8 @@ class HTTPConnection:
     def forget(self, client: _HTTPClient) -> None:
         """A client is gone: there is room for another."""
         self._clients.discard(client)
+        if self._board is not None and client.served + (client.request is not None) == 1:
+            self._brief_until = time.monotonic() + self.BRIEF
         self._listen()
 
     def check(self) -> None:
@@ -5845,14 +6059,14 @@ class _Parent(_Lines):
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
         self.say(connections=[each.address if isinstance(each, HTTPConnection) else [each.pull, each.pub, each.identity]
                               for each in connections])  # fmt: skip
-        data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, len(connections))
+        data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 2 * len(connections))
         if not data:
             raise SystemExit(2)  # the parent has said why
         answer = json.loads(data)
-        links, board, self._is_watched = answer["links"], _Board(answer["board"], answer["slot"]), answer["watched"]
+        links, self._is_watched = answer["links"], answer["watched"]
         for connection in connections:
             if isinstance(connection, HTTPConnection):
-                connection.adopt(descriptors.pop(0), board)
+                connection.adopt(descriptors.pop(0), _Board(descriptors.pop(0), answer["slot"]))
             else:
                 connection.adopt(links.pop(0))
         self._socket.setblocking(False)
@@ -5978,14 +6192,15 @@ def modified_at(name: str) -> float | None:
 class _Worker:
     """A worker process, as its parent sees it."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], folder: str | None) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             environment = {**os.environ, WORKER: str(theirs.fileno())}
-            # A terminal sends SIGINT to the worker too, which has it blocked until it can ignore it.
+            # A terminal sends SIGINT to the worker too, which has it blocked until it can ignore it. Standard input is
+            # ours: a debugger in a worker reads from the terminal.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             try:
-                self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+                self.process = subprocess.Popen(command, cwd=folder, env=environment, pass_fds=[theirs.fileno()])
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         ours.setblocking(False)
@@ -5995,7 +6210,7 @@ class _Worker:
         self.deadline = math.inf  # to be gone, once it retires
         self.heard = time.monotonic()
         self.ended: float | None = None  # when that was seen
-        self.slot: int | None = None  # on the board
+        self.slot: int | None = None  # on the boards
 
     def retire(self) -> None:
         """Have it finish what it was given, and end: at once where it has not started yet."""
@@ -6023,13 +6238,33 @@ class _Worker:
 class _Link:
     """Where one Mongrel2's messages go to one worker, and its replies come from."""
 
-    __slots__ = ("former_lives", "is_over", "is_there", "outstanding", "socket", "worker")
+    LONGEST = 60  # bytes of the name of a folder in which a socket can be: with its own name, 104 at most (macOS)
+
+    __slots__ = ("_folder", "former_lives", "is_over", "is_there", "outstanding", "socket", "worker")
 
     def __init__(self, worker: _Worker, link: zmq.Socket[Any]) -> None:
         self.worker, self.socket = worker, link
+        self._folder: str | None = None
         self.outstanding = 0  # messages that are not dealt with
         self.former_lives = 1  # that the worker does not know to be over: its replies are to their clients
         self.is_there = self.is_over = False  # it is connected; it gets no more
+
+    def bind(self) -> str:
+        """Listen for the worker; the address to connect to. That is in a folder of our user alone, which is there only
+        until `hide`: a connection outlives the name of its socket, a folder may not outlive whatever cleans /tmp."""
+        folder = tempfile.gettempdir()
+        if len(os.fsencode(folder)) > self.LONGEST or not os.path.isdir(folder):
+            folder = "/tmp"
+        self._folder = tempfile.mkdtemp(prefix="brubeck_lite-", dir=folder)
+        address = f"ipc://{self._folder}/link"
+        self.socket.bind(address)
+        return address
+
+    def hide(self) -> None:
+        """Take the address away: the worker is connected, or will never be."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def send(self, message: bytes) -> bool:
         """Whether there was room for it."""
@@ -6122,15 +6357,16 @@ class _Dealer:
             if not link.send(_DealtLife.ENDED):
                 link.worker.process.kill()  # it has not listened for long, and must not answer the clients of the next
 
-    def link(self, worker: _Worker, address: str) -> None:
-        """Deal to this worker too, once it is ready: it connects to the address."""
+    def link(self, worker: _Worker) -> str:
+        """Deal to this worker too, once it is ready: it connects to the address that is returned."""
         own = self._context.socket(zmq.DEALER)
         own.setsockopt(zmq.LINGER, 0)
         own.setsockopt(zmq.SNDHWM, _DealtLife.MOST)
-        own.bind(address)
         link = _Link(worker, own)
         self._links.append(link)
+        address = link.bind()
         self._watch(own, functools.partial(self._take_answers, link))
+        return address
 
     def unlink(self, worker: _Worker) -> None:
         """It is no more: what it did not finish is answered with 502, or ended where the answer has begun."""
@@ -6144,6 +6380,7 @@ class _Dealer:
                     client.outstanding = 0
             self._links.remove(link)
             link.socket.close()
+            link.hide()
 
     def leave(self, now: float) -> None:
         """Have Mongrel2 deal no more, as soon as no answer that has begun needs to hear from it, within `Server.DRAIN`
@@ -6172,6 +6409,7 @@ class _Dealer:
                 life.close(1000)
         for link in self._links:
             link.socket.close()
+            link.hide()
 
     # -- requests
 
@@ -6249,6 +6487,7 @@ class _Dealer:
         kind = message[:1]
         if message == _DealtLife.DONE:
             link.is_there = True
+            link.hide()
             link.former_lives -= 1
         elif link.former_lives:
             self.dropped += kind != _DealtLife.DONE
@@ -6307,8 +6546,8 @@ class _Dealer:
 
 
 class Parent:
-    """The parent of worker processes: starts `command` for each of them, again for those that end, and anew for all
-    on SIGHUP.
+    """The parent of worker processes: starts `command` in `folder` for each of them, again for those that end, and anew
+    for all on SIGHUP.
 
     `timeout`: seconds without a sign of life after which a worker is killed, 0 for never. `max_requests`: after so
     many a worker is replaced, 0 for never. `reload`: whether all are when a file of the program changes. `stats`: the
@@ -6321,22 +6560,19 @@ class Parent:
     LAST_WORDS = 0.05  # seconds for replies that a worker sent before it died
     LEAVE = 5.0  # seconds for a worker to end, once it has nothing to say
 
-    def __init__(self, command: Sequence[str], workers: int, *, timeout: float = 30, max_requests: int = 0,
-                 reload: bool = False, stats: str | None = None) -> None:  # fmt: skip
-        self._command, self._count, self._timeout, self._max_requests = command, workers, timeout, max_requests
-        self._reload, self._stats_address = reload, stats
+    def __init__(self, command: Sequence[str], folder: str, workers: int, *, timeout: float = 30,
+                 max_requests: int = 0, reload: bool = False, stats: str | None = None) -> None:  # fmt: skip
+        self._command, self._folder, self._count = command, folder, workers
+        self._timeout, self._max_requests, self._reload, self._stats_address = timeout, max_requests, reload, stats
         self._files: dict[str, float | None] = {}  # when each was changed, for `reload`
         self._workers: list[_Worker] = []
         self._outdated: list[_Worker] = []  # to be replaced
-        self._listening: dict[str, HTTPConnection] = {}
+        self._listening: dict[str, tuple[HTTPConnection, _Board]] = {}
         self._dealers: dict[tuple[str, str, str | None], _Dealer] = {}
         self._context: zmq.Context[Any] = zmq.Context()
         self._readers: dict[Any, Callable[[], None]] = {}  # by descriptor, or socket of ZeroMQ
         self._poller = zmq.Poller()
-        self._folder = tempfile.mkdtemp(prefix="brubeck_lite-")  # of the links and the board
-        self._board_path = os.path.join(self._folder, "board")
-        self._board = _Board.create(self._board_path, 2 * workers + 16)
-        self._links = self._failures = 0  # since one was ready
+        self._failures = 0  # since one was ready
         self._next_birth = 0.0
         self._has_served = self._hangup = False
         self._survive = Survivor()
@@ -6384,19 +6620,19 @@ class Parent:
                 worker.process.kill()
 
     def _remove_paths(self) -> None:
-        for listening in [*self._listening.values()]:
+        for listening, _ in [*self._listening.values()]:
             listening.remove_path()
 
     def _close(self) -> None:
         self._kill_all()
         for worker in self._workers:
             worker.process.wait()
-        for listening in self._listening.values():
+        for listening, board in self._listening.values():
             listening.close()
+            board.close()
         for dealer in self._dealers.values():
             dealer.close()
         self._context.term()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _watch(self, ready: Any, function: Callable[[], None] | None) -> None:
         """Call a function whenever a descriptor, or socket of ZeroMQ, is readable; or, with None, no more."""
@@ -6444,9 +6680,11 @@ class Parent:
         wanted = self._count + bool(self._outdated) if self._has_served else 1
         while len(serving) < wanted and now >= self._next_birth:
             try:
-                worker = _Worker(self._command)
+                # By its name, lest a folder that was replaced is kept. Where there is none, a worker says so.
+                worker = _Worker(self._command, self._folder if os.path.isdir(self._folder) else None)
             except OSError as error:
                 self._next_birth = now + self._delay()
+                self._outdated.clear()  # what serves goes on
                 logger.error("no worker can be started for now: %s", error)
                 return
             serving.append(worker)
@@ -6493,21 +6731,25 @@ class Parent:
         descriptors, links = [], []
         for each in connections:
             if isinstance(each, str):
-                descriptors.append(self._listen(each).fileno())
+                listening, board = self._listen(each)
+                descriptors += [listening.fileno(), board.descriptor]
             else:
                 dealer = self._dealers.setdefault(tuple(each), _Dealer(self._context, self._watch, *each))
-                self._links += 1
-                links.append(f"ipc://{self._folder}/{self._links}")
-                dealer.link(worker, links[-1])
-        worker.slot = self._board.reserve()
-        worker.line.say(descriptors, links=links, board=self._board_path, slot=worker.slot, watched=self._reload)
+                links.append(dealer.link(worker))
+        taken = {other.slot for other in self._workers}
+        worker.slot = next((slot for slot in range(self._slots()) if slot not in taken), 0)
+        worker.line.say(descriptors, links=links, slot=worker.slot, watched=self._reload)
 
-    def _listen(self, address: str) -> HTTPConnection:
+    def _slots(self) -> int:
+        """Of a board: for the workers, those that retire, and some more; where none is left, workers share one."""
+        return 2 * self._count + 16
+
+    def _listen(self, address: str) -> tuple[HTTPConnection, _Board]:
         if address not in self._listening:
             listening = HTTPConnection(address)
             listening.open()
             logger.info("serving %s", listening.url)
-            self._listening[address] = listening
+            self._listening[address] = listening, _Board.create(self._slots())
         return self._listening[address]
 
     def _bury(self, worker: _Worker, now: float) -> None:
@@ -6524,7 +6766,8 @@ class Parent:
         for dealer in self._dealers.values():
             dealer.unlink(worker)
         if worker.slot is not None:
-            self._board.release(worker.slot)
+            for _, board in self._listening.values():
+                board.release(worker.slot)
         self._workers.remove(worker)
         counted = {name: value for name, value in worker.stats.items() if FIGURES[name][1] == "counter"}
         self._former = merge_stats([self._former, counted])
@@ -6549,7 +6792,7 @@ class Parent:
 
     def _stop(self, now: float) -> None:
         """Have the workers finish what there is, and let go of every Mongrel2."""
-        for listening in self._listening.values():
+        for listening, _ in self._listening.values():
             listening.close()
         for worker in self._workers:
             worker.retire()
@@ -6557,14 +6800,27 @@ class Parent:
             dealer.leave(now)
 
 
-def same_command() -> list[str]:
-    """What starts this program again."""
-    return [sys.executable, *sys.orig_argv[1:]]
+def current_folder() -> str:
+    """The folder that this process runs in; SystemExit 2, after a line that says why, where it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        fail("the folder that this was started in is no more: start it in one that is there, or name one by --chdir")
+
+
+def same_command() -> tuple[list[str], str]:
+    """What starts this program again, and the folder to start it in, by the name that the shell had for it ($PWD):
+    where that is a symbolic link to a release, it is then the release that it points to by now."""
+    folder, named = current_folder(), os.environ.get("PWD", "")
+    if os.path.isabs(named) and os.path.isdir(named) and os.path.samefile(named, folder):
+        folder = named
+    python = sys.orig_argv[0]  # where it is relative, sys.executable has no link in it any more
+    return [os.path.join(folder, python) if os.sep in python else sys.executable, *sys.orig_argv[1:]], folder
 
 
 def count_workers(workers: int | str) -> int:
-    """How many there are to be: "auto" is one for each core. ValueError for none."""
-    count = (os.cpu_count() or 1) if workers == "auto" else int(workers)
+    """How many there are to be: "auto" is one for each core that this process may use. ValueError for none."""
+    count = count_cores() if workers == "auto" else int(workers)
     if count < 1:
         raise ValueError("there must be at least one worker")
     return count
@@ -6615,7 +6871,7 @@ def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
 def import_program(module_name: str) -> Any:
     """The module of a program. SystemExit 2, after a line that says where, if it is not there or says something that
     cannot be (ValueError), such as two routes that conflict; what else it raises goes on."""
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, current_folder())
     run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
         return importlib.import_module(module_name)
@@ -6822,15 +7078,16 @@ def parse_arguments(given: Sequence[str]) -> Any:
     parser.set_defaults(tell=tell)
     add = parser.add_argument
     add("app", metavar="MODULE:APP", help="where the application is, like hello:app")
+    add("--chdir", metavar="DIR", help="go to this folder first")
     if tell is not None:
         return parser.parse_args(given[1:])
     add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
     add("--mongrel2", nargs=2, action="append", default=[], metavar=("PULL", "PUB"),
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--workers", type=workers, metavar="N",
-        help="so many processes, or auto: as many as there are cores (one, without a parent)")
-    add("--worker-timeout", type=float, default=30, metavar="SECONDS",
-        help="replace a worker that gives no sign of life for so long; 0: never (30)")
+        help="so many processes, or auto: one for each core that it may use (one, without a parent)")
+    add("--worker-timeout", type=float, metavar="SECONDS",
+        help="replace a worker that gives no sign of life for so long; 0: never (30; never with --reload or --debug)")
     add("--max-requests", type=at_least(0), default=0, metavar="N", help="replace a worker after so many requests")
     add("--pool-size", type=at_least(1), metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=at_least(0), metavar="BYTES", help="largest body of a request (1048576)")
@@ -6842,7 +7099,19 @@ def parse_arguments(given: Sequence[str]) -> Any:
     add("--print-mongrel2-config", action="store_true",
         help="print a configuration for a Mongrel2 that listens at --bind and has this handler, and end")
     add("--version", action="version", version=f"brubeck_lite {__version__}")
-    return parser.parse_args(given)
+    options = parser.parse_args(given)
+    if options.worker_timeout is None:
+        options.worker_timeout = 0.0 if options.reload or options.debug else 30.0  # a debugger takes its time
+    return options
+
+
+def enter_folder(name: str | None) -> None:
+    """What `--chdir` names, if it does; SystemExit 2, after a line that says why, where that cannot be."""
+    try:
+        if name is not None:
+            os.chdir(name)
+    except OSError as error:
+        fail(f"--chdir: cannot go to {name!r}: {error.strerror}")
 
 
 def load_watched(name: str, parent: _Parent | None) -> Brubeck:
@@ -6859,6 +7128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command `brubeck_lite`."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     if options.tell is not None:
+        enter_folder(options.chdir)
         patch_standard_library()
         raise SystemExit(options.tell(options.app, load_program(options.app)))
     parent = parent_of_worker()
@@ -6866,10 +7136,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse_windows()
         configure_logging(logging.WARNING if options.quiet else logging.INFO)
         if parent is None and (options.workers or options.max_requests or options.reload):
-            Parent(same_command(), options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
+            command, folder = same_command()
+            enter_folder(options.chdir)  # relative addresses are those that they are without workers
+            Parent(command, folder, options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
                    max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
             return
     ending = Ending(is_worker=parent is not None)  # for the interpreter's exit too
+    enter_folder(options.chdir)
     patch_standard_library()
     app = load_watched(options.app, parent)
     app.pool_size = app.pool_size if options.pool_size is None else options.pool_size

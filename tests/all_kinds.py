@@ -48,7 +48,7 @@ def talk(ws):
 
 def ask(port: int, target: str, method: str = "GET", body: bytes | None = None, host: str = "127.0.0.1") -> Any:
     """Status and body of an answer."""
-    client = http.client.HTTPConnection(host, port, timeout=20)
+    client = http.client.HTTPConnection(host, port, timeout=60)
     try:
         client.request(method, target, body)
         answer = client.getresponse()
@@ -73,7 +73,7 @@ def check_stream(port: int) -> None:
 
 
 def check_message_socket(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b'@chat-room/1 {"a": 1}\x00')
         expected = base64.b64encode(b'heard {"a": 1}')
         received = b""
@@ -86,7 +86,7 @@ def check_websocket(port: int) -> None:
     with websockets.sync.client.connect(f"ws://127.0.0.1:{port}/talk", compression=None, max_size=None) as client:
         for text in ("five", "5" * 300_000):
             client.send(text)
-            assert client.recv(10) == text
+            assert client.recv(60) == text
 
 
 CHECKS = (check_page, check_upload, check_stream, check_message_socket, check_websocket)

@@ -23,7 +23,7 @@ OPTIONS = [
 def browser() -> Iterator[Browser]:
     """One browser for a module's tests: while it is there, its thread runs an event loop, which others may not want."""
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS)
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS, timeout=180_000)
         yield chromium
         chromium.close()
 
@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page of its own for each test, with no cookies yet; what its scripts throw fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(60_000)
     expect.set_options(timeout=60_000)
     new_page = context.new_page()
     errors: list[str] = []

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path[:0] = [
@@ -21,11 +22,16 @@ from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi  # noqa:
 # at about the same time. (By itself, pytest-xdist begins with those of the most tests.)
 LONGEST = [
     "ending",
-    "command", "live_faults", "examples_live", "machines", "http_server", "readme", "websocket", "http_parser",
-    "examples_pages", "connection", "forms", "release", "serve_mongrel2", "overload", "mongrel2_messages", "live",
-    "examples_list", "examples_database", "examples_queue", "examples_redis", "examples_language", "examples_upload",
-    "stats", "static", "uploads",
+    "command", "workers", "live_faults", "examples_live", "machines", "http_server", "readme", "websocket",
+    "http_parser", "examples_pages", "connection", "forms", "release", "serve_mongrel2", "overload",
+    "mongrel2_messages", "live", "examples_list", "examples_database", "examples_queue", "examples_redis",
+    "examples_language", "examples_upload", "stats", "static", "uploads",
 ]  # fmt: skip
+# On a machine that is busy with other things, nothing is to fail because it took long.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("tests")
 DOORS = ("http", "mongrel2-json", "mongrel2-tnetstring", "gunicorn", "waitress", "wsgiref")
 
 
@@ -36,6 +42,8 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files of `LONGEST` before all others; in a file nothing changes."""
+    for name in LONGEST:
+        assert Path(__file__).with_name(f"test_{name}.py").exists(), f"LONGEST names {name}, which is not there"
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem.removeprefix("test_"), len(places)))
 

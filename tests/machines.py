@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import select
 import shutil
 import socket
@@ -14,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from live_clients import Lines
 from support import Mongrel2, environment, output, process, wait_for
@@ -31,7 +33,7 @@ def who(request: Request) -> str:
 class Clients(threading.Thread):
     """Ask a port over and over, each on a connection of its own, until `stop`."""
 
-    PATIENCE = 10.0  # seconds without an answer after which there will be none
+    PATIENCE = 60.0  # seconds without an answer after which there will be none, on a machine that is busy
     REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     def __init__(self, port: int, count: int) -> None:
@@ -89,7 +91,7 @@ class Network:
     """A bridge, and namespaces that are plugged into it: a machine that is switched on gets the next one."""
 
     def __init__(self) -> None:
-        self._name, self._net = f"br{os.getpid()}", f"10.213.{os.getpid() % 256}"
+        self._name = self._net = ""
         self._stack = contextlib.ExitStack()
         self._count = 1
         self.has_namespaces = False
@@ -97,6 +99,16 @@ class Network:
 
     def _ip(self, command: str) -> bool:
         return subprocess.run(["ip", *command.split()], check=False, capture_output=True).returncode == 0
+
+    def _add_bridge(self) -> bool:
+        """A bridge with a network that no other run of the tests has: its name can be had once."""
+        for number in random.sample(range(256), 256) if shutil.which("ip") else ():
+            self._name, self._net = f"brubeck{number}", f"10.213.{number}"
+            if self._ip(f"link add {self._name} type bridge"):
+                return True
+            if not Path("/sys/class/net", self._name).exists():
+                break  # it is not taken: we may not
+        return False
 
     def _add_namespace(self) -> list[str]:
         """What a command begins with to run there."""
@@ -112,7 +124,7 @@ class Network:
         return ["ip", "netns", "exec", name] if made else []
 
     def __enter__(self) -> Network:
-        if shutil.which("ip") and self._ip(f"link add {self._name} type bridge"):
+        if self._add_bridge():
             self._stack.callback(self._ip, f"link del {self._name}")
             if self._ip(f"addr add {self._net}.1/24 dev {self._name}") and self._ip(f"link set {self._name} up"):
                 self._add_namespace()  # to see whether we may
@@ -150,7 +162,7 @@ def join_and_leave(times: int, count: int) -> Lines:
                     for each in clients:
                         wait_for(lambda: each.answered[child.pid] > 20, what="answers of the new machine")  # noqa: B023
                     child.terminate()
-                    codes[child.wait(10)] += 1
+                    codes[child.wait(60)] += 1
         finally:
             for each in clients:
                 each.stop()

@@ -16,6 +16,7 @@ app = Brubeck(
     upload_store=os.environ.get("UPLOAD_STORE"), secret="the outermost secret of the tests",
 )  # fmt: skip
 finished: list[str] = []
+meetings: list[str] = []
 
 
 @app.route("/")
@@ -195,8 +196,18 @@ def surrogate(request: Request) -> str:
 
 @app.route("/wait/<float:seconds>")
 def wait(request: Request, seconds: float) -> str:
+    print("begins to wait", flush=True)
     time.sleep(seconds)
     return f"waited {seconds}"
+
+
+@app.route("/meet/<name>/<int:count>")
+def meet(request: Request, name: str, count: int) -> str:
+    """Waits until so many requests for this name are here at once."""
+    meetings.append(name)
+    while meetings.count(name) < count:
+        time.sleep(0.01)
+    return "met"
 
 
 @app.route("/spent-timeout")

@@ -7,25 +7,28 @@ import contextlib
 import gc
 import json
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+import weakref
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterator
 
 import eventlet
 import greenlet
 
 import brubeck_lite
-from brubeck_lite import Brubeck, Channel, Request, Response, WebSocket, event_stream
+from brubeck_lite import Brubeck, Channel, Mongrel2Request, Request, Response, WebSocket, event_stream
 
 app = Brubeck()
 Respond = Callable[[Request], Response]
 alive: Counter[str] = Counter()  # by "KIND LIFE", with the life that the client gave: handlers and iterators that run
 channels: defaultdict[str, Channel] = defaultdict(Channel)
 CACHED = ("Framing", "Headers")  # of heads that were seen lately
-DICTIONARIES = {
-    "_Life": ["requests", "credits", "waiting", "websockets", "uploads"],
-    "HTTPConnection": ["_clients", "_websockets"],
-    "Load": ["waiting"],
-}
+# What may grow up to a bound: the answers counted by route and status, and the latest paths with their routes.
+BOUNDED = ("Load.counted", "Routes.found")
+for name in (*CACHED, *BOUNDED):
+    getattr(brubeck_lite, name.partition(".")[0])  # AttributeError where there is no such class
+COLLECTIONS = (dict, set, frozenset, list, deque, weakref.WeakSet, weakref.WeakKeyDictionary,
+               weakref.WeakValueDictionary)  # fmt: skip
+left: list[object] = []  # by /leave
 
 
 @contextlib.contextmanager
@@ -56,27 +59,53 @@ def answer(token: str, body: str | bytes | Iterator[str]) -> Response:
     return Response(body, headers={"X-Token": token})
 
 
+def held_by(thing: object) -> Iterator[tuple[str, Collection[object]]]:
+    """The collections that are attributes of an object, with their names, whatever these are."""
+    kind = type(thing)
+    slots = [name for each in kind.__mro__ for name in vars(each).get("__slots__", ())]
+    for name in {*getattr(thing, "__dict__", ()), *slots}:
+        value = getattr(thing, name, None)
+        if isinstance(value, COLLECTIONS):
+            yield f"{kind.__name__}.{name}", value
+
+
 @app.route("/state/<token>")
 def state(request: Request, token: str) -> Response:
-    """How many there are of what must not be left behind. Parked coroutines wait for the next message: they may."""
+    """How many there are of what must not be left behind: objects of brubeck_lite's classes, what their collections
+    hold, and coroutines. Those that a collection holds are parked, for the next message: they may stay."""
     gc.collect()
     counts: Counter[str] = Counter({key: count for key, count in alive.items() if count})
+    counts["handling"] = app.stats()["handling"]
     for thing in gc.get_objects():
         kind = type(thing)
         if kind.__module__ == "brubeck_lite" and kind.__name__ not in CACHED:
             counts[f"objects {kind.__name__}"] += 1
-            for name in DICTIONARIES.get(kind.__name__, ()):
-                counts[f"ids {name}"] += len(getattr(thing, name))
-            if kind is brubeck_lite.Load:
-                counts["busy"] += thing.busy
-            elif kind is brubeck_lite.Receivers:
-                counts["coroutines"] -= len(thing._parked)
+            for name, held in held_by(thing):
+                parked = sum(isinstance(each, greenlet.greenlet) for each in [*held])
+                counts["coroutines"] -= parked
+                counts[f"held by {name}"] += 0 if name in BOUNDED else len(held) - parked
         elif issubclass(kind, greenlet.greenlet):
             counts["coroutines"] += not thing.dead
+        if isinstance(request, Mongrel2Request) and kind is type(request.life):
+            counts["lives"] += 1
     hub = eventlet.hubs.get_hub()
     counts["listeners"] = len(hub.get_readers()) + len(hub.get_writers())
     counts["listened to"] = sum(len(one.subscriptions) + len(one.followers) for one in channels.values())
     return Response(json.dumps(counts), 200, {"X-Token": token}, "application/json")
+
+
+@app.route("/leave/<token>")
+def leave(request: Request, token: str) -> Response:
+    """Leave something behind of each kind that is looked for; asked again, take it away."""
+    if left:
+        left[0].kill()  # type: ignore[attr-defined]
+        left.clear()
+        channels.pop(token, None)
+        del app.left  # type: ignore[attr-defined]
+    else:
+        app.left = {token: token}  # type: ignore[attr-defined]
+        left.extend([eventlet.spawn(time.sleep, 600), channels[token]])
+    return answer(token, token)
 
 
 def publish(number: int, idle: Counter[str]) -> None:

@@ -195,7 +195,7 @@ def cancelled(request: Request) -> str:
 def leaving(request: Request) -> str:
     """Is not ended when its client leaves, but can see that it did."""
     note(request, "began")
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + 60
     while request.connected and time.monotonic() < deadline:
         time.sleep(0.1)
     note(request, request.connected)
@@ -292,9 +292,9 @@ def asleep(ws: WebSocket, seconds: float) -> None:
 
 @app.websocket("/patient")
 def patient(ws: WebSocket) -> None:
-    """Waits half a second for a message, this often."""
-    for _ in range(3):
-        ws.send({"received": ws.receive(0.5), "closed": ws.closed})
+    """Waits for a message for long, then twice for a short time."""
+    for seconds in (60, 0.3, 0.3):
+        ws.send({"received": ws.receive(seconds), "closed": ws.closed})
 
 
 @app.websocket("/pings")

@@ -51,12 +51,14 @@ def die_in_a_stream(request: Request) -> Iterator[str]:
 
 @app.route("/leave-children")
 def leave_children(request: Request) -> None:
-    """End with children left behind that have whatever a child can have of this process."""
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(8)"], close_fds=False)
-    if os.fork() == 0:
+    """End with children left behind that have whatever a child can have of this process; they are named in the log, and
+    end a minute later, where nobody ended them before."""
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
+    if (child := os.fork()) == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(8)
+        signal.alarm(60)
         signal.pause()
+    print(f"left behind: {other.pid} {child}.", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

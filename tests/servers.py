@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from support import environment, free_port, is_running, listens, process, wait_for
+from support import environment, free_port, is_running, listens, output, process, wait_for
 
 
 def _postgres_program(name: str) -> str:
@@ -44,7 +44,8 @@ class Postgres:
         """Start it, and return when it answers."""
         settings = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
         control = _postgres_program("pg_ctl")
-        self._run(control, "start", "-w", "-D", str(self.data), "-l", str(self.folder / "log"), "-o", settings)
+        log = str(self.folder / "log")
+        self._run(control, "start", "-w", "-t", "180", "-D", str(self.data), "-l", log, "-o", settings)
 
     def stop(self) -> None:
         """End it at once, with its clients' connections, by the id that it wrote down."""
@@ -70,5 +71,5 @@ def redis(port: int | None = None) -> Iterator[str]:
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with tempfile.TemporaryDirectory() as folder, process(command, cwd=folder, env=environment(False)) as child:
         wait_for(lambda: listens(port) or child.poll() is not None, what="Redis")
-        assert child.poll() is None
+        assert child.poll() is None, output(child)
         yield f"redis://127.0.0.1:{port}/0"

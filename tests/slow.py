@@ -28,7 +28,7 @@ def slow(request: Request, token: str) -> str:
 
 @app.route("/notice")
 def notice(request: Request) -> str:
-    for _ in range(40):
+    for _ in range(600):
         time.sleep(0.1)
         if not request.connected:
             break

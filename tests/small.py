@@ -11,7 +11,7 @@ app = Brubeck(pool_size=2, max_waiting=3)
 
 @app.route("/wait")
 def wait(request: Request) -> str:
-    time.sleep(0.3)
+    time.sleep(0.6)
     return "waited"
 
 

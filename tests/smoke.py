@@ -4,6 +4,7 @@ repository. Only the standard library, and no names but public ones."""
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -69,24 +70,22 @@ def check_wsgi() -> None:
 
     with make_server("127.0.0.1", 0, program.app) as server:
         threading.Thread(target=server.handle_request).start()
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/hello/Dave", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/hello/Dave", timeout=60) as answer:
             assert answer.read() == b'{"name":"Dave"}'
 
 
 def check_served(*command: str) -> None:
     """The embedded server serves the program and a WebSocket, and ends with status 0 when told to."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    child = subprocess.Popen([*command, "program:app", "--bind", f"127.0.0.1:{port}"])
+    child = subprocess.Popen([*command, "program:app", "--bind", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
     try:
-        deadline = time.monotonic() + 30
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert child.poll() is None and time.monotonic() < deadline, "it does not listen"
-            time.sleep(0.05)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/hello/Dave", timeout=10) as answer:
+        line = child.stderr.readline()
+        told = re.search(r"serving http://127\.0\.0\.1:(\d+)\n", line)
+        assert told, f"it does not say where it listens: {line}"
+        port = int(told[1])
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/hello/Dave", timeout=60) as answer:
             assert (answer.status, answer.read()) == (200, b'{"name":"Dave"}')
-        with socket.create_connection(("127.0.0.1", port), 10) as client, client.makefile("rb") as received:
+        with socket.create_connection(("127.0.0.1", port), 60) as client, client.makefile("rb") as received:
             client.sendall(UPGRADE.encode() + b"\x81\x82\0\0\0\0hi")
             assert received.readline() == b"HTTP/1.1 101 Switching Protocols\r\n"
             while received.readline() != b"\r\n":
@@ -94,7 +93,7 @@ def check_served(*command: str) -> None:
             assert received.read(4) == b"\x81\x02hi"
     finally:
         child.terminate()
-    assert child.wait(30) == 0
+    assert child.wait(60) == 0
 
 
 def check_mongrel2_sockets() -> None:
@@ -110,12 +109,12 @@ def check_mongrel2_sockets() -> None:
     connection = Mongrel2Connection(*(f"tcp://127.0.0.1:{port}" for port in ports))
     handler = threading.Thread(target=lambda: connection.reply(connection.recv(), b"payload"), daemon=True)
     handler.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (sub.poll(20) or push.poll(20, zmq.POLLOUT)):  # a SUB subscribes while its thread is in one of its calls
         assert time.monotonic() < deadline, "the handler does not connect"
     push.send(b"sender 7 / " + format_netstring(b'{"METHOD":"GET","PATH":"/","VERSION":"HTTP/1.1"}') + b"0:,")
-    assert sub.poll(10_000) and sub.recv() == b"sender 1:7, payload"
-    handler.join(10)
+    assert sub.poll(60_000) and sub.recv() == b"sender 1:7, payload"
+    handler.join(60)
     connection.close()
     context.destroy(linger=0)
 

@@ -4,6 +4,7 @@ loopback, each ended by its id when its `with` block ends."""
 from __future__ import annotations
 
 import ast
+import collections
 import contextlib
 import importlib
 import os
@@ -20,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import quote
+
+import pytest
 
 import brubeck_lite
 from brubeck_lite import Brubeck, Request, Response
@@ -39,21 +42,67 @@ servers = [main]
 """
 
 
+_reserved: collections.deque[socket.socket] = collections.deque(maxlen=100)
+
+
 def free_port() -> int:
-    """A port of the loopback that nobody listens on, and that the system gives to no connection of a client."""
+    """A port of the loopback that nobody has, that the system gives to no connection of a client, that browsers let
+    one visit (not so 10080: https://fetch.spec.whatwg.org/#port-blocking), and that stays reserved while its server
+    starts: this process keeps a socket bound to it that does not listen. No other call, of any process, is given it
+    meanwhile, but a server that sets SO_REUSEADDR, as all of ours do, may bind to it (socket(7) of Linux)."""
     while True:
-        port = 10_000 + secrets.randbelow(20_000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
+        port, keeper = 11_000 + secrets.randbelow(19_000), socket.socket()
+        try:
+            keeper.bind(("", port))  # without SO_REUSEADDR this fails where any other socket is bound to it
+        except OSError:
+            keeper.close()
+            continue
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _reserved.append(keeper)
+        return port
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30.0, what: str = "") -> None:
-    """Wait until the condition holds; AssertionError when it does not in time."""
+def listening_ports(pid: int) -> set[int]:
+    """The ports at which this process itself listens, by TCP over IPv4."""
+    sockets = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            sockets.add(str(entry.readlink()))
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[1][-4:], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+
+
+def has_ipv6() -> bool:
+    """Whether one can listen at the IPv6 address of the loopback here."""
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
+def wait_for(
+    condition: Callable[[], object], seconds: float = 60.0, what: str | Callable[[], str] = ""
+) -> None:
+    """Wait until the condition holds; AssertionError when it does not in time, which says for what (a function is
+    called then). The time is for a machine that is busy with other things: nothing is to be asserted by it."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what or condition}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} s in vain for {what() if callable(what) else what or condition}")
         time.sleep(0.02)
+
+
+def settled(figure: Callable[[], int], quiet: float = 1.0) -> int:
+    """What a figure is once it has not changed for so many seconds."""
+    values = [figure()]
+    deadline = time.monotonic() + 60
+    while len(values) < 2 or values[-1] != values[-2]:
+        assert time.monotonic() < deadline, f"it does not settle: {values}"
+        time.sleep(quiet)
+        values.append(figure())
+    return values[-1]
 
 
 def listens(port: int) -> bool:
@@ -67,7 +116,7 @@ def is_running(pid: int) -> bool:
     """Whether a process with this id runs, and is not merely waiting to be forgotten."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -131,7 +180,7 @@ def process(command: list[str], **options: object) -> Iterator[subprocess.Popen[
                 child.send_signal(signal.SIGCONT)
                 child.terminate()
                 try:
-                    child.wait(15)
+                    child.wait(60)
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
@@ -147,7 +196,8 @@ class Mongrel2:
     that for clients."""
 
     def __init__(self, protocol: str = "json", recv_ident: str = "", host: str = "127.0.0.1") -> None:
-        self.port, pull, pub = free_port(), free_port(), free_port()
+        self._ports = [free_port() for _ in range(3)]
+        self.port, pull, pub = self._ports
         self.pull, self.pub = f"tcp://{host}:{pull}", f"tcp://{host}:{pub}"
         self.folder = Path(tempfile.mkdtemp(prefix="mongrel2-"))
         for name in ("run", "logs", "tmp"):
@@ -155,23 +205,35 @@ class Mongrel2:
         config = CONFIG.format(
             pull=self.pull, pub=self.pub, port=self.port, protocol=protocol, recv_ident=recv_ident, sender=SENDER
         )
-        (self.folder / "mongrel2.conf").write_text(config)
-        m2sh = ["m2sh", "load", "-config", "mongrel2.conf", "-db", "config.sqlite"]
-        subprocess.run(m2sh, cwd=self.folder, check=True, capture_output=True)
+        self.configure(config)
         self.pid_file = self.folder / "run" / "mongrel2.pid"
 
+    def configure(self, config: str, *ports: int) -> None:
+        """Load this configuration, in which its handlers have these ports besides, or instead of its own."""
+        (self.folder / "mongrel2.conf").write_text(config)
+        m2sh = ["m2sh", "load", "-config", "mongrel2.conf", "-db", "config.sqlite"]
+        done = subprocess.run(m2sh, cwd=self.folder, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        self._ports = [self.port, *ports] if ports else self._ports
+
     def start(self) -> None:
-        """Start it, as a daemon, which is its way, and wait until it says that it runs: it listens a second before."""
-        times = self._times_started()
+        """Start it, as a daemon, which is its way, and wait until it listens at all of its ports itself: it would run
+        on without a handler's socket that it cannot bind."""
         command = ["mongrel2", "config.sqlite", "f400bf85-4538-4f7a-8908-67e313d515c2"]
         # One that was killed is a zombie to us while the last of its threads still has the addresses.
         wait_for(lambda: subprocess.call(command, cwd=self.folder, stdout=subprocess.DEVNULL,
                                          stderr=subprocess.DEVNULL) == 0, what="a Mongrel2 that starts")  # fmt: skip
-        wait_for(lambda: self._times_started() > times and self.pid_file.exists(), what="Mongrel2")
+        wait_for(self._listens, what=lambda: f"Mongrel2 to listen at {self._ports}: {self.log()}")
 
-    def _times_started(self) -> int:
+    def _listens(self) -> bool:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # of a file that is not there or not written yet
+            return listening_ports(int(self.pid_file.read_text())) >= {*self._ports}
+        return False
+
+    def log(self) -> str:
+        """What it has logged so far."""
         log = self.folder / "logs" / "error.log"
-        return log.read_text(errors="replace").count(" Running. ") if log.exists() else 0
+        return log.read_text(errors="replace") if log.exists() else ""
 
     def kill(self) -> None:
         """End it at once, as `kill -9` does, by the id that it wrote down."""
@@ -212,7 +274,7 @@ def behind_http(program: str, *options: str) -> Iterator[tuple[subprocess.Popen[
     port = free_port()
     command = [sys.executable, "-m", "brubeck_lite", program, "--bind", f"127.0.0.1:{port}", *options]
     with process(command) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, what=f"the server: {output(child)}")
+        wait_for(lambda: listens(port) or child.poll() is not None, what="the server")
         assert child.poll() is None, output(child)
         yield child, port
 
@@ -232,6 +294,6 @@ def behind_wsgi(server: str, program: str) -> Iterator[int]:
     """This program behind a WSGI server: the port it listens on."""
     port = free_port()
     with process(wsgi_command(server, program, port)) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, what=f"{server}: {output(child)}")
+        wait_for(lambda: listens(port) or child.poll() is not None, what=server)
         assert child.poll() is None, output(child)
         yield port

@@ -558,7 +558,7 @@ def test_others_are_served_while_a_password_is_checked() -> None:
 
 
 def fetch(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=30) as response:
+    with urllib.request.urlopen(address, timeout=60) as response:
         return str(response.read().decode())
 
 

@@ -307,7 +307,7 @@ def test_what_was_not_yet_read_of_a_stream_is_its_body() -> None:
 
 
 def test_a_stream_that_is_too_slow_is_a_timeout_of_the_test() -> None:
-    with counting([]).test(timeout=0.05).get("/sleep", stream=True) as answer:
+    with counting([]).test(timeout=0.5).get("/sleep", stream=True) as answer:
         pieces = iter(answer)
         assert next(pieces) == b"first"
         with pytest.raises(TimeoutError, match="did not go on for"):
@@ -341,7 +341,7 @@ def test_a_handler_that_waits_for_another_request_gets_it_when_both_run_in_corou
     @app.get("/next")
     def wait(request: Request) -> Any:
         with channel.subscribe() as subscription:
-            return subscription.get(timeout=5)
+            return subscription.get(timeout=60)
 
     app.post("/publish")(lambda request: channel.publish(request.json))
     client = app.test()
@@ -658,6 +658,6 @@ print(before == (time.sleep, socket.socket, threading.Thread.start), "zmq" in sy
 def test_only_streams_and_websockets_need_eventlet_and_nothing_is_patched_or_warned_of() -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAM]
     done = subprocess.run(
-        command, env=environment(measured=False), capture_output=True, text=True, timeout=30, check=False
+        command, env=environment(measured=False), capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.stdout, done.stderr) == ("ab []\n[b'a', b'b']\nhello\nTrue False\n", "")

@@ -24,7 +24,7 @@ import brubeck_lite
 from brubeck_lite import Mongrel2Connection, format_reply, parse_mongrel2
 
 
-def get(port: int, target: str, seconds: float = 10.0) -> bytes:
+def get(port: int, target: str, seconds: float = 60.0) -> bytes:
     """The body of the answer; ConnectionError or OSError where there is none."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
@@ -92,7 +92,7 @@ def test_mongrel2_restarts_under_load_and_nobody_gets_the_answer_of_another(mong
                 mongrel2.kill()
                 mongrel2.start()
                 before = right
-                wait_for(lambda: right > before, 5, "service after the restart")  # noqa: B023
+                wait_for(lambda: right > before, what="service after the restart")  # noqa: B023
         finally:
             done.set()
             for thread in clients:
@@ -118,6 +118,7 @@ def test_a_prefix_that_swallows_every_reply_is_reported() -> None:
     with Mongrel2(recv_ident="somebody-else") as mongrel2, behind_mongrel2("program:app", mongrel2) as child:
         with pytest.raises(TimeoutError):
             get(mongrel2.port, "/", 1)
+        wait_for(lambda: "ERROR no reply will arrive: " in output(child), what="the report")
         report = re.search(r"ERROR no reply will arrive: .*", output(child))
         assert report and SENDER in report[0] and "'somebody-else'" in report[0]
 
@@ -166,11 +167,11 @@ def test_a_plain_script_does_not_answer_the_clients_of_a_former_life(mongrel2: M
     connection = Mongrel2Connection(mongrel2.pull, mongrel2.pub)
     try:
         with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(get, mongrel2.port, "/first", 3)
+            first = pool.submit(get, mongrel2.port, "/first")
             old = connection.recv()
             mongrel2.kill()
             mongrel2.start()
-            second = pool.submit(get, mongrel2.port, "/second", 5)
+            second = pool.submit(get, mongrel2.port, "/second")
             new = connection.recv()
             while new.path == "@*":
                 new = connection.recv()
@@ -216,7 +217,7 @@ class Peer:
         headers = f'{{"PATH":"{path}","METHOD":"GET","VERSION":"HTTP/1.1","URI":"{path}"}}'
         self.push.send(f"{SENDER} {conn_id} {path} {len(headers)}:{headers},0:,".encode())
 
-    def receive(self, seconds: float = 5.0) -> bytes:
+    def receive(self, seconds: float = 60.0) -> bytes:
         """The next reply; what keeps connections alive is none."""
         while self.sub.poll(int(seconds * 1000)):
             reply = bytes(self.sub.recv())
@@ -263,7 +264,7 @@ def test_nothing_is_lost_at_a_full_queue(peer: Peer) -> None:
         for number in range(sent):
             peer.send(number, "/large/5000")
         time.sleep(1)
-        replies = {peer.receive(10).split(b" ")[1] + b" " + peer_id(number) for number in range(sent)}
+        replies = {peer.receive().split(b" ")[1] + b" " + peer_id(number) for number in range(sent)}
         assert len(replies) == sent
 
 
@@ -295,7 +296,7 @@ def test_a_message_socket_gets_the_bare_payload(peer: Peer) -> None:
 def test_a_message_socket_of_the_real_mongrel2(mongrel2: Mongrel2) -> None:
     import base64
 
-    with behind_mongrel2("program:app", mongrel2), socket.create_connection(("127.0.0.1", mongrel2.port), 5) as client:
+    with behind_mongrel2("program:app", mongrel2), socket.create_connection(("127.0.0.1", mongrel2.port), 60) as client:
         client.sendall(b'@chat {"a": 1}\x00')
         expected = base64.b64encode(b'heard {"a": 1}')
         received = b""
@@ -307,7 +308,7 @@ def test_a_message_socket_of_the_real_mongrel2(mongrel2: Mongrel2) -> None:
 def test_pipelined_requests_are_answered_in_their_order(mongrel2: Mongrel2) -> None:
     paths = ["/wait/0.4", "/large/300000", "/wait/0.0", "/text/last"]
     expected = [b"waited 0.4", b"0123456789" * 30_000, b"waited 0.0", b"Take five, last!"]
-    with behind_mongrel2("program:app", mongrel2), socket.create_connection(("127.0.0.1", mongrel2.port), 5) as client:
+    with behind_mongrel2("program:app", mongrel2), socket.create_connection(("127.0.0.1", mongrel2.port), 60) as client:
         client.sendall(b"".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in paths))
         received = b""
         while not received.endswith(expected[-1]):
@@ -322,27 +323,27 @@ def test_pipelined_requests_are_answered_in_their_order(mongrel2: Mongrel2) -> N
 
 def test_a_client_that_pipelines_without_measure_is_closed(mongrel2: Mongrel2) -> None:
     with behind_mongrel2("program:app", mongrel2) as child:
-        with socket.create_connection(("127.0.0.1", mongrel2.port), 5) as client:
+        with socket.create_connection(("127.0.0.1", mongrel2.port), 60) as client:
             client.sendall(b"GET /wait/3.0 HTTP/1.1\r\nHost: x\r\n\r\n" * 120)
             with contextlib.suppress(ConnectionResetError):
                 assert client.recv(100) == b""
         assert get(mongrel2.port, "/text/next") == b"Take five, next!"
-        assert "requests wait on one connection" in output(child)
+        wait_for(lambda: "requests wait on one connection" in output(child), what="the line in the log")
 
 
 def test_a_client_that_left_is_known_to_have_left(mongrel2: Mongrel2) -> None:
     with behind_mongrel2("slow:app", mongrel2) as child:
-        with socket.create_connection(("127.0.0.1", mongrel2.port), 5) as client:
+        with socket.create_connection(("127.0.0.1", mongrel2.port), 60) as client:
             client.sendall(b"GET /notice HTTP/1.1\r\nHost: x\r\n\r\n")
             time.sleep(0.3)
-        wait_for(lambda: "connected: False" in output(child), 5, "the notice")
+        wait_for(lambda: "connected: False" in output(child), what="the notice")
 
 
 def test_a_client_that_reads_slowly_gets_a_large_answer_whole(mongrel2: Mongrel2) -> None:
     with behind_mongrel2("program:app", mongrel2), socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", mongrel2.port))
-        client.settimeout(5)
+        client.settimeout(60)
         client.sendall(b"GET /large/2000000 HTTP/1.0\r\nHost: x\r\n\r\n")
         received = 0
         while piece := client.recv(20000):
@@ -360,10 +361,10 @@ def test_a_client_that_reads_slowly_gets_a_large_answer_whole(mongrel2: Mongrel2
 def test_a_signal_lets_requests_finish_and_ends_with_0(mongrel2: Mongrel2, number: int) -> None:
     with behind_mongrel2("program:app", mongrel2) as child, ThreadPoolExecutor(5) as pool:
         answers = [pool.submit(get, mongrel2.port, "/wait/1.0") for _ in range(5)]
-        time.sleep(0.4)
+        wait_for(lambda: output(child).count("begins to wait") == 5, what="the handlers")
         child.send_signal(number)
         assert [answer.result() for answer in answers] == [b"waited 1.0"] * 5
-        assert child.wait(5) == 0
+        assert child.wait(60) == 0
         assert "stopping: 5 requests" in output(child)
 
 
@@ -371,7 +372,7 @@ def test_an_idle_process_ends_without_waiting(mongrel2: Mongrel2) -> None:
     with behind_mongrel2("program:app", mongrel2) as child:
         assert get(mongrel2.port, "/") == b"Take five!"
         child.terminate()
-        assert child.wait(5) == 0
+        assert child.wait(60) == 0
         assert "does not keep quiet" not in output(child)
 
 
@@ -390,7 +391,7 @@ def test_requests_wait_in_mongrel2_while_its_only_handler_is_replaced(mongrel2: 
                 before = len(answers)
                 wait_for(lambda: len(answers) > before + 100, what="answers")  # noqa: B023
                 child.terminate()
-                assert child.wait(10) == 0
+                assert child.wait(60) == 0
         with behind_mongrel2("program:app", mongrel2):
             done.set()
             for each in clients:
@@ -402,19 +403,19 @@ def test_an_answer_that_is_being_read_when_the_signal_comes_is_sent_whole(mongre
     with behind_mongrel2("program:app", mongrel2) as child, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", mongrel2.port))
-        client.settimeout(5)
+        client.settimeout(60)
         client.sendall(b"GET /large/9000000 HTTP/1.0\r\nHost: x\r\n\r\n")
         received = len(client.recv(20000))
         child.terminate()
         while piece := client.recv(65536):
             received += len(piece)
         assert received > 9_000_000
-        assert child.wait(5) == 0
+        assert child.wait(60) == 0
 
 
 def test_two_handlers_serve_one_connection_for_longer_than_it_has_credits(mongrel2: Mongrel2) -> None:
     with behind_mongrel2("program:app", mongrel2), behind_mongrel2("program:app", mongrel2):
-        connection = http.client.HTTPConnection("127.0.0.1", mongrel2.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", mongrel2.port, timeout=60)
         with contextlib.closing(connection):
             for _ in range(40):
                 connection.request("GET", "/large/50000")
@@ -422,37 +423,41 @@ def test_two_handlers_serve_one_connection_for_longer_than_it_has_credits(mongre
 
 
 def test_a_second_signal_ends_at_once(mongrel2: Mongrel2) -> None:
-    with behind_mongrel2("program:app", mongrel2) as child, ThreadPoolExecutor(1) as pool:
-        pool.submit(get, mongrel2.port, "/wait/9.0", 1)
-        time.sleep(0.3)
+    with behind_mongrel2("program:app", mongrel2) as child, socket.socket() as client:
+        client.connect(("127.0.0.1", mongrel2.port))
+        client.sendall(b"GET /wait/9.0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_for(lambda: "begins to wait" in output(child), what="the handler")
         child.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        wait_for(lambda: "stopping: 1 requests" in output(child), what="the first signal")
         child.send_signal(signal.SIGTERM)
-        assert child.wait(2) == 0
+        assert child.wait(60) == 0
+        client.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):  # nobody waited for the answer
+            assert client.recv(1) == b""
 
 
 def test_on_start_and_on_stop_are_called_once(mongrel2: Mongrel2) -> None:
     with behind_mongrel2("slow:app", mongrel2) as child:
         get(mongrel2.port, "/slow/x")
         child.terminate()
-        child.wait(5)
+        child.wait(60)
         assert (output(child).count("started"), output(child).count("stopped")) == (1, 1)
 
 
 def test_run_in_a_program_patches_and_serves(mongrel2: Mongrel2, tmp_path: object) -> None:
     text = (
         "from brubeck_lite import Brubeck, Mongrel2Connection\nimport time\n"
-        "def wait(request):\n    time.sleep(0.5)\n    return 'ran'\n"
+        "here = []\n"
+        "def wait(request):  # until all ten are here at once\n"
+        "    here.append(request)\n    while len(here) < 10:\n        time.sleep(0.01)\n    return 'ran'\n"
         f"Brubeck(Mongrel2Connection({mongrel2.pull!r}, {mongrel2.pub!r}), [(r'^/', wait)]).run()\n"
     )
     with process([sys.executable, "-c", text]) as child:
         wait_for(lambda: "connected to Mongrel2" in output(child))
-        started = time.monotonic()
         with ThreadPoolExecutor(10) as pool:
             assert list(pool.map(lambda _: get(mongrel2.port, "/"), range(10))) == [b"ran"] * 10
-        assert time.monotonic() - started < 3
         child.terminate()
-        assert child.wait(5) == 0
+        assert child.wait(60) == 0
         assert "Warning" not in output(child)
 
 

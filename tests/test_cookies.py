@@ -290,13 +290,13 @@ def test_a_signed_value_has_an_age(max_age: int | None, passed: int, seen: str |
 
 @pytest.mark.parametrize("pattern", ["\\", '"', 'a="\\', ";", "=", '"\\"', "\\073", "a=1;", 'a="\\073";', " ", "\x01"])
 def test_a_cookie_header_of_8_kib_is_read_in_linear_time(pattern: str) -> None:
-    """Unmeasured by coverage it is under 10 ms; http.cookies takes 300."""
+    """Of CPU time. Unmeasured by coverage it is under 10 ms; http.cookies takes 300."""
     header = f'first=1; bad="{(pattern * 8192)[:8192]}"; last=2'
     took = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.thread_time()
         cookies = brubeck_lite.parse_cookies(header)
-        took.append(time.perf_counter() - started)
+        took.append(time.thread_time() - started)
     assert (cookies["first"], cookies["last"]) == ("1", "2")
     assert min(took) < 0.1
 

@@ -10,11 +10,12 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi
 
 Door = tuple[str, int]
 
@@ -23,7 +24,7 @@ def ask(
     door: Door, method: str, target: str, body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()
 ) -> http.client.HTTPResponse:
     """Send one request on a connection of its own: the response, with its body in `.content`."""
-    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=60)
     try:
         connection.putrequest(method, target, skip_accept_encoding=True)
         for name, value in headers:
@@ -46,7 +47,7 @@ def post(door: Door, target: str, body: bytes, content_type: str = "application/
     return ask(door, "POST", target, body, [("Content-Type", content_type)])
 
 
-def raw(door: Door, sent: bytes, seconds: float = 5.0) -> bytes:
+def raw(door: Door, sent: bytes, seconds: float = 60.0) -> bytes:
     """Everything that comes back for these bytes until the server closes."""
     with socket.create_connection(("127.0.0.1", door[1]), timeout=seconds) as connection:
         connection.sendall(sent)
@@ -178,7 +179,7 @@ def test_bodies_up_to_the_limit_arrive(door: Door) -> None:
 def refused_upload(door: Door, target: str, size: int) -> bytes:
     """The answer to a body that is over a limit: a client may be told before it has sent all."""
     head = f"POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", door[1]), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", door[1]), timeout=60) as connection:
         received = b""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(head.encode() + b"x" * size)
@@ -331,6 +332,29 @@ def test_no_redirect_leaves_the_site(door: Door, target: str) -> None:
     assert re.match(r"/(?![/\\])", location)
 
 
+@pytest.mark.parametrize(
+    ("target", "merged"),
+    [("//text/bob?a=1", "/text/bob?a=1"), ("/%2Ftext/bob", "/text/bob"), ("//inner/page/n", "/inner/page/n"),
+     ("/inner//page/n", "/inner/page/n"), ("/inner/%2F/page/n", "/inner/page/n"), ("//127.0.0.1/text/bob", None),
+     ("///missing", None), ("/inner//missing", None), ("//expression/1/a", "/expression/1/a")],
+)  # fmt: skip
+def test_a_path_that_begins_with_slashes_is_never_matched_as_it_is(
+    door: Door, target: str, merged: str | None
+) -> None:
+    response = get(door, target)
+    if response.status == 200:  # these servers merge the first slashes before we see them, middleware too
+        assert door[0] in ("waitress", "wsgiref") and not target.startswith("/inner")
+    else:
+        assert (response.status, response.headers.get("Location")) == ((308 if merged else 404), merged)
+
+
+@pytest.mark.parametrize("target", ["/text/bob%0A", "/%0D%0AX-Evil:%201", "/text/%7F", "/expression/1/a%0a", "//%1F"])
+def test_a_control_character_in_a_path_is_400(door: Door, target: str) -> None:
+    response = get(door, target)
+    assert (response.status, response.headers.get("X-Evil")) == (400, None)
+    assert get(door, "/text/%C2%85%E2%80%A8").content.decode() == "Take five, \x85\u2028!"
+
+
 # Errors
 
 
@@ -426,13 +450,13 @@ def test_http_1_0_and_connection_close_are_closed(door: Door) -> None:
     started = time.monotonic()
     assert b"Take five!" in raw(door, b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
     assert b"Take five!" in raw(door, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 14  # the embedded server ends a connection that is idle after 15 seconds
 
 
 def test_a_connection_serves_one_request_after_another(door: Door) -> None:
     if door[0] == "wsgiref":
         pytest.skip("wsgiref speaks HTTP/1.0")
-    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=60)
     for target, body in [("/", b"Take five!"), ("/missing", b"404 Not Found\n"), ("/pieces", b"one two three")] * 3:
         connection.request("GET", target)
         assert connection.getresponse().read() == body
@@ -444,11 +468,9 @@ def test_a_connection_serves_one_request_after_another(door: Door) -> None:
 
 def test_waiting_requests_wait_side_by_side(door: Door) -> None:
     at_once = 4 if door[0] in ("gunicorn", "waitress") else 30  # their threads
-    started = time.monotonic()
     with ThreadPoolExecutor(at_once) as pool:
-        answers = list(pool.map(lambda _: get(door, "/wait/0.5").content, range(at_once)))
-    assert answers == [b"waited 0.5"] * at_once
-    assert time.monotonic() - started < 0.5 * at_once - 0.4
+        answers = list(pool.map(lambda _: get(door, f"/meet/all/{at_once}").content, range(at_once)))
+    assert answers == [b"met"] * at_once
 
 
 def test_everyone_gets_their_own_answer(door: Door) -> None:
@@ -457,3 +479,79 @@ def test_everyone_gets_their_own_answer(door: Door) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(all(own) for own in pool.map(several, range(8)))
+
+
+# Hosts
+
+CLOSE = "Connection: close\r\n"
+SERVED = ["a.example", "A.Example", "a.example.", "a.example:81", "x.b.example", "x.y.b.example:1", "c.example:8000",
+          "[2001:db8::1]", "[2001:DB8::1]:443"]  # fmt: skip
+NOT_SERVED = ["evil.example", "a.example.evil.example", "xa.example", "b.example", "xb.example", "c.example", "[::1]",
+              "c.example:80", "127.0.0.1", "localhost", "a.example:81.evil.example"]  # fmt: skip
+OURS = ["127.0.0.1", "127.0.0.1:PORT", "localhost", "LOCALHOST:1", "localhost.", "a.localhost", "a.b.localhost:80",
+        "[::1]", "[::1]:PORT"]  # fmt: skip
+NOT_OURS = ["evil.example", "127.0.0.1.evil.example", "127.0.0.2", "localhost.evil.example", "evil-localhost", "[::2]",
+            "192.168.0.1", "10.0.0.1:PORT"]  # fmt: skip
+
+
+@contextlib.contextmanager
+def behind(server: str, program: str) -> Iterator[int]:
+    """The port at which a program answers through this server."""
+    if server == "mongrel2":
+        with Mongrel2() as mongrel2, behind_mongrel2(program, mongrel2):
+            yield mongrel2.port
+    elif server == "http":
+        with behind_http(program) as (_, port):
+            yield port
+    else:
+        with behind_wsgi(server, program) as port:
+            yield port
+
+
+def status_of(port: int, host: str, target: str = "/", fields: str = "") -> tuple[int, bytes]:
+    host = host.replace("PORT", str(port))
+    sent = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields or CLOSE}\r\n"
+    answer = raw(("", port), sent.encode())
+    return int(answer[9:12]), answer
+
+
+@pytest.mark.parametrize("server", ["http", "mongrel2", "gunicorn", "waitress", "wsgiref"])
+def test_hosts_that_were_not_named_are_400_and_not_repeated(server: str) -> None:
+    with behind(server, "program_hosts:named") as port:
+        assert [status_of(port, host)[0] for host in SERVED] == [200] * len(SERVED)
+        for host in NOT_SERVED:
+            for target in ("/", "/inner/", "/missing", "//", "/inner"):
+                status, answer = status_of(port, host, target)
+                assert (host, status, host.encode() in answer) == (host, 400, False)
+
+
+@pytest.mark.parametrize("server", ["http", "gunicorn", "wsgiref"])
+def test_with_debug_at_a_loopback_address_only_its_own_names_are_answered(server: str) -> None:
+    with behind(server, "program_hosts:debugged") as port:
+        assert [status_of(port, host)[0] for host in OURS] == [200] * len(OURS)
+        for host in NOT_OURS:
+            for target in ("/", "/inner/"):
+                assert (host, status_of(port, host, target)[0]) == (host, 400)
+
+
+@pytest.mark.parametrize("program", ["plain", "told"])
+@pytest.mark.parametrize("server", ["http", "gunicorn"])
+def test_without_debug_or_where_it_was_told_otherwise_every_host_is_answered(server: str, program: str) -> None:
+    with behind(server, f"program_hosts:{program}") as port:
+        for target in ("/", "/inner/"):
+            assert [status_of(port, host, target)[0] for host in OURS + NOT_OURS] == [200] * len(OURS + NOT_OURS)
+
+
+def test_behind_mongrel2_debug_names_no_hosts_for_it_is_mongrel2_that_listens() -> None:
+    with behind("mongrel2", "program_hosts:debugged") as port:
+        assert status_of(port, "a.example")[0] == 200
+
+
+def test_a_websocket_of_a_rebound_name_is_refused_though_its_origin_is_that_name() -> None:
+    handshake = ("Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://HOST\r\n")  # fmt: skip
+    with behind("http", "program_hosts:debugged") as port:
+        for target in ("/talk", "/inner/talk"):
+            for host, status in ((f"evil.example:{port}", 400), (f"localhost:{port}", 101)):
+                assert status_of(port, host, target, handshake.replace("HOST", host))[0] == status
+

@@ -49,9 +49,7 @@ class Both:
         config = config.replace("port=6767,", f"port={self.mongrel2.port}, bind_addr='127.0.0.1',")
         for name, port in ports.items():
             config = config.replace(f":{name}'", f":{port}'")
-        (self.mongrel2.folder / "mongrel2.conf").write_text(config)
-        m2sh = ["m2sh", "load", "-config", "mongrel2.conf", "-db", "config.sqlite"]
-        subprocess.run(m2sh, cwd=self.mongrel2.folder, check=True, capture_output=True)
+        self.mongrel2.configure(config, *(int(port) for port in ports.values() if f":{port}'" in config))
         self.handler = stack.enter_context(process([str(programs / "checked"), self.spec["9989"], self.spec["9988"]]))
         pairs = [word for pair in (("9999", "9998"), ("9997", "9996")) for word in ("--mongrel2", *pair)]
         options = [self.spec.get(word, word) for word in pairs]
@@ -68,7 +66,7 @@ class Both:
         wait_for(are_connected, what="both")
 
     def ask(self, path: str, method: str = "GET") -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path)
             answer = connection.getresponse()

@@ -27,6 +27,7 @@ def commands(name: str) -> list[str]:
 
 def test_every_example_is_listed_and_linked_once() -> None:
     assert sorted(SECTIONS) == NAMES
+    assert {f"{name}.py" for name in pictures.PICTURES} <= {*NAMES}
     assert sorted(re.findall(r"\[(\w+\.py)\]\(#(?:\w+)\)", TEXT)) == NAMES
     assert all(anchor == name.replace(".", "") for name, anchor in re.findall(r"\[(\w+\.py)\]\(#(\w+)\)", TEXT))
 

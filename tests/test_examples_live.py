@@ -42,13 +42,14 @@ def visit(browser: Browser) -> Iterator[Visit]:
 
     def open_page(port: int) -> Page:
         context = browser.new_context(viewport={"width": 1280, "height": 800})
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"http://127.0.0.1:{port}/")
         return page
 
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=60_000)
     yield open_page
     for context in contexts:
         context.close()
@@ -65,7 +66,7 @@ def fits(page: Page) -> bool:
 
 def ask(port: int, method: str, path: str, value: Any = None) -> tuple[int, Any]:
     """The status of an answer, and its JSON."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(connection):
         body = None if value is None else json.dumps(value)
         connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
@@ -230,7 +231,7 @@ def clock(door: str) -> Iterator[int]:
 
 def ticks(port: int, number: int, last_id: str = "") -> list[str]:
     """The ids of so many ticks, from the one after `last_id`."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(connection):
         connection.request("GET", "/ticks", headers={"Last-Event-ID": last_id} if last_id else {})
         answer = connection.getresponse()

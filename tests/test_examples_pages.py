@@ -361,6 +361,6 @@ def test_regex_run_serves_the_connection_of_the_configuration(tmp_path: Path) ->
     program = (ROOT / "examples" / "regex.py").read_text().replace('"127.0.0.1:6767"', f'"127.0.0.1:{port}"')
     (tmp_path / "regex.py").write_text(program)
     with process([sys.executable, str(tmp_path / "regex.py")]) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, what=output(child))
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+        wait_for(lambda: listens(port) or child.poll() is not None, what="the server")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
             assert b"Take Five" in answer.read(), output(child)

@@ -49,7 +49,7 @@ class Queue:
         return child
 
     def ask(self, method: str, path: str, value: Any = None) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path, json.dumps(value), {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -63,7 +63,7 @@ class Queue:
 
     def job(self, number: int) -> dict[str, str]:
         """A job as a browser sees it that comes now."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request("GET", "/events")
             answer = connection.getresponse()
@@ -77,7 +77,7 @@ class Queue:
 
     def until(self, number: int, **expected: str) -> dict[str, str]:
         """The job, as soon as it is like this."""
-        wait_for(lambda: expected.items() <= self.job(number).items(), 15, f"{expected} of job {number}")
+        wait_for(lambda: expected.items() <= self.job(number).items(), what=f"{expected} of job {number}")
         return self.job(number)
 
 
@@ -204,7 +204,7 @@ def test_what_is_no_job_is_refused(queue: Queue) -> None:
 def test_where_no_jobs_can_be_handed_out_it_says_so_in_one_line(queue: Queue) -> None:
     command = [sys.executable, "-m", "brubeck_lite", "work_queue:app", "--bind", f"127.0.0.1:{free_port()}", "--quiet"]
     with process(command, env=queue.variables) as child:
-        assert child.wait(30) == 2
+        assert child.wait(60) == 2
         place = queue.variables["JOBS"]
         assert output(child) == f"work_queue.py: cannot hand out jobs: Address already in use (addr={place!r})\n"
 

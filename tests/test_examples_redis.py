@@ -32,15 +32,15 @@ def machine(url: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The chat on a machine of its own: the process and its port."""
     port = free_port()
     with process([*CHAT, "--redis", url, "--bind", f"127.0.0.1:{port}"]) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, what=f"the chat: {output(child)}")
+        wait_for(lambda: listens(port) or child.poll() is not None, what="the chat")
         yield child, port
 
 
 def enter(port: int, name: str) -> ClientConnection:
-    return connect(f"ws://127.0.0.1:{port}/rooms/birdland?name={name}")
+    return connect(f"ws://127.0.0.1:{port}/rooms/birdland?name={name}", open_timeout=60)
 
 
-def hear(person: ClientConnection, is_wanted: Callable[[dict[str, Any]], object], seconds: float = 15) -> Any:
+def hear(person: ClientConnection, is_wanted: Callable[[dict[str, Any]], object], seconds: float = 60) -> Any:
     """The first message to a person that is wanted."""
     deadline = time.monotonic() + seconds
     while not is_wanted(message := json.loads(person.recv(deadline - time.monotonic()))):
@@ -48,7 +48,7 @@ def hear(person: ClientConnection, is_wanted: Callable[[dict[str, Any]], object]
     return message
 
 
-def hear_line(person: ClientConnection, text: str, seconds: float = 15) -> None:
+def hear_line(person: ClientConnection, text: str, seconds: float = 60) -> None:
     hear(person, lambda message: message.get("line", {}).get("text") == text, seconds)
 
 
@@ -106,7 +106,7 @@ def test_redis_may_be_away_for_a_while(tmp_path: Path) -> None:
                 hear_line(dave, "anybody?")
                 with redis_server(port, tmp_path):
                     heard = False
-                    for _ in range(20):  # until both machines are there again
+                    for _ in range(60):  # until both machines are there again
                         say(dave, "back")
                         with contextlib.suppress(TimeoutError):
                             hear_line(paul, "back", 1)

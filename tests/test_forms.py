@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import example, given, settings
@@ -20,7 +21,7 @@ from support import environment
 from urllib3.fields import RequestField
 from urllib3.filepost import encode_multipart_formdata
 
-from brubeck_lite import Brubeck, HTTPError, Request, UploadedFile, read_parts
+from brubeck_lite import Brubeck, HTTPError, Request, UploadedFile, parse_urlencoded, read_parts
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=limit"
@@ -836,6 +837,42 @@ def test_hostile_bodies_are_answered_in_flat_memory(
     assert grown <= 96
     if path == "/":
         assert str(MIB) in text
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [(URLENCODED, b"a=" + b"%" * (2 << 20)), (URLENCODED, b"a=" + b"%41a" * (3 << 20)),
+     (URLENCODED, b"&".join([b"a=" + b"%%" * 4000] * 300)),
+     (MULTIPART, part('name="' + '\\"' * 3000 + '"', "1") * 200 + END)],
+    ids=["percent signs", "escapes", "fields of percent signs", "parts"],
+)  # fmt: skip
+def test_others_have_their_turns_while_a_form_is_read(content_type: str, body: bytes) -> None:
+    import eventlet
+
+    app, turns, finished = Brubeck(max_body=1 << 25), [0], []
+    app.post("/")(lambda request: str(len(request.form)))
+
+    def ask() -> None:
+        finished.append(app.test().post("/", {"Content-Type": content_type}, data=body).status)
+
+    asking = eventlet.spawn(ask)
+    while not finished:
+        turns[0] += 1
+        eventlet.sleep(0)
+    asking.wait()
+    assert finished == [200] and turns[0] > 5
+
+
+URLENCODED_PARTS = [b"%", b"41", b"%4", b"%E2%82%AC", b"=", b"+", b"\r\n", b"_", b" \n", b"%3d", b"\xff"]
+
+
+@given(st.lists(st.sampled_from(URLENCODED_PARTS)))
+def test_percent_signs_are_read_as_the_standard_library_does_wherever_a_long_value_is_cut(parts: list[bytes]) -> None:
+    octets = b"".join(parts)
+    for value in (octets, octets + b"x" * (16383 - len(octets) // 2) + octets, octets * (20_000 // (len(octets) or 1))):
+        assert parse_urlencoded(b"a=" + value, 413)["a"] == unquote_to_bytes(value.replace(b"+", b" ")).decode(
+            "utf-8", "replace"
+        )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def port() -> Iterator[int]:
 def send(port: int, pieces: list[bytes]) -> bytes:
     """What comes back for these pieces, to the end."""
     received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(ConnectionError):  # a refusal may come before all is sent
             for piece in pieces:

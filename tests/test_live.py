@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, output, wait_for
+from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, output, settled, wait_for
 
 from brubeck_lite import Brubeck, Channel, Event, Request, event_stream
 
@@ -30,16 +30,13 @@ class Mongrel2With(Mongrel2):
 
     def __init__(self, **changes: int | None) -> None:
         super().__init__()
-        config = self.folder / "mongrel2.conf"
-        text = config.read_text()
+        text = (self.folder / "mongrel2.conf").read_text()
         for name, value in changes.items():
             name = name.replace("__", ".")
             text = re.sub(f"'{name}': \\d+, ", "", text)
             if value is not None:
                 text = text.replace("settings = {", f"settings = {{'{name}': {value}, ")
-        config.write_text(text)
-        command = ["m2sh", "load", "-config", "mongrel2.conf", "-db", "config.sqlite"]
-        subprocess.run(command, cwd=self.folder, check=True, capture_output=True)
+        self.configure(text)
 
 
 @pytest.fixture(scope="module", params=["http", "mongrel2"])
@@ -64,7 +61,7 @@ def impatient() -> Iterator[Door]:
 
 def ask(door: Door, method: str, target: str, body: bytes | None = None, headers: Any = None) -> Any:
     """Send one request: the response, with its body in `.content`."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", door[1], timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", door[1], timeout=60)) as connection:
         connection.request(method, target, body, headers or {})
         response = connection.getresponse()
         response.content = response.read()  # type: ignore[attr-defined]
@@ -82,7 +79,7 @@ class Reader:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(15)
+        self.socket.settimeout(60)
         self.socket.connect(("127.0.0.1", door[1]))
         self.socket.sendall(f"GET {target} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
         self.received = b""
@@ -97,7 +94,7 @@ class Reader:
 
     def to_the_end(self) -> tuple[bytes, bool]:
         """All that came until the connection ended, and whether it ended with a reset."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         try:
             while data := self.socket.recv(1 << 16):
                 self.received += data
@@ -142,7 +139,7 @@ def test_what_waits_ends_when_its_client_leaves(live: Door, target: str) -> None
         wait_for(lambda: notes(live, key) == ["began"], what="the handler")
         if target not in ("/waits?silent=1&", "/cancelled?"):
             reader.until(b"first")
-    wait_for(lambda: len(notes(live, key)) == 3, 3, "the end of the handler")
+    wait_for(lambda: len(notes(live, key)) == 3, what="the end of the handler")
     assert notes(live, key) == ["began", "GreenletExit", "finally"]
     assert "GreenletExit" not in output(live[2])
 
@@ -153,14 +150,14 @@ def test_what_waits_ends_though_another_request_waits_behind_it(live: Door) -> N
         reader.until(b"first")
         reader.socket.sendall(b"GET /notes/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         time.sleep(0.3)
-    wait_for(lambda: len(notes(live, key)) == 3, 3, "the end of the handler")
+    wait_for(lambda: len(notes(live, key)) == 3, what="the end of the handler")
 
 
 def test_an_iterator_that_ends_slowly_may(live: Door) -> None:
     key = f"slowly-{live[0]}"
     with Reader(live, f"/ends-slowly?key={key}") as reader:
         reader.until(b"first")
-    wait_for(lambda: notes(live, key) == ["finally"], 3, "the end of the iterator")
+    wait_for(lambda: notes(live, key) == ["finally"], what="the end of the iterator")
     assert not re.findall("ERROR|Traceback", output(live[2])), output(live[2])
 
 
@@ -170,7 +167,7 @@ def test_an_ordinary_handler_is_not_ended_but_can_see_that_its_client_left(live:
         wait_for(lambda: notes(live, key), what="the handler")
         time.sleep(0.5)
         assert notes(live, key) == ["began"]
-    wait_for(lambda: notes(live, key) == ["began", False], 3, "the handler")
+    wait_for(lambda: notes(live, key) == ["began", False], what="the handler")
 
 
 def test_a_stream_that_fails_is_an_error_for_its_client(live: Door) -> None:
@@ -182,7 +179,7 @@ def test_a_stream_that_fails_is_an_error_for_its_client(live: Door) -> None:
         with Reader(live, "/fails", "1.0") as reader:
             received, was_reset = reader.to_the_end()
             assert b"secret" not in received and was_reset
-    assert "LookupError: a secret" in output(live[2])
+    wait_for(lambda: "LookupError: a secret" in output(live[2]), what="the line in the log")
 
 
 def test_the_iterator_is_not_asked_on_while_the_client_reads_nothing(live: Door) -> None:
@@ -190,11 +187,8 @@ def test_the_iterator_is_not_asked_on_while_the_client_reads_nothing(live: Door)
     key, pieces = f"large-{live[0]}", 4096
     with Reader(live, f"/large/{pieces}?key={key}", "1.0", receive_buffer=1 << 16) as reader:
         reader.until(b"\r\n\r\n")
-        time.sleep(1)
-        made = notes(live, key)[0]
+        assert settled(lambda: notes(live, key)[0]) < pieces / 4
         memory = int(ask(live, "GET", "/memory").content)
-        time.sleep(1)
-        assert notes(live, key)[0] == made < pieces / 4
         left = pieces * 65536 - len(reader.received.partition(b"\r\n\r\n")[2])
         most = 0
         while left:
@@ -211,10 +205,8 @@ def test_the_iterator_is_not_asked_on_while_the_client_reads_nothing(live: Door)
 def test_other_clients_are_answered_while_one_does_not_read(live: Door) -> None:
     with Reader(live, f"/large/128?key=stuck-{live[0]}", receive_buffer=1 << 14) as reader:
         reader.until(b"\r\n\r\n")
-        began = time.monotonic()
         for _ in range(20):
             assert ask(live, "GET", "/notes/nothing").content == b"[]"
-        assert time.monotonic() - began < 5
         if live[0] == "mongrel2":  # which may give what is left to the next client (its task/fd.c)
             reader.socket.settimeout(0.5)
             with contextlib.suppress(TimeoutError):
@@ -225,6 +217,7 @@ def test_without_flow_control_streams_are_whole_and_one_warning_names_the_settin
     for number in range(2):
         response = ask(impatient, "GET", f"/large/320?key=whole{number}")
         assert response.content == b"0123456789abcdef" * 4096 * 320
+    wait_for(lambda: "'download.flow_control': 1" in output(impatient[2]), what="the line in the log")
     assert output(impatient[2]).count("'download.flow_control': 1") == 1
 
 
@@ -293,7 +286,7 @@ def test_heartbeats_while_there_is_nothing_to_tell(live: Door) -> None:
     with Reader(live, f"/heartbeats?key=heart-{live[0]}", "1.0") as reader:
         began = time.monotonic()
         reader.until(b":\n\ndata: first\n\n:\n\n:\n\n:\n\n")
-        assert 0.8 < time.monotonic() - began < 5
+        assert time.monotonic() - began > 0.8
 
 
 def test_an_iterator_that_ends_with_what_is_no_exception_ends_the_stream(live: Door) -> None:
@@ -315,7 +308,7 @@ def test_a_stream_of_a_channel(live: Door) -> None:
         time.sleep(0.3)
         for reader in (one, two):
             assert reader.until(b"more\n\n").endswith(b"data: news\n\ndata: more\n\n")  # no heartbeat in between
-    wait_for(lambda: ask(live, "GET", f"/listeners/{name}").content == b"0", 3, "their end")
+    wait_for(lambda: ask(live, "GET", f"/listeners/{name}").content == b"0", what="their end")
 
 
 def test_who_is_too_slow_for_a_channel_is_told_so(live: Door) -> None:
@@ -323,13 +316,11 @@ def test_who_is_too_slow_for_a_channel_is_told_so(live: Door) -> None:
     with Reader(live, f"/channel/{name}", "1.0", receive_buffer=4096) as reader:
         reader.until(b":\n\n")
         wait_for(lambda: ask(live, "GET", f"/listeners/{name}").content == b"1", what="the subscriber")
-        began = time.monotonic()
         ask(live, "POST", f"/publish/{name}?times=300", b"x" * 60_000)
-        assert time.monotonic() - began < 5
         assert ask(live, "GET", f"/listeners/{name}").content == b"0"
         received = reader.to_the_end()[0]
         assert received.endswith(b"event: dropped\ndata: too slow\n\n")
-    assert "was too slow: dropped" in output(live[2])
+    wait_for(lambda: "was too slow: dropped" in output(live[2]), what="the line in the log")
 
 
 def test_under_wsgi_streams_of_events_have_no_heartbeats_but_work() -> None:
@@ -360,15 +351,17 @@ def test_a_subscriber_that_waits_gets_all_that_comes_at_once_and_waits_on() -> N
         with channel.subscribe() as subscription:
             for _ in range(4):
                 began = time.monotonic()
-                seen.append((subscription.get(1.5), time.monotonic() - began > 1))
+                seen.append(subscription.get(1.5))
+        assert time.monotonic() - began > 1
+        seen.append("and waited")
 
     listener = threading.Thread(target=listen)
     listener.start()
     wait_for(lambda: channel.subscriptions)
     for message in ("one", "two", "three"):
         channel.publish(message)
-    listener.join(10)
-    assert seen == [("one", False), ("two", False), ("three", False), (None, True)]
+    listener.join(60)
+    assert seen == ["one", "two", "three", None, "and waited"]
 
 
 def test_a_subscriber_with_too_many_messages_is_dropped_and_the_others_are_not() -> None:
@@ -391,7 +384,7 @@ def test_iteration_over_a_subscription_ends_when_it_is_closed() -> None:
     listener.start()
     channel.publish("one")
     subscription.close()
-    listener.join(10)
+    listener.join(60)
     assert seen == ["one"] and not listener.is_alive()
 
 
@@ -414,7 +407,7 @@ def test_a_handler_that_takes_too_long_is_ended_and_answered_with_503(live: Door
     began = time.monotonic()
     response = ask(live, "GET", f"/slow?key=slow-{live[0]}")
     assert response.status == 503 and int(response.headers["Retry-After"]) > 0
-    assert 0.4 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.4
     assert notes(live, f"slow-{live[0]}") == ["finally"]
     wait_for(lambda: re.search(r"took over 0\.5 seconds on GET '/slow'", output(live[2])), what="a line in the log")
 
@@ -447,12 +440,12 @@ def test_a_long_poll(live: Door) -> None:
 def test_what_waits_longer_than_mongrel2_likes_is_kept_alive(impatient: Door) -> None:
     """And what does not wait for us is not, by which we know that this Mongrel2 would have ended the others."""
     with (
-        socket.create_connection(("127.0.0.1", impatient[1]), timeout=15) as idle,
+        socket.create_connection(("127.0.0.1", impatient[1]), timeout=60) as idle,
         Reader(impatient, "/poll/kept?seconds=30") as poll,
         Reader(impatient, "/gated?key=kept") as stream,
         Reader(impatient, "/channel/kept") as events,
     ):
-        websocket = socket.create_connection(("127.0.0.1", impatient[1]), timeout=15)
+        websocket = socket.create_connection(("127.0.0.1", impatient[1]), timeout=60)
         websocket.sendall(
             b"GET /follow/kept HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -461,7 +454,6 @@ def test_what_waits_longer_than_mongrel2_likes_is_kept_alive(impatient: Door) ->
         began = time.monotonic()
         with contextlib.suppress(ConnectionResetError):
             assert idle.recv(1) == b""
-        assert time.monotonic() - began < 10
         time.sleep(max(0.0, began + 7 - time.monotonic()))
         ask(impatient, "POST", "/publish/kept", b"at last")
         ask(impatient, "POST", "/open/kept", b"second")
@@ -485,4 +477,4 @@ def test_a_server_that_stops_waits_ten_seconds_for_streams_and_then_their_client
         received, _ = other.to_the_end()
         assert not received.endswith(b"0\r\n\r\n")
         reader.to_the_end()
-    assert live[2].wait(15) == 0
+    assert live[2].wait(60) == 0

@@ -19,6 +19,10 @@ def door(request: pytest.FixtureRequest) -> Iterator[Door]:
         yield opened
 
 
+def test_what_is_left_behind_is_seen(door: Door) -> None:
+    check(door.leave())
+
+
 def test_clients_that_ask_and_vanish_leave_nothing_behind(door: Door) -> None:
     check(door.vanish(400))
 
@@ -36,4 +40,4 @@ def test_none_of_that_left_a_traceback_in_the_log(door: Door) -> None:
 
 
 def test_mongrel2_may_be_killed_with_everything_open_and_nobody_gets_a_byte_of_another() -> None:
-    check(restart(2, 2, 5))
+    check(restart(2, 2))

@@ -397,7 +397,8 @@ FORGED = "6.6.6.6, 1.2.3.4"
      (1, " 6.6.6.6 ,\t1.2.3.4 ", "1.2.3.4"), (1, "6.6.6.6, 7.7.7.7, 1.2.3.4", "1.2.3.4"), (1, "::1", "::1"),
      (2, "1.2.3.4, 10.0.0.2", "1.2.3.4"), (2, f"{FORGED}, 10.0.0.2", "1.2.3.4"),
      (2, "6.6.6.6, 7.7.7.7, 1.2.3.4, 10.0.0.2", "1.2.3.4"), (3, f"{FORGED}, 10.0.0.3, 10.0.0.2", "1.2.3.4"),
-     (1, ", " * 100 + "1.2.3.4", "1.2.3.4"), (1, "6.6.6.6, ", "10.0.0.1")],
+     (1, ", " * 100 + "1.2.3.4", "1.2.3.4"), (1, "6.6.6.6, ", "10.0.0.1"),
+     (2, "1.2.3.4", "10.0.0.1"), (3, FORGED, "10.0.0.1"), (100, FORGED, "10.0.0.1"), (2, "", "10.0.0.1")],
 )  # fmt: skip
 def test_the_address_is_what_the_outermost_trusted_proxy_saw(proxies: int, forwarded: Any, address: str) -> None:
     fields = {} if forwarded is None else {"for": forwarded}
@@ -409,7 +410,8 @@ def test_the_address_is_what_the_outermost_trusted_proxy_saw(proxies: int, forwa
     [(0, "https", "http"), (1, "https", "https"), (1, "HTTPS", "https"), (1, "http", "http"),
      (1, "https, http", "http"),
      (1, "http, https", "https"), (2, "https, http", "https"), (2, "http, https, http", "https"), (1, "", "http"),
-     (1, "javascript", "http"), (1, "https:", "http"), (1, "https\r\n", "http"), (1, "ws", "http")],
+     (1, "javascript", "http"), (1, "https:", "http"), (1, "https\r\n", "http"), (1, "ws", "http"),
+     (2, "https", "http"), (3, "https, https", "http")],
 )  # fmt: skip
 def test_the_scheme_is_what_the_outermost_trusted_proxy_saw(proxies: int, forwarded: str, scheme: str) -> None:
     look = lambda request: [request.scheme, request.url.partition(":")[0]]  # noqa: E731
@@ -421,7 +423,7 @@ def test_the_scheme_is_what_the_outermost_trusted_proxy_saw(proxies: int, forwar
     [(0, "a.example", "inner.example"), (1, "a.example", "a.example"), (1, "a.example:8443", "a.example:8443"),
      (1, "evil.example, a.example", "a.example"), (2, "evil, a.example, b.example", "a.example"),
      (1, "", "inner.example"), (1, "a/b", 400), (1, "a@b", 400), (1, "a b", 400), (1, "[::1]:80", "[::1]:80"),
-     (0, "a/b", "inner.example")],
+     (0, "a/b", "inner.example"), (2, "evil.example", "inner.example"), (2, "a/b", "inner.example")],
 )  # fmt: skip
 def test_the_host_is_what_the_outermost_trusted_proxy_saw(proxies: int, forwarded: str, host: Any) -> None:
     assert seen(proxies, lambda request: request.host, host=forwarded) == host

@@ -128,7 +128,7 @@ def test_a_million_items_are_read_in_linear_time() -> None:
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1).map("x-h{}".format)
 field_values = st.text(st.characters(min_codepoint=1, max_codepoint=255, exclude_characters="\r\n"))
 client_fields = st.dictionaries(names, field_values | st.lists(field_values, min_size=2, max_size=4))
-paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=[*map(chr, range(32)), "\x7f"]))
 
 
 def latin1(value: str | list[str]) -> bytes | list[bytes]:
@@ -190,9 +190,18 @@ def taken(message: bytes) -> Response:
     return Brubeck(handler_tuples=[("", lambda request: "taken")]).handle(parse_mongrel2(message))
 
 
-@pytest.mark.parametrize("path", [b"/%ff", b"/\xff", b"/%ed%a0%80", b"/%00", b"/%c0%af", b"no-slash", b"@chat"])
+@pytest.mark.parametrize(
+    "path",
+    [b"/%ff", b"/\xff", b"/%ed%a0%80", b"/%00", b"/%c0%af", b"/a%0A", b"/\x7f", b"no-slash", b"@chat"],
+)
 def test_a_path_that_is_none_is_answered_with_400(path: bytes) -> None:
     assert taken(build(as_json, {}, path=path)).status == 400
+
+
+@pytest.mark.parametrize("path", [b"//", b"//host/path", b"/%2Fhost/path"])
+def test_a_path_that_begins_with_two_slashes_is_redirected_and_not_taken(path: bytes) -> None:
+    answer = taken(build(as_json, {}, path=path))
+    assert (answer.status, answer.headers["Location"]) == (308, "/host/path" if b"host" in path else "/")
 
 
 @both_encodings

@@ -18,7 +18,7 @@ REQUEST = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"
 
 def ask(port: int, path: bytes, times: int = 1) -> socket.socket:
     """A client that has asked for this, and waits."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
     client.sendall(REQUEST % path * times)
     return client
 

@@ -111,7 +111,7 @@ def apt_has(packages: list[str]) -> bool:
 
 
 def fetch(port: int | str, path: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -247,11 +247,11 @@ def served(name: str, folder: Path) -> Iterator[int]:
 def test_the_program_of_events_tells_those_who_listen_and_those_who_wait(tmp_path: Path) -> None:
     with served("news", tmp_path) as port:
         polls = [ThreadPoolExecutor(1).submit(fetch, port, "/next") for _ in range(2)]
-        events = urllib.request.urlopen(f"http://127.0.0.1:{port}/news", timeout=10)
+        events = urllib.request.urlopen(f"http://127.0.0.1:{port}/news", timeout=60)
         assert events.readline() == b":\n"
 
         def publish() -> bool:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/news", b"text=five", timeout=10)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/news", b"text=five", timeout=60)
             return all(poll.done() for poll in polls)
 
         wait_for(publish, what="the long polls")
@@ -263,9 +263,9 @@ def test_the_program_of_events_tells_those_who_listen_and_those_who_wait(tmp_pat
 def test_the_program_of_websockets_talks_and_sends_on_what_is_published(tmp_path: Path) -> None:
     with served("rooms", tmp_path) as port, websockets.sync.client.connect(f"ws://127.0.0.1:{port}/room/blue") as room:
         room.send("hello")
-        assert json.loads(room.recv(10)) == {"room": "blue", "you said": "hello"}
+        assert json.loads(room.recv(60)) == {"room": "blue", "you said": "hello"}
         room.send("all")
-        assert json.loads(room.recv(10)) == {"from": "blue"}
+        assert json.loads(room.recv(60)) == {"from": "blue"}
 
 
 SHOWN = [section for section in SECTIONS if re.search(r"^app = Brubeck", "".join(section.python), re.MULTILINE)
@@ -307,7 +307,9 @@ def test_links_lead_somewhere() -> None:
 def pairs(title: str) -> Iterator[tuple[list[str], list[str]]]:
     """The rows of a table, as the pieces of code that stand in each column."""
     text = next(section.text for section in SECTIONS if section.title == title)
-    for row in re.findall(r"^\| (.*) \|$", text, re.MULTILINE)[2:]:
+    rows = re.findall(r"^\| (.*) \|$", text, re.MULTILINE)[2:]
+    assert rows, f"{title} has no table"
+    for row in rows:
         theirs, ours = (re.findall(r"`([^`]+)`", cell) for cell in row.split(" | "))
         yield theirs, [code for code in ours if not code.startswith("brubeck_lite ")]  # which were run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -265,16 +266,19 @@ def test_the_url_is_percent_encoded(target: str, url: str) -> None:
 
 @pytest.mark.parametrize(
     ("octets", "path"),
-    [(b"/a b", "/a b"), ("/é/日".encode(), "/é/日"), (b"/%41", "/%41"), (b"/%2525", "/%2525"), (b"", "/")],
+    [(b"/a b", "/a b"), ("/é/日".encode(), "/é/日"), ("/\x85\u2028\xa0".encode(), "/\x85\u2028\xa0"),
+     (b"/%41", "/%41"), (b"/%2525", "/%2525"), (b"", "/")],
 )
 def test_the_path_of_a_wsgi_server_is_utf_8_and_decoded_already(octets: bytes, path: str) -> None:
     status, text = by_wsgi(application(lambda r: r.path), PATH_INFO=octets.decode("latin-1"))
     assert (status, json.loads(text)) == (200, path)
 
 
-@pytest.mark.parametrize("octets", ["/\xff", "/\xc3", "/\xed\xa0\x80", "/\xc0\xaf", "/\x00", "/a\x00.png"])
+@pytest.mark.parametrize(
+    "octets", ["/\xff", "/\xc3", "/\xed\xa0\x80", "/\xc0\xaf", "/\x00", "/a\x00.png", "/a\n", "/\x1f", "/\x7f"]
+)
 @pytest.mark.parametrize("variable", ["PATH_INFO", "SCRIPT_NAME"])
-def test_a_path_that_is_no_utf_8_or_has_a_nul_is_400_and_the_next_is_clean(octets: str, variable: str) -> None:
+def test_a_path_of_no_utf_8_or_of_control_characters_is_400_and_the_next_is_clean(octets: str, variable: str) -> None:
     app = application(lambda r: r.path)
     assert by_wsgi(app, **{"PATH_INFO": "/", variable: octets})[0] == 400
     assert by_wsgi(app, PATH_INFO="/ok") == (200, '"/ok"')
@@ -326,3 +330,84 @@ def test_an_attribute_is_worked_out_once(name: str) -> None:
 
 def test_an_attribute_that_nobody_reads_is_not_worked_out() -> None:
     assert see(lambda r: "fine", "/?" + "a&" * 2000, headers={"Host": "a b"}) == "fine"
+
+
+# Hosts
+
+
+def served(app: Brubeck, *hosts: str, **fields: str) -> list[int]:
+    app.route("/")(lambda request: request.host)
+    return [int(str(by_wsgi(app, HTTP_HOST=host, SERVER_NAME="10.0.0.1", **fields)[0])) for host in hosts]
+
+
+def test_hosts_are_those_that_the_trusted_proxies_name() -> None:
+    forwarded = {"HTTP_X_FORWARDED_HOST": "a.example"}
+    assert served(Brubeck(hosts=["a.example"], proxies=1), "inner:8000", "a.example", **forwarded) == [200, 200]
+    assert served(Brubeck(hosts=["inner"], proxies=1), "inner:8000", **forwarded) == [400]
+    assert served(Brubeck(hosts=["a.example"]), "inner:8000", **forwarded) == [400]
+
+
+def test_a_port_that_was_named_is_meant_also_where_it_is_the_usual_one() -> None:
+    app = Brubeck(hosts=["a.example:80", "b.example:443"])
+    assert served(app, "a.example", "a.example:80", "a.example:81", "b.example", "b.example:443") == [
+        200, 200, 400, 400, 200
+    ]  # fmt: skip
+    app = Brubeck(hosts=["a.example:80", "b.example:443"])
+    assert served(app, "a.example", "b.example", wsgi__url_scheme="https") == [400, 200]
+
+
+@pytest.mark.parametrize("host", ["a b", "a/b", "a@b", "", "user@a.example", "a.example,evil.example"])
+def test_what_is_no_host_is_none_of_those_that_were_named(host: str) -> None:
+    assert served(Brubeck(hosts=["a.example"]), host) == [400]
+
+
+@pytest.mark.parametrize("hosts", ["*", ["*"], ["x", "*"]])
+def test_an_asterisk_stands_for_all_hosts(hosts: Any) -> None:
+    assert served(Brubeck(hosts=hosts, debug=True), "evil.example", "a.example:1") == [200, 200]
+
+
+def test_of_no_hosts_at_all_none_is_served() -> None:
+    assert served(Brubeck(hosts=[]), "a.example") == [400]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "http://a.example", "a.example/", ".a.example", "*a.example", "a.*", "a b", "a:b", "::1",
+     "é.example", "*."],
+)  # fmt: skip
+def test_what_cannot_be_a_host_is_a_value_error_that_names_it(host: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(host))):
+        Brubeck(hosts=["a.example", host])
+
+
+def test_the_hosts_of_the_outermost_application_that_has_some_count() -> None:
+    for outer_hosts, inner_hosts, statuses in (
+        (["a.example"], None, [200, 400]), (["a.example"], ["b.example"], [200, 400]), (None, ["b.example"], [400, 200])
+    ):  # fmt: skip
+        outer, inner = Brubeck(hosts=outer_hosts), Brubeck(hosts=inner_hosts)
+        inner.route("/")(lambda request: "inner")
+        outer.mount("/inner", inner)
+        got = [by_wsgi(outer, PATH_INFO="/inner/", HTTP_HOST=host)[0] for host in ("a.example", "b.example")]
+        assert got == statuses
+
+
+def test_middleware_does_not_see_a_request_for_another_host_and_an_error_handler_does() -> None:
+    app = Brubeck(hosts=["a.example"])
+    app.wrap(lambda respond: lambda request: Response("from middleware"))
+    app.error(400)(lambda request, error: "not here")
+    assert app.test(base_url="http://evil.example").get("/").text == "not here"
+    assert app.test(base_url="http://a.example").get("/").text == "from middleware"
+
+
+def test_a_test_client_is_no_network_and_may_use_any_address_with_debug() -> None:
+    app = Brubeck(debug=True)
+    app.route("/")(lambda request: request.host)
+    for url in ("http://localhost", "https://tunes.example", "http://evil.example:8000"):
+        assert app.test(base_url=url).get("/").status == 200
+
+
+def test_a_message_socket_has_no_host() -> None:
+    app = Brubeck(hosts=["a.example"])
+    app.route("@chat")(lambda request: "heard")
+    headers = json.dumps({"METHOD": "JSON"}).encode()
+    assert app.handle(parse_mongrel2(b"x 1 @chat %d:%b,2:{}," % (len(headers), headers))).body == b"heard"

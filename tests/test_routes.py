@@ -10,10 +10,13 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support import environment
 from werkzeug.routing import BaseConverter
 
@@ -147,6 +150,27 @@ def test_no_number_of_paths_and_no_long_ones_fill_the_memory(length: int, count:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("path", ["/{}", "/inner/{}", "/none/{}", "//{}", "/{}%0A", "/e{}"])
+def test_no_number_of_paths_and_methods_leaves_anything_in_memory(path: str) -> None:
+    app = routed("/<x>")
+    app.mount("/inner", routed("/<x>"))
+    app.route(re.compile(r"^/e\d+"), methods=["GET"])(says("e"))
+
+    def ask(count: int) -> int:
+        for number in range(count):
+            for method in ("OPTIONS", "GET", f"METHOD{number}"):
+                target = path.format(f"{number + count}-{'x' * 1000}").replace("%0A", "\n")
+                by_wsgi(app, PATH_INFO=target, REQUEST_METHOD=method)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = ask(150)  # as much as the caches of the standard library hold
+        assert ask(400) - before < 100_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_one_handler_may_have_several_rules_and_stays_what_it_was_also_after_requests_were_answered() -> None:
     app, handler = routed("/<y>"), says("both")
     assert app.test().get("/a").text == "/<y> y='a'"
@@ -188,6 +212,112 @@ def test_a_missing_final_slash_is_308_with_a_path_and_the_query(method: str, tar
 
 
 # What cannot be registered
+
+
+# What a guard reads is what is matched
+
+
+def two_levels() -> Brubeck:
+    """Rules, expressions and a mounted application, whose handlers answer with the path that they were found by."""
+    app, inner = Brubeck(), Brubeck()
+    for each in (app, inner):
+        each.route("/", name="root")(lambda request: "/")
+        each.route("/admin/<name>", name="named")(lambda request, name: f"/admin/{name}")
+        each.route("/folder/", name="folder")(lambda request: "/folder/")
+        each.route("/files/<path:path>", name="path")(lambda request, path: f"/files/{path}")
+        each.route(re.compile(r"^(/e/(?:\w|/)*)$"))(lambda request, path: path)
+    app.mount("/inner", inner)
+    return app
+
+
+PATHS = st.lists(st.sampled_from(["/", "//", "inner", "admin", "folder", "files", "e", "a", ".", "%2F", "\u2028", "é"]))
+
+
+@given(PATHS, st.sampled_from(["", "/app", "/app/", "//app", "/"]), st.sampled_from(["GET", "POST", "OPTIONS"]))
+def test_whatever_matched_is_the_path_that_middleware_reads(parts: list[str], script_name: str, method: str) -> None:
+    seen: list[Request] = []
+    app = two_levels()
+    app.wrap(lambda respond: lambda request: (seen.append(request), respond(request))[1])
+    path = "/" + "".join(parts)
+    environ = {"SCRIPT_NAME": script_name, "PATH_INFO": path.encode().decode("latin-1"), "REQUEST_METHOD": method}
+    status, fields, body = by_wsgi(app, **environ)
+    if status == "200 OK" and method == "GET":
+        prefix = script_name.rstrip("/") + ("/inner" if path.startswith("/inner/") else "")
+        assert seen[0].path == prefix + body.decode()
+        assert not seen[0].path.startswith("//")
+    elif status.startswith("308"):
+        location = fields["Location"]
+        assert location[0] == "/" and location[1:2] not in ("/", "\\") and location != quote(seen[0].path)
+    else:
+        assert status[:3] in ("404", "405") or (method, status) == ("OPTIONS", "200 OK")
+
+
+@pytest.mark.parametrize("slashes", ["//", "///", "/%2F", "%2F%2F", "/%2f/"])
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [("admin/x", "/admin/x"), ("admin/x?next=//a", "/admin/x?next=//a"), ("folder", "/folder/"), ("", "/"),
+     ("folder/", "/folder/"), ("files/a//b", "/files/a//b"), ("e/a", "/e/a"), ("admin//x", "/admin/x"),
+     ("é", None), ("none", None), ("inner/none", None), ("inner/admin/x", "/inner/admin/x")],
+)  # fmt: skip
+@pytest.mark.parametrize("below", ["", "/inner"])
+@pytest.mark.parametrize("script_name", ["", "/app"])
+def test_a_path_that_begins_with_slashes_is_308_to_the_merged_one_or_404(
+    slashes: str, path: str, location: str | None, below: str, script_name: str
+) -> None:
+    if below and path.startswith("inner"):
+        location = None
+    path, _, query = f"{below}{slashes}{path}".partition("?")
+    environ = {"SCRIPT_NAME": script_name, "PATH_INFO": unquote_to_bytes(path).decode("latin-1"), "QUERY_STRING": query}
+    status, fields, _ = by_wsgi(two_levels(), **environ)
+    expected = None if location is None else script_name + below + location
+    assert (status[:3], fields.get("Location")) == ("404" if expected is None else "308", expected)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "OPTIONS", "PURGE"])
+def test_such_a_path_is_redirected_whatever_the_method(method: str) -> None:
+    assert two_levels().test().request(method, "//admin/x").headers["Location"] == "/admin/x"
+
+
+@pytest.mark.parametrize("path", ["admin/x", "*", "http://h/admin/x", "\\admin/x"])
+def test_what_does_not_begin_with_a_slash_is_no_path_of_a_route(path: str) -> None:
+    assert by_wsgi(two_levels(), PATH_INFO=path, SCRIPT_NAME="/app", REQUEST_METHOD="POST")[0][:3] in ("404", "405")
+    if path != "*":
+        assert by_wsgi(two_levels(), PATH_INFO=path, REQUEST_METHOD="OPTIONS")[0][:3] == "404"
+
+
+def test_an_expression_that_asks_for_two_slashes_or_for_anything_gets_no_path_that_begins_with_them() -> None:
+    app = Brubeck(handler_tuples=[("^//a", says("two")), (".*b", says("any"))])
+    assert [app.test().get(path).status for path in ("//a", "//b", "/b")] == [404, 308, 200]
+
+
+def test_middleware_that_refuses_a_prefix_cannot_be_passed() -> None:
+    app = two_levels()
+
+    @app.wrap
+    def guard(respond: Respond) -> Respond:
+        return lambda request: Response("no", 403) if request.path.startswith("/inner") else respond(request)
+
+    for path in ("/inner/admin/x", "//inner/admin/x", "/%2Finner/admin/x", "/inner//admin/x", "///inner/admin/x"):
+        answer = app.test().get(path, follow=True)
+        assert (path, answer.status) == (path, 403)
+
+
+@pytest.mark.parametrize("control", ["%0A", "%0D", "%00", "%1F", "%7F", "\n", "\t"])
+@pytest.mark.parametrize("path", ["/e/a{}", "/{}e/a", "/admin/a{}", "/inner/e/a{}", "//e/a{}", "/none{}"])
+def test_a_control_character_in_a_path_is_400(path: str, control: str) -> None:
+    assert two_levels().test().get(path.format(control)).status == 400
+
+
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029", "\xa0", "\u200b", "\ufeff", "\x9f"])
+def test_other_characters_that_cannot_be_seen_are_legal_and_end_no_expression(character: str) -> None:
+    assert two_levels().test().get(f"/admin/{character}").text == f"/admin/{character}"
+    assert two_levels().test().get(f"/e/a{character}").status == 404
+
+
+@pytest.mark.parametrize("control", ["\n", "\0", "\x7f"])
+def test_url_for_makes_no_path_with_a_control_character(control: str) -> None:
+    with pytest.raises(ValueError, match="named"):
+        two_levels().url_for("named", name=f"a{control}")
 
 
 @pytest.mark.parametrize(
@@ -497,7 +627,7 @@ print([name for name in ("eventlet", "zmq", "greenlet") if name in sys.modules])
 def test_a_wsgi_request_needs_neither_eventlet_nor_zmq_and_warns_of_nothing() -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAM]
     done = subprocess.run(
-        command, env=environment(measured=False), capture_output=True, text=True, timeout=30, check=False
+        command, env=environment(measured=False), capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.stdout, done.stderr) == ("started\n" + "200 OK\n/ 1 0\n" * 2 + "[]\nstopped\n", "")
 

@@ -36,7 +36,7 @@ class Served:
 
     def __init__(self, child: subprocess.Popen[str], temporary: Path) -> None:
         self.child, self.temporary = child, temporary
-        wait_for(lambda: self._urls() or child.poll() is not None, 40, "the URL")
+        wait_for(lambda: self._urls() or child.poll() is not None, what="the URL")
         assert self._urls(), output(child)
         self.port = int(self._urls()[0])
         listed = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
@@ -99,20 +99,20 @@ def test_a_signal_ends_both_and_leaves_nothing(tmp_path: Path, number: int) -> N
     with served(tmp_path) as server:
         assert ask(server.port, "/") == (200, b"Take five!")
         server.child.send_signal(number)
-        assert server.child.wait(20) == 0
+        assert server.child.wait(60) == 0
         assert server.has_left_nothing()
 
 
 def test_a_request_in_progress_is_finished(tmp_path: Path) -> None:
     slow = 'import time\n\n@app.route("/slow")\ndef slow(request):\n    time.sleep(1)\n    return "whole"\n'
     with served(tmp_path, HELLO + slow, "--access-log") as server, socket.socket() as client:
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(("127.0.0.1", server.port))
         client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         assert ask(server.port, "/") == (200, b"Take five!")  # the other has arrived by then
         server.child.send_signal(signal.SIGTERM)
         assert client.recv(1000).endswith(b"whole")
-        assert server.child.wait(20) == 0
+        assert server.child.wait(60) == 0
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
@@ -124,14 +124,14 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
         server.child.send_signal(signal.SIGINT)
         wait_for(lambda: "stopping: 1 requests" in output(server.child), what="the first signal")
         server.child.send_signal(signal.SIGINT)
-        server.child.wait(5)
+        server.child.wait(60)
         assert server.has_left_nothing()
 
 
 def test_when_mongrel2_dies_brubeck_lite_is_ended(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         os.kill(server.mongrel2, signal.SIGKILL)
-        assert server.child.wait(20) == 1
+        assert server.child.wait(60) == 1
         assert "serve_mongrel2: Mongrel2 was ended by signal 9\n" in output(server.child)
         assert server.has_left_nothing()
 
@@ -142,7 +142,7 @@ def test_when_mongrel2_dies_brubeck_lite_is_ended(tmp_path: Path) -> None:
 def test_when_brubeck_lite_ends_mongrel2_is_ended(tmp_path: Path, number: int, line: str) -> None:
     with served(tmp_path) as server:
         os.kill(server.brubeck, number)
-        assert server.child.wait(20) == 1
+        assert server.child.wait(60) == 1
         assert f"serve_mongrel2: brubeck_lite {line}\n" in output(server.child)
         assert server.has_left_nothing()
 
@@ -153,7 +153,7 @@ def test_sockets_have_short_paths_wherever_files_are_to_be(tmp_path: Path) -> No
         assert ask(server.port, "/") == (200, b"Take five!")
         (folder,) = re.findall(r"requests from ipc://(\S+)/run/requests", output(server.child))
         server.child.terminate()
-        assert server.child.wait(20) == 0 and server.has_left_nothing() and not Path(folder).exists()
+        assert server.child.wait(60) == 0 and server.has_left_nothing() and not Path(folder).exists()
 
 
 def test_two_run_at_once(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_what_cannot_start_is_told_and_leaves_nothing(
     (tmp_path / "quoted.py").write_text(HELLO.replace('"/"', '"@it\'s"'))
     named = [] if "--bind" in arguments or not arguments else ["--bind", f"127.0.0.1:{free_port()}"]
     with script(tmp_path, *arguments, *named) as (child, temporary):
-        assert child.wait(30) == status
+        assert child.wait(60) == status
         assert expected in output(child)
         assert [*temporary.iterdir()] == []
 
@@ -202,23 +202,23 @@ def test_a_port_in_use_is_told_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         place = f"127.0.0.1:{other.getsockname()[1]}"
         with script(tmp_path, "hello:app", "--bind", place) as (child, _):
-            assert child.wait(30) == 2
+            assert child.wait(60) == 2
             line = f"serve_mongrel2: cannot listen at {place}: Address already in use (--bind names another address)\n"
             assert output(child) == line
 
 
 def test_where_mongrel2_is_not_installed_one_line_says_how_to(tmp_path: Path) -> None:
     with script(tmp_path, "hello:app", PATH=str(tmp_path)) as (child, _):
-        assert child.wait(30) == 2
+        assert child.wait(60) == 2
         assert re.fullmatch(r"serve_mongrel2: Mongrel2 is not installed: apt-get install .*\n", output(child))
 
 
 def test_a_signal_while_it_starts_ends_it(tmp_path: Path) -> None:
     (tmp_path / "hello.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(60)\n" + HELLO)
     with script(tmp_path, "hello:app", "--bind", "127.0.0.1:0") as (child, temporary):
-        wait_for((tmp_path / "begun").exists, 30, "the program")
+        wait_for((tmp_path / "begun").exists, what="the program")
         child.send_signal(signal.SIGINT)
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
         assert [*temporary.iterdir()] == [] and "Traceback" not in output(child)
 
 
@@ -231,6 +231,6 @@ def test_a_mongrel2_that_does_not_start_is_told_with_its_reason(tmp_path: Path) 
     (tmp_path / "mongrel2").chmod(0o755)
     (tmp_path / "hello.py").write_text(HELLO)
     with script(tmp_path, "hello:app", "--bind", "127.0.0.1:0", PATH=f"{tmp_path}:/bin") as (child, temporary):
-        assert child.wait(30) == 3
+        assert child.wait(60) == 3
         assert "serve_mongrel2: Mongrel2 ended with status 3: No entropy.\n" in output(child)
         assert [*temporary.iterdir()] == []

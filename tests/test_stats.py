@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import re
+import resource
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Mongrel2, behind_http, behind_mongrel2, environment, free_port, output, wait_for
+from support import Mongrel2, behind_http, behind_mongrel2, environment, free_port, needs_ipv6, output, wait_for
 
 from brubeck_lite import Brubeck, Mongrel2Connection, StatsServer, format_stats, merge_stats
 
@@ -27,7 +30,7 @@ def fetch(port: int, target: str, method: str = "GET") -> tuple[int, str, Any]:
     """Status, text and header fields of an answer."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{target}", method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode(), answer.headers
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(), error.headers
@@ -35,7 +38,7 @@ def fetch(port: int, target: str, method: str = "GET") -> tuple[int, str, Any]:
 
 def send(port: int, target: str) -> socket.socket:
     """A client that has sent a request, and waits."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
     client.sendall(GET.format(target).encode())
     return client
 
@@ -43,7 +46,7 @@ def send(port: int, target: str) -> socket.socket:
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A Python process, to its end."""
     line = [sys.executable, *arguments]
-    return subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=120)
 
 
 def read_samples(text: str) -> dict[str, float]:
@@ -122,7 +125,7 @@ def test_what_is_going_on_is_told(door: str) -> None:
 
 def test_a_websocket_is_counted_without_the_seconds_that_it_lasts(server: tuple[int, int, Any]) -> None:
     port, stats, _ = server
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(
             b"GET /socket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -130,9 +133,10 @@ def test_a_websocket_is_counted_without_the_seconds_that_it_lasts(server: tuple[
         assert client.recv(1000).startswith(b"HTTP/1.1 101 ")
         wait_for(lambda: read_samples(fetch(stats, "/")[1])["websockets"] == 1, what="the WebSocket")
         assert read_samples(fetch(stats, "/")[1])["requests_in_progress"] == 0
+        time.sleep(1)
     counted = 'requests_total{route="talk",status="101"}'
     wait_for(lambda: counted in read_samples(fetch(stats, "/")[1]), what="its end")
-    assert read_samples(fetch(stats, "/")[1])['request_seconds_total{route="talk"}'] < 0.001
+    assert read_samples(fetch(stats, "/")[1])['request_seconds_total{route="talk"}'] < 1
 
 
 def test_a_handler_that_ended_because_its_client_left_is_no_error_of_the_server(server: tuple[int, int, Any]) -> None:
@@ -143,17 +147,50 @@ def test_a_handler_that_ended_because_its_client_left_is_no_error_of_the_server(
     wait_for(lambda: read_samples(fetch(stats, "/")[1]).get(counted) == 1, what="its end")
 
 
+def test_ten_thousand_paths_and_methods_leave_nothing_in_the_figures_or_in_memory(
+    server: tuple[int, int, Any],
+) -> None:
+    port, stats, child = server
+    asked = 0
+
+    def ask(count: int) -> tuple[set[str], int]:
+        """Ask for so many paths that nobody asked for before; the names of the figures, and the memory in pages."""
+        nonlocal asked
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            answers = client.makefile("rb")
+            for _ in range(count // 100):
+                lines = []
+                for number in range(asked, asked + 100):
+                    method, path = (("OPTIONS", "hello"), ("OPTIONS", "inner/page"), ("M%d", "hello"))[number % 3]
+                    path += f"/{number}{'x' * 300}"
+                    lines.append(f"{method.replace('%d', str(number))} /{path} HTTP/1.1\r\nHost: x\r\n\r\n")
+                asked += 100
+                client.sendall("".join(lines).encode())
+                for _ in lines:
+                    fields = http.client.parse_headers(answers) if answers.readline() else {}
+                    answers.read(int(fields["Content-Length"]))
+        names = set(read_samples(fetch(stats, "/")[1]))
+        return names, int(Path(f"/proc/{child.pid}/statm").read_text().split()[1])
+
+    names, pages = ask(2000)
+    later, more_pages = ask(8000)
+    assert later == names
+    assert (more_pages - pages) * resource.getpagesize() < 2 << 20
+
+
 def test_what_the_door_refuses_is_counted(server: tuple[int, int, Any]) -> None:
     port, stats, _ = server
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"no HTTP\r\n\r\n")
         assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
-    assert read_samples(fetch(stats, "/")[1])['requests_total{route="",status="400"}'] == 1
+    counted = 'requests_total{route="",status="400"}'
+    wait_for(lambda: read_samples(fetch(stats, "/")[1]).get(counted) == 1, what="it to be counted")
 
 
 def test_a_program_gets_its_figures_as_a_dict(server: tuple[int, int, Any]) -> None:
     port, _, _ = server
     fetch(port, "/")
+    wait_for(lambda: "index" in json.loads(fetch(port, "/stats")[1])["requests"], what="it to be counted")
     told = json.loads(fetch(port, "/stats")[1])
     assert told["requests"]["index"]["200"] >= 1 and told["seconds"]["index"] > 0
     assert told["handling"] == told["workers"] == 1 and told["waiting"] == told["restarts"] == 0
@@ -232,7 +269,7 @@ def test_hostile_clients_take_it_from_nobody(server: tuple[int, int, Any]) -> No
     _, stats, child = server
     clients = []
     for data in HOSTILE:
-        clients.append(socket.create_connection(("127.0.0.1", stats), timeout=10))
+        clients.append(socket.create_connection(("127.0.0.1", stats), timeout=60))
         with contextlib.suppress(OSError):
             clients[-1].sendall(data)
         if len(data) != 9:  # but one stays, with half a request
@@ -255,7 +292,8 @@ def test_a_plain_process_can_tell_figures_too() -> None:
     assert "brubeck_lite_workers 7\n" in ended.stdout and ended.stdout.endswith("False\n") and ended.stderr == ""
 
 
-def test_figures_that_cannot_be_had_end_nothing() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("[::1]", marks=needs_ipv6)])
+def test_figures_that_cannot_be_had_end_nothing(host: str) -> None:
     answers = iter([ZeroDivisionError(), {"workers": 5}])
 
     def get_stats() -> dict[str, Any]:
@@ -264,9 +302,9 @@ def test_figures_that_cannot_be_had_end_nothing() -> None:
             raise answer
         return answer  # type: ignore[return-value]
 
-    with contextlib.closing(StatsServer("[::1]:0", get_stats).start()) as server:
+    with contextlib.closing(StatsServer(f"{host}:0", get_stats).start()) as server:
         for expected in (b"", b"brubeck_lite_workers 5\n"):
-            with socket.create_connection(("::1", server.port), timeout=10) as client:
+            with socket.create_connection((host.strip("[]"), server.port), timeout=60) as client:
                 client.sendall(GET.format("").encode())
                 received = b""
                 with contextlib.suppress(ConnectionResetError):

@@ -31,7 +31,7 @@ def send(port: int, target: str, pieces: Iterable[bytes], *fields: str, method: 
     may close before all is sent."""
     head = "\r\n".join([f"{method} {target} HTTP/1.1", "Host: x", CLOSE, *fields, "", ""])
     received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=30 if LARGE > 200 * MIB else 10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             coming = iter(pieces)
             connection.sendall(head.encode("latin-1") + next(coming, b""))
@@ -136,7 +136,7 @@ def store(mongrel2: Mongrel2) -> list[Path]:
 
 
 def expect_empty_store(mongrel2: Mongrel2) -> None:
-    wait_for(lambda: not store(mongrel2), what=f"an empty store, not {store(mongrel2)}")
+    wait_for(lambda: not store(mongrel2), what=lambda: f"an empty store, not {store(mongrel2)}")
 
 
 @pytest.mark.parametrize("by", [post, post_chunked])
@@ -164,7 +164,7 @@ def test_an_upload_leaves_no_file(behind: Behind, target: str, by: Any) -> None:
 
 def begin_upload(mongrel2: Mongrel2, field: str, body: bytes) -> socket.socket:
     """A connection on which an upload has begun: Mongrel2 has made its file."""
-    connection = socket.create_connection(("127.0.0.1", mongrel2.port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", mongrel2.port), timeout=60)
     connection.sendall(f"POST /large-form HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n".encode() + body)
     wait_for(lambda: store(mongrel2), what="the upload's file")
     return connection
@@ -188,7 +188,7 @@ def test_an_aborted_upload_leaves_no_file_and_the_handler_goes_on(behind: Behind
 def test_a_connection_serves_requests_after_an_upload(behind: Behind) -> None:
     mongrel2, _ = behind
     body = b"x" * 2 * MIB
-    with socket.create_connection(("127.0.0.1", mongrel2.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", mongrel2.port), timeout=60) as connection:
         for _ in range(3):
             connection.sendall(
                 f"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
@@ -210,7 +210,7 @@ def test_many_uploads_at_once_are_each_others_neighbours(behind: Behind) -> None
 
 def test_an_upload_over_the_limit_is_refused_before_it_is_there(behind: Behind) -> None:
     mongrel2, _ = behind
-    with socket.create_connection(("127.0.0.1", mongrel2.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", mongrel2.port), timeout=60) as connection:
         connection.sendall(b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 100_000)
         assert b" 413 " in connection.recv(65536)
     expect_empty_store(mongrel2)
@@ -292,7 +292,7 @@ def test_the_empty_frames_of_a_websocket_are_no_uploads(behind: Behind, secret: 
     ]
     opening = "\r\n".join([*head, "Sec-WebSocket-Version: 13", field, *forged, "", ""]).encode()
     for _ in range(5):
-        with socket.create_connection(("127.0.0.1", mongrel2.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", mongrel2.port), timeout=60) as connection:
             connection.sendall(opening + b"\x82\x80mask" * 5)
             with contextlib.suppress(ConnectionResetError):
                 connection.recv(65536)

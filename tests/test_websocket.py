@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, output, wait_for
+from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, output, settled, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
@@ -442,6 +442,28 @@ def test_origins_that_are_let_in(origins: Any, ours: bool) -> None:
         check_handshake(handshake({"Origin": "https://evil.example"}), origins)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "host", "origin", "is_ours"),
+    [("https", "a.example", "https://a.example", True), ("https", "a.example", "http://a.example", False),
+     ("https", "a.example:443", "https://a.example", True), ("https", "a.example:8443", "https://a.example:8443", True),
+     ("https", "a.example:8443", "https://a.example", False), ("https", "a.example", "ws://a.example", False),
+     ("https", "a.example", "https://b.example", False), ("https", "A.example", "https://a.example", True),
+     ("http", "a.example", "http://a.example", True), ("http", "a.example:80", "http://a.example", True),
+     ("http", "a.example", "https://a.example", True), ("http", "a.example", "http://a.example:8080", False),
+     ("http", "a.example", "ftp://a.example", False), ("http", "a.example", "null", False)],
+)  # fmt: skip
+@pytest.mark.parametrize("by_proxy", [False, True])
+def test_a_page_of_another_scheme_is_of_another_origin_unless_it_is_the_safer_one(
+    scheme: str, host: str, origin: str, is_ours: bool, by_proxy: bool
+) -> None:
+    app = Brubeck(proxies=int(by_proxy))
+    app.websocket("/")(lambda ws: ws.send("hello"))
+    client = app.test(base_url="http://inner.example" if by_proxy else f"{scheme}://{host}")
+    forwarded = {"X-Forwarded-Proto": scheme, "X-Forwarded-Host": host} if by_proxy else {}
+    with client.websocket("/", {"Origin": origin, **forwarded}) as ws:
+        assert ws.answer.status == (101 if is_ours else 403)
+
+
 @pytest.mark.parametrize(("method", "version"), [("HEAD", "1.1"), ("POST", "1.1"), ("GET", "1.0")])
 def test_a_handshake_is_a_get_of_http_1_1(method: str, version: str) -> None:
     with pytest.raises(HTTPError):
@@ -490,7 +512,7 @@ def embedded() -> Iterator[Door]:
 
 def ask(door: Door, method: str, target: str, body: bytes | None = None, headers: Any = None) -> Any:
     """Send one request: the response, with its body in `.content`."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", door[1], timeout=10)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", door[1], timeout=60)) as connection:
         connection.request(method, target, body, headers or {})
         response = connection.getresponse()
         response.content = response.read()  # type: ignore[attr-defined]
@@ -511,7 +533,8 @@ def wait_for_listeners(door: Door, name: str, count: int) -> None:
 
 def talk(door: Door, target: str, **options: Any) -> ClientConnection:
     """A client of the `websockets` library."""
-    options = {"compression": None, "max_size": None, "ping_interval": None, "close_timeout": 5, **options}
+    options = {"compression": None, "max_size": None, "ping_interval": None, "open_timeout": 60, **options}
+    options = {"close_timeout": 60, **options}
     return connect(f"ws://127.0.0.1:{door[1]}{target}", **options)
 
 
@@ -522,7 +545,7 @@ class Raw:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self.socket.connect(("127.0.0.1", door[1]))
         fields = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE.items())
         self.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode() + extra)
@@ -594,10 +617,10 @@ def test_messages_come_back_as_they_were(live: Door) -> None:
     with talk(live, "/echo") as client:
         for message in ("", "text é \U0001f600", b"", bytes(range(256)), "x" * 126, b"y" * 65536, "z" * 1_000_000):
             client.send(message)
-            assert client.recv(10) == message
+            assert client.recv(60) == message
         for number in range(100):
             client.send(f"{number}")
-        assert [client.recv(10) for _ in range(100)] == [f"{number}" for number in range(100)]
+        assert [client.recv(60) for _ in range(100)] == [f"{number}" for number in range(100)]
 
 
 def test_messages_that_come_together_are_answered_one_by_one(live: Door) -> None:
@@ -634,7 +657,7 @@ def test_a_handshake_with_a_body_is_no_websocket_whose_first_frame_it_is(embedde
     fields = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE.items())
     body = frame(TEXT, b"smuggled")
     head = f"GET /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{fields}\r\n"
-    with socket.create_connection(("127.0.0.1", embedded[1]), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", embedded[1]), timeout=60) as client:
         client.sendall(head.encode() + body)
         received = client.recv(1000)
         with contextlib.suppress(TimeoutError):
@@ -644,20 +667,23 @@ def test_a_handshake_with_a_body_is_no_websocket_whose_first_frame_it_is(embedde
 
 
 def test_pings_are_answered_while_the_handler_waits_for_something_else(live: Door) -> None:
-    with Raw(live, "/asleep/2.0") as client:
-        began = time.monotonic()
+    with Raw(live, "/asleep/600.0") as client:
         client.send(frame(TEXT, b"meanwhile") + frame(PING, b"1"))
         assert client.receive() == (0x80 | PONG, b"1")
-        assert time.monotonic() - began < 1.5
         client.send(frame(PONG, b"nobody asked") + frame(PING))
         assert client.receive() == (0x80 | PONG, b"")
+
+
+def test_what_comes_while_the_handler_waits_for_something_else_is_kept_for_it(live: Door) -> None:
+    with Raw(live, "/asleep/0.5") as client:
+        client.send(frame(TEXT, b"meanwhile") + frame(PONG, b"nobody asked"))
         assert client.receive() == (0x80 | TEXT, b'["meanwhile"]')
 
 
 def test_a_handler_can_wait_for_a_message_for_some_time(live: Door) -> None:
     with talk(live, "/patient") as client:
         client.send("in time")
-        answers = [json.loads(client.recv(10)) for _ in range(3)]
+        answers = [json.loads(client.recv(60)) for _ in range(3)]
         assert [answer["received"] for answer in answers] == ["in time", None, None]
         assert all(answer["closed"] is None for answer in answers)
 
@@ -680,13 +706,13 @@ def test_how_a_handler_ends(live: Door, target: str, code: int, reason: str) -> 
     with talk(live, f"{target}?key=ends{code}") as client:
         with pytest.raises(ConnectionClosed) as closed:
             while True:
-                client.recv(10)
+                client.recv(60)
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, reason)  # type: ignore[union-attr]
     if code == 4321:
         wait_for(lambda: notes(live, "ends4321"), what="the handler")
         assert "closed" in notes(live, "ends4321")[0]
     if target == "/raises":
-        assert "LookupError: a secret" in output(live[2])
+        wait_for(lambda: "LookupError: a secret" in output(live[2]), what="the line in the log")
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "off I go"), (3000, "é"), (4999, "x" * 123)])
@@ -766,7 +792,7 @@ def test_a_client_that_vanishes_ends_the_iteration(live: Door, leave: Callable[[
     client.send(frame(TEXT, b"x"))
     client.receive()
     leave(client)
-    wait_for(lambda: notes(live, key), 3, "the handler")
+    wait_for(lambda: notes(live, key), what="the handler")
     assert notes(live, key) == [[1006, ""]]
 
 
@@ -779,7 +805,7 @@ def test_a_handler_that_waits_for_something_else_is_ended_when_its_client_leaves
             assert client.receive_close()[0] == 1001
         else:
             client.reset()
-        wait_for(lambda: len(notes(live, key)) == 2, 4, "the handler")
+        wait_for(lambda: len(notes(live, key)) == 2, what="the handler")
     assert notes(live, key) == ["GreenletExit", [1001, ""] if leave == "closes" else [1006, ""]]
     assert "GreenletExit" not in output(live[2])
 
@@ -797,10 +823,9 @@ def test_a_client_that_says_goodbye_and_stays_leaves_no_error_behind(live: Door)
     with Raw(live, "/hello/bob") as client:
         assert client.receive_close()[0] == 1000
         client.send(frame(CLOSE, b"\x03\xe8"))
-        time.sleep(3)
+        assert client.is_ended()
     with Raw(live, "/hello/bob") as client:  # and one that does not even answer
         assert client.receive_close()[0] == 1000
-        time.sleep(5)
         assert client.is_ended()
     assert output(live[2]).count("ERROR") == before, output(live[2])
 
@@ -808,7 +833,7 @@ def test_a_client_that_says_goodbye_and_stays_leaves_no_error_behind(live: Door)
 def test_subprotocols(live: Door) -> None:
     with talk(live, "/two", subprotocols=["first", "other", "second"]) as client:
         assert client.subprotocol == "second"  # the one that the server likes better
-        assert json.loads(client.recv(10))["path"] == "/two"
+        assert json.loads(client.recv(60))["path"] == "/two"
     with talk(live, "/two") as client:
         assert client.subprotocol is None
     with Raw(live, "/two") as client:
@@ -853,7 +878,7 @@ def test_requests_that_are_no_handshakes(live: Door) -> None:
 
 def test_a_websocket_of_a_mounted_application(live: Door) -> None:
     with talk(live, "/inner/talk") as client:
-        assert client.recv(10) == "/inner/talk"
+        assert client.recv(60) == "/inner/talk"
 
 
 def test_under_wsgi_there_are_no_websockets() -> None:
@@ -872,12 +897,12 @@ def test_all_who_follow_a_channel_get_what_is_published(live: Door) -> None:
         gone = Raw(live, "/follow/all")
         wait_for_listeners(live, "all", 6)
         publish(live, "all", "é".encode(), "times=3")
-        assert [[client.recv(10) for _ in range(3)] for client in clients] == [["é"] * 3] * 5
+        assert [[client.recv(60) for _ in range(3)] for client in clients] == [["é"] * 3] * 5
         gone.reset()
         clients.pop().close()
         wait_for_listeners(live, "all", 4)
         publish(live, "all", b"again")
-        assert [client.recv(10) for client in clients] == ["again"] * 4
+        assert [client.recv(60) for client in clients] == ["again"] * 4
     wait_for_listeners(live, "all", 0)
 
 
@@ -892,27 +917,24 @@ def test_nobody_follows_who_is_closed_already(live: Door) -> None:
 def test_a_follower_that_does_not_read_is_closed_and_holds_up_nobody(live: Door) -> None:
     with talk(live, "/follow/slow") as quick, Raw(live, "/follow/slow?key=slow", receive_buffer=4096) as slow:
         wait_for_listeners(live, "slow", 2)
-        seconds, received = 0.0, 0
+        received = 0
         for _ in range(100):
-            seconds += publish(live, "slow", b"x" * 65536, "times=3")
-            received += sum(len(quick.recv(10)) for _ in range(3))
+            publish(live, "slow", b"x" * 65536, "times=3")
+            received += sum(len(quick.recv(60)) for _ in range(3))
         assert received == 300 * 65536
-        assert seconds < 10
         wait_for(lambda: notes(live, "slow"), what="the handler of the slow one")
         wait_for_listeners(live, "slow", 1)
         assert notes(live, "slow") == [[1013, "too slow"]]
         publish(live, "slow", b"and on")
-        assert quick.recv(10) == "and on"
+        assert quick.recv(60) == "and on"
         assert slow.receive_close() == (1013, b"too slow")
 
 
 def test_a_sender_waits_for_its_slow_client(live: Door) -> None:
     with Raw(live, f"/pours/2000?key=pours-{live[0]}", receive_buffer=65536) as client:
         client.receive()
-        time.sleep(1)
-        first = notes(live, f"pours-{live[0]}")[0]
-        time.sleep(0.5)
-        assert notes(live, f"pours-{live[0]}")[0] == first < 1000  # it got no further while nobody read
+        first = settled(lambda: notes(live, f"pours-{live[0]}")[0])
+        assert first < 1000  # it got no further while nobody read
         payloads = [client.receive()[1] for _ in range(300)]
         assert all(payload == b"0123456789abcdef" * 4096 for payload in payloads)
         wait_for(lambda: notes(live, f"pours-{live[0]}")[0] > first, what="the sender")
@@ -948,19 +970,16 @@ def test_a_client_that_reads_slowly_gets_all_that_a_handler_sent_before_it_retur
 
 def test_a_client_that_is_silent_is_pinged_and_one_that_is_dead_has_vanished(embedded: Door) -> None:
     with Raw(embedded, "/echo?key=alive") as alive, Raw(embedded, "/echo?key=dead") as dead:
-        deadline = time.monotonic() + 5
-        pings = 0
-        while time.monotonic() < deadline:
-            alive.socket.settimeout(max(0.1, deadline - time.monotonic()))
-            with contextlib.suppress(TimeoutError):
-                assert alive.receive() == (0x80 | PING, b"")
-                pings += 1
-                alive.send(frame(PONG))
-        assert 2 <= pings <= 6
+        began, pings = time.monotonic(), 0
+        while pings < 3 or (notes(embedded, "dead") == [] and time.monotonic() < began + 60):
+            assert alive.receive() == (0x80 | PING, b"")
+            pings += 1
+            alive.send(frame(PONG))
+        assert pings <= time.monotonic() - began + 1
         assert notes(embedded, "dead") == [[1006, ""]]
         assert dead.receive() == (0x80 | PING, b"")
         assert notes(embedded, "alive") == []
-        alive.socket.settimeout(10)
+        alive.socket.settimeout(60)
         alive.send(frame(TEXT, b"still here"))
         while (received := alive.receive()) == (0x80 | PING, b""):
             pass
@@ -971,7 +990,7 @@ def test_a_client_whose_messages_nobody_reads_for_long_is_not_taken_for_dead(emb
     with talk(embedded, "/asleep/4.0?key=unread") as client:
         for _ in range(20):
             client.send("x" * 10_000)
-        assert len(json.loads(client.recv(10))) == 20
+        assert len(json.loads(client.recv(60))) == 20
     wait_for(lambda: notes(embedded, "unread"), what="the handler")
     assert notes(embedded, "unread") == [None]
 
@@ -982,16 +1001,12 @@ def test_a_client_whose_messages_nobody_reads_for_long_is_not_taken_for_dead(emb
 def test_a_server_that_stops_says_so(live: Door) -> None:
     """The last test with this process."""
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(talk(live, target)) for target in ("/echo", "/asleep/600.0", "/follow/x")]
-        began = time.monotonic()
+        clients = [stack.enter_context(Raw(live, target)) for target in ("/echo", "/asleep/600.0", "/follow/x")]
         os.kill(live[2].pid, signal.SIGTERM)
         for client in clients:
-            with pytest.raises(ConnectionClosed) as closed:
-                client.recv(10)
-            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1001
-        assert live[2].wait(10) == 0
+            assert client.receive_close()[0] == 1001
+            client.send(frame(CLOSE, b"\x03\xe9"))
+        assert live[2].wait(60) == 0
         for client in clients:
-            with contextlib.suppress(OSError):
-                client.socket.settimeout(max(0.1, began + 8 - time.monotonic()))
-                assert client.socket.recv(1) == b""  # the connection ends, too
+            assert client.is_ended()
     assert not re.findall("ERROR|Traceback", output(live[2]).partition("stopping:")[2])

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import eventlet
 
@@ -34,8 +35,18 @@ def unread(request: Request) -> str:
 
 @app.route("/wait/<float:seconds>")
 def wait(request: Request, seconds: float) -> str:
+    print("begins to wait", flush=True)
     time.sleep(seconds)
     return f"waited {seconds}"
+
+
+@app.route("/until/<path:file>")
+def until(request: Request, file: str) -> str:
+    """Waits until there is such a file."""
+    print("begins to wait", flush=True)
+    while not Path("/", file).exists():
+        time.sleep(0.02)
+    return "it is there"
 
 
 @app.route("/large/<int:size>")
@@ -105,7 +116,7 @@ def headers(request: Request) -> dict[str, str]:
 
 @app.route("/leaving")
 def leaving(request: Request) -> str:
-    for _ in range(50):
+    for _ in range(600):
         time.sleep(0.1)
         if not request.connected:
             break

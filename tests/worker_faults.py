@@ -1,6 +1,6 @@
-"""Experiments with worker processes under load, of which tests/benchmarks/faults prints the table and
-tests/test_worker_faults.py asserts that all is right. An experiment gives lines: what was seen, and whether that is
-right."""
+"""Experiments with worker processes under load, of which tests/benchmarks/faults prints the table; it fails where a
+line of one is not right. An experiment gives lines: what was seen, and whether that is right, which no line says of how
+long it took: the machine may be busy."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Askers:
     def stop(self) -> None:
         self._running = False
         for thread in self._threads:
-            thread.join(30)
+            thread.join(2 * SECONDS)
             assert not thread.is_alive()
 
     def told(self) -> str:
@@ -89,14 +89,14 @@ class Workers:
                    "--bind", f"127.0.0.1:{self.port}", "--mongrel2", self.mongrel2.pull, self.mongrel2.pub]  # fmt: skip
         settings = {"env": {**environment(), "UPLOAD_STORE": str(self.mongrel2.folder / "tmp")}, **self._settings}
         self.parent = self._stack.enter_context(process([*command, *self._options], **settings))
-        wait_for(lambda: len(self.pids()) == self.count and self._is_connected(), 30, f"workers: {self.log()}")
+        wait_for(self._are_ready, what=lambda: f"workers: {self.log()}")
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def _is_connected(self) -> bool:
-        return "connected to Mongrel2" in self.log()
+    def _are_ready(self) -> bool:
+        return len(self.pids()) == self.count and "connected to Mongrel2" in self.log()
 
     def log(self) -> str:
         return output(self.parent)
@@ -121,14 +121,13 @@ class Workers:
         """SIGHUP, until all workers are new ones and the old are gone."""
         old = set(self.pids())
         self.parent.send_signal(signal.SIGHUP)
-        wait_for(lambda: not old & set(self.pids()) and len(self.pids()) == self.count, 30, "new workers")
-
+        wait_for(lambda: not old & set(self.pids()) and len(self.pids()) == self.count, what="new workers")
 
     def kill_one(self) -> None:
         """kill -9 of any, until there is another in its place."""
         killed = random.choice(self.pids())
         os.kill(killed, signal.SIGKILL)
-        wait_for(lambda: killed not in self.pids() and len(self.pids()) == self.count, 30, "another worker")
+        wait_for(lambda: killed not in self.pids() and len(self.pids()) == self.count, what="another worker")
 
 
 def hang_up(times: int) -> Lines:
@@ -154,8 +153,9 @@ def kill(times: int) -> Lines:
                     time.sleep(0.3)
             lost = askers.ended if door == "HTTP" else askers.refused
             others = askers.refused if door == "HTTP" else askers.ended
-            # Each kill can cost those 16 clients one answer.
-            is_right = not askers.wrong and not others and sum(lost.values()) <= 16 * times and askers.slowest < 2
+            # Each kill can cost those 16 clients one answer, which none of them waits for in vain.
+            is_right = not askers.wrong and not others and sum(lost.values()) <= 16 * times
+            is_right = is_right and TimeoutError.__name__ not in askers.ended
             told = f"{askers.told()}; the longest wait for any of them {askers.slowest:.2f} s"
             lines.append((f"{times} times kill -9, {door}: {told}", is_right))
     return lines
@@ -168,7 +168,7 @@ def hang() -> Lines:
         for door, port in workers.doors().items():
             before = set(workers.pids())
             with Client(port) as client, workers.load(door, 8) as askers:
-                client.socket.settimeout(20)
+                client.socket.settimeout(SECONDS)
                 began, right = time.monotonic(), askers.right
                 client.ask("/compute", "seconds=600")
                 try:
@@ -179,15 +179,15 @@ def hang() -> Lines:
                 except OSError:
                     answer = "a closed connection"
                 seconds, served = time.monotonic() - began, askers.right - right
-                wait_for(lambda: len(workers.pids()) == workers.count, 30, "another worker")
+                wait_for(lambda: len(workers.pids()) == workers.count, what="another worker")
             told = f"its client had {answer} after {seconds:.1f} s, {served:,} other answers meanwhile"
-            is_right = answer == ("a closed connection" if door == "HTTP" else "['502']") and served > 50
+            is_right = answer == ("a closed connection" if door == "HTTP" else "['502']") and served > 8
             is_right = is_right and not askers.wrong and len(before - set(workers.pids())) == 1
             lines.append((f"a worker that hangs, {door}: {told}", is_right))
     return lines
 
 
-def restart(times: int, resumes_within: float) -> Lines:
+def restart(times: int, resumes_within: float = SECONDS) -> Lines:
     """Mongrel2 is killed and started again while workers serve it."""
     resumed = []
     with Workers(2) as workers, workers.load("Mongrel2") as askers:
@@ -215,7 +215,7 @@ def orphan() -> Lines:
         with Client(workers.port) as client:
             client.ask("/compute", "seconds=600")
             os.kill(workers.parent.pid, signal.SIGKILL)
-            wait_for(lambda: not any(map(is_running, pids)), 30, "the end of the workers")
+            wait_for(lambda: not any(map(is_running, pids)), what="the end of the workers")
         workers.parent.wait()
         ended = not any(map(is_running, pids))
     return [("the parent is killed: its workers end, also one that hangs", ended)]
@@ -283,9 +283,14 @@ def endure(seconds: float) -> Lines:
     with Workers(2) as workers:
         pids = [workers.parent.pid, *workers.pids()]
 
-        def figures() -> tuple[int, int]:
-            time.sleep(1)
-            return sum(map(resident_kib, pids)), sum(len([*Path(f"/proc/{pid}/fd").iterdir()]) for pid in pids)
+        def figures(most_descriptors: int = 0) -> tuple[int, int]:
+            """The memory, and the descriptors once they are no more than these, or some time later."""
+            deadline = time.monotonic() + (SECONDS if most_descriptors else 1)
+            while True:
+                time.sleep(1)
+                descriptors = sum(len([*Path(f"/proc/{pid}/fd").iterdir()]) for pid in pids)
+                if descriptors <= most_descriptors or time.monotonic() > deadline:
+                    return sum(map(resident_kib, pids)), descriptors
 
         crowds: list[Askers] = []
         for part in range(5):
@@ -295,7 +300,7 @@ def endure(seconds: float) -> Lines:
                 time.sleep(seconds / 5)
             if part == 0:
                 first, begun = figures(), state(workers.port, workers.parent)["coroutines"]
-        last, coroutines = figures(), state(workers.port, workers.parent)["coroutines"] - begun
+        last, coroutines = figures(first[1] + 4), state(workers.port, workers.parent)["coroutines"] - begun
     told = f"memory {last[0] - first[0]:+,} KiB, descriptors {last[1] - first[1]:+}, coroutines {coroutines:+}"
     is_right = all(each.is_whole() for each in crowds) and last[0] - first[0] < 8192
     is_right = is_right and last[1] <= first[1] + 4 and coroutines <= 4

@@ -41,13 +41,13 @@ def sending_files() -> Iterator[int]:
     port = free_port()
     variables = environment(measured=False)
     with process([sys.executable, __file__, str(port)], env=variables) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, 20, SENDFILE)
+        wait_for(lambda: listens(port) or child.poll() is not None, what=SENDFILE)
         yield port
 
 
 def download(port: int, name: str, buffer: memoryview, each: Callable[[memoryview], object]) -> float:
     """The megabytes a second at which a file comes; its pieces go to `each`."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         began = time.perf_counter()
         client.sendall(f"GET /files/{name} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         head = b""
@@ -105,6 +105,7 @@ def compare_files(row: Callable[..., None], short: bool) -> None:
 
 
 if __name__ == "__main__":
+    socketserver.ThreadingTCPServer.allow_reuse_address = True  # the port is reserved for it (support.free_port)
     with socketserver.ThreadingTCPServer(("127.0.0.1", int(sys.argv[1])), SendsFile) as server:
         server.daemon_threads = True
         server.serve_forever()

@@ -60,9 +60,9 @@ def serving(name: str, files: str = ".") -> Iterator[tuple[list[int], int]]:
         command = [part.format(port=ports[0]) for part in SERVERS.get(name, OURS)]
         command += [part for door in doors for part in ("--mongrel2", door.pull, door.pub)]
         child = stack.enter_context(support.process([sys.executable, *command], env=variables))
-        support.wait_for(lambda: support.listens(ports[0]) or child.poll() is not None, 20, name)
+        support.wait_for(lambda: support.listens(ports[0]) or child.poll() is not None, what=name)
         for port in ports if name in ("ours", THROUGH) else ():
-            assert get(port, "/", 10) == b"Take five!"
+            assert get(port, "/", 60) == b"Take five!"
         yield ports, child.pid
 
 
@@ -93,7 +93,7 @@ def hold(kind: str, count: int, ports: list[int]) -> dict[int, socket.socket]:
         clients.update({client.fileno(): client for client in some})
         for client in some if kind == "WebSockets" else ():
             assert read_head(client, b"101") == b""
-        while kind == "long polls" and int(get(ports[0], "/held", 10)) < len(clients):
+        while kind == "long polls" and int(get(ports[0], "/held", 60)) < len(clients):
             time.sleep(0.01)
     return clients
 
@@ -200,7 +200,7 @@ def compare_streams(row: Row, pieces: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder, serving("ours", folder) as ((port,), pid):
         with open(f"{folder}/large.bin", "wb") as file:
             file.writelines(PIECE for _ in range(pieces))
-        assert get(port, "/stream/100", 10) == PIECE * 100
+        assert get(port, "/stream/100", 60) == PIECE * 100
         before = peak()
         for _ in range(rounds):
             stream.append(download(port, f"/stream/{pieces}", chunked))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
 from support import SENDER, environment, free_port, process  # noqa: E402
 
+PROBED = f"{SENDER} 1:0, ".encode()  # how the answer to a probe begins: its connection has the id 0
 FIELDS = (
     '{"PATH":"%s","x-forwarded-for":"127.0.0.1","user-agent":"replay/1.0","accept":"*/*","host":"127.0.0.1:6767",'
     '"METHOD":"GET","VERSION":"HTTP/1.1","URI":"%s","PATTERN":"/","URL_SCHEME":"http","REMOTE_ADDR":"127.0.0.1"}'
@@ -36,6 +38,16 @@ def handler(which: str, pull: str, pub: str, mode: str = "never", workers: int =
     command = [sys.executable, str(HERE / "programs.py"), which, pull, pub, mode, str(workers)]
     with process(command, env=environment(measured=False)) as child:
         yield child
+
+
+def run_wrk(port: int, path: str, seconds: int, connections: int, *options: str) -> str:
+    """What wrk tells; AssertionError where an answer was wrong or a connection broke. That an answer was late is no
+    error: the machine may be busy."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", *options]
+    told = subprocess.run([*command, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=False)
+    broken = re.search(r"Non-2xx|Socket errors: (?!connect 0, read 0, write 0, )", told.stdout)
+    assert told.returncode == 0 and not broken, told.stdout + told.stderr
+    return told.stdout
 
 
 def cpu_seconds(pid: int) -> tuple[float, float]:
@@ -94,25 +106,24 @@ class Peer:
                 self.replies.poll(5)
 
     def reply(self, flags: int = 0) -> bytes:
-        """The next reply, as `recv` has it; what keeps connections alive is none."""
-        while b":X " in (reply := bytes(self.replies.recv(flags)))[:60]:
+        """The next reply, as `recv` has it; what keeps connections alive is none, nor is what answers a probe."""
+        while b":X " in (reply := bytes(self.replies.recv(flags)))[:60] or reply.startswith(PROBED):
             pass
         return reply
 
-    def ask(self, path: str, seconds: float = 10.0) -> bytes:
+    def ask(self, path: str, seconds: float = 60.0) -> bytes:
         """The next reply after this one request; AssertionError where there is none."""
         self.send(message(1, path))
         assert self.replies.poll(int(seconds * 1000)), f"no reply to {path}"
         return self.reply()
 
     def await_handler(self) -> None:
-        """Ask until a handler answers (some lose their first reply), and forget what else they say."""
-        for _ in range(100):
-            self.send(message(1, "/"))
+        """Send probes until a handler answers one (some lose their first reply)."""
+        for _ in range(300):
+            self.send(message(0, "/"))
             if self.replies.poll(200):
-                break
-        while self.replies.poll(300):
-            self.replies.recv()
+                return
+        raise AssertionError("no handler answers")
 
     def replay(self, messages: list[bytes], ending: bytes, ahead: int = 1 << 60) -> tuple[float, float]:
         """Send these as fast as they are taken, at most so many `ahead` of the replies: the seconds until the last
@@ -133,7 +144,7 @@ class Peer:
                 for _ in range(100):
                     replies.append(self.reply(zmq.NOBLOCK))
             if before == sent + len(replies):
-                assert poller.poll(30_000), f"{len(messages) - len(replies)} replies are missing"
+                assert poller.poll(60_000), f"{len(messages) - len(replies)} replies are missing"
         seconds, busy = time.perf_counter() - began, time.thread_time() - busy
         assert len({reply.partition(b", ")[0] for reply in replies}) == len(messages), "a request had two replies"
         assert all(b" 200 OK" in reply and reply.endswith(ending) for reply in replies), "a reply is wrong"
