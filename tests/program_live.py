@@ -237,6 +237,13 @@ def echo_large(ws: WebSocket) -> None:
         ws.send(message)
 
 
+@app.websocket("/asleep-then-echo/<float:seconds>")
+def asleep_then_echo(ws: WebSocket, seconds: float) -> None:
+    time.sleep(seconds)
+    for message in ws:
+        ws.send(message)
+
+
 @app.websocket("/small", max_message=1000)
 @noted
 def small(ws: WebSocket) -> None:
