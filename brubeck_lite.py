@@ -7144,7 +7144,7 @@ def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str)
     # In memory it holds what the largest of our limits allows; with a folder for the others, up to 1 MiB.
     bodies = [inner.max_body if route.max_body is None else route.max_body for _, inner, route in all_routes(app)]
     limit = min(max([app.max_body, *bodies]), 1 << 20 if store else (1 << 31) - 1)
-    option = "" if store else f": start the handler with --upload-store FOLDER/{upload}"
+    option = "" if store else f",\n            # if the handler is started with --upload-store FOLDER/{upload}"
     return MONGREL2_CONFIG.format(folder=folder, upload=upload, servers=servers, names=", ".join(names), limit=limit,
                                   store=option)  # fmt: skip
 

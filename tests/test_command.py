@@ -450,7 +450,7 @@ def test_a_mongrel2_of_the_printed_configuration_serves_all_kinds_of_routes(tmp_
     assert f"{place}:\n" in printed and "chroot='./'" in printed
     line = [sys.executable, "-m", "brubeck_lite", "hello:app", *addresses]
     if not store:
-        assert "start the handler with --upload-store FOLDER/tmp" in printed
+        assert "if the handler is started with --upload-store FOLDER/tmp" in printed
         line += ["--upload-store", str(tmp_path / "folder" / "tmp")]
     with mongrel2_of(printed, tmp_path / "folder"), process(line, cwd=tmp_path, env=settings) as child:
         wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
