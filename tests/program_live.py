@@ -247,6 +247,7 @@ def asleep_then_echo(ws: WebSocket, seconds: float) -> None:
 @app.websocket("/small", max_message=1000)
 @noted
 def small(ws: WebSocket) -> None:
+    ws.FAREWELL = 60.0  # seconds for the client to answer a close
     for message in ws:
         ws.send(message)
 

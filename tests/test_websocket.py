@@ -632,9 +632,9 @@ def test_messages_up_to_the_limit_come_back_however_large_they_are(live: Door) -
 
 def test_a_message_and_4_mib_may_wait_behind_mongrel2_for_a_handler_that_does_something_else(live: Door) -> None:
     with talk(live, "/asleep-then-echo/0.5") as client:
-        for _ in range(4):
+        for _ in range(5):
             client.send(b"x" * (1 << 20))
-        assert [len(client.recv(60)) for _ in range(4)] == [1 << 20] * 4
+        assert [len(client.recv(60)) for _ in range(5)] == [1 << 20] * 5
 
 
 def test_a_handshake_may_say_that_it_has_no_body(live: Door) -> None:
@@ -797,7 +797,7 @@ def test_what_a_client_does_wrong_ends_its_websocket(live: Door, case: str) -> N
         client.send(sent)
         if code:
             assert client.receive_close()[0] == code
-            client.socket.settimeout(1.5)  # RFC 6455, 7.1.7: the connection is ended, whatever the client does
+            client.socket.settimeout(30)  # RFC 6455, 7.1.7: whatever the client does, which may take 60 seconds here
             assert client.is_ended()
         else:
             with pytest.raises((EOFError, ConnectionResetError)):
