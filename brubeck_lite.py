@@ -4984,9 +4984,9 @@ class Mongrel2Connection:
         if app is None:
             return True
         if app.upload_store is None:
-            self._tell_once("refused the body of %r, which Mongrel2 writes to a file, as it does with chunked ones and "
-                            "those over its limits.content_length: --upload-store FOLDER, or Brubeck(upload_store=), "
-                            "names the folder of its upload.temp_store", request)  # fmt: skip
+            self._tell_once("refused the body of %r: Mongrel2 writes chunked ones, and those over its "
+                            "limits.content_length, to files, which stay until --upload-store FOLDER, or "
+                            "Brubeck(upload_store=), names the folder of its upload.temp_store", request)  # fmt: skip
             request.refuse_body(cast(HTTPError, request.refused))
             return not request.upload_is_there  # then it was answered when it began
         name = os.path.basename(cast(str, request.upload))
