@@ -3803,7 +3803,7 @@ class Receivers:
         except greenlet.GreenletExit:  # it is not needed any more
             raise
         except BaseException as error:  # such as a Timeout that a handler has left behind
-            self._survive.tell(error, "a coroutine was ended")
+            logger.error("a coroutine was ended", exc_info=error)
             if current in self._parked:
                 self._parked.remove(current)
             if self._receiver is current:
