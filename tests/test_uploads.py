@@ -325,7 +325,7 @@ def test_a_store_that_is_not_mongrel2s_is_told(tmp_path: Path) -> None:
         line = [sys.executable, "-m", "brubeck_lite", "program_refusals:app", "--mongrel2", mongrel2.pull, mongrel2.pub]
         with process([*line, "--upload-store", str(tmp_path)]) as child:
             wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
-            assert post_chunked(mongrel2.port, "/length", b"x" * 10)[0] == 500
+            assert post_chunked(mongrel2.port, "/length", b"x" * 10)[0] == 503
             log = output(child)
             assert "upload_store names the folder of its upload.temp_store" in log and "Traceback" not in log
 
