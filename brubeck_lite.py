@@ -55,9 +55,11 @@ import base64
 import binascii
 import codecs
 import contextlib
+import contextvars
 import copy
 import errno
 import functools
+import gc
 import hashlib
 import hmac
 import importlib
@@ -76,6 +78,7 @@ import secrets
 import select
 import shutil
 import signal
+import site
 import socket
 import stat
 import struct
@@ -146,14 +149,138 @@ else:
             return value
 
 
+def _hub() -> Any:
+    """Eventlet's hub of this thread; None where it has none. (`eventlet.hubs.get_hub` would make one.)"""
+    return getattr(getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None), "hub", None)
+
+
 def in_coroutines() -> bool:
-    """Whether this runs in one of eventlet's coroutines, as handlers do inside `run()`, of which others must go on."""
-    return "eventlet" in sys.modules and greenlet.getcurrent().parent is not None
+    """Whether this runs in a coroutine of eventlet's hub, as handlers do inside `run()`, of which others must go on. It
+    does not in a thread, nor in gevent's coroutines, though the program may have imported eventlet."""
+    hub = _hub()
+    coroutine = None if hub is None else greenlet.getcurrent().parent
+    while coroutine is not None and coroutine is not hub.greenlet:
+        coroutine = coroutine.parent
+    return coroutine is not None
 
 
 def _unpatched(name: str) -> Any:
-    """A module of the standard library as it was before eventlet patched it."""
-    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
+    """A module of the standard library as it was before eventlet patched it; under gevent, as that has it."""
+    is_patched = bool(getattr(sys.modules.get("eventlet.patcher"), "already_patched", None))
+    return eventlet.patcher.original(name) if is_patched else importlib.import_module(name)
+
+
+def call_soon(function: Callable[[], Any], seconds: float = 0) -> Any:
+    """Have eventlet's hub call a function, which must not wait. The timer, which has `cancel`."""
+    return eventlet.hubs.get_hub().schedule_call_global(seconds, function)
+
+
+class _Mailbox:
+    """Functions that other threads want called in the hub of this one, which a pair of sockets wakes."""
+
+    def __init__(self) -> None:
+        self._functions: deque[Callable[[], Any]] = deque()
+        self._ours, self._theirs = _unpatched("socket").socketpair()
+        self._ours.setblocking(False)
+        self._theirs.setblocking(False)
+        take = self._take
+        eventlet.hubs.get_hub().add("read", self._ours.fileno(), take, take, lambda: None)
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """Have the hub call a function, which must not wait: from any thread."""
+        self._functions.append(function)
+        with contextlib.suppress(BlockingIOError):  # so many have rung that the hub will come
+            self._theirs.send(b"!")
+
+    def _take(self, *_: Any) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._ours.recv(1 << 16)
+        while self._functions:
+            try:
+                self._functions.popleft()()
+            except Exception:
+                logger.exception("what another thread asked for failed")
+
+
+_mailboxes: weakref.WeakKeyDictionary[Any, _Mailbox] = weakref.WeakKeyDictionary()  # by hub, of which a thread has one
+
+
+def mailbox_of_hub() -> _Mailbox:
+    """The mailbox of this thread's hub."""
+    hub = eventlet.hubs.get_hub()
+    if hub not in _mailboxes:
+        _mailboxes[hub] = _Mailbox()
+    return _mailboxes[hub]
+
+
+class _Sleeper:
+    """The one coroutine that waits for something, and what wakes it."""
+
+    __slots__ = ("_alarm", "_current", "_hub", "sleeping")
+
+    def __init__(self) -> None:
+        self._current, self._hub = greenlet.getcurrent, eventlet.hubs.get_hub()
+        self.sleeping: greenlet.greenlet | None = None
+        self._alarm: Any = None  # the timer of `wake_soon`: one for each sleep, lest it disturbs the next
+
+    def wait(self, seconds: float | None = None) -> None:
+        timer = None if seconds is None else call_soon(self.wake, seconds)
+        self.sleeping = self._current()
+        try:
+            self._hub.switch()
+        finally:
+            self.sleeping = None  # whatever woke it, such as a Timeout of the handler's
+            if timer is not None:
+                timer.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
+
+    def wake(self) -> None:
+        """Wake who waits, from the hub."""
+        sleeping, self.sleeping = self.sleeping, None
+        if sleeping is not None:
+            sleeping.switch()
+
+    def wake_soon(self) -> None:
+        """Wake who waits, from whatever coroutine."""
+        if self.sleeping is not None and self._alarm is None:
+            self._alarm = call_soon(self.wake)
+
+
+class _SharedSleeper(_Sleeper):
+    """A coroutine that waits for what other threads may bring, too."""
+
+    __slots__ = ("_mailbox",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mailbox = mailbox_of_hub()
+
+    def wake_soon(self) -> None:
+        """Wake who waits, from whatever coroutine or thread."""
+        if _hub() is self._hub:
+            super().wake_soon()
+        else:
+            self._mailbox.call(self.wake)
+
+
+class _SleepingThread:
+    """As `_SharedSleeper`, for a thread that has no coroutines."""
+
+    def __init__(self) -> None:
+        self._event = _unpatched("threading").Event()
+        self.wake_soon = self._event.set
+
+    def wait(self, seconds: float | None = None) -> None:
+        self._event.wait(seconds)
+        self._event.clear()
+
+
+def make_sleeper() -> _SharedSleeper | _SleepingThread:
+    """What the present coroutine, or thread, waits with until another coroutine or thread calls its `wake_soon`. Who
+    wakes it does first what it waits for: it may also wake for nothing."""
+    return _SharedSleeper() if in_coroutines() else _SleepingThread()
 
 
 TURN = 0.005  # seconds that a coroutine goes on without letting the others have their turns
@@ -2359,6 +2486,28 @@ def _from_environ(key: str, default: str) -> lazy[str]:
     return lazy(lambda request: str(request.environ.get(key, default)))
 
 
+def _octets(text: str) -> bytes:
+    """The octets of a path; of what is beyond Latin-1, and so was decoded already (httpx.WSGITransport), as UTF-8."""
+    return text.encode("latin-1" if max(text, default="") <= "\xff" else "utf-8", "surrogatepass")
+
+
+class _InContext:
+    """The pieces of a streamed body, each made in the context of its handler: a server's thread has others between."""
+
+    def __init__(self, context: contextvars.Context, pieces: Iterator[str | bytes]) -> None:
+        self._context, self._pieces = context, pieces
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        return self
+
+    def __next__(self) -> str | bytes:
+        return self._context.run(next, self._pieces)
+
+    def close(self) -> None:
+        """End the handler's iterator."""
+        self._context.run(getattr(self._pieces, "close", tuple))
+
+
 class WSGIRequest(Request):
     """A request that came through a WSGI server."""
 
@@ -2368,16 +2517,16 @@ class WSGIRequest(Request):
         self.environ = environ
         self.method = environ["REQUEST_METHOD"]
         self.path = path = environ.get("PATH_INFO", "")
-        prefix, length = environ.get("SCRIPT_NAME"), environ.get("CONTENT_LENGTH")
+        prefix, length = environ.get("SCRIPT_NAME") or "", environ.get("CONTENT_LENGTH")
         try:
             if prefix or not path or not path.isascii() or not path.isprintable():
                 self.path = "/"  # for what is no path
                 # PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path.
-                prefix = decode_path((prefix or "").encode("latin-1")).rstrip("/")
-                self.path = prefix + decode_path(path.encode("latin-1")) or "/"
+                prefix = decode_path(_octets(prefix)).rstrip("/")
+                self.path = prefix + decode_path(_octets(path)) or "/"
                 self.prefix = "" if prefix.startswith("//") else prefix  # such a path is never matched
             if length:
-                self.content_length = parse_content_length(length)
+                self.content_length = parse_content_length(str(length))  # an int of requests-wsgi-adapter
         except HTTPError as error:
             self.refused = error
         except ProtocolError as error:
@@ -2745,18 +2894,6 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextlib.contextmanager
-def _bell() -> Iterator[tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Two functions: the first returns once another thread has called the second. In a coroutine only that waits."""
-    if not in_coroutines():
-        event = _unpatched("threading").Event()
-        yield event.wait, event.set
-        return
-    ours, theirs = _unpatched("socket").socketpair()
-    with ours, theirs:  # to close one once more does nothing
-        yield functools.partial(eventlet.hubs.trampoline, ours, read=True), theirs.close
-
-
 class _Cores:
     """Threads of the system's that compute: at most one for each core, and none while there is nothing to do. A thread
     keeps the memory of its last computation, so their number bounds that too."""
@@ -2769,15 +2906,16 @@ class _Cores:
     def compute(self, function: Callable[[], T]) -> T:
         """What the function, which raises nothing, returns. HTTPError 503 where too many wait already."""
         results: list[T] = []
-        with _bell() as (wait, ring):
-            task = function, results, ring
-            self._add(task)
-            try:
-                wait()
-            except BaseException:  # a time limit, or its client has left
-                with self._lock, contextlib.suppress(ValueError):  # once it has begun, it cannot be stopped
-                    self._waiting.remove(task)
-                raise
+        sleeper = make_sleeper()
+        task = function, results, sleeper.wake_soon
+        self._add(task)
+        try:
+            while not results:
+                sleeper.wait()
+        except BaseException:  # a time limit, or its client has left
+            with self._lock, contextlib.suppress(ValueError):  # once it has begun, it cannot be stopped
+                self._waiting.remove(task)
+            raise
         return results[0]
 
     def _add(self, task: tuple[Callable[[], Any], list[Any], Callable[[], Any]]) -> None:
@@ -2793,10 +2931,11 @@ class _Cores:
     def _work(self) -> None:
         task = self._next()
         while task is not None:
-            function, results, ring = task
-            results.append(function())
+            function, results, wake_soon = task
+            result = function()
             task = self._next()  # first: whoever is told may fork, and the child must not wait for this thread
-            ring()
+            results.append(result)
+            wake_soon()
 
     def _next(self) -> tuple[Callable[[], Any], list[Any], Callable[[], Any]] | None:
         with self._lock:
@@ -3497,6 +3636,7 @@ class Brubeck:
                     tempfile.gettempdir()  # which looks for it once, and finds none where too many files are open
                 for function in [*self._on_start, *(app.start for app in self._mounted)]:
                     function()
+                logger.disabled = False  # logging.config disables loggers that it is not told of, unless told not to
                 self._started = True
 
     def stop(self) -> None:
@@ -3514,22 +3654,29 @@ class Brubeck:
         if not self._started:
             self.start()
             atexit.register(self.stop)
-        request = WSGIRequest(environ)
-        return self.answer_wsgi(request, self.handle(request), start_response)
+        request, context = WSGIRequest(environ), contextvars.copy_context()
+        return self.answer_wsgi(request, context.run(self.handle, request), start_response, context)
 
-    def answer_wsgi(self, request: WSGIRequest, response: Response, start_response: StartResponse) -> Iterable[bytes]:
-        """Send the answer: status and fields by `start_response`, the body as what is returned."""
+    def answer_wsgi(self, request: WSGIRequest, response: Response, start_response: StartResponse,
+                    context: contextvars.Context) -> Iterable[bytes]:  # fmt: skip
+        """Send the answer: status and fields by `start_response`, the body as what is returned; what makes that runs in
+        the context of its handler, which is no other request's in the same thread."""
         if response._status == 101:
             response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
+        if type(response._body) is not bytes:
+            response.body = Pieces(_InContext(context, cast("Iterator[str | bytes]", response._body)))
+            request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
         try:
             fields, body = response.finish(request)
         except Exception as error:  # middleware left something in it that cannot be sent
-            response = self.answer_error(request, error)
+            response = context.run(self.answer_error, request, error)
             fields, body = response.finish(request)
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
         if type(body) is bytes:
             request.end()
-            return [body]
+            # Of a list wsgiref and waitress know the length: they would say `Content-Length: 0` in the answer to HEAD
+            # for a stream. No piece at all would be a 500 under hypercorn.
+            return [body] if body or any(name.lower() == "content-length" for name, _ in fields) else iter([body])
         pieces = cast(Pieces, body)
         pieces.request = request  # which is over when the server closes them (PEP 3333)
         return pieces
@@ -3554,11 +3701,12 @@ class Brubeck:
         """Serve until SIGINT or SIGTERM, which let requests finish for up to 9 seconds (a second one does not).
         `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
         replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
-        from there before (`from socket import socket`, a driver) keeps blocking: prefer the command line, which patches
-        first. `workers`: so many processes, each of which starts this program anew ("auto": one for each core that this
-        process may use), and a parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is
-        no address; SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker it does not
-        return."""
+        from there, made or begun before (`from socket import socket`, an SSLContext, a thread) keeps blocking or fails,
+        and a warning names it: prefer the command line, which patches first, or `eventlet.monkey_patch()` above all
+        other imports. `workers`: so many processes, each of which starts this program anew ("auto": one for each core
+        that this process may use), and a parent that replaces those that die, and on SIGHUP all. ValueError for a
+        `bind` that is no address; SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker
+        it does not return."""
         refuse_windows()
         count, parent = count_workers(workers), parent_of_worker()
         if count > 1 and parent is None:
@@ -3724,6 +3872,7 @@ class Load:
             request.load = None
             if request.kept:
                 request.end()
+            greenlet.getcurrent().gr_context = None  # the next request of this coroutine finds no context variable set
             connection.finished(request)
 
     def refuse(self, connection: Connection, request: Request, response: Response) -> None:
@@ -3856,46 +4005,6 @@ class Receivers:
 _NEVER = float("inf")
 
 
-def call_soon(function: Callable[[], Any], seconds: float = 0) -> Any:
-    """Have eventlet's hub call a function, which must not wait. The timer, which has `cancel`."""
-    return eventlet.hubs.get_hub().schedule_call_global(seconds, function)
-
-
-class _Sleeper:
-    """The one coroutine that waits for something, and what wakes it."""
-
-    __slots__ = ("_alarm", "_current", "_hub", "sleeping")
-
-    def __init__(self) -> None:
-        self._current, self._hub = greenlet.getcurrent, eventlet.hubs.get_hub()
-        self.sleeping: greenlet.greenlet | None = None
-        self._alarm: Any = None  # the timer of `wake_soon`: one for each sleep, lest it disturbs the next
-
-    def wait(self, seconds: float | None = None) -> None:
-        timer = None if seconds is None else call_soon(self.wake, seconds)
-        self.sleeping = self._current()
-        try:
-            self._hub.switch()
-        finally:
-            self.sleeping = None  # whatever woke it, such as a Timeout of the handler's
-            if timer is not None:
-                timer.cancel()
-            if self._alarm is not None:
-                self._alarm.cancel()
-                self._alarm = None
-
-    def wake(self) -> None:
-        """Wake who waits, from the hub."""
-        sleeping, self.sleeping = self.sleeping, None
-        if sleeping is not None:
-            sleeping.switch()
-
-    def wake_soon(self) -> None:
-        """Wake who waits, from whatever coroutine."""
-        if self.sleeping is not None and self._alarm is None:
-            self._alarm = call_soon(self.wake)
-
-
 class _Pace:
     """Whether a client sends, or reads, as fast as it must: SLOWEST bytes a second, over each `seconds` (30 s of a
     server) in which it is waited for."""
@@ -3936,7 +4045,7 @@ class _Ahead(_Closing):
         self._items, self._patience, self._error = items, patience, error
         self._queue = eventlet.queue.Queue(size)  # of items, each in a tuple; then what ended the iterator
         self._end: BaseException | None = None
-        self._coroutine: Any = eventlet.spawn_n(self._run)
+        self._coroutine: Any = eventlet.spawn_n(contextvars.copy_context().run, self._run)
 
     def _run(self) -> None:
         with contextlib.suppress(greenlet.GreenletExit):  # nobody listens any more
@@ -4018,7 +4127,7 @@ class Subscription(_Closing):
 
     def __init__(self, channel: Channel) -> None:
         self._channel, self._messages = channel, deque[Any]()
-        self._sleeper = _Sleeper() if in_coroutines() else None  # in a thread of a WSGI server there is none
+        self._sleeper = make_sleeper()
         self.was_dropped = self._is_over = False
         channel.subscriptions.add(self)
 
@@ -4030,25 +4139,20 @@ class Subscription(_Closing):
             logger.warning("a subscriber of %r was too slow: dropped", self._channel)
             self.was_dropped = True
             self.close()
-        if self._sleeper is not None:
-            self._sleeper.wake_soon()
+        self._sleeper.wake_soon()
 
     def get(self, timeout: float | None = None) -> Any:
         """The next message; None when there is none in time, or no more."""
         end = time.monotonic() + (_NEVER if timeout is None else timeout)
         while not self._messages and not self._is_over and (left := end - time.monotonic()) > 0:
-            if self._sleeper is None:
-                time.sleep(min(left, 0.05))
-            else:
-                self._sleeper.wait(None if timeout is None else left)
+            self._sleeper.wait(None if timeout is None else left)
         return self._messages.popleft() if self._messages else None
 
     def close(self) -> None:
         """Take no more messages."""
         self._is_over = True
         self._channel.subscriptions.discard(self)
-        if self._sleeper is not None:
-            self._sleeper.wake_soon()
+        self._sleeper.wake_soon()
 
     def __iter__(self) -> Iterator[Any]:
         while self._messages or not self._is_over:
@@ -4066,16 +4170,20 @@ class Channel:
         self.followers: set[WebSocket] = set()
 
     def publish(self, message: Any) -> None:
-        """Give a message (str, bytes, dict, list; Event for streams of events) to all, and wait for none of them."""
+        """Give a message (str, bytes, dict, list; Event for streams of events) to all, and wait for none of them. Any
+        thread may do so."""
         for subscription in [*self.subscriptions]:
             subscription.put(message)
         if self.followers:
-            frame = format_message(message.data if isinstance(message, Event) else message)
+            frame, hub = format_message(message.data if isinstance(message, Event) else message), _hub()
             together: dict[Any, list[WebSocket]] = {}
-            for follower in self.followers:
-                together.setdefault(follower.push_to_many, []).append(follower)
-            for push_to_many, followers in together.items():
-                push_to_many(followers, frame)
+            for follower in [*self.followers]:
+                together.setdefault((follower.push_to_many, follower.hub), []).append(follower)
+            for (push_to_many, their_hub), followers in together.items():
+                if their_hub is hub:
+                    push_to_many(followers, frame)
+                else:
+                    _mailboxes[their_hub].call(functools.partial(push_to_many, followers, frame))
 
     def subscribe(self) -> Subscription:
         """What is published from now on, to iterate over."""
@@ -4136,6 +4244,7 @@ class WebSocket:
         self.closed: tuple[int, str] | None = None
         self.heard = time.monotonic()
         self.push_to_many: Callable[[Sequence[Any], bytes], None] = _push_to_each  # those who have this in common
+        self.hub: Any = eventlet.hubs.get_hub()
         self._pinged = 0.0
         self._limit = limit
         self._inbox: deque[str | bytes] = deque()
@@ -4199,6 +4308,7 @@ class WebSocket:
     def follow(self, channel: Channel) -> None:
         """Send on whatever the channel publishes, until it is closed."""
         if self.closed is None:
+            mailbox_of_hub()  # by which other threads publish to it
             self._followed.append(channel)
             channel.followers.add(self)
 
@@ -4623,12 +4733,14 @@ class Client:
 
     def _exchange(self, request: WSGIRequest) -> Iterator[Any]:
         """The Response with the status and the fields that are sent, then the pieces of the body."""
-        response = self.app.handle(request)
+        context = contextvars.copy_context()
+        response = context.run(self.app.handle, request)
         if isinstance(response, Upgrade):
+            response.handler = functools.partial(context.run, response.handler)
             yield response, "101", response.fields(request)[2:]  # without Upgrade and Connection
             return
         head: list[Any] = [response]
-        pieces = self.app.answer_wsgi(request, response, lambda *given: head.extend(given))
+        pieces = self.app.answer_wsgi(request, response, lambda *given: head.extend(given), context)
         try:
             yield head
             yield from pieces
@@ -6543,9 +6655,75 @@ def patch_standard_library() -> None:
         eventlet.monkey_patch()
 
 
+@functools.cache
+def installed_folders() -> tuple[str, ...]:
+    """Where Python's own modules and installed packages are, each with a slash behind it."""
+    paths = sysconfig.get_paths()  # of which Debian's "data" is /usr/local, below which programs may be, too
+    folders = [*map(paths.get, ("stdlib", "platstdlib", "purelib", "platlib")), *site.getsitepackages()]
+    return tuple(os.path.join(str(folder), "") for folder in folders)
+
+
+_BLOCKING = {  # what eventlet replaces and makes nothing of in what has it already: where it is, and where it was made
+    "time": "sleep", "socket": "socket getaddrinfo", "_socket": "gethostbyname", "ssl": "SSLContext",
+    "select": "select poll epoll", "selectors": "SelectSelector PollSelector EpollSelector KqueueSelector",
+    "_queue": "SimpleQueue", "subprocess": "Popen",
+}  # fmt: skip
+_KEPT = "<class '_thread.lock'>", "<class '_thread._local'>"  # which all coroutines share; in packages it does no harm
+_OUR_OWN = {"brubeck_lite", "eventlet", "greenlet", "dns", "zmq"}  # packages that have it on purpose
+_COPIES = "__original_module_", "__patched_module_"  # eventlet's, of the standard library
+
+
+def _is_early(value: Any) -> bool:
+    """Whether this is a function or class of those, and not the one that eventlet has put in its place."""
+    name = value.__name__
+    if name not in _BLOCKING.get(value.__module__, "").split():
+        return False
+    return getattr(sys.modules[value.__module__.lstrip("_")], name, None) is not value
+
+
+def find_early(objects: Iterable[Any]) -> list[str]:
+    """What the program imported, made or began before eventlet patched the standard library, and what therefore blocks
+    all coroutines, fails (an SSLContext does, with a RecursionError) or loses what it is given: names in modules, and
+    of these objects some, and threads. What the standard library has itself does no harm."""
+    found: dict[Any, str] = {}  # of each kind in each package the first
+    callables, others = (type, type(find_early), type(len)), sys.stdlib_module_names | _OUR_OWN
+    for name, module in [*sys.modules.items()]:
+        if "asyncio" in name or name.startswith(_COPIES) or name.partition(".")[0] in others:
+            continue
+        is_own = not os.path.abspath(getattr(module, "__file__", None) or "").startswith(installed_folders())
+        for key, value in [*vars(module).items()]:
+            is_kept = is_own and str(type(value)) in _KEPT
+            if is_kept or (issubclass(type(value), callables) and _is_early(value)):
+                found.setdefault((name.partition(".")[0], key), f"{name}.{key}")
+    running, kinds = {*sys._current_frames()} - {threading.main_thread().ident}, dict[type, bool]()
+    for made in objects:
+        kind = type(made)
+        if kind not in kinds:
+            kinds[kind] = kind.__name__ != "Popen" and _is_early(kind)
+        if kinds[kind] and getattr(made, "family", None) != socket.AF_UNIX:  # such as that to the parent of a worker
+            found[kind] = f"an object of class {kind.__name__}"
+        elif isinstance(made, threading.Thread) and getattr(made, "_ident", None) in running and made.is_alive():
+            found[made] = f"the thread {made.name!r}"
+    return [*found.values()]
+
+
 def configure_logging(level: int = logging.INFO) -> None:
-    """Log on standard error, unless the program has chosen otherwise."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    """Log on standard error, unless the program has chosen otherwise: to be called once it was imported."""
+    if not logger.hasHandlers():
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+
+
+def patch_program() -> None:
+    """Patch the standard library under a program that was imported before; log a warning, which says what to do, where
+    that comes too late."""
+    # Where the program itself has patched it, an original may well be inside of one of eventlet's objects.
+    was_patched = eventlet.patcher.is_monkey_patched("socket")
+    patch_standard_library()
+    if early := find_early([] if was_patched else gc.get_objects()):
+        logger.warning("made before eventlet patched the standard library, so that it blocks or fails: %s. "
+                       'Put "import eventlet; eventlet.monkey_patch()" above all other lines of the program, or start '
+                       "it by the command line: brubeck_lite MODULE:APP",
+                       ", ".join(early[:5]) + f" and {len(early) - 5} more" * (len(early) > 5))  # fmt: skip
 
 
 # Characters of each of the five texts in a line of the access log: 800 on Linux, where PIPE_BUF is 4096.
@@ -6715,13 +6893,13 @@ class _Lines:
 def program_files(app: Brubeck | None, error: BaseException | None = None) -> list[str]:
     """What `--reload` watches: the modules of the program, but for Python's own and installed packages, the files that
     an error comes from, and the templates."""
-    installed = tuple({path + os.sep for path in sysconfig.get_paths().values()} - {sys.prefix + os.sep})
     # Not by getattr: what stands in sys.modules for a module may do anything when asked for an attribute.
     modules = {str(getattr(module, "__dict__", {}).get("__file__") or "") for module in [*sys.modules.values()]}
     if error is not None:
         modules.update(frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
         modules.add(getattr(error, "filename", None) or "")
-    files = [name for name in modules if os.path.isfile(name) and not os.path.abspath(name).startswith(installed)]
+    files = [name for name in modules if os.path.isfile(name)
+             and not os.path.abspath(name).startswith(installed_folders())]  # fmt: skip
     for folder, _, names in os.walk(getattr(getattr(app, "templates", None), "folder", os.devnull)):
         files += [os.path.join(folder, name) for name in names]
     return files
@@ -7524,9 +7702,9 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: E
           access_log: bool = False, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
     line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
-    if patch:
-        patch_standard_library()
     configure_logging()
+    if patch:
+        patch_program()
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     if access_log and sys.stdout is None:
         fail("--access-log: standard output is closed")
@@ -7826,11 +8004,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         enter_folder(options.chdir)
         patch_standard_library()
         raise SystemExit(options.tell(options.app, load_program(options.app)))
-    parent = parent_of_worker()
+    parent, level = parent_of_worker(), logging.WARNING if options.quiet else logging.INFO
     if not options.print_mongrel2_config:
         refuse_windows()
-        configure_logging(logging.WARNING if options.quiet else logging.INFO)
         if parent is None and (options.workers or options.max_requests or options.reload):
+            configure_logging(level)
             command, folder = same_command()
             enter_folder(options.chdir)  # relative addresses are those that they are without workers
             Parent(command, folder, options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
@@ -7856,7 +8034,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         connections += [HTTPConnection(bind)] if bind is not None else []
     except ValueError as error:
         fail(str(error))
-    serve(app, connections or own or HTTPConnection(usual), ending, access_log=options.access_log,
+    configure_logging(level)
+    if options.quiet:
+        logger.setLevel(level)
+    serve(app, connections or own or HTTPConnection(usual), ending, patch=False, access_log=options.access_log,
           stats=options.stats, parent=parent)  # fmt: skip
 
 

@@ -281,13 +281,15 @@ def behind_http(program: str, *options: str) -> Iterator[tuple[subprocess.Popen[
 
 
 def wsgi_command(server: str, program: str, port: int) -> list[str]:
-    """The command that serves `program` on a port with this WSGI server: gunicorn (gthread), waitress or wsgiref."""
-    if server == "gunicorn":
-        options = ["--worker-class", "gthread", "--threads", "4", "--graceful-timeout", "2"]
+    """The command that serves `program` on a port with this WSGI server: gunicorn (gthread), gevent (by gunicorn),
+    waitress, wsgiref or eventlet."""
+    if server in ("gunicorn", "gevent"):
+        options = ["--worker-class", "gthread", "--threads", "4"] if server == "gunicorn" else ["-k", server]
+        options += ["--graceful-timeout", "2"]
         return [sys.executable, "-m", "gunicorn", *options, "--bind", f"127.0.0.1:{port}", program]
     if server == "waitress":
         return [sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", program]
-    return [sys.executable, str(ROOT / "tests" / "serve_wsgiref.py"), program, str(port)]
+    return [sys.executable, str(ROOT / "tests" / f"serve_{server}.py"), program, str(port)]
 
 
 @contextlib.contextmanager

@@ -293,6 +293,13 @@ def test_statuses(door: Door, status: int) -> None:
     assert ("Content-Length" in response.headers) is (status not in (204, 304))
 
 
+@pytest.mark.parametrize("target", ["/pieces", "/status/204", "/status/304"])
+def test_an_answer_to_head_claims_no_length_where_that_to_get_has_none(door: Door, target: str) -> None:
+    for method in ("HEAD", "GET"):
+        answer = raw(door, f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.") and b"content-length" not in answer.lower()
+
+
 @pytest.mark.parametrize("target", ["/", "/pieces", "/status/204", "/missing", "/boom"])
 def test_head_has_no_body(door: Door, target: str) -> None:
     close = "\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -531,6 +538,25 @@ def test_a_connection_serves_one_request_after_another(door: Door) -> None:
         connection.request("GET", target)
         assert connection.getresponse().read() == body
     connection.close()
+
+
+# The context of a request
+
+
+def test_no_request_finds_what_another_left_in_its_context(door: Door) -> None:
+    once = b"GET /context HTTP/1.1\r\nHost: x\r\nX-Client: me\r\n\r\n"
+    for sent in [once * 2 + once.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")] * 6:  # there are four threads
+        found = re.findall(rb"\[.*\]", raw(door, sent))
+        assert found == [b'[null,28,"me"]'] * (1 if door[0] == "wsgiref" else 3)
+
+
+@pytest.mark.parametrize("kind", ["pieces", "events"])
+def test_a_stream_is_made_in_the_context_of_its_handler(door: Door, kind: str) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        ask_as = lambda name: get(door, f"/context/{kind}", [("X-Client", name)]).content.decode()  # noqa: E731
+        for name, answer in zip("abc", pool.map(ask_as, "abc"), strict=True):
+            lines = [f"0 {name} -", f"1 {name} 0", f"2 {name} 1"]
+            assert re.findall(r"\d \w .", answer) == lines
 
 
 # Many at once

@@ -927,6 +927,14 @@ def test_all_who_follow_a_channel_get_what_is_published(live: Door) -> None:
     wait_for_listeners(live, "all", 0)
 
 
+@pytest.mark.parametrize("by", ["tpool", "thread"])
+def test_what_a_thread_publishes_reaches_all_who_follow(live: Door, by: str) -> None:
+    with talk(live, f"/follow/{by}") as one, talk(live, f"/follow/{by}") as two:
+        wait_for_listeners(live, by, 2)
+        publish(live, by, b"news", f"times=20&by={by}")
+        assert [[client.recv(10) for _ in range(20)] for client in (one, two)] == [["news"] * 20] * 2
+
+
 def test_nobody_follows_who_is_closed_already(live: Door) -> None:
     with Raw(live, f"/follow-late/late?key=late-{live[0]}") as client:
         client.send(frame(CLOSE, b"\x03\xe8"))
