@@ -204,7 +204,8 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9
 _HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_ADDRESS = re.compile(r"\[([^]%]*)(?:%[^]]*)?\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)(?:%.*)?")
+_IP_ADDRESS = re.compile(r"\[([^]%]*)(?:%[^]]*)?\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?"
+                         r"|([0-9A-Fa-f:.]+)(?:%.*)?")
 _FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*")[ \t]*'  # RFC 7239, 4
 _FORWARDED = re.compile(rf"(?:^|,)({_FORWARDED_PAIR}(?:;{_FORWARDED_PAIR})*)$")
 _X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"])
@@ -455,7 +456,7 @@ def plain_address(text: str) -> str:
     """The IP address in what a proxy or a server writes for a client: `203.0.113.9:51008`, `[2001:DB8::1]:4711`,
     `fe80::1%eth0` or `::ffff:203.0.113.9` -> the address alone, an IPv6 one in its short form (RFC 5952), and IPv4 as
     such. Empty for anything else."""
-    match = _ADDRESS.fullmatch(text)
+    match = _IP_ADDRESS.fullmatch(text)
     address = (match[1] or match[2] or match[3] or "") if match else ""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -502,16 +503,15 @@ def compile_origins(origins: str | Iterable[str] | None, *also: str) -> frozense
     return frozenset(origin if origin in also else plain_origin(origin) for origin in named)
 
 
-def is_own_origin(request: Request, origin: str) -> bool:
+def is_own_origin(request: Request, origin: str, also_https: bool = False) -> bool:
     """Whether a page of this origin is one of ours: with the request's scheme, host and port (RFC 6454, 5), of which
-    the port may be written where it is the usual one. A page of our host that came by https is ours too where the
-    request seems to be http, for a proxy that we do not know of may have taken the TLS away. One that came by http may
-    not use what is https: anybody on its way may have changed it. `null` says nothing: then the browser's
-    Sec-Fetch-Site must."""
+    the port may be written where it is the usual one. `also_https`: or with https instead of http, as also a Host with
+    the port 443 means. `null` says nothing: then the browser's Sec-Fetch-Site must."""
     if origin == "null":
         return request.headers.get("sec-fetch-site") == "same-origin"
-    ours = {plain_origin(f"{scheme}://{request.host}") for scheme in (request.scheme, "https")} - {""}
-    return plain_origin(origin) in ours
+    schemes = {request.scheme, "https"} if also_https or request.host.endswith(":443") else {request.scheme}
+    ours = [plain_origin(f"{scheme}://{request.host}") for scheme in schemes]
+    return plain_origin(origin) in ours and "" not in ours
 
 
 def is_loopback(host: str) -> bool:
@@ -2187,7 +2187,7 @@ class Upgrade(Response):
         return [*own, *self.headers.pairs(), *self._cookie_fields(request)]
 
 
-def check_handshake(request: Request, origins: frozenset[str]) -> None:
+def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
     """HTTPError unless this is a right request for a WebSocket (RFC 6455, 4.2.1): 426 without Upgrade or for another
     version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all)."""
     headers = request.headers
@@ -2201,7 +2201,13 @@ def check_handshake(request: Request, origins: frozenset[str]) -> None:
     if request.version != "HTTP/1.1" or not _WEBSOCKET_KEY.fullmatch(headers.get("sec-websocket-key", "")):
         abort(400, "a WebSocket needs HTTP/1.1, and a Sec-WebSocket-Key of 16 bytes")
     origin = headers.get("origin")
-    if origin is not None and {plain_origin(origin), "*"}.isdisjoint(origins) and not is_own_origin(request, origin):
+    if origin is None or not {plain_origin(origin), "*"}.isdisjoint(
+        [origins] if isinstance(origins, str) else origins or ()
+    ):
+        return
+    # A proxy that we do not know of may have taken the TLS away: a page by https may also use what seems to be http.
+    # One that came by http may not use what is https, for anybody on its way may have changed it.
+    if not is_own_origin(request, origin, also_https=True):
         abort(403, "a page of another origin may not use this")
 
 
@@ -2722,7 +2728,7 @@ def cors(origins: str | Iterable[str], *, methods: Iterable[str] = ("GET", "HEAD
 
     def answer(respond: Respond, request: Request) -> Response:
         origin = request.headers.get("origin", "")
-        is_allowed = bool(origin) and not allowed.isdisjoint((plain_origin(origin), "*"))
+        is_allowed = bool(origin) and not allowed.isdisjoint((origin, "*"))
         if is_allowed and request.method == "OPTIONS" and "access-control-request-method" in request.headers:
             response = Response(b"", 204, preflight)
         else:

@@ -316,7 +316,7 @@ def test_figures_that_cannot_be_had_end_nothing(host: str) -> None:
 # At the start and the end
 
 
-@pytest.mark.parametrize("address", ["9100", "nowhere", "127.0.0.1:99999", "unix:/x", "", "127.0.0.1:", ":9100"])
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:99999", "unix:/x", "", "127.0.0.1:", ":", "99999"])
 def test_what_is_no_address_is_told_in_one_line(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         StatsServer(address, dict)
