@@ -324,6 +324,17 @@ def test_what_is_no_address_is_told_in_one_line(address: str, capsys: pytest.Cap
     assert re.fullmatch(r"brubeck_lite: --stats: not an address: .*\n", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("form", ["{}", ":{}", "127.0.0.1:{}"])
+def test_the_address_is_like_those_of_servers(form: str) -> None:
+    port = free_port()
+    telling = StatsServer(form.format(port), dict).start()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            assert answer.status == 200
+    finally:
+        telling.close()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
 def test_an_address_where_it_cannot_listen_is_told_in_one_line(host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
