@@ -748,7 +748,7 @@ class Request:
     loopback: str | lazy[str] = ""  # where the door listens, if that is an address of this machine alone
     has_known_host = False  # an application has it among its `hosts`
     has_credentials = False  # its client sent Authorization
-    private_by: frozenset[str] = frozenset()  # the fields that say who asks, on which the answer depends
+    private_by: frozenset[str] | None = None  # the fields that say who asks, where the answer depends on that
     has_coroutine = False  # of its own: it came by a door of ours
     coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
     has_left = False  # the door was told so of the client, once
@@ -858,9 +858,9 @@ class Request:
         return parse_cookies(self.headers.get("cookie", ""))
 
     def keep_private(self, *fields: str) -> None:
-        """Have the answer, whatever it will be, kept out of the caches that clients share: it depends on these fields,
-        which say who asks."""
-        self.private_by = self.private_by.union(fields)
+        """Have the answer, whatever it will be, kept out of the caches that clients share: it depends on who asks, as
+        these fields say, as far as that is known."""
+        self.private_by = (self.private_by or frozenset()).union(fields)
 
     def find_signed(self, name: str, purpose: str, max_age: float | None) -> str | None:
         """The value of the first cookie of this name that was signed for this purpose: others of the name may be those
@@ -2519,7 +2519,7 @@ def authenticated(handler: Handler) -> Handler:
         raise TypeError(f"@authenticated stands above a function or a method, not above the class {handler.__name__}")
 
     def check(request: Request, first: Any) -> Response | None:
-        request.keep_private("Authorization", "Cookie")  # `current_user` may be the program's own
+        request.keep_private()  # `current_user` may be the program's own
         if first.current_user:
             return None
         with contextlib.suppress(ValueError):
@@ -2887,7 +2887,7 @@ class AuthMixin:
     @lazy
     def current_user(self: Any) -> Any:
         """What `get_current_user` found."""
-        self.request.keep_private("Authorization", "Cookie")
+        self.request.keep_private()
         return self.get_current_user()
 
 
@@ -3171,7 +3171,7 @@ class Brubeck:
             raise
         except BaseException as error:  # middleware's own
             response = self.answer_error(request, error)
-        is_private = request.private_by or request.has_credentials or response._status == 401
+        is_private = request.private_by is not None or request.has_credentials or response._status == 401
         return self._keep_private(request, response) if is_private else response
 
     def _serves_host(self, request: Request) -> bool:
@@ -3252,7 +3252,7 @@ class Brubeck:
         that changed. Caches should know by themselves that what was asked with Authorization is for its client alone,
         unless the answer allows more (RFC 9111, 3.5); nginx does not."""
         response = response.copy()
-        if request.private_by:
+        if request.private_by is not None:
             response.keep_private(request.private_by)
         elif not re.search(r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")):
             response.keep_private(["Authorization"])
