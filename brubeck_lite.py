@@ -1014,6 +1014,7 @@ HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 _BODILESS = frozenset([204, 304])
 _WHOLE = frozenset([bytes, dict, list, type(None)])  # what surely is no stream
+_KEPT_STREAM = frozenset(["content-length", "etag", "cache-control"])  # a stream with one of these may be cached
 _HTML_FIELD = ("Content-Type", HTML)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
@@ -1297,26 +1298,32 @@ def safe_target(request: Request, url: str) -> bool:
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
-    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed. None:
-    empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
+    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed, and not
+    for the caches that clients share unless it has a length, an ETag or a Cache-Control. None: empty. (body, status)
+    and (body, status, headers): any of these, with both added. TypeError for the rest."""
+    response = _make_response(value, json_dumps)
+    if type(response._body) is Pieces and _KEPT_STREAM.isdisjoint(map(str.lower, response.headers)):
+        response.headers["Cache-Control"] = "private"
+    return response
+
+
+def _make_response(value: Any, json_dumps: Callable[[Any], str | bytes]) -> Response:
     if value is None or isinstance(value, (str, bytes)):
         return Response(value or b"")
     if isinstance(value, Response):
         if not isinstance(value.body, (bytes, Pieces)):
             value.body = Pieces(value.body)
-            if "Content-Length" not in value.headers:  # as files have it
-                value.headers.setdefault("Cache-Control", "private")
         return value
     if isinstance(value, (dict, list)):
         return Response(json_dumps(value), content_type=JSON)
     if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
-        response = to_response(value[0], json_dumps)
+        response = _make_response(value[0], json_dumps)
         response.status = value[1]
         if len(value) == 3:
             response.headers.merge(value[2] or ())
         return response
     if hasattr(value, "__next__"):
-        return to_response(Response(value))
+        return Response(Pieces(value))
     raise TypeError(f"cannot make an answer of {type(value).__name__}")
 
 

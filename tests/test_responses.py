@@ -329,8 +329,10 @@ def test_a_stream_is_kept_out_of_shared_caches_unless_the_handler_says_otherwise
     assert get(lambda request: told).headers["Cache-Control"] == "max-age=5"
 
 
-def test_a_body_of_a_known_length_says_nothing_to_caches() -> None:
-    assert "Cache-Control" not in get(lambda request: Response(iter(["a"]), headers={"Content-Length": "1"})).headers
+def test_a_body_with_a_length_or_an_etag_says_nothing_to_caches() -> None:
+    for known in ({"Content-Length": "1"}, {"ETag": '"a"'}):
+        assert "Cache-Control" not in get(lambda request, known=known: Response(iter(["a"]), headers=known)).headers
+        assert "Cache-Control" not in get(lambda request, known=known: (iter(["a"]), 200, known)).headers
     assert "Cache-Control" not in get(lambda request: "a").headers
 
 
