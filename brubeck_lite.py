@@ -49,6 +49,7 @@ Everything above the pipeline is plain Python: zmq and eventlet are imported whe
 
 from __future__ import annotations
 
+import array
 import atexit
 import base64
 import binascii
@@ -86,18 +87,21 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 from calendar import timegm
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
 from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import BaseConverter, BuildError, Map, RequestRedirect, Rule
+from werkzeug.routing import BaseConverter, BuildError, Map, MapAdapter, RequestRedirect, Rule
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
 __version__ = "1.0.0"
@@ -396,6 +400,13 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"beyond what a number may be: {text:.40}")
+    return value
+
+
 def body_too_large(limit: int) -> HTTPError:
     """The 413 that names the limit."""
     return HTTPError(413, f"the body is over the limit of {limit} bytes")
@@ -536,53 +547,140 @@ def compile_hosts(hosts: Iterable[str]) -> re.Pattern[str]:
 _LOOPBACK_NAMES = compile_hosts(["localhost", "*.localhost", "127.0.0.1", "[::1]"])
 
 
+MULTIPART = "multipart/form-data"
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
 MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
 MAX_PART_HEAD = 8 << 10
-SPOOLED = 512 << 10  # bytes of a file that are held in memory before it goes to a temporary one
+SPOOLED = 512 << 10  # bytes of a form's files that are held in memory before they go to a temporary one
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _PIECE = re.compile(rb"(?s:.{1,16384}(?:(?<=%).{,2}|(?<=%.).?)?)")  # of urlencoded bytes, which cuts no escape
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-_PARAMETERS = re.compile(rf'(?:;[ \t]*(?:{_TOKEN.pattern}=(?:{_QUOTED}|[^\s;"]*)[ \t]*)?)*')
-_PARAMETER = re.compile(rf'({_TOKEN.pattern})=({_QUOTED}|[^\s;"]*)')
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046, 5.1.1
+MAX_BOUNDARY = 256  # characters; RFC 2046 has 70, and a list of characters that clients do not keep to
+# Parameters, by how the client quotes. First as RFC 9110, 5.6.4 has it: `\"` and `\\` are escapes. Where that cannot be
+# read, as browsers, curl and Node write: a backslash is one, and a quote ends the value if its parameter ends there, or
+# if it may begin another value.
+_QUOTED = (r'(?:[^"\\]|\\.)*', r'(?:[^"]|(?<!=)"(?![ \t]*(?:;|\Z)))*')
+_PARAMETER = [rf'({_TOKEN.pattern})=(?:"({quoted})"[ \t]*|([^;"]*))' for quoted in _QUOTED]
+_PARAMETERS = [(re.compile(rf"(?:;[ \t]*(?:{one})?)*"), re.compile(one)) for one in _PARAMETER]
+_EXTENDED = re.compile(r"(?i)(utf-8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[^%])*)")  # RFC 8187, 3.2
+_ENCODED_WORD = re.compile(r"(?i)=\?utf-8\?b\?((?:[a-z0-9+/]{4})*(?:[a-z0-9+/]{2}(?:==|[a-z0-9+/]=))?)\?=")
+_BOUNDARY = re.compile(rf"[ -~\x80-\xff]{{1,{MAX_BOUNDARY}}}")
 _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+# The charsets of fields. Python would keep each name that it does not know (encodings._cache), so it is asked for these
+# alone: no codec that is not text, and not UTF-7, which gives lone surrogates.
+_CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"}
+_CHARSETS |= {"cp720", "cp737", "cp874", "koi8_t", "koi8_u", "utf_8_sig"}  # which have no aliases
 PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
 Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
 _UTF_8 = codecs.getincrementaldecoder("utf-8")
 
 
-def parse_parameters(text: str) -> tuple[str, dict[str, str]]:
-    """`form-data; name="a b"` -> value and parameters, their names in lower case (RFC 9110, 5.6.6; in quotes only `\\"`
-    and `\\\\` are escapes, as browsers have it). HTTPError 400 for anything else."""
+def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, str]]:
+    """`form-data; name="a b"` -> value and parameters, their names in lower case (RFC 9110, 5.6.6). HTTPError 400 for
+    anything else. `in_form`: %22, %0D and %0A in quotes stand for what browsers do not write there (HTML Standard,
+    multipart/form-data encoding algorithm)."""
     value, semicolon, rest = text.partition(";")
-    if not _PARAMETERS.fullmatch(semicolon + rest):
+    way = next((way for way in _PARAMETERS if way[0].fullmatch(semicolon + rest)), None)
+    if way is None:
         abort(400, "a parameter of a header is malformed")
     parameters: dict[str, str] = {}
-    for name, parameter in _PARAMETER.findall(rest):
+    for name, quoted, plain in way[1].findall(rest):
         if name.lower() in parameters:
             abort(400, "a parameter of a header is there twice")
-        is_quoted = parameter[:1] == '"'
-        parameters[name.lower()] = re.sub(r'\\(["\\])', r"\1", parameter[1:-1]) if is_quoted else parameter
+        if "\\" in quoted and way is _PARAMETERS[0]:
+            quoted = re.sub(r'\\(["\\])', r"\1", quoted)
+        if "%" in quoted and in_form:
+            quoted = quoted.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+        parameters[name.lower()] = quoted or plain.rstrip(" \t")
     return value.strip(" \t").lower(), parameters
+
+
+def find_charset(label: str) -> str:
+    """A charset as a client names it -> Python's name of it; HTTPError 400 for what is none."""
+    name = normalize_encoding(label[:40].strip().lower())
+    name = aliases.get(name, name)
+    if name not in _CHARSETS:
+        abort(400, "a field of a form has a charset that is not known here")
+    return name
+
+
+def base_name(filename: str) -> str:
+    """The name of a file without folders, which may come with `/` or `\\`, and without control characters."""
+    name = re.split(r"/|\\(?=[^\\])", CONTROLS.sub("", filename))[-1]
+    return "" if name.strip("\\") in ("", ".", "..") else name
+
+
+class _Spool:
+    """What holds the files of a form, one behind the other: memory, and above 512 KiB one temporary file, so that a
+    form takes one descriptor at most."""
+
+    def __init__(self) -> None:
+        self._file: Any = io.BytesIO()
+        self.size = 0
+
+    def write(self, piece: bytes) -> None:
+        """Add to the end."""
+        self.size += len(piece)
+        if type(self._file) is io.BytesIO and self.size > SPOOLED:
+            piece = self._file.getvalue() + piece
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (it goes with the request)
+        left = memoryview(piece)
+        while left:  # a file may take less than all
+            left = left[self._file.write(left) :]
+
+    def read(self, start: int, size: int) -> bytes:
+        """At most so many bytes from there; ValueError once it is closed. Several threads may read."""
+        if type(self._file) is io.BytesIO:
+            return bytes(self._file.getbuffer()[start : start + size])
+        return os.pread(self._file.fileno(), size, start)
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        self._file.close()
+
+
+class _Section(io.RawIOBase):
+    """The bytes of a spool from `start` to its present end, as a file of their own."""
+
+    def __init__(self, spool: _Spool, start: int) -> None:
+        super().__init__()
+        self._spool, self._start, self.size, self._at = spool, start, spool.size - start, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        at = offset + (0, self._at, self.size)[whence]
+        if at < 0:
+            raise ValueError("a file begins at 0")
+        self._at = at
+        return at
+
+    def readinto(self, buffer: Any) -> int:
+        size = max(0, min(len(buffer), self.size - self._at))
+        piece = self._spool.read(self._start + self._at, size)
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
 
 
 class UploadedFile(io.BufferedReader):
     """A file of a form, a binary file object: `name` of its field, `filename` (without folders), `content_type` as the
-    client says, `size` in bytes. Above 512 KiB it is a temporary file, which disappears with it."""
+    client says, `size` in bytes. It is closed when the answer is over. Above 512 KiB, the files of a form are together
+    one temporary file, which then disappears."""
 
     name: str = ""  # of the field, not of the temporary file
 
-    def __init__(self, name: str, filename: str, content_type: str, pieces: Iterable[bytes]) -> None:
-        file: Any = io.BytesIO()
+    def __init__(self, name: str, filename: str, content_type: str, pieces: Iterable[bytes],
+                 spool: _Spool | None = None) -> None:  # fmt: skip
+        spool = spool or _Spool()
+        start = spool.size
         for piece in pieces:
-            file.write(piece)
-            if type(file) is io.BytesIO and file.tell() > SPOOLED:
-                spooled, file = file, tempfile.TemporaryFile()  # noqa: SIM115 (it goes with the request)
-                file.write(spooled.getbuffer())
-        self.size: int = file.tell()
-        file.seek(0)
-        super().__init__(file)
+            spool.write(piece)
+        self.size: int = spool.size - start
+        super().__init__(_Section(spool, start))
         self.name, self.filename, self.content_type = name, filename, content_type
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -595,32 +693,44 @@ class UploadedFile(io.BufferedReader):
                     eventlet.sleep(0)
 
 
+def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
+    """The `name` or `filename` of a part: `filename*` wins where it can be read (RFC 6266, 4.3), and is written by .NET
+    and others; a name beyond ASCII is an encoded word where .NET writes it."""
+    plain, others = parameters.get(kind), [name for name in parameters if name.startswith(f"{kind}*")]
+    if others and others != [f"{kind}*"]:  # RFC 2231, which RFC 8187 leaves out
+        abort(400, f"the {kind} of a part of a form comes in one piece")
+    if others:
+        extended = parameters[others[0]]
+        with contextlib.suppress(UnicodeError):
+            if match := _EXTENDED.fullmatch(extended):
+                return unquote_to_bytes(match[2]).decode(match[1])
+        if plain is None:
+            abort(400, f"the {kind}* of a part of a form is UTF-8'' or ISO-8859-1'', then percent-encoded text")
+    if plain is not None and (word := _ENCODED_WORD.fullmatch(plain)):
+        with contextlib.suppress(UnicodeError):
+            return base64.b64decode(word[1]).decode()
+    return plain
+
+
 def parse_part_head(head: bytes) -> PartHead:
     """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
-    anything else. `filename*`, which is not for forms (RFC 7578, 4.2), is taken where it stands alone."""
-    text = head.decode("utf-8", "replace")
+    anything else. Octets that are not UTF-8 are there as PEP 383 has them, for their charset may come later."""
+    text = re.sub(r"\r\n[ \t]+", " ", head.decode("utf-8", "surrogateescape"))  # folded lines: RFC 9112, 5.2
     if not _PART_HEAD.fullmatch(text):
         abort(400, "a part of a form begins with lines of header fields")
     pairs = [line.partition(":") for line in text.split("\r\n")[1:-1]]
     fields = {name.lower(): value.strip(" \t") for name, _, value in pairs}
     if len(fields) < len(pairs):
         abort(400, "a part of a form has a header field twice")
-    kind, parameters = parse_parameters(fields.get("content-disposition", ""))
-    if kind != "form-data" or "name" not in parameters:
+    kind, parameters = parse_parameters(fields.get("content-disposition", ""), in_form=True)
+    name, filename = _part_name(parameters, "name"), _part_name(parameters, "filename")
+    if kind != "form-data" or name is None:
         abort(400, "a part of a form has a Content-Disposition of form-data, with a name")
     if fields.get("content-transfer-encoding", "binary").lower() not in ("7bit", "8bit", "binary"):
         abort(400, "a part of a form comes as it is, without a Content-Transfer-Encoding")
-    filename = parameters.get("filename")
-    if "filename*" in parameters:
-        charset, _, encoded = parameters["filename*"].partition("'")
-        if filename is not None or charset.lower() != "utf-8":
-            abort(400, "a part of a form has one filename, in UTF-8")
-        filename = unquote(encoded.partition("'")[2])
     if filename is None:
-        return parameters["name"], None, fields.get("content-type") or "text/plain"
-    filename = CONTROLS.sub("", re.split(r"[/\\]", filename)[-1])
-    content_type = fields.get("content-type") or "application/octet-stream"
-    return parameters["name"], "" if filename in (".", "..") else filename, content_type
+        return name, None, fields.get("content-type") or "text/plain"
+    return name, base_name(filename), fields.get("content-type") or "application/octet-stream"
 
 
 def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[PartHead, Iterator[bytes]]]:
@@ -666,28 +776,58 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
         yield parse_part_head(head), pieces
 
 
-def read_multipart(read: Callable[[int], bytes], boundary: str) -> Form:
-    """The fields and files of a multipart/form-data body. HTTPError 400 where it is malformed, 413 over the limits."""
+def _decode_escaped(text: str, charset: str) -> str:
+    """What `parse_part_head` gave: in this charset where it is not UTF-8."""
+    octets = text.encode("utf-8", "surrogateescape")
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode(charset, "replace")
+
+
+def _decode_in_turns(octets: bytearray, charset: str) -> str:
+    """The text of a field, while other coroutines have their turns."""
+    decoder, turn, texts = codecs.getincrementaldecoder(charset)("replace"), time.monotonic(), []
+    for start in range(0, len(octets), 1 << 18):
+        texts.append(decoder.decode(octets[start : start + (1 << 18)]))
+        turn = give_turn(turn)
+    return "".join([*texts, decoder.decode(b"", True)])
+
+
+def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | None = None) -> Form:
+    """The fields and files of a multipart/form-data body, the files in a spool. A field is in the charset of its
+    Content-Type, else in that of a field `_charset_` (RFC 7578, 4.6), else UTF-8. HTTPError 400 where it is malformed,
+    413 over the limits."""
     if not _BOUNDARY.fullmatch(boundary):
-        abort(400, "a multipart form needs a boundary of 1 to 70 characters")
-    fields: list[tuple[str, str]] = []
-    files: list[tuple[str, UploadedFile]] = []
-    room = MAX_FORM_TEXT
-    for (name, filename, content_type), pieces in read_parts(read, boundary.encode()):
+        abort(400, f"a multipart form needs a boundary of 1 to {MAX_BOUNDARY} characters, none of them a control")
+    fields: list[tuple[str, bytearray, str]] = []
+    files: list[UploadedFile] = []
+    room, spool = MAX_FORM_TEXT, spool or _Spool()
+    for (name, filename, content_type), pieces in read_parts(read, boundary.encode("latin-1")):
         if filename is None:
-            texts, decoder = [], _UTF_8("replace")
+            octets = bytearray()
             for piece in pieces:
                 room -= len(piece)
                 if room < 0:
                     abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
-                texts.append(decoder.decode(piece))
-            fields.append((name, "".join([*texts, decoder.decode(b"", True)])))
+                octets += piece
+            fields.append((name, octets, content_type))
         else:
-            files.append((name, UploadedFile(name, filename, content_type, pieces)))
+            files.append(UploadedFile(name, filename, content_type, pieces, spool))
         if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
             abort(413, f"a form has at most {MAX_FORM_FIELDS} fields and {MAX_FORM_FILES} files")
+    named = next((octets for name, octets, _ in fields if name == "_charset_"), None)
+    default = find_charset(named[:40].decode("latin-1")) if named else "utf_8"
+    texts = []
+    for name, octets, content_type in fields:
+        own = parse_parameters(content_type)[1].get("charset") if "charset" in content_type.lower() else ""
+        text = _decode_in_turns(octets, find_charset(own) if own else default)
+        texts.append((_decode_escaped(name, default), text))
+    for file in files:
+        file.name, file.content_type = _decode_escaped(file.name, default), _decode_escaped(file.content_type, "utf_8")
+        file.filename = base_name(_decode_escaped(file.filename, default))
     # A field for which no file was chosen comes as a file without name and content.
-    return MultiDict(fields), MultiDict(field for field in files if field[1].filename or field[1].size)
+    return MultiDict(texts), MultiDict((file.name, file) for file in files if file.filename or file.size)
 
 
 def _unescape(octets: bytes) -> bytes:
@@ -761,9 +901,13 @@ class Request:
     keep_alive = True  # whether the client's connection outlives the answer
     is_message = False  # a message socket's, not HTTP
     refused: Exception | None = None  # what the door or the router found wrong
-    error: BaseException | None = None  # the exception that made it a 500
+    error: BaseException | None = None  # the exception that made it a 500, where a test client asks
+    keeps_error = False  # it does
     began = 0.0  # when its handling did
     inner_route: Route | None = None  # that took it in a mounted application
+    load: Load | None = None  # that counts it, as long as it is handled by a server of ours
+    is_outside = False  # it takes no place in the pool
+    kept: tuple[Any, ...] = ()  # the files of its body, to be closed once the answer is over
 
     @lazy
     def headers(self) -> Headers:
@@ -793,7 +937,9 @@ class Request:
 
     @lazy
     def body(self) -> bytes:
-        """The body, or what was not yet read of `stream`."""
+        """The body, or what was not yet read of `stream`. RuntimeError where a multipart form was read from it."""
+        if "_posted" in self.__dict__ and self._media_type() == MULTIPART:
+            raise RuntimeError("the form was read as it came, and is not kept: read request.body before request.form")
         return self.stream.read()
 
     def _media_type(self) -> str:
@@ -801,11 +947,13 @@ class Request:
 
     @lazy
     def json(self) -> Any:
-        """The body as JSON. HTTPError 415 unless the Content-Type says so, 400 for what is malformed."""
+        """The body as JSON, in UTF-8. HTTPError 415 unless the Content-Type says so, 400 for what is malformed, and for
+        numbers that Python could only hold as infinity."""
         if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
-            return json.loads(self.body.decode(), parse_constant=int)  # int refuses NaN and Infinity
+            # int refuses NaN and Infinity; a byte order mark may be skipped (RFC 8259, 8.1).
+            return json.loads(self.body.decode("utf-8-sig"), parse_constant=int, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
 
@@ -815,36 +963,43 @@ class Request:
         return parse_urlencoded(str(self.query_string).encode("latin-1", "replace"), 400, " in the query")
 
     @lazy
-    def _posted(self) -> Form | HTTPError:
-        """The form, or what is wrong with it, for whoever asks again."""
+    def _posted(self) -> Form | tuple[int, str | None]:
+        """The form, or the status and the message of what is wrong with it, for whoever asks again."""
         kind = self._media_type()
-        if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        if kind not in (MULTIPART, "application/x-www-form-urlencoded"):
             return MultiDict(), MultiDict()
         try:
             read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
-            if kind == "multipart/form-data":
-                return read_multipart(read, parse_parameters(self.headers["content-type"])[1].get("boundary", ""))
+            if kind == MULTIPART:
+                boundary = parse_parameters(self.headers["content-type"])[1].get("boundary", "")
+                self.kept += (spool := _Spool(),)
+                fields, files = read_multipart(read, boundary, spool)
+                self.kept += tuple(file for name in files for file in files.getall(name))
+                return fields, files
             octets = read(MAX_FORM_TEXT + 1)
             if len(octets) > MAX_FORM_TEXT:
                 raise body_too_large(MAX_FORM_TEXT)
+            self.body = octets
             return parse_urlencoded(octets, 413), MultiDict()
         except HTTPError as error:
-            return error
+            return error.status, error.message
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             logger.error("no room for an upload to %r: %s", self.path, error.strerror)
-            return HTTPError(507, "there is no room for the upload")
+            return 507, "there is no room for the upload"
 
     def _read_form(self) -> Form:
-        if isinstance(self._posted, HTTPError):
-            raise self._posted
-        return self._posted
+        fields, files = self._posted
+        if isinstance(fields, int):
+            raise HTTPError(fields, cast("str | None", files))
+        return fields, cast("MultiDict[UploadedFile]", files)
 
     @property
     def form(self) -> MultiDict[str]:
         """The fields of a form, urlencoded or multipart/form-data, as UTF-8; none for another Content-Type. HTTPError
-        400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it."""
+        400 for what is malformed, 413 beyond the limits. Reads the body, unless `body` has it: read that first where
+        you need both, of a multipart form, which is not kept."""
         return self._read_form()[0]
 
     @property
@@ -990,6 +1145,35 @@ class Request:
             if timer:
                 timer.cancel()
 
+    def leave_pool(self) -> None:
+        """Give the place in the pool back for good: a stream, and an answer that waits for its client, take none."""
+        if self.load is not None and not self.is_outside:
+            self.is_outside = True
+            self.load.give_place()
+
+    @contextlib.contextmanager
+    def outside_pool(self) -> Iterator[None]:
+        """Give the place in the pool back while this block waits for the client. Afterwards the handler goes on at
+        once, even where the pool is full: if it had to wait for a place, it could wait for those who wait for it."""
+        had_place = not self.is_outside
+        self.leave_pool()
+        try:
+            yield
+        finally:
+            if had_place and self.load is not None:  # else it is over: another coroutine of its handler waited here
+                self.is_outside = False
+                self.load.outside -= 1
+
+    def note_error(self, error: BaseException) -> None:
+        """Keep an exception for a test client. Others would be kept by it: its traceback's frames hold the request."""
+        if self.keeps_error:
+            self.error = error
+
+    def end(self) -> None:
+        """The answer is over: close the files of the body, whoever keeps the request."""
+        for file in self.kept:
+            file.close()
+
     def end_coroutine(self) -> None:
         """The client has left: end what works for it alone. To be called in eventlet's hub."""
         coroutine, self.coroutine = self.coroutine, None
@@ -1090,7 +1274,7 @@ class Pieces:
     iterator that fails before it has given anything is an ordinary error."""
 
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
-        self._iterator, self._first = iterator, b""
+        self._iterator, self._first, self.request = iterator, b"", cast("Request | None", None)
         try:
             self._first = next(self, b"")
         except BaseException:
@@ -1109,12 +1293,20 @@ class Pieces:
                 raise TypeError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}")
         return piece.encode() if isinstance(piece, str) else piece
 
+    def check_first(self, length: str | None) -> None:
+        """ValueError where the first piece is over this Content-Length: nothing was sent yet, so it can be a 500."""
+        if length is not None and len(self._first) > int(length):
+            self.close()
+            raise ValueError(f"the body is longer than its Content-Length of {length} bytes")
+
     def close(self) -> None:
         """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
         try:
             getattr(self._iterator, "close", tuple)()
         except Exception:
             logger.exception("the body of an answer failed to close")
+        if self.request is not None:
+            self.request.end()
 
 
 def _quote_cookie(value: str) -> str:
@@ -1269,6 +1461,8 @@ class Response:
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
             fields = [field for field in fields if field[0].lower() != "content-length"]
             fields.append(("Content-Length", str(len(body))))
+        elif isinstance(body, Pieces):
+            body.check_first(self.headers.get("Content-Length"))
         fields += self._cookie_fields(request)
         if not bodiless:
             return fields, body
@@ -1327,6 +1521,12 @@ def _make_response(value: Any, json_dumps: Callable[[Any], str | bytes]) -> Resp
     raise TypeError(f"cannot make an answer of {type(value).__name__}")
 
 
+def _is_stream(value: Any) -> bool:
+    """Whether the body of what a handler returned is an iterator."""
+    value = value[0] if type(value) is tuple and value else value
+    return hasattr(value.body if isinstance(value, Response) else value, "__next__")
+
+
 # -- files to clients
 
 SMALL = 64 << 10  # bytes of a file that are sent in one go
@@ -1380,6 +1580,8 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
     bytes (RFC 9110, 14.2 allows that). HTTPError 416 where it lies outside."""
     match = _RANGE.fullmatch(text)
     if match is None or (match[2] and int(match[1]) > int(match[2])):
+        return None
+    if not size and match[3] and int(match[3]):  # the last bytes of an empty file are all of it (RFC 9110, 14.1.2)
         return None
     start = int(match[1]) if match[1] else max(0, size - int(match[3]))
     end = min(size, int(match[2]) + 1) if match[2] else size
@@ -1630,6 +1832,8 @@ class Mongrel2Request(Request):
     is_answered = is_reported = False  # the parent of a worker knows that it is dealt with
     upload: str | None = None  # the file of its body, as Mongrel2 names it
     upload_is_there = False
+    pace: _Pace  # at which an upload comes
+    seen: tuple[int, float] | None = None  # how many bytes of it there were, and when that was
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender, self.conn_id, self.fields = sender, conn_id, fields
@@ -1650,7 +1854,7 @@ class Mongrel2Request(Request):
             if self.path[:1] != "/" and not self.is_message:
                 raise HTTPError(400, "the path must begin with /")
         except HTTPError as error:
-            self.path, self.refused = path.decode("latin-1"), error
+            self.path, self.refused = unquote_to_bytes(path).decode("latin-1"), error.with_traceback(None)
         if not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
             self._check_body(kind, fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
 
@@ -1690,9 +1894,17 @@ class Mongrel2Request(Request):
                 path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
             )
             os.unlink(path)
-        except OSError as error:
-            self.refused, self.keep_alive = error, False
+        except FileNotFoundError:  # this Mongrel2 was given up meanwhile, or has another folder
+            logger.error("the body of %r is not there: %s", self, path)
+            self.refused, self.keep_alive = HTTPError(503, "the body was lost"), False
             return
+        except OSError as error:
+            self.refused, self.keep_alive = error.with_traceback(None), False
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # nobody else will
+            return
+
+        self.kept = (file,)
 
         def read(size: int) -> bytes:
             eventlet.sleep(0)  # a disk answers at once: others have their turn
@@ -1773,8 +1985,8 @@ _LONG_LINE = f"the target is over the limit of {MAX_TARGET} bytes, or the reques
 _BROKEN_LINE = "a line ends with CRLF and holds no control characters"
 
 
-def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | None]:
-    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; None if that is not UTF-8), query, version, and the host where
+def parse_request_line(line: bytes) -> tuple[str, str | bytes, str, str, str | None]:
+    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; bytes if that is no path), query, version, and the host where
     the target names one (RFC 9112, 3)."""
     if len(line) > MAX_LINE:
         raise ProtocolError(_LONG_LINE, 414)
@@ -1792,13 +2004,14 @@ def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | No
         if absolute is None or not _HOST.fullmatch(absolute[1]):
             raise ProtocolError("a target begins with / or is a whole address; * is for OPTIONS alone")
         host, target = absolute[1], absolute[2] if absolute[2][:1] == "/" else f"/{absolute[2]}"
-    path: str | None
+    path: str | bytes
     path, _, query = target.partition("?")
     if "%" in path:
+        octets = unquote_to_bytes(path)
         try:
-            path = decode_path(unquote_to_bytes(path))
+            path = decode_path(octets)
         except HTTPError:
-            path = None
+            path = octets
     return method, path, query, f"HTTP/{version}", host
 
 
@@ -1828,8 +2041,8 @@ def parse_fields(block: bytes, version: str) -> Framing:
         elif "_" not in name:
             fields[name] = value
     is_new = version == "HTTP/1.1"
-    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host", "-")):
-        raise ProtocolError("a request has one Host, which is a host with or without a port")
+    if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host") or "-"):  # RFC 9112, 3.2
+        raise ProtocolError("a request has one Host, which is empty, or a host with or without a port")
     length: int | None = 0
     if "transfer-encoding" in fields:
         if not is_new or "content-length" in fields:
@@ -1884,12 +2097,12 @@ class HTTPRequest(Request):
     done: Signal | None = None  # its connection waits for this, where there was no room in the pool
     headers: Headers
 
-    def __init__(self, line: tuple[str, str | None, str, str, str | None], framing: Framing) -> None:
+    def __init__(self, line: tuple[str, str | bytes, str, str, str | None], framing: Framing) -> None:
         self.method, path, self.query_string, self.version, host = line
         self.headers, length, self.keep_alive, self.expects, self.has_credentials = framing
-        self.path, self.content_length = path or "/", length or 0
-        if path is None:
-            self.refused = HTTPError(400, _BAD_PATH)
+        if isinstance(path, bytes):
+            path, self.refused = path.decode("latin-1"), HTTPError(400, _BAD_PATH)
+        self.path, self.content_length = path, length or 0
         if host is not None:  # it goes before the field (RFC 9112, 3.2.2)
             self.headers = Headers({**self.headers, "host": host})
 
@@ -2141,6 +2354,11 @@ class FrameReader:
         """Add what was received."""
         self._buffer += data
 
+    @property
+    def held(self) -> int:
+        """How many bytes have come of a message, or of a frame, that is not there whole."""
+        return len(self._buffer) + len(self._message) + (self._opcode != CONTINUATION)
+
     def next_message(self) -> tuple[int, bytes] | None:
         """The opcode and the payload of the next whole message or control frame; None where more is needed."""
         buffer = self._buffer
@@ -2356,24 +2574,32 @@ class Route:
         self.name = name if name != "<lambda>" else None
         self.call = call or _callable(handler, timeout, cancel)  # call(request, *positional, **named)
         self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
-        self.accepts = self.methods  # what is matched: HEAD follows GET, a class also answers for what it does not take
+        # What is matched: HEAD follows GET, a class also answers for what it does not take.
+        self.accepts: set[str] | None = None
         if self.methods is not None:
             own = {_UNSUPPORTED} if hasattr(handler, "unsupported") else set()
-            self.accepts = self.methods | own | ({"HEAD"} if "GET" in self.methods else set())
+            self.accepts = {*self.methods, *own, *({"HEAD"} if "GET" in self.methods else ())}
 
     @property
     def is_socket(self) -> bool:
         """Whether it is the route of a message socket of Mongrel2."""
         return isinstance(self.rule, str) and self.rule[:1] in ("@", "<")
 
+    @property
+    def paths(self) -> str | re.Pattern[str]:
+        """What routes for the same paths have in common: the rule, whatever it calls its arguments."""
+        if isinstance(self.rule, re.Pattern):
+            return self.rule
+        return re.sub(r"(?:\b(?:default|string):)?\w+>", ">", self.rule)
+
     def overlaps(self, other: Route) -> bool:
-        """Whether both have the same rule, whatever they call its arguments, and declare a method in common."""
-        if isinstance(self.rule, re.Pattern) or isinstance(other.rule, re.Pattern):
-            return False
-        mine, others = (re.sub(r"(?:\b(?:default|string):)?\w+>", ">", rule) for rule in (self.rule, other.rule))
-        if mine != others:
-            return False
+        """Whether both, which have the same rule, declare a method in common."""
         return self.methods is None or other.methods is None or bool(self.methods & other.methods)
+
+    def leave_head(self, other: Route) -> None:
+        """HEAD follows GET here, unless `other`, which has the same rule, is there for HEAD."""
+        if self.accepts is not None and other.methods is not None and "HEAD" in other.methods - (self.methods or set()):
+            self.accepts.discard("HEAD")
 
     def __repr__(self) -> str:
         rule = self.rule if isinstance(self.rule, str) else self.rule.pattern
@@ -2392,14 +2618,17 @@ class Routes:
         self.all: list[Route] = []
         self._adapter = self.map.bind("routes", url_scheme="http")
         self._expressions: list[Route] = []
-        self.named: dict[str | None, list[Route]] = {}
+        self._alike: dict[str | re.Pattern[str], list[Route]] = {}  # by their paths
+        self._alone: dict[Route, MapAdapter] = {}  # the rule of each, for `build`
+        self.named: dict[str | None, list[Route]] = {}  # those with the most arguments first
         self.sockets: dict[str, Found] = {}
         self.found: dict[tuple[str, str], Found] = {}
 
     def add(self, route: Route) -> None:
         """Register a route; ValueError for what conflicts with another or cannot be understood."""
-        for other in self.all:
-            if route.overlaps(other):
+        alike = self._alike.setdefault(route.paths, [])
+        for other in alike:
+            if not isinstance(route.rule, re.Pattern) and route.overlaps(other):
                 raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
         if isinstance(route.rule, re.Pattern):
             self._expressions.append(route)
@@ -2407,6 +2636,10 @@ class Routes:
             self.sockets[route.rule] = route, (), {}
         else:
             self._add_rule(route.rule, route)
+        for other in alike:
+            route.leave_head(other)
+            other.leave_head(route)
+        alike.append(route)
         self.all.append(route)
         self.found = {}
 
@@ -2415,13 +2648,15 @@ class Routes:
         if any(other.handler is not route.handler for other in named):
             raise ValueError(f"there is a route named {route.name!r} already, {named[0]!r}: give name=")
         try:
-            self.map.add(Rule(rule, endpoint=route, methods=route.accepts))
+            own = Rule(rule, endpoint=route, methods=route.accepts)
+            own.methods = route.accepts  # the set itself: a route for HEAD may take that out of it later
+            self.map.add(own)
             names = [name or "default" for name in re.findall(r"<(?:(\w+)(?=[:(]))?", rule)]
             route.rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
         except (LookupError, ValueError, TypeError, SyntaxError, re.error) as error:
             raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
         if route.name is not None:
-            self.named[route.name] = [*named, route]
+            self.named[route.name] = sorted([*named, route], key=lambda each: -str(each.rule).count("<"))
 
     def find(self, method: str, path: str) -> Found:
         """The route for this method of this path, and its arguments, kept in `found`. HTTPError if there is none,
@@ -2492,15 +2727,28 @@ class Routes:
                 allowed |= route.accepts
         return allowed
 
+    def _build(self, route: Route, values: Mapping[str, Any]) -> str | None:
+        """What the rule of this route makes of these values; None where it lacks one, or would not match the result."""
+        alone = self._alone.get(route)
+        if alone is None:
+            rules = Map([Rule(cast(str, route.rule), endpoint=route)], converters=self.map.converters)
+            alone = self._alone[route] = rules.bind("routes", url_scheme="http")
+        try:
+            address = quote(alone.build(cast(Any, route), values), safe=_IN_QUERY)
+            path = unquote(address.partition("?")[0], errors="strict")
+            alone.match(path)
+        except (BuildError, RequestRedirect, NotFound, ValueError, TypeError, ArithmeticError):
+            return None
+        return None if CONTROLS.search(path) else address
+
     def build(self, name: str, values: Mapping[str, Any]) -> str:
-        """The path of the named route with these values; ValueError if there is none."""
-        for route in self.named.get(name, ()):
-            with contextlib.suppress(BuildError):
-                path = self._adapter.build(cast(Any, route), values, append_unknown=False)
-                if CONTROLS.search(unquote(path)):
-                    raise ValueError(f"the path of {name!r} with these values has a control character: {path}")
-                return path
-        raise ValueError(f"no route named {name!r} takes the values {sorted(values)}")
+        """The path of the named route with these values: those that its rule has no argument for are the query, where a
+        list repeats, and None is left out. ValueError if there is no such route, or its rule would not match."""
+        routes = self.named.get(name, [])
+        for route in routes:
+            if (address := self._build(route, values)) is not None:
+                return address
+        raise ValueError(f"no route named {name!r} takes the values {values!r}; of this name there are {routes}")
 
 
 # ---- Helpers ---------------------------------------------------------------------------------------------------------
@@ -3129,7 +3377,8 @@ class Brubeck:
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
         """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class: the nearest
-        one wins, and 500 gets what nothing else takes. Its answer keeps the error's status unless it gives one."""
+        one wins, where a status stands between HTTPError and its subclasses. 500 is the page for what nothing else
+        takes, which is logged all the same. The answer keeps the error's status unless it gives one."""
 
         def register(handler: T) -> T:
             self._error_handlers[what] = cast(Handler, handler)
@@ -3155,7 +3404,8 @@ class Brubeck:
         return function
 
     def url_for(self, name: str, /, **values: Any) -> str:
-        """The path of the route of this name, with these arguments; ValueError if there is none."""
+        """The path of the route of this name with these arguments: what its rule does not take becomes the query, where
+        a list repeats. ValueError if there is none, or for a value that the rule would not match."""
         return self.routes.build(name, values)
 
     # -- the life of a request
@@ -3178,6 +3428,8 @@ class Brubeck:
             raise
         except BaseException as error:  # middleware's own
             response = self.answer_error(request, error)
+        if request.refused is not None:
+            request.refused = None  # the frames of its traceback hold the request
         is_private = request.private_by is not None or request.has_credentials or response._status == 401
         return self._keep_private(request, response) if is_private else response
 
@@ -3247,7 +3499,8 @@ class Brubeck:
                 return Response(value)
             if type(value) in _WHOLE:
                 return to_response(value, self.json_dumps)
-            # The first piece of a stream may take its time.
+            if _is_stream(value):
+                request.leave_pool()  # its first piece may take its time
             return request.limited(None, True, to_response, value, self.json_dumps)
         except KeyboardInterrupt:
             raise
@@ -3271,18 +3524,29 @@ class Brubeck:
         return response
 
     def answer_error(self, request: Request, error: BaseException) -> Response:
-        """The answer to an exception: by its error handler (of its status, its nearest class, 500), else plain; logged
-        unless it was meant for the client."""
+        """The answer to an exception: by the error handler of its nearest class (a status stands before HTTPError), by
+        that of 500, else plain. What was not meant for the client, and no handler of its class takes, is logged."""
+        try:
+            return self._tell_error(request, error)
+        finally:
+            if not request.keeps_error:
+                error.__traceback__ = None  # its frames hold the request, which may hold it: it goes when it is done
+
+    def _tell_error(self, request: Request, error: BaseException) -> Response:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
+            error = HTTPError(503, "too many files are open", {"Retry-After": "1"})
         told = error if isinstance(error, HTTPError) else HTTPError(499 if request.is_cancelled else 500)
-        kinds: list[Any] = [*type(error).__mro__, 500]
+        kinds: list[Any] = [*type(error).__mro__]
         if told is error:
-            kinds = [told.status, *kinds[:-1]]
-            error.__traceback__ = None  # its frames hold the request, which may hold it: it should go when it is done
-        elif not request.is_cancelled:
-            request.error = error
-            name = name_handler(request.route.handler) if request.route else "no handler"
-            logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
+            kinds.insert(kinds.index(HTTPError), told.status)
         handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
+        if handler is None and told is not error:
+            handler = self._error_handlers.get(500)
+            if not request.is_cancelled:
+                request.note_error(error)
+                name = name_handler(request.route.handler) if request.route else "no handler"
+                logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         try:
             if handler is None:
                 return self._plain_error(error, told)
@@ -3296,9 +3560,13 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
-            request.error = failure
+            request.note_error(failure)
             logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
-            return self._plain_error(failure, HTTPError(500))
+            answer = self._plain_error(failure, HTTPError(500))
+            if not request.keeps_error:
+                failure.__traceback__ = None
+            del error  # which may be the same, and then this frame is in its traceback
+            return answer
 
     def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
         """What a client is told of an error, as plain text: with `debug`, also what was not meant for it."""
@@ -3312,6 +3580,8 @@ class Brubeck:
         """Call the functions of `on_start`, once in a process: `run()` and the first WSGI request do."""
         with self._starting:
             if not self._started:
+                with contextlib.suppress(OSError):
+                    tempfile.gettempdir()  # which looks for it once, and finds none where too many files are open
                 for function in [*self._on_start, *(app.start for app in self._mounted)]:
                     function()
                 self._started = True
@@ -3344,7 +3614,12 @@ class Brubeck:
             response = self.answer_error(request, error)
             fields, body = response.finish(request)
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
-        return [body] if type(body) is bytes else cast(Pieces, body)
+        if type(body) is bytes:
+            request.end()
+            return [body]
+        pieces = cast(Pieces, body)
+        pieces.request = request  # which is over when the server closes them (PEP 3333)
+        return pieces
 
     def test(self, raise_errors: bool = False, **options: Any) -> Client:
         """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test.
@@ -3355,8 +3630,9 @@ class Brubeck:
         """What `run()` has done and holds, in all workers together; no requests but those it served are counted.
         By route (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting`
         for room in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: in `room` answers that
-        wait for clients of Mongrel2 to read, in `access_log` lines; `dropped` answers to clients of a Mongrel2 that
-        was gone; `workers`, and their `restarts`."""
+        wait for clients of Mongrel2 to read, in `access_log` lines, in `dealt` connections to which a parent's workers
+        owe an answer, in `replies` those that Mongrel2 is not ready for; `dropped` answers to clients of a Mongrel2
+        that was gone; `workers`, and their `restarts`."""
         return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
                             self.own_stats(), self.other_stats])  # fmt: skip
 
@@ -3433,6 +3709,7 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
     request.is_endless = any(value.startswith(EVENT_STREAM) for _, value in fields)
     waiting, turn = format_head(request, status, fields, http_date(int(time.time()))), time.monotonic()
     request.coroutine = greenlet.getcurrent()
+    request.leave_pool()
     try:
         for piece in pieces:
             if time.monotonic() - turn > STREAM_TURN:
@@ -3491,7 +3768,9 @@ class Load:
     """How much of the pool is in use, by all connections of a process together, and what was answered."""
 
     def __init__(self, app: Brubeck, access_log: AccessLog | None = None) -> None:
-        self.app, self.busy, self.access_log = app, 0, access_log
+        self.app, self.access_log = app, access_log
+        self.busy = self.outside = 0  # requests that are handled; those of them that take no place in the pool
+        self.servers = 1  # HTTPConnections of this process, which share its descriptors
         self.waiting: deque[tuple[Connection, Request]] = deque()
         self.counted: dict[tuple[Route | None, int], list[float]] = {}  # by status: answers, and seconds they took
 
@@ -3517,6 +3796,7 @@ class Load:
     def take(self, connection: Connection, request: Request) -> None:
         """Handle the request in this coroutine."""
         self.busy += 1
+        request.load = self
         try:
             route_message(self, connection, request)
         except Exception:
@@ -3526,6 +3806,11 @@ class Load:
             raise
         finally:
             self.busy -= 1
+            if request.is_outside:
+                self.outside -= 1
+            request.load = None
+            if request.kept:
+                request.end()
             connection.finished(request)
 
     def refuse(self, connection: Connection, request: Request, response: Response) -> None:
@@ -3534,24 +3819,29 @@ class Load:
         result_handler(self, connection, request, response)
 
     def converse(self, websocket: WebSocket, response: Upgrade) -> None:
-        """Have the handler of a WebSocket talk: it is there to last, so it takes no room in the pool, and how long it
+        """Have the handler of a WebSocket talk: it is there to last, so it takes no place in the pool, and how long it
         takes is no figure of ours."""
-        self.busy -= 1
-        if self.waiting:
-            eventlet.spawn_n(self.take_waiting)
+        websocket.request.leave_pool()
+        self.busy, self.outside = self.busy - 1, self.outside - 1
         try:
             websocket.converse(response.handler, response.arguments)
         finally:
-            self.busy += 1
+            self.busy, self.outside = self.busy + 1, self.outside + 1
             websocket.request.began = time.monotonic()
+
+    def give_place(self) -> None:
+        """A request that is handled needs its place in the pool no longer: those who wait go on."""
+        self.outside += 1
+        if self.waiting:
+            eventlet.spawn_n(self.take_waiting)
 
     def has_room(self) -> bool:
         """Whether a request that came just now can be handled: nobody overtakes those who wait."""
-        return self.busy < self.app.pool_size and not self.waiting
+        return self.busy - self.outside < self.app.pool_size and not self.waiting
 
     def take_waiting(self) -> None:
         """Handle, in this coroutine, what had to wait for room in the pool."""
-        while self.waiting and self.busy < self.app.pool_size:
+        while self.waiting and self.busy - self.outside < self.app.pool_size:
             self.take(*self.waiting.popleft())
 
     def postpone(self, connection: Connection, request: Request) -> bool:
@@ -3613,7 +3903,7 @@ class Receivers:
         except greenlet.GreenletExit:  # it is not needed any more
             raise
         except BaseException as error:  # such as a Timeout that a handler has left behind
-            self._survive.tell(error, "a coroutine was ended")
+            logger.error("a coroutine was ended", exc_info=error)
             if current in self._parked:
                 self._parked.remove(current)
             if self._receiver is current:
@@ -3693,6 +3983,27 @@ class _Sleeper:
             self._alarm = call_soon(self.wake)
 
 
+class _Pace:
+    """Whether a client sends, or reads, as fast as it must: SLOWEST bytes a second, over each `seconds` (30 s of a
+    server) in which it is waited for."""
+
+    SLOWEST = 1 << 10
+
+    __slots__ = ("_seconds", "_size", "left")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._size = seconds, 0
+        self.left = seconds  # to wait for the rest of the bytes
+
+    def is_too_slow(self, began: float, size: int) -> bool:
+        """It was waited for since `began`, and so many bytes have come or gone: whether that is too slow."""
+        self._size += size
+        self.left -= time.monotonic() - began
+        if self._size >= self.SLOWEST * self._seconds:
+            self.left, self._size = self._seconds, 0
+        return self.left <= 0
+
+
 class _Closing:
     """What is closed at the end of its `with` block."""
 
@@ -3700,6 +4011,7 @@ class _Closing:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        del exception  # what `close` raises holds this frame
         cast(Any, self).close()
 
 
@@ -3711,20 +4023,24 @@ class _Ahead(_Closing):
         self._items, self._patience, self._error = items, patience, error
         self._queue = eventlet.queue.Queue(size)  # of items, each in a tuple; then what ended the iterator
         self._end: BaseException | None = None
-        self._coroutine = eventlet.spawn(self._run)
+        self._coroutine: Any = eventlet.spawn_n(self._run)
 
     def _run(self) -> None:
-        end: BaseException = StopIteration()
+        with contextlib.suppress(greenlet.GreenletExit):  # nobody listens any more
+            self._read()
+
+    def _read(self) -> None:
         try:
             for item in self._items:
                 self._queue.put((item,))
-        except greenlet.GreenletExit:  # nobody listens any more
+            self._queue.put(StopIteration())
+        except greenlet.GreenletExit:
             raise
         except BaseException as error:
-            if self._end is not None:
-                raise
-            end = error
-        self._queue.put(end)
+            if self._end is None:
+                self._queue.put(error)
+            else:
+                self._end = error
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -3739,15 +4055,22 @@ class _Ahead(_Closing):
                 raise self._error from None
             if isinstance(item, tuple):
                 return item[0]
-            self._end = item
+            self._end, item = item, None  # no frame of its traceback is to hold an exception
         raise self._end
 
     def close(self) -> None:
         """End the iterator, wherever it stands, and wait for its end."""
-        self._end = self._end or StopIteration()
-        self._coroutine.kill()
-        with contextlib.suppress(greenlet.GreenletExit):
-            self._coroutine.wait()
+        self._end = StopIteration()  # in place of an exception whose traceback holds this, as the coroutine's does
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None:
+            eventlet.kill(coroutine)
+            while not coroutine.dead:  # its iterator waits for something as it ends
+                eventlet.sleep(0.001)
+        try:
+            if not isinstance(self._end, StopIteration):
+                raise self._end
+        finally:
+            self._end = StopIteration()
         getattr(self._items, "close", tuple)()
 
 
@@ -3761,11 +4084,14 @@ class Event(NamedTuple):
     retry: int | None = None
 
     def encode(self) -> bytes:
-        """The lines that are sent (HTML Standard, 9.2). ValueError for a line break in `event` or `id`."""
+        """The lines that are sent (HTML Standard, 9.2). ValueError for a control character in `event` or `id`, and for
+        an `id` that would not come back as it is: beyond ASCII, or with blanks around."""
         lines = []
         for name, value in (("event", self.event), ("id", self.id), ("retry", self.retry)):
             if CONTROLS.search(str(value)):
                 raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
+            if name == "id" and (not str(value).isascii() or str(value) != str(value).strip(" ")):
+                raise ValueError(f"the id of an event, a header field later, is ASCII without blanks around: {value!r}")
             if value is not None:
                 lines.append(f"{name}: {value}\n")
         text = self.data if isinstance(self.data, str) else dump_json(self.data)
@@ -4047,7 +4373,8 @@ class WebSocket:
                 handler(self, **arguments)
         except BaseException as error:
             if self.closed is None or not isinstance(error, (ConnectionError, greenlet.GreenletExit)):
-                code, self.request.error = 1011, error
+                code = 1011
+                self.request.note_error(error)
                 logger.error("the WebSocket of %r failed", self.request, exc_info=error)
         self._coroutine = None
         self.close(code)
@@ -4125,6 +4452,15 @@ class Answer(_Closing):
                     data = "\n".join(value for name, value in pairs if name == "data")
                     yield Event(data, last.get("event"), last.get("id"), int(retry) if retry.isdigit() else None)
 
+    def raise_error(self) -> None:
+        """Raise the exception behind a 500, if there is one."""
+        error, self.request.error = self.request.error, None  # or each would keep the other
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
+
     def close(self) -> None:
         """Read no more."""
         self._pieces.close()
@@ -4200,8 +4536,7 @@ class WebSocketClient(_Closing):
             if frame[0] == BINARY_MESSAGE:
                 return frame[1]
         self._end.hear(*frame)
-        if self._raise_errors and self.answer.request.error is not None:
-            raise self.answer.request.error
+        self.answer.raise_error()
         return None
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -4274,9 +4609,10 @@ class Client:
         if query:
             url += ("&" if "?" in url else "?") + urlencode(_each(query))
         for _ in range(self.MAX_REDIRECTS + 1):
-            answer = self._ask(self._request(method, url, fields, body), stream)
-            if answer.request.error is not None and (self.raise_errors if raise_errors is None else raise_errors):
-                raise answer.request.error
+            request = self._request(method, url, fields, body)
+            request.keeps_error = self.raise_errors if raise_errors is None else raise_errors
+            answer = self._ask(request, stream)
+            answer.raise_error()
             status, location = answer.status, answer.headers.get("Location")
             if not follow or location is None or status not in (301, 302, 303, 307, 308):
                 return answer
@@ -4319,8 +4655,8 @@ class Client:
         return data.encode() if isinstance(data, str) else bytes(data)
 
     def _multipart(self, fields: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
-        def quoted(name: str) -> str:
-            return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+        def quoted(name: str) -> str:  # as browsers do (HTML Standard, multipart/form-data encoding algorithm)
+            return '"' + re.sub(r'["\r\n]', lambda character: quote(character[0]), name) + '"'
 
         form = [(quoted(name), str(value).encode()) for name, value in _each(fields)]
         for name, file in _each(files):
@@ -4601,8 +4937,7 @@ def _is_readable(socket: zmq.Socket[Any]) -> bool:
 # What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
 _CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
                       rb'\{"type":"credits"\},')  # fmt: skip
-_NOBODY = range(2_000_000_000, 2_000_000_000 + MAX_TARGETS)  # ids that no connection has: they count from 1
-_NOTICE = re.compile(rb"\S+ 2000000([01][0-9][0-9]) @\* ")  # that one of them has left
+_NOTICE = re.compile(rb"\S+ (2[0-9]{9}) @\* ")  # that a connection with an id beyond all real ones has left
 
 
 class _Clients:
@@ -4614,7 +4949,7 @@ class _Clients:
     pull: zmq.Socket[Any]
 
     def __init__(self) -> None:
-        self.requests: dict[str, Mongrel2Request] = {}  # those that have no answer yet
+        self.requests: MutableMapping[str, Mongrel2Request] = {}  # those that have no answer yet
         self.room: int | None = None  # bytes that a connection has room for, with download.flow_control
         self.credits: dict[str, int] = {}  # what is left of it, while an answer is waited for
         self.waiting: dict[str, Signal] = {}  # a coroutine that waits for room
@@ -4682,45 +5017,134 @@ class _Clients:
             self.bell.close()
 
 
+class _Monitor:
+    """What becomes of the one connection of a ZeroMQ socket (zmq_socket_monitor)."""
+
+    def __init__(self, own: zmq.Socket[Any]) -> None:
+        self.descriptor: int | None = None  # of the TCP connection, once that stands
+        self.is_ready = self.is_over = False  # both ends speak ZMTP; it has ended, or cannot be made
+        self._own = own
+        self._events = own.get_monitor_socket(
+            zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED
+            | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH)  # fmt: skip
+
+    def look(self) -> _Monitor:
+        """Take in what has happened."""
+        while not self.is_over and _is_readable(self._events):
+            event, value = struct.unpack("=HI", self._events.recv_multipart()[0])
+            if event == zmq.EVENT_CONNECTED:
+                self.descriptor = value
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.is_ready = True
+            else:
+                self.is_over = True
+        return self
+
+    def close(self) -> None:
+        self._own.disable_monitor()
+        self._events.close(0)
+
+
+class _Notices:
+    """What Mongrel2 says to a message for 128 ids that no connection has: it tells its handlers, in turn, that each of
+    them has left. Its only thread does so without a break, and before each notice it reads the message's arguments
+    once more: a list of empty dicts, which take it longer than all else of that length."""
+
+    DICTS = 2000  # in the arguments: the notices take a tenth of a second
+    FASTEST = 0.2e-6  # seconds that Mongrel2 needs to read one, at the least
+
+    def __init__(self) -> None:
+        self.first_id = 2_000_000_000 + secrets.randbelow(1_000_000) * MAX_TARGETS  # real ones count from 1
+        self.heard: list[tuple[int, float]] = []  # the numbers of those that came here, and when
+        self.sent = time.monotonic()
+
+    def take(self, message: bytes, now: float) -> bool:
+        """Whether a message is one of them."""
+        match = _NOTICE.match(message)
+        number = -1 if match is None else int(match[1]) - self.first_id
+        if 0 <= number < MAX_TARGETS:
+            self.heard.append((number, now))
+        return 0 <= number < MAX_TARGETS
+
+    def delay(self) -> float:
+        """Seconds until the first came, after all that was on its way before it."""
+        return self.heard[0][1] - self.sent
+
+    def are_over(self) -> bool:
+        """Whether none is left for us: the next would be beyond the last, or does not come."""
+        if len(self.heard) > 1 and 2 * self.heard[-1][0] - self.heard[-2][0] >= MAX_TARGETS:
+            return True
+        return bool(self.heard) and time.monotonic() > self.heard[-1][1] + 0.2
+
+    def dict_time(self) -> float:
+        """Seconds that Mongrel2 needs to read a dict of the arguments 128 times. The notices tell, unless they all came
+        at once, because a thread that carries them had no turn before."""
+        (first, began), (last, ended) = self.heard[0], self.heard[-1]
+        is_known = len({at for _, at in self.heard}) >= 4
+        each = (ended - began) / (last - first) / self.DICTS if is_known else 0.0
+        return MAX_TARGETS * max(each, self.FASTEST)
+
+
 class _Life(_Clients):
     """One pair of sockets, from the subscription of a Mongrel2 until either end is gone. It never reconnects: ids begin
     again at 1 in a new Mongrel2, and what one life still holds must not reach the clients of the next."""
 
-    SUBSCRIPTION = 0.5  # seconds that Mongrel2 has to subscribe
-    LEAVING = 1.0  # seconds to find a moment in which Mongrel2 sends nothing
-    QUIET = 2  # milliseconds without a message that tell of it
-    WORK = "ctl", {"cancel": 1, "": [0] * 100}  # for nobody, takes its only thread 2 ms, in which it sends nothing
+    CONNECTING = 5.0  # seconds for a TCP connection to stand
+    SUBSCRIPTION = 0.25  # seconds that Mongrel2 has to subscribe, before it gets the PULL nevertheless
+    LEAVING = 4.0  # seconds to leave in
+    DICTS = 6000  # that keep Mongrel2 busy while we leave: for 0.3 seconds or more
+    PAUSE = 0.1  # seconds that this takes, beside twice the delay of what it sends, at the least
+    MARGIN = 0.05  # seconds until it surely knows that our connection has ended
 
     def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
         super().__init__()
         self._addresses = pull, pub
         self.prefixes: set[bytes] = set()
         self._checked_senders: set[str] = set()
-        self._connect_at: float | None = time.monotonic() + self.SUBSCRIPTION / 2
-        self._descriptor: int | None = None  # of the PULL's connection
-        self._is_lost = False  # that has ended
+        self._since = time.monotonic()  # when the latest of the connections was begun
+        self._pull_at = math.inf  # when to begin that of the PULL, whether Mongrel2 has subscribed or not
+        self._has_pull = False  # that is done
         self.pub, self.pull = context.socket(zmq.XPUB), context.socket(zmq.PULL)
-        # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply.
-        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1}
-        # Of the PULL as good as never: after -1, what is not yet read when the connection ends is thrown away.
-        for each, options in ((self.pub, own), (self.pull, {zmq.RECONNECT_IVL: 1 << 30})):
-            for option, value in {**options, zmq.HEARTBEAT_IVL: 5000, zmq.LINGER: 0, zmq.IPV6: 1}.items():
+        # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply. What
+        # ends says so with FIN; a Mongrel2 or a network that only stands still is given up after a minute.
+        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1,
+               zmq.HEARTBEAT_IVL: 10_000, zmq.HEARTBEAT_TIMEOUT: 60_000}  # fmt: skip
+        # The PULL reconnects as good as never: after -1, what is not yet read when the connection ends is thrown away.
+        # It has no heartbeat, which would end its connection when we have closed our half; TCP keeps it alive.
+        theirs = {zmq.RECONNECT_IVL: 1 << 30, zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30,
+                  zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 6}  # fmt: skip
+        for each, options in ((self.pub, own), (self.pull, theirs)):
+            for option, value in {**options, zmq.LINGER: 0, zmq.IPV6: 1}.items():
                 each.setsockopt(option, value)
             if identity is not None:
                 each.setsockopt_string(zmq.IDENTITY, identity)
-        events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
-        self._monitor = self.pull.get_monitor_socket(events)
-        self.pub_monitor = self.pub.get_monitor_socket(zmq.EVENT_CLOSED)  # nobody listens there
+        self._pub_monitor, self._pull_monitor = _Monitor(self.pub), _Monitor(self.pull)
         self.pub.connect(pub)
 
     def begin(self) -> bool:
-        """Connect the PULL if Mongrel2 has subscribed, so that no reply is faster than the subscription; whether so.
-        A Mongrel2 without handlers may wait for one, before it subscribes, to send it something: it gets the PULL."""
+        """Whether Mongrel2 has subscribed and both connections stand. The PULL is connected after the subscription, so
+        that no reply is faster than that. But a Mongrel2 without handlers may wait for one, before it subscribes, to
+        send it something: a quarter of a second after the XPUB's connection stands it gets the PULL."""
+        now = time.monotonic()
         self._read_subscriptions()
-        if self._connect_at is not None and (self.prefixes or time.monotonic() > self._connect_at):
-            self._connect_at = None
+        if self._pub_monitor.look().is_ready:
+            self._pull_at = min(self._pull_at, now + self.SUBSCRIPTION)
+        if not self._has_pull and (self.prefixes or now >= self._pull_at):
+            self._has_pull, self._since = True, now
             self.pull.connect(self._addresses[0])
-        return bool(self.prefixes)
+        return bool(self.prefixes) and self._pull_monitor.look().is_ready
+
+    def has_failed(self) -> bool:
+        """Whether it cannot begin: a connection has ended, or does not come to stand. The PULL's may have brought
+        requests: it is given up for nothing else. ZeroMQ ends it itself where the handshake takes 30 seconds."""
+        latest = self._pull_monitor if self._has_pull else self._pub_monitor
+        is_late = latest.descriptor is None and time.monotonic() > self._since + self.CONNECTING
+        return is_late or self._pub_monitor.is_over or self._pull_monitor.is_over
+
+    def may_hold_requests(self) -> bool:
+        """Whether Mongrel2 may have dealt something to it."""
+        return self._pull_monitor.look().descriptor is not None
 
     def _read_subscriptions(self) -> None:
         while _is_readable(self.pub):
@@ -4730,68 +5154,72 @@ class _Life(_Clients):
     def has_ended(self) -> bool:
         """Whether Mongrel2 took its subscription back or, unless we have left it, let go of the PULL."""
         self._read_subscriptions()
-        return not self.prefixes or (self._has_lost_pull() and self.left is None)
-
-    def _has_lost_pull(self) -> bool:
-        while not self._is_lost and _is_readable(self._monitor):
-            event, self._descriptor = struct.unpack("=HI", self._monitor.recv_multipart()[0])
-            self._is_lost = event != zmq.EVENT_CONNECTED
-        return self._is_lost
+        return not self.prefixes or (self.left is None and self._pull_monitor.look().is_over)
 
     def leave(self) -> None:
         """Have Mongrel2 deal nothing more to this pair: what it has dealt is in `left` then, to be answered by the
-        XPUB, which stays. It blocks, for some hundredths of a second, and for twice LEAVING at most.
+        XPUB, which stays. It blocks, for about half a second, and for LEAVING at most.
 
-        A PUSH cannot be told to stop, and when a connection ends, what it has not yet written to it is lost. So this
-        happens while Mongrel2 sends nothing. It is our half that is closed: what was written is read until Mongrel2
-        has closed the other half, and whatever it sends next goes to others, or waits for them."""
-        self.left, is_silent, deadline = deque(), False, time.monotonic() + self.LEAVING
-        while not (is_silent or self._has_lost_pull()) and time.monotonic() < deadline:
-            is_silent = self._silence(deadline)
-        if not is_silent:
-            logger.warning("Mongrel2 at %s does not keep quiet: what it sends just now is lost", self._addresses[0])
-        if not self._has_lost_pull() and self._descriptor is not None:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as connection:
+        A PUSH cannot be told to stop. When our half of its connection ends, it drops what it has not yet written, and
+        it deals on into the dying connection until it looks at its mailbox. So Mongrel2 has to send nothing from before
+        that, when all that it sent has arrived, until some time after its own half has ended."""
+        self.left, deadline = deque(), time.monotonic() + self.LEAVING
+        notices, quiet_until = self._begin_pause(deadline)
+        has_gone, descriptor = self._pull_monitor.look().is_over, self._pull_monitor.descriptor
+        if not has_gone and descriptor is not None:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
                 connection.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + self.LEAVING
-        while not self._has_lost_pull() and time.monotonic() < deadline:
-            self._read_ahead()
-        self._read_ahead()
+        is_quiet = True
+        while not self._pull_monitor.look().is_over and time.monotonic() < deadline:
+            is_quiet = self._read_ahead(notices) and is_quiet
+        is_late = time.monotonic() + self.MARGIN > quiet_until
+        if not (self._read_ahead(notices) and is_quiet) or (is_late and not has_gone):
+            logger.warning("Mongrel2 at %s did not keep quiet for long enough while we left it: requests that it sent "
+                           "in this moment may be lost", self._addresses[0])  # fmt: skip
 
-    def _silence(self, deadline: float) -> bool:
-        """Have Mongrel2's only thread tell its handlers, who get their turns at it, that nobody has left, and then be
-        busy. Whether it told, and then told nothing more."""
-        self._reply_to_nobody("", 0)
-        for _ in range(20):
-            self._reply_to_nobody(*self.WORK)
-        heard = [0]
-        while time.monotonic() < deadline and not self._has_lost_pull():
-            messages = self._read_ahead()
-            for message in messages:
-                if (notice := _NOTICE.match(message)) is not None:
-                    heard.append(int(notice[1]))
-                elif len(heard) > 1:
-                    return False
-            if not messages and len(heard) > 1 and 2 * heard[-1] - heard[-2] >= MAX_TARGETS:  # no turn of ours is left
-                return True
-        return False
+    def _begin_pause(self, deadline: float) -> tuple[_Notices, float]:
+        """Have Mongrel2 be busy and send nothing, with all that it sent before being read; and until when, 0 where that
+        cannot be had before the deadline.
 
-    def _read_ahead(self) -> list[bytes]:
-        """What comes within QUIET, for which Mongrel2 is kept busy longer; it goes to `left` too."""
-        messages: list[bytes] = []
-        if self.pull.poll(self.QUIET):
+        Notices tell when all that it sent before is here, and its pace. Sent with them is a message that it works at
+        without a notice. That has arrived when the last notice goes: from the first one on it sends nothing else."""
+        dicts, delay = self.DICTS, math.inf
+        while True:
+            notices, is_quiet = _Notices(), True
+            self._reply_to_nobody(notices, {"": [{}] * notices.DICTS}, deadline)
+            self._reply_to_nobody(notices, {"cancel": 1, "": [{}] * dicts}, deadline)
+            while not notices.are_over():
+                is_quiet = self._read_ahead(notices) and is_quiet
+                if time.monotonic() > deadline or self._pull_monitor.look().is_over:
+                    return notices, 0.0
+            seconds, delay = dicts * notices.dict_time(), min(delay, notices.delay())
+            if is_quiet and seconds >= self.PAUSE + 2 * delay:
+                return notices, notices.heard[-1][1] + seconds
+            if seconds < self.PAUSE + 2 * delay:
+                dicts = min(2 * dicts, 8 * self.DICTS)
+
+    def _read_ahead(self, notices: _Notices) -> bool:
+        """Read what comes, to be answered, within two milliseconds; whether nothing did after the first notice."""
+        is_quiet = True
+        if self.pull.poll(2):
+            now = time.monotonic()
             with contextlib.suppress(zmq.Again):
-                while len(messages) < 10_000:
-                    messages.append(self.pull.recv(zmq.NOBLOCK))
-        else:
-            self._reply_to_nobody(*self.WORK)
-        cast("deque[bytes]", self.left).extend(messages)
-        return messages
+                for _ in range(10_000):
+                    message = self.pull.recv(zmq.NOBLOCK)
+                    if not notices.take(message, now):
+                        cast("deque[bytes]", self.left).append(message)
+                        is_quiet = is_quiet and not notices.heard
+        return is_quiet
 
-    def _reply_to_nobody(self, name: str, arguments: Any) -> None:
-        (message,) = format_extended_reply(min(self.prefixes, default=b"") or b"0", _NOBODY, name, arguments)
-        with contextlib.suppress(zmq.Again):
-            self.pub.send(message, zmq.NOBLOCK)
+    def _reply_to_nobody(self, notices: _Notices, arguments: Any, deadline: float) -> None:
+        ids = range(notices.first_id, notices.first_id + MAX_TARGETS)
+        (message,) = format_extended_reply(min(self.prefixes, default=b"") or b"0", ids, "ctl", arguments)
+        while time.monotonic() < deadline:
+            try:
+                self.pub.send(message, zmq.NOBLOCK)
+                return
+            except zmq.Again:  # Mongrel2 is behind
+                self._read_ahead(notices)
 
     def check_sender(self, sender: str) -> None:
         """Say so where Mongrel2 will not hear the replies to requests of this sender."""
@@ -4815,17 +5243,65 @@ class _Life(_Clients):
     def close(self, linger: int) -> None:
         """Drop both sockets with all they hold."""
         super().close(linger)
-        for own, monitor in ((self.pull, self._monitor), (self.pub, self.pub_monitor)):
-            own.disable_monitor()
-            monitor.close(0)
+        for monitor in (self._pull_monitor, self._pub_monitor):
+            monitor.close()
         self.pull.close(0)
         self.pub.close(linger)
 
 
+class _Seeker:
+    """Seeks the Mongrel2 at a pair of addresses: makes pairs of sockets until the life of one begins."""
+
+    SILENCE = 0.5  # seconds until it says that it waits
+
+    def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
+        self._context, self._addresses = context, (pull, pub, identity)
+        self._life: _Life | None = None  # that has not begun
+        self._since: float | None = None
+        self._has_complained = False
+
+    def seek(self) -> _Life | None:
+        """The life that has begun; None where none has, for now."""
+        now = time.monotonic()
+        self._since = self._since or now
+        try:
+            life = self._life = self._life or _Life(self._context, *self._addresses)
+        except zmq.ZMQError as error:  # too many files are open
+            self._complain(logging.ERROR, "cannot connect to Mongrel2 at %s and %s for now: %s", error)
+            return None
+        if life.begin():
+            logger.info("connected to Mongrel2: requests from %s, replies to %s", *self._addresses[:2])
+            self._life, self._since, self._has_complained = None, None, False
+            return life
+        if life.has_failed():
+            self.close()
+        if now > self._since + self.SILENCE:
+            self._complain(logging.INFO, "waiting for Mongrel2 at %s and %s")
+        return None
+
+    def _complain(self, level: int, message: str, *arguments: Any) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            logger.log(level, message, *self._addresses[:2], *arguments)
+
+    def is_trying(self) -> bool:
+        """Whether there is a pair of sockets that may begin at any moment."""
+        return self._life is not None
+
+    def may_hold_requests(self) -> bool:
+        """Whether Mongrel2 may have dealt something already."""
+        return self._life is not None and self._life.may_hold_requests()
+
+    def close(self) -> None:
+        if self._life is not None:
+            self._life.close(0)
+            self._life = None
+
+
 class _DealtLife(_Clients):
     """The same in a worker process, whose parent has the sockets of Mongrel2. The parent deals `ROOM MESSAGE`, where
-    ROOM is how many bytes there is room for, or "-"; ENDED and EXIT alone are its own words. It takes replies; and for
-    each message that was dealt with DONE and a connection id, or LAST before the reply."""
+    ROOM is how many bytes each connection has room for, or "-"; ENDED and EXIT alone are its own words. It takes
+    replies; and for each message that was dealt with DONE and a connection id, or LAST before the reply."""
 
     ENDED, EXIT, DONE, LAST = b"ended", b"exit", b"\0", b"\1"
     MOST = 20_000  # messages on their way from the parent to a worker
@@ -4844,8 +5320,8 @@ class _DealtLife(_Clients):
             self.pull.send(self.DONE)  # what came before this is of the former life
             self._has_ended, self.next_check = True, 0.0
             raise zmq.Again
-        if room != b"-":
-            self.credits[message.split(b" ", 2)[1].decode()] = int(room)
+        if self.room is None and room != b"-":
+            self.room = int(room)
         return message
 
     def send(self, message: bytes) -> None:
@@ -4980,6 +5456,8 @@ class Mongrel2Connection:
                 request = parse_mongrel2(message)
             except ProtocolError as error:
                 logger.warning("%s sent what is no request (%s): %.100r", self.pull, error, message)
+                for conn_id in message.split(b" ", 2)[1:2]:
+                    self._finish(life, conn_id.decode("latin-1"))  # a parent has counted it
                 continue
             request.life = life
             life.check_sender(request.sender)
@@ -5009,8 +5487,9 @@ class Mongrel2Connection:
         connection."""
         if (room := request.text("DOWNLOAD_CREDITS")).isdigit():  # with the first request of a connection
             life.room = int(room)
-        if life.room is not None and request.conn_id not in life.credits:
-            # Other handlers may get the credits for our answers: who asks again has all room, for it has read the last.
+        if life.room is not None and request.conn_id not in life.credits and self._load is not None:
+            # Other handlers may get the credits for our answers. A client that asks again has read the last answer: its
+            # credit is full. So nothing need be kept between two requests.
             life.credits[request.conn_id] = life.room
         if request.upload is not None and not self._take_upload(life, request):
             return False
@@ -5038,45 +5517,49 @@ class Mongrel2Connection:
         if not app.admits(request):
             return True
         life.uploads[request.conn_id] = request, path
+        request.pace = _Pace(self.PATIENCE)
         return False
 
     def _check_uploads(self, life: _Life | _DealtLife) -> None:
-        """End uploads that turned out too large: of a chunked body nobody knows the size before."""
+        """End uploads that come too slowly or turned out too large, for of a chunked body nobody knows the size before;
+        and forget those whose file is gone: another handler was given it, or told that the client has left."""
         for request, path in [*life.uploads.values()]:
+            error, now = None, time.monotonic()
             with contextlib.suppress(OSError):
-                if os.path.getsize(path) > request.max_body:
-                    response = request.app.answer_error(request, body_too_large(request.max_body))
-                    try:
-                        cast(Load, self._load).refuse(self, request, response)
-                    finally:  # once, whatever comes of it
-                        life.uploads.pop(request.conn_id, None)
-                        self._finish(life, request.conn_id)
+                size = os.path.getsize(path)
+                before, since = request.seen or (size, now)
+                request.seen = size, now
+                if request.pace.is_too_slow(since, size - before):
+                    error = HTTPError(408, "the body comes too slowly")
+                elif size > request.max_body:
+                    error = body_too_large(request.max_body)
+                else:
+                    continue
+            try:
+                if error is not None:
+                    cast(Load, self._load).refuse(self, request, request.app.answer_error(request, error))
+            finally:  # once, whatever comes of it
+                self._finish(life, request.conn_id)
+                life.forget(request.conn_id)
 
     def _begin_life(self) -> _Life | _DealtLife:
         """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
         self._life = life = self._connect() if self._link is None else _DealtLife(self._link)
         if self._load is not None:
             life.bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
+        else:  # a script, which does not say when it is done with a request
+            life.requests = weakref.WeakValueDictionary()
         return life
 
     def _connect(self) -> _Life:
         self._context = self._context or zmq.Context()
-        is_waiting = False
-        while True:
-            if self._last_turn is not None:
+        seeker = _Seeker(self._context, self.pull, self.pub, self.identity)
+        while (life := seeker.seek()) is None:
+            if self._last_turn is not None and not (seeker.may_hold_requests() and time.monotonic() < self._last_turn):
+                seeker.close()
                 self._end_receiving()
-            life = _Life(self._context, self.pull, self.pub, self.identity)
-            deadline = time.monotonic() + life.SUBSCRIPTION
-            while not (begun := life.begin()) and not _is_readable(life.pub_monitor) and time.monotonic() < deadline:
-                self._sleep(0.01)
-            if begun:
-                logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
-                return life
-            life.close(0)
-            if not is_waiting:
-                is_waiting = True
-                logger.info("waiting for Mongrel2 at %s and %s", self.pull, self.pub)
-            self._sleep(life.CHECK)
+            self._sleep(0.01 if seeker.is_trying() else _Life.CHECK)
+        return life
 
     def _idle(self, life: _Life | _DealtLife) -> None:
         """No message is there: see whether there can be more, and wait for it."""
@@ -5149,6 +5632,7 @@ class Mongrel2Connection:
             return len(payload)
         if request.after is not None and not request.after.is_answered:
             # Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting.
+            request.leave_pool()
             request.after.follower = eventlet.event.Event()
             request.after.follower.wait()
         request.after = None
@@ -5162,11 +5646,8 @@ class Mongrel2Connection:
                 self.reply(request, payload, cast(_Life, request.life).LAST)
             else:
                 self._reply_in_credits(request, payload)
-        life = request.life
-        if life is not None and life.room is not None and size > life.room:
-            # Without a handler to tell of it, Mongrel2 would stop between the parts of what it still has to send.
-            while life.credits.get(request.conn_id, life.room) < life.room and self._await_room(life, request):
-                pass
+        if request.life is not None and request.life.room is not None and size > request.life.room:
+            self._await_end(request.life, request, request.life.room)
         if not request.keep_alive:
             self.close_client(request)
         return size
@@ -5202,25 +5683,39 @@ class Mongrel2Connection:
         return size
 
     def _reply_in_credits(self, request: Mongrel2Request, payload: bytes | memoryview) -> bool:
-        """Send all, as the client makes room for it; who makes none for 30 seconds is closed. False if it is gone."""
+        """Send all, as the client makes room for it; who reads too slowly is closed. False if it is gone."""
         if not request.connected:
             return False
-        life, conn_id = cast(_Clients, request.life), request.conn_id
+        life, conn_id, pace = cast(_Clients, request.life), request.conn_id, _Pace(self.PATIENCE)
         while (size := self.reply_in_room(request, payload)) < len(payload):
-            payload = memoryview(payload)[size:]
-            if not size and not self._await_room(life, request) and not life.credits.get(conn_id, 1):
-                logger.warning("the client of %r has read nothing for %d seconds: closed", request, self.PATIENCE)
+            payload, began = memoryview(payload)[size:], time.monotonic()
+            if not size:
+                self._await_room(life, request, pace.left)
+            if pace.is_too_slow(began, size):
+                logger.warning("the client of %r reads too slowly: closed", request)
                 self.close_client(request)
                 return False
             if conn_id not in life.credits:
                 return False  # the client has left
         return request.connected
 
-    def _await_room(self, life: _Clients, request: Mongrel2Request) -> bool:
-        """Wait until the client has made room for more, or has left; False if neither happens in time."""
+    def _await_end(self, life: _Clients, request: Mongrel2Request, room: int) -> None:
+        """Wait until the client has read all, or reads too slowly: without a handler to tell of it, Mongrel2 would stop
+        between the parts of what it still has to send."""
+        pace = _Pace(self.PATIENCE)
+        while (before := life.credits.get(request.conn_id, room)) < room:
+            began = time.monotonic()
+            self._await_room(life, request, pace.left)
+            if pace.is_too_slow(began, life.credits.get(request.conn_id, room) - before):
+                break
+
+    def _await_room(self, life: _Clients, request: Mongrel2Request, seconds: float) -> None:
+        """Wait until the client has made room for more, or has left, for so many seconds at most."""
+        request.leave_pool()
         event = life.waiting.setdefault(request.conn_id, eventlet.event.Event())
-        event.wait(self.PATIENCE)
-        return bool(event.ready())
+        event.wait(seconds)
+        if not event.ready():
+            life.waiting.pop(request.conn_id, None)  # another handler may have been told that the client has left
 
     def _stream(self, request: Mongrel2Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
         if not request.connected:
@@ -5353,6 +5848,9 @@ class Mongrel2Connection:
 
 # -- the HTTP server: a coroutine for each connection, the listening socket perhaps shared with other workers
 
+# Linux, socket(7): a program of the classic BPF that drops packets of TCP with SYN and without ACK (RFC 9293, 3.1).
+SO_ATTACH_FILTER = 26
+_NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 _BIND = re.compile(r"unix:(.+)|(?:(\[[^\s\]]+\]|[^\s:/\[\]]*):)?([0-9]{1,5})")
 
 
@@ -5380,10 +5878,9 @@ class _HTTPClient:
 
     DRAINED = 64 << 10  # bytes of an unread body that are read for the sake of the next request
     LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
-    SLOWEST = 1 << 10  # bytes a second that a body must come or go with
 
-    __slots__ = ("_body_size", "_body_waited", "_failure", "_server", "bell", "deadline", "is_gone", "parser",
-                 "peer_addr", "request", "served", "socket")  # fmt: skip
+    __slots__ = ("_failure", "_pace", "_server", "bell", "deadline", "is_gone", "parser", "peer_addr", "request",
+                 "served", "socket")  # fmt: skip
 
     def __init__(self, server: HTTPConnection, accepted: socket.socket, peer_addr: str) -> None:
         self._server, self.socket, self.peer_addr = server, accepted, peer_addr
@@ -5394,7 +5891,7 @@ class _HTTPClient:
         self.served = 0  # requests; the number of the present one
         self.is_gone = False
         self._failure: HTTPError | None = None  # what was wrong with the body
-        self._body_size, self._body_waited = 0, 0.0  # bytes, and seconds that were waited for them
+        self._pace: _Pace | None = None  # of the present body
 
     @property
     def loopback(self) -> str:
@@ -5418,7 +5915,7 @@ class _HTTPClient:
         if request is None:
             return False
         self.request, request.client = request, self
-        self._body_size, self._body_waited, self._failure = 0, 0.0, None
+        self._pace = self._failure = None
         self._server.handle(request)
         if request.keep_alive and not self.is_gone and (self.parser.body_is_over or self._drain()):
             self.request, self.served = None, self.served + 1
@@ -5443,6 +5940,8 @@ class _HTTPClient:
                     is_idle, deadline = False, time.monotonic() + server.head_timeout
                 parser.feed(data)
                 request = parser.next_request()
+                if request is None and time.monotonic() >= deadline:  # bytes that never pause are never waited for
+                    raise TimeoutError
             return request
         except ProtocolError as error:
             self._refuse(error.status, str(error))
@@ -5483,7 +5982,6 @@ class _HTTPClient:
                 while (piece := self.parser.next_piece(size)) is None:
                     self._receive_body(request)
                 request.expects = False
-                self._body_size += len(piece)
                 return piece
         except ProtocolError as error:
             self._failure = HTTPError(error.status, str(error))
@@ -5495,14 +5993,17 @@ class _HTTPClient:
         raise self._failure
 
     def _receive_body(self, request: HTTPRequest) -> None:
-        if request.expects:
-            request.expects = False
-            self.send(CONTINUE)
-        now, patience = time.monotonic(), self._server.io_timeout
-        data = self._receive(now + min(patience, patience + self._body_size / self.SLOWEST - self._body_waited))
-        self._body_waited += time.monotonic() - now
+        pace = self._pace = self._pace or _Pace(self._server.io_timeout)
+        with request.outside_pool():
+            if request.expects:
+                request.expects = False
+                self.send(CONTINUE)
+            began = time.monotonic()
+            data = self._receive(began + pace.left)
         if not data:
             raise ConnectionError
+        if pace.is_too_slow(began, len(data)):
+            raise TimeoutError
         self.parser.feed(data)
 
     def _drain(self) -> bool:
@@ -5538,16 +6039,21 @@ class _HTTPClient:
         return not self.is_gone
 
     def _send_rest(self, data: memoryview) -> None:
-        patience = self._server.io_timeout
-        deadline = time.monotonic() + patience + len(data) / self.SLOWEST
+        pace = _Pace(self._server.io_timeout)
+        if self.request is not None:
+            self.request.leave_pool()
         while data:
-            seconds = min(patience, deadline - time.monotonic())
+            began, size = time.monotonic(), 0
             try:
-                eventlet.hubs.trampoline(self.socket, write=True, timeout=max(seconds, 0), timeout_exc=TimeoutError)
-                data = data[self.socket.send(data) :]
+                eventlet.hubs.trampoline(self.socket, write=True, timeout=pace.left, timeout_exc=TimeoutError)
+                size = self.socket.send(data)
             except BlockingIOError:
-                continue
+                pass
             except OSError:  # TimeoutError too
+                self.abort()
+                return
+            data = data[size:]
+            if data and pace.is_too_slow(began, size):
                 self.abort()
                 return
 
@@ -5574,20 +6080,63 @@ class _HTTPWebSocket(WebSocket):
     """One of the embedded server. The hub reads what its client sends, so that pings are answered while the handler
     does something else, and sends what it cannot take at once."""
 
-    def __init__(self, request: HTTPRequest, limit: int, accepted: socket.socket) -> None:
+    MAX_HALF = 64 << 20  # bytes of messages that have not come whole, of all WebSockets of a server together
+
+    def __init__(self, server: HTTPConnection, request: HTTPRequest, limit: int) -> None:
         super().__init__(request, limit)
-        self._frames, self._socket = FrameReader(limit), accepted
-        self._readable, self._writable = (_Listener(event, accepted.fileno()) for event in ("read", "write"))
+        self._server, self._socket = server, request.client.socket
+        self._frames, self.held = FrameReader(limit), 0  # bytes of a message that has not come whole
+        self._late: _Pace | None = None  # how fast it comes
+        self._since = 0.0  # when its last bytes came
+        self._readable, self._writable = (_Listener(event, self._socket.fileno()) for event in ("read", "write"))
 
     def feed(self, data: bytes) -> None:
         try:
             self._frames.feed(data)
             while (message := self._frames.next_message()) is not None:
+                if message[0] < CLOSE:
+                    self._late = None  # what is left begins the next
                 self.take(*message)
         except ProtocolError as error:
-            self.close(error.status, str(error))
-            self._has_answered = True  # whatever it says more is not understood
-            self._pace()
+            self._refuse(error.status, str(error))
+        else:
+            self._note_held(self._frames.held)
+
+    def _note_held(self, held: int) -> None:
+        """So many bytes are held of a message that has not come whole: see that they are not too many, of all."""
+        if held == self.held == 0:
+            return
+        grown, self.held = held - self.held, held
+        self._server.half += grown
+        if not held:
+            self._late = None
+            return
+        if self._late is None:
+            self._late = _Pace(self._server.io_timeout)
+        else:
+            self._late.is_too_slow(self._since, max(grown, 0))  # which `check` sees
+        self._since = time.monotonic()
+        if self._server.half > self.MAX_HALF + self._limit:
+            self._server.end_largest()
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """Close it; whatever its client says more is not read."""
+        self.close(code, reason)
+        self._has_answered = True
+        self._frames = FrameReader(self._limit)
+        self._note_held(0)
+        self._pace()
+
+    def end_message(self) -> None:
+        """Too much is held of messages that have not come whole, and of this one the most."""
+        self._refuse(1013, "too many messages have not come whole")
+
+    def check(self, now: float) -> None:
+        if self._unread >= self.MAX_UNREAD:
+            self._since = now  # it is we who do not listen
+        if self._late is not None and now - self._since > self._late.left and self.closed is None:
+            self._refuse(1008, "the message comes too slowly")
+        super().check(now)
 
     def _pace(self) -> None:
         if self._unread < self.MAX_UNREAD and not self._has_answered:
@@ -5623,6 +6172,7 @@ class _HTTPWebSocket(WebSocket):
 
     def let_go(self) -> None:
         super().let_go()
+        self._note_held(0)
         self._readable.stop()
         self._writable.stop()
 
@@ -5673,8 +6223,9 @@ class HTTPConnection:
     for all users of the machine who may enter its folder.
 
     In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
-    answer; `keep_alive` between requests. More than `max_connections` wait to be accepted. ValueError for what is no
-    address or mode.
+    answer, and in each of them 1 KiB a second must come or go; `keep_alive` between requests. More than
+    `max_connections` wait to be accepted; where the process may not have as many files open, they are fewer: a quarter
+    of those is left for files. ValueError for what is no address or mode.
     """
 
     BACKLOG = 2048
@@ -5685,6 +6236,7 @@ class HTTPConnection:
     SWEEP = 0.5  # seconds between looks at the deadlines
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
+    QUIET = 0.1  # seconds in which the handshake of a connection that began before that ends
     load: Load
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
@@ -5702,16 +6254,17 @@ class HTTPConnection:
         self._listener: _Listener | None = None
         self._clients: set[_HTTPClient] = set()
         self._websockets: set[_HTTPWebSocket] = set()
-        self._next_sweep = self._next_complaint = self._brief_until = 0.0
+        self.half = 0  # bytes of their messages that have not come whole
+        self._next_sweep = self._next_complaint = self._accepted_at = self._brief_until = 0.0
         self._board: _Board | None = None
         self._patience: Any = None  # the timer, while workers with fewer connections may accept
-        self._is_stopping = self._is_short = self.is_shared = False
+        self._is_stopping = self._is_short = self._refuses = self.is_shared = False
 
     # -- inside run()
 
     def open(self) -> None:
         """Listen; SystemExit 2, after a line that says why, where that cannot be."""
-        self._is_stopping = self._is_short = self._is_patient = False  # it may have served, and stopped, before
+        self._is_stopping = self._is_short = self._refuses = False  # it may have served, and stopped, before
         if self._socket is not None:
             return
         try:
@@ -5769,10 +6322,21 @@ class HTTPConnection:
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
+        self._leave_reserve(load.servers)
         self.load, self._listener = load, _Listener("read", self._socket.fileno())
         if not self.is_shared:
             logger.info("serving %s", self.url)
         self._listen()
+
+    def _leave_reserve(self, servers: int) -> None:
+        """Have connections leave descriptors for files: a quarter of those that the process may have."""
+        resource = importlib.import_module("resource")  # which Windows has not
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = max(1, (limit - max(limit // 4, min(64, limit // 2))) // servers)
+        if limit != resource.RLIM_INFINITY and most < self.max_connections:
+            logger.info("%s has %d connections at most, not %d: this process may have %d files open (ulimit -n)",
+                        self.url, most, self.max_connections, limit)  # fmt: skip
+            self.max_connections = most
 
     def _listen(self) -> None:
         """Have the hub tell of those who wait to be accepted: as long as there is room for them."""
@@ -5833,6 +6397,7 @@ class HTTPConnection:
                     self._next_complaint = time.monotonic() + self.SILENCE
                     logger.warning("cannot accept connections for now: %s", error)
                 break
+            self._accepted_at = time.monotonic()
             self._clients.add(client)
             call_soon(greenlet.greenlet(client.run, eventlet.hubs.get_hub().greenlet).switch)
         self._listen()
@@ -5914,7 +6479,7 @@ class HTTPConnection:
         client, head = request.client, format_head(request, 101, response.fields(request), http_date(int(time.time())))
         request.keep_alive = False
         client.bell.close()
-        websocket = _HTTPWebSocket(request, response.max_message, client.socket)
+        websocket = _HTTPWebSocket(self, request, response.max_message)
         self._websockets.add(websocket)
         try:
             if client.send(head):
@@ -5925,12 +6490,15 @@ class HTTPConnection:
             websocket.let_go()
         return 0
 
+    def end_largest(self) -> None:
+        """Close the WebSocket that holds the most of a message that has not come whole."""
+        max(self._websockets, key=operator.attrgetter("held")).end_message()
+
     # -- ending
 
     def finish_receiving(self, seconds: float) -> None:
         """Accept who is waiting for it, then no more; close idle connections, and let the others finish."""
-        for _ in range(self.BACKLOG // 64):
-            self._take_in(64)
+        self._accept_last()
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
         say_goodbye(self._websockets, [client.request for client in self._clients if client.request is not None])
@@ -5948,17 +6516,40 @@ class HTTPConnection:
         """Whether it stopped, and its last client is gone."""
         return self._is_stopping and not self._clients
 
+    def refuse_new(self) -> None:
+        """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
+        resets the others. Linux drops what would begin one: the client asks again a second later, and then is refused,
+        or reaches the next server. Elsewhere, and where a parent does this, nothing happens."""
+        if self._socket is None or self.is_shared or self._refuses:
+            return
+        self.remove_path()
+        self._refuses = True
+        if self._path is None and sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
+                fprog = struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
+
+    def _accept_last(self) -> None:
+        """Accept until no connection has come for a moment: the handshakes that are under way end in it."""
+        self.refuse_new()
+        self._accepted_at = began = time.monotonic()
+        while time.monotonic() < min(self._accepted_at + self.QUIET, began + self.GRACE):
+            eventlet.sleep(self.QUIET / 10)
+        for _ in range(self.BACKLOG // 64):
+            self._take_in(64)
+
     def _end_listening(self) -> None:
         self._is_stopping = True
         self._listen()
+        self.refuse_new()
         if self._socket is not None:
             self._socket.close()
-            self.remove_path()
             self._socket = None
 
     def remove_path(self) -> None:
-        """Take away the file of a unix socket, where it is ours and still there."""
-        if self._path is not None and self._socket is not None and not self.is_shared:
+        """Take away the file of a unix socket, once: the next server may have its own there."""
+        if self._path is not None and self._socket is not None and not (self.is_shared or self._refuses):
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 
@@ -6225,6 +6816,7 @@ class Server:
         self._load = Load(app, access_log)
         self._survive = Survivor()
         self._is_orphan = False  # the parent is gone
+        self._load.servers = sum(isinstance(each, HTTPConnection) for each in connections)
         app.own_stats = self.stats
 
     def stats(self) -> Stats:
@@ -6387,6 +6979,10 @@ class _Link:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    def has_room(self) -> bool:
+        """Whether a message can be sent: the worker is connected, and takes what it gets."""
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+
     def send(self, message: bytes) -> bool:
         """Whether there was room for it."""
         try:
@@ -6397,21 +6993,31 @@ class _Link:
 
 
 class _DealtClient:
-    """A client of Mongrel2: who serves it, and what it has room for."""
+    """A connection to Mongrel2 of which a worker has messages that it has not dealt with: their number, and whose
+    answer, by HTTP or not, has begun or not."""
 
-    __slots__ = ("has_begun", "is_http", "link", "outstanding", "room", "sender")
+    __slots__ = ("has_begun", "is_http", "link", "outstanding", "sender")
+    link: _Link
 
-    def __init__(self, sender: str, room: int | None) -> None:
-        self.sender, self.room = sender, room
-        self.link: _Link | None = None
-        self.outstanding = 0  # messages that its worker has not dealt with
-        self.is_http = self.has_begun = False  # the answer
+    def __init__(self, sender: bytes, is_http: bool) -> None:
+        self.sender, self.is_http = sender, is_http
+        self.outstanding, self.has_begun = 1, False
 
 
 # Has the parent call a function whenever a socket is readable; or, with None, no more.
 Watch = Callable[[Any, Union[Callable[[], None], None]], None]
 _OUTSTANDING = operator.attrgetter("outstanding")
 _REPLY_HEAD = re.compile(rb"[^ ]* [0-9]+:(X )?([^,]*), ")
+
+
+def _is_frame(message: bytes, rest: bytes) -> bool:
+    """Whether a message of Mongrel2 is a frame of a WebSocket, no request; `rest` is what follows its path."""
+    if b"WEBSOCKET" not in rest:
+        return False
+    size, _, headers = rest.partition(b":")
+    if headers[:1] == b"{":  # JSON, where a client's own quotation marks are escaped
+        return b'"METHOD":"WEBSOCKET"' in headers[: int(size)]
+    return parse_mongrel2(message).method == "WEBSOCKET"
 
 
 class _Dealer:
@@ -6421,16 +7027,16 @@ class _Dealer:
     TURN = 200  # messages before others have their turn
 
     def __init__(self, context: zmq.Context[Any], watch: Watch, pull: str, pub: str, identity: str | None) -> None:
-        self.addresses = pull, pub, identity
+        self.addresses = pull, pub
         self.life: _Life | None = None
         self.dropped = 0  # answers to clients of former lives
         self._context, self._watch = context, watch
-        self._beginning: _Life | None = None
-        self._deadline = 0.0  # for it to begin
-        self._has_complained = self._has_left = False
+        self._seeker = _Seeker(context, pull, pub, identity)
+        self._has_left = False
         self._leaving_since: float | None = None
-        self._clients: dict[bytes, _DealtClient] = {}
+        self.clients: dict[bytes, _DealtClient] = {}  # by connection id, but for those that wait for nothing
         self._links: list[_Link] = []
+        self._room = b"- "  # for how many bytes a connection has room, as workers are told
         self.held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
 
     # -- lives and links
@@ -6446,24 +7052,7 @@ class _Dealer:
             else:
                 self._watch(self.life.pull, None)  # while there is none to take them, they wait in Mongrel2
             return
-        try:
-            life = self._beginning = self._beginning or _Life(self._context, *self.addresses)
-        except zmq.ZMQError as error:  # too many files are open
-            if not self._has_complained:
-                self._has_complained = True
-                logger.error("cannot connect to Mongrel2 at %s for now: %s", self.addresses[0], error)
-            return
-        if life.begin():
-            logger.info("connected to Mongrel2: requests from %s, replies to %s", *self.addresses[:2])
-            self.life, self._beginning, self._has_complained, self._deadline = life, None, False, 0.0
-            return
-        self._deadline = self._deadline or now + life.SUBSCRIPTION
-        if now >= self._deadline or _is_readable(life.pub_monitor):
-            life.close(0)
-            self._beginning, self._deadline = None, 0.0
-            if not self._has_complained:
-                self._has_complained = True
-                logger.info("waiting for Mongrel2 at %s and %s", *self.addresses[:2])
+        self.life = self._seeker.seek()
 
     def _end_life(self) -> None:
         self._watch(cast(_Life, self.life).pull, None)
@@ -6471,7 +7060,8 @@ class _Dealer:
         self.life = None
         self.dropped += len(self.held)
         self.held.clear()
-        self._clients.clear()
+        self.clients.clear()
+        self._room = b"- "
         for link in self._links:
             link.outstanding = 0
             link.former_lives += 1
@@ -6495,10 +7085,8 @@ class _Dealer:
             self._watch(link.socket, None)
             while _is_readable(link.socket):
                 self._take_answer(link, link.socket.recv())
-            for conn_id, client in self._clients.items():
-                if client.link is link and client.outstanding:
-                    self._refuse(conn_id, client, BAD_GATEWAY)
-                    client.outstanding = 0
+            for conn_id in [conn_id for conn_id, client in self.clients.items() if client.link is link]:
+                self._refuse(conn_id, self.clients.pop(conn_id), BAD_GATEWAY)
             self._links.remove(link)
             link.socket.close()
             link.hide()
@@ -6507,8 +7095,10 @@ class _Dealer:
         """Have Mongrel2 deal no more, as soon as no answer that has begun needs to hear from it, within `Server.DRAIN`
         seconds, and give the workers all that it has dealt."""
         life, self._leaving_since = self.life, self._leaving_since or now
+        if life is None and self._seeker.may_hold_requests() and now < self._leaving_since + Server.DRAIN:
+            return
         if life is not None and life.left is None:
-            is_heard = any(each.outstanding and each.has_begun for each in self._clients.values())
+            is_heard = any(client.has_begun for client in self.clients.values())
             if is_heard and now < self._leaving_since + Server.DRAIN:
                 return
             self._watch(life.pull, None)
@@ -6525,9 +7115,9 @@ class _Dealer:
 
     def close(self) -> None:
         self.flush(1.0)
-        for life in (self.life, self._beginning):
-            if life is not None:
-                life.close(1000)
+        self._seeker.close()
+        if self.life is not None:
+            self.life.close(1000)
         for link in self._links:
             link.socket.close()
             link.hide()
@@ -6535,66 +7125,67 @@ class _Dealer:
     # -- requests
 
     def _takers(self) -> list[_Link]:
+        """Where a message can go: not to a worker that has died, of which we shall hear, nor to one that is full."""
         can_take = _Worker.is_alive if self._is_leaving() else _Worker.takes  # then all retire, and take what is left
-        return [link for link in self._links if link.is_there and can_take(link.worker)]
+        return [link for link in self._links if link.is_there and can_take(link.worker) and link.has_room()]
 
     def _is_leaving(self) -> bool:
         return self._leaving_since is not None and not self._has_left
 
     def _take_messages(self) -> None:
         """Deal what has come."""
-        takers, life = self._takers(), cast(_Life, self.life)
+        takers, life, turns = self._takers(), cast(_Life, self.life), self.TURN
         with contextlib.suppress(zmq.Again):
-            for _ in range(self.TURN if takers else 0):
+            while takers and turns:
+                turns -= 1
                 message = life.receive()
                 try:
-                    _, conn_id, path, rest = message.split(b" ", 3)
-                    if path == b"@*":
-                        self._note(conn_id, message)
-                    else:
-                        self._deal(takers, message, conn_id, path, rest)
+                    self._deal(takers, message)
                 except ValueError as error:
                     logger.warning("%s sent what is no request (%s): %.100r", self.addresses[0], error, message)
+        if not takers:
+            self._watch(life.pull, None)  # what comes waits in Mongrel2, until `look` finds somebody to take it
 
-    def _welcome(self, conn_id: bytes, message: bytes) -> _DealtClient:
-        """Note a new client: its room is told with its first request. ProtocolError where that is none."""
-        request = parse_mongrel2(message)
-        cast(_Life, self.life).check_sender(request.sender)
-        room = request.text("DOWNLOAD_CREDITS")
-        client = self._clients[conn_id] = _DealtClient(request.sender, int(room) if room.isdigit() else None)
-        return client
-
-    def _deal(self, takers: list[_Link], message: bytes, conn_id: bytes, path: bytes, rest: bytes) -> None:
-        client, head, is_frame = self._clients.get(conn_id) or self._welcome(conn_id, message), b"- ", False
-        if client.outstanding:
-            is_frame = b'"METHOD":"WEBSOCKET"' in rest[: int(rest[: rest.index(b":")])]
-        else:
-            client.link = min(takers, key=_OUTSTANDING)
-            client.is_http, client.has_begun = path[:1] == b"/", False
-            if client.room is not None:
-                head = b"%d " % client.room
-        link = cast(_Link, client.link)
-        if not link.send(head + message):
-            self._refuse(conn_id, client, UNAVAILABLE)
-        elif not is_frame:
+    def _deal(self, takers: list[_Link], message: bytes) -> None:
+        """Give a message to the worker that serves its connection; else to one of `takers`, from which those that do
+        not take it are removed. ValueError where it is none of Mongrel2's."""
+        sender, conn_id, path, rest = message.split(b" ", 3)
+        client = self.clients.get(conn_id)
+        if path == b"@*":
+            if client is not None:
+                self._note(conn_id, client, message)
+        elif client is None:
+            self._deal_new(takers, message, _DealtClient(sender, path[:1] == b"/"), conn_id, rest)
+        elif not client.link.send(self._room + message):
+            self._refuse(conn_id, client, BAD_GATEWAY)  # its worker is dead, or full: the answer will not be whole
+        elif not _is_frame(message, rest):
             client.outstanding += 1
-            link.outstanding += 1
+            client.link.outstanding += 1
 
-    def _note(self, conn_id: bytes, message: bytes) -> None:
-        """What Mongrel2 says about a connection is for the worker that serves it."""
-        client = self._clients.get(conn_id)
-        if client is None:
+    def _deal_new(self, takers: list[_Link], message: bytes, client: _DealtClient, conn_id: bytes, rest: bytes) -> None:
+        """Deal the message of a connection that no worker serves just now."""
+        cast(_Life, self.life).check_sender(client.sender.decode("latin-1"))
+        if _is_frame(message, rest):
+            self._refuse(conn_id, client, b"")  # its WebSocket has ended
             return
-        if client.outstanding:
-            cast(_Link, client.link).send(b"- " + message)
-        if client.room is not None:
-            credits = _CREDITS.fullmatch(message)
-            room = credits[2].decode() if credits is not None else parse_mongrel2(message).text("DOWNLOAD_CREDITS")
-            client.room += int(room or 0)
+        if self._room == b"- " and b"DOWNLOAD_CREDITS" in rest:  # with the first request of each connection
+            room = parse_mongrel2(message).text("DOWNLOAD_CREDITS")
+            self._room = b"%d " % int(room) if room.isdigit() else self._room
+        while takers:
+            client.link = min(takers, key=_OUTSTANDING)
+            if client.link.send(self._room + message):
+                self.clients[conn_id] = client
+                client.link.outstanding += 1
+                return
+            takers.remove(client.link)
+        self._refuse(conn_id, client, UNAVAILABLE)
+
+    def _note(self, conn_id: bytes, client: _DealtClient, message: bytes) -> None:
+        """What Mongrel2 says about a connection is for the worker that serves it."""
+        client.link.send(b"- " + message)
         if b'"disconnect"' in message:
-            del self._clients[conn_id]
-            if client.outstanding:
-                cast(_Link, client.link).outstanding -= client.outstanding
+            del self.clients[conn_id]
+            client.link.outstanding -= client.outstanding
 
     # -- replies
 
@@ -6621,10 +7212,12 @@ class _Dealer:
             self._reply(message)
 
     def _finish(self, link: _Link, conn_id: bytes) -> None:
-        client = self._clients.get(conn_id)
-        if client is not None and client.link is link and client.outstanding:
+        client = self.clients.get(conn_id)
+        if client is not None and client.link is link:
             client.outstanding -= 1
             link.outstanding -= 1
+            if not client.outstanding:
+                del self.clients[conn_id]
 
     def _reply(self, message: bytes) -> list[bytes]:
         """Send it, if a client is left to read it; to which connections it is."""
@@ -6634,20 +7227,18 @@ class _Dealer:
             return []
         conn_ids, is_wanted = match[2].split(), False
         for conn_id in conn_ids:
-            client = self._clients.get(conn_id)
+            client = self.clients.get(conn_id)
             if client is not None:
                 is_wanted = True
-                if not match[1]:
-                    client.has_begun = True
-                    if client.room is not None:
-                        client.room -= len(message) - match.end()
+                client.has_begun = client.has_begun or not match[1]
         if is_wanted:
             self.held.append(message)
             self.flush()
         return conn_ids
 
     def _refuse(self, conn_id: bytes, client: _DealtClient, answer: bytes) -> None:
-        if client.is_http and not client.has_begun:
+        if answer and client.is_http and not client.has_begun:
+            client.has_begun = True
             self.held.extend(format_reply(client.sender, [conn_id], answer))
         self.held.extend(format_reply(client.sender, [conn_id], b""))
         self.flush()
@@ -6703,7 +7294,8 @@ class Parent:
         """The figures of all workers, those that are no more too, and the parent's: but for one worker's."""
         dealers = [*self._dealers.values()]
         own = {"dropped": sum(dealer.dropped for dealer in dealers),
-               "queues": {"replies": sum(len(dealer.held) for dealer in dealers)}} if dealers else {}
+               "queues": {"replies": sum(len(dealer.held) for dealer in dealers),
+                          "dealt": sum(len(dealer.clients) for dealer in dealers)}} if dealers else {}
         return merge_stats([self._former, own, *(worker.stats for worker in [*self._workers] if worker is not but)])
 
     def run(self) -> None:
@@ -6914,7 +7506,7 @@ class Parent:
     def _stop(self, now: float) -> None:
         """Have the workers finish what there is, and let go of every Mongrel2."""
         for listening, _ in self._listening.values():
-            listening.close()
+            listening.close()  # and with it no connection begins any more: the workers accept those that began
         for worker in self._workers:
             worker.retire()
         for dealer in self._dealers.values():

@@ -154,6 +154,21 @@ def headers(request: Request) -> Response:
     return response
 
 
+@app.get("/own-head")
+def own_head_got(request: Request) -> str:
+    return "got"
+
+
+@app.route("/own-head", ["HEAD"])
+def own_head(request: Request) -> tuple[str, int, dict[str, str]]:
+    return "", 200, {"X-Own": "head"}
+
+
+@app.get("/too-long")
+def too_long(request: Request) -> Response:
+    return Response(iter(["six!!!", "more"]), headers={"Content-Length": "5"})
+
+
 @app.route("/own-length")
 def own_length(request: Request) -> tuple[str, int, dict[str, str]]:
     return "five!", 200, {"Content-Length": "500"}

@@ -478,7 +478,8 @@ def scrypt(monkeypatch: pytest.MonkeyPatch) -> Scrypt:
 
 
 @pytest.mark.parametrize(
-    "hashed", [None, "", "!", "$2b$12$abcdefghijklmnopqrstuv", "scrypt$3$8$5$bm8gc2FsdA$bm8gaGFzaA", HASHED[:-44]]
+    "hashed", [None, "", "!", "$2b$12$abcdefghijklmnopqrstuv", "scrypt$3$8$5$bm8gc2FsdA$bm8gaGFzaA", HASHED[:-44]],
+    ids=["None", "empty", "no hash", "bcrypt", "bad parameters", "cut off"],
 )
 def test_a_password_for_nobody_costs_what_one_for_somebody_does(hashed: str | None, scrypt: Scrypt) -> None:
     assert check_password("secret", HASHED) is True

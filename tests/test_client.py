@@ -150,6 +150,16 @@ def test_cookies_are_kept_until_they_expire() -> None:
     assert client.get("/", headers={"Cookie": "own=1"}).json == {"own": "1"}
 
 
+def test_a_multipart_form_is_written_as_browsers_write_it() -> None:
+    """HTML Standard, multipart/form-data encoding algorithm."""
+    app = Brubeck()
+    app.post("/")(lambda request: [request.body.decode(), dict(request.form), request.files['f"\\'].filename])
+    names = {'a"b\r\nc\\': "é"}
+    body, form, filename = app.test().post("/", data=names, files={'f"\\': ('12" %41\\', b"x")}).json
+    assert 'name="a%22b%0D%0Ac\\"\r\n\r\né' in body and 'name="f%22\\"; filename="12%22 %41\\"' in body
+    assert (form, filename) == (names, '12" %41\\')
+
+
 def test_raise_errors_brings_what_a_handler_raised_to_the_test_and_nothing_else() -> None:
     app = Brubeck()
     app.get("/")(lambda request: 1 / 0)

@@ -9,9 +9,11 @@ import http.client
 import json
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,6 +168,50 @@ def test_json_that_is_none(door: Door, content_type: str, body: bytes, status: i
     assert post(door, "/json", body, content_type).status == status
 
 
+@pytest.mark.parametrize(
+    ("boundary", "head", "content", "form", "file"),
+    [
+        ("b", "name=f; filename=a.txt; filename*=utf-8''%e2%82%ac.txt", b"x", {}, ["f", "€.txt"]),  # .NET
+        ('"b b"', 'name="a%22b"; filename="tail\\"', b"x", {}, ['a"b', "tail\\"]),
+        ("----------a_BoUnDaRy0.5$", 'name="a%22b"', b"x", {'a"b': ["x"]}, []),  # WebTest
+        ("l\xe9", "name=a\r\nContent-Type: text/plain;\r\n charset=ISO-8859-1", b"\xe9", {"a": ["é"]}, []),
+    ],
+)
+def test_forms_as_real_clients_write_them(
+    door: Door, boundary: str, head: str, content: bytes, form: dict[str, list[str]], file: list[str]
+) -> None:
+    limit = b"--" + boundary.strip('"').encode("latin-1")
+    head = f"\r\nContent-Disposition: form-data; {head}\r\n\r\n"
+    body = limit + head.encode() + content + b"\r\n" + limit + b"--\r\n"
+    seen = json.loads(post(door, "/form", body, f"multipart/form-data; boundary={boundary}").content)
+    assert (seen["form"], [files[:2] for files in seen["files"]]) == (form, [file] if file else [])
+
+
+def test_curl_sends_names_of_every_kind(door: Door, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    names = ["plain", 'a"b', "tail\\", "a; b", "100% %41", "äöü é", "\u05e9\u05dc\u202etxt", "ä" * 127]
+    command = ["curl", "-sS", f"http://127.0.0.1:{door[1]}/form"]
+    for name in names:
+        quoted = re.sub(r'(["\\])', r"\\\1", name)
+        command += ["-F", f'{name}=@{tmp_path}/file;filename="{quoted}"', "-F", f"{name}=x"]
+    seen = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=30).stdout)
+    assert [files[:2] for files in seen["files"]] == [[name, name] for name in names]
+    assert seen["form"] == {name: ["x"] for name in names}
+
+
+def test_a_charset_that_nobody_knows_is_400(door: Door) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="_charset_"\r\n\r\nx-none\r\n--b--\r\n'
+    response = post(door, "/form", body, "multipart/form-data; boundary=b")
+    assert (response.status, b"charset" in response.content) == (400, True)
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"\xef\xbb\xbf[1]", 200), (b"[1e999]", 400), (b"9" * 5000, 400)])
+def test_a_byte_order_mark_is_skipped_and_a_number_that_is_none_is_refused(
+    door: Door, body: bytes, status: int
+) -> None:
+    assert post(door, "/json", body, "application/json").status == status
+
+
 def test_a_body_read_in_pieces(door: Door) -> None:
     assert json.loads(post(door, "/stream", b"x" * 2500).content) == [1000, 1000, 500]
 
@@ -257,6 +303,14 @@ def test_head_has_no_body(door: Door, target: str) -> None:
         assert b"content-length: 10" in head.lower()
 
 
+def test_a_route_of_its_own_for_head(door: Door) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", door[1], timeout=10)) as connection:
+        connection.request("HEAD", "/own-head")
+        response = connection.getresponse()
+        assert (response.status, response.headers["X-Own"], response.read()) == (200, "head", b"")
+    assert get(door, "/own-head").content == b"got"
+
+
 def test_headers_and_cookies(door: Door) -> None:
     response = get(door, "/headers")
     assert (response.status, response.content) == (201, b"\x00\xff")
@@ -300,6 +354,11 @@ def test_the_session_of_each_application_is_one_and_each_is_left_by_itself(door:
 def test_a_length_of_the_handlers_own_never_breaks_the_framing(door: Door) -> None:
     response = get(door, "/own-length")
     assert (response.headers.get_all("Content-Length"), response.content) == (["5"], b"five!")
+
+
+def test_a_first_piece_over_the_handlers_own_length_is_a_500_and_the_connection_serves_on(door: Door) -> None:
+    assert get(door, "/too-long").status == 500
+    assert get(door, "/own-length").content == b"five!"
 
 
 @pytest.mark.parametrize("value", ["%0d%0aX-Evil:%201", "a%00b", "%0a", "%e2%82%ac"])
@@ -444,6 +503,11 @@ def test_a_cookie_header_of_backslashes(door: Door) -> None:
 
 def test_a_query_of_two_thousand_fields_is_refused(door: Door) -> None:
     assert get(door, "/echo?" + "a&" * 2000).status == 400
+
+
+def test_an_empty_host_is_one(door: Door) -> None:
+    """RFC 9112, 3.2."""
+    assert b" 200 OK\r\n" in raw(door, b"GET / HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n")
 
 
 def test_http_1_0_and_connection_close_are_closed(door: Door) -> None:

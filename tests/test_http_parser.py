@@ -508,10 +508,17 @@ def test_http_1_1_has_one_host(fields: list[bytes]) -> None:
     assert refusal(head(b"GET / HTTP/1.1", *fields)) == 400
 
 
+@cases("line", [b"Host:", b"Host: ", b"host: \t "])
+@cases("version", [b"1.0", b"1.1"])
+def test_an_empty_host_is_one(line: bytes, version: bytes) -> None:
+    """RFC 9112, 3.2: what a client without an authority sends."""
+    assert one(head(b"GET / HTTP/" + version, line)).headers["host"] == ""
+
+
 @cases("version", [b"1.0", b"1.1"])
 @cases(
     "host",
-    [b"", b"a b", b"u@a", b"@", b"a/", b"/", b"a/b", b"http://a", b"a?b", b"a#b", b"a\\b", b"a:b", b"a:80:80", b":80",
+    [b"a b", b"u@a", b"@", b"a/", b"/", b"a/b", b"http://a", b"a?b", b"a#b", b"a\\b", b"a:b", b"a:80:80", b":80",
      b":", b"a:-1", b"a:+80", b"a: 80", b"a:8 0", b"[::1", b"::1", b"[]", b"[::1]a", b"a[::1]", b"[a.org]", b"a<b>",
      b'"a"', b"a\xe9", b"\xa0a", b"a:\xb9", b"a\tb", b"a:123456", b"a^b", b"a|b", b"{a}", b"a`b"],
     ids=shown,
@@ -948,7 +955,7 @@ def reasons(data: bytes) -> Iterator[str]:
     yield from target_reasons(method, target)
     if version not in (b"HTTP/1.0", b"HTTP/1.1"):
         yield "another version"
-    if any(not HOST.fullmatch(host) for host in values.get(b"host", [])):
+    if any(host and not HOST.fullmatch(host) for host in values.get(b"host", [])):
         yield "a Host that is none"
     if len(lengths) > 1 or any(not re.fullmatch(rb"[0-9]{1,19}", length) for length in lengths):
         yield "a Content-Length that is twice there, a list, or 20 digits"

@@ -144,7 +144,6 @@ REFUSED = {
     "an empty name": (b"GET / HTTP/1.1\r\n: x\r\n" + HOST + b"\r\n", 400),
     "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
     "two Hosts": (b"GET / HTTP/1.1\r\n" + HOST * 2 + b"\r\n", 400),
-    "an empty Host": (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
     "Host with @": (b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", 400),
     "Host with /": (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
     "Host with space": (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
@@ -669,10 +668,10 @@ def test_the_access_log_has_refused_heads_too_and_nothing_a_client_could_inject(
         wait_for(lambda: listens(port), what="the server")
         ask(port, b'GET /%0d%0aforged HTTP/1.1\r\nUser-Agent: a\x85\xff" \\\r\nConnection: close\r\n' + HOST + b"\r\n")
         ask(port, b"no\nHTTP\r\n\r\n")
-        wait_for(lambda: output(child).count(" 404 ") and output(child).count(" 400 "), what="the lines")
+        wait_for(lambda: output(child).count(" 400 ") == 2, what="the lines")
         lines = [line for line in output(child).splitlines() if line.startswith("127.0.0.1 - - ")]
     assert len(lines) == 2 and all(line.isascii() and line.count('"') == 6 for line in lines)
-    assert '"GET /%0D%0Aforged HTTP/1.1" 404 ' in lines[0] and '"- - HTTP/1.1" 400 ' in lines[1]
+    assert '"GET /%0D%0Aforged HTTP/1.1" 400 ' in lines[0] and '"- - HTTP/1.1" 400 ' in lines[1]
 
 
 def test_what_is_done_is_gone_and_nothing_is_left_to_the_garbage_collector() -> None:

@@ -277,6 +277,13 @@ def test_an_event_that_could_pass_for_more_is_a_value_error(event: Event) -> Non
         event.encode()
 
 
+@pytest.mark.parametrize("name", ["é", "\u20ac", " 7", "7 ", "\xa07", "\ud800"])
+def test_an_id_that_would_not_come_back_as_it_is_is_a_value_error(name: str) -> None:
+    """Browsers send it as UTF-8 in a header field, which is Latin-1 here, and whose blanks around do not count."""
+    with pytest.raises(ValueError, match="the id of an event"):
+        Event("x", id=name).encode()
+
+
 def test_last_event_id(live: Door) -> None:
     assert b"data: 42\n\n" in ask(live, "GET", "/last-event-id", headers={"Last-Event-ID": "42"}).content
     assert b"data: none\n\n" in ask(live, "GET", "/last-event-id").content

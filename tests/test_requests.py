@@ -130,12 +130,23 @@ def test_another_content_type_is_415(content_type: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["{'a': 1}", "[1,]", "[Infinity]", "-Infinity", "1 2", "\ufeff{}", b'"\xed\xa0\x80"', "9" * 10_000,
+    ["{'a': 1}", "[1,]", "[Infinity]", "-Infinity", "1 2", "\ufeff", "\ufeff\ufeff1", b'"\xed\xa0\x80"',
+     "1e999", "[-1e999]", "1e+4000", "9" * 400 + ".0", '{"a": 1E309}', "[NaN]", "nan", "9" * 10_000, "-" + "9" * 5000,
      '{"a":' * 100_000, "[" * 100_000 + "]" * 100_000],
     ids=lambda body: repr(body[:10]),
 )  # fmt: skip
 def test_malformed_json_is_400(body: str | bytes) -> None:
     assert see_posted(lambda r: r.json, body, "application/json") == 400
+
+
+@pytest.mark.parametrize("text", ["1e308", "-1.7976931348623157e308", "1e-999", "0e999", "1.5", "9" * 400])
+def test_numbers_that_python_can_hold_are_json(text: str) -> None:
+    assert see_posted(lambda r: [r.json == json.loads(text)], text, "application/json") == [True]
+
+
+def test_a_byte_order_mark_before_json_is_skipped() -> None:
+    """RFC 8259, 8.1: it is ignored; PowerShell and others write it."""
+    assert see_posted(lambda r: r.json, '\ufeff{"a": "\ufeff"}', "application/json") == {"a": "\ufeff"}
 
 
 # The body and its bounds

@@ -404,6 +404,72 @@ def test_the_nearest_error_handler_answers_and_the_status_is_kept(error: Excepti
     assert (got.status, got.text) == answer
 
 
+class Teapot(HTTPError):
+    """An error of the program's own."""
+
+
+class Kettle(KeyError, Teapot):
+    """One that is two things."""
+
+    def __init__(self, status: int) -> None:
+        Teapot.__init__(self, status)
+
+
+@pytest.mark.parametrize(
+    ("error", "known", "answer"),
+    [(Teapot(418), [Teapot, 418, HTTPError], Teapot), (Teapot(418), [418, HTTPError], 418), (Teapot(418), [HTTPError],
+     HTTPError), (Kettle(418), [418, Teapot], Teapot), (Kettle(418), [418, KeyError], KeyError), (Kettle(418),
+     [HTTPError, 418], 418), (HTTPError(418), [Teapot, Exception, 418], 418), (HTTPError(418), [Exception, 500],
+     Exception), (Teapot(500), [500, Teapot], Teapot), (HTTPError(500), [HTTPError, 500], 500)],
+    ids=repr,
+)  # fmt: skip
+def test_a_status_stands_between_http_error_and_its_subclasses(error: Any, known: list[Any], answer: Any) -> None:
+    app = serving(failing(error))
+    for what in known:
+        app.error(what)(lambda request, error, what=what: f"by {what}")
+    got = app.test().get("/")
+    assert (got.status, got.text) == (error.status, f"by {answer}")
+
+
+@pytest.mark.parametrize("what", [ZeroDivisionError, ArithmeticError, Exception])
+def test_an_exception_that_a_handler_takes_is_neither_logged_nor_raised_in_tests(what: Any, caplog: Any) -> None:
+    app = serving(failing(ZeroDivisionError()))
+    app.error(500)(lambda request, error: "the page for what nobody takes")
+    app.error(what)(lambda request, error: ("divided", 422))
+    assert app.test(raise_errors=True).get("/").text == "divided"
+    assert not caplog.records
+
+
+def test_the_page_for_500_is_for_what_nobody_takes_which_is_logged_and_raised_in_tests(caplog: Any) -> None:
+    app = serving(failing(ZeroDivisionError("a secret")))
+    app.error(500)(lambda request, error: "sorry")
+    app.error(ValueError)(lambda request, error: "never")
+    assert (app.test().get("/").text, len(caplog.records)) == ("sorry", 1)
+    assert "a secret" in caplog.text
+    with pytest.raises(ZeroDivisionError):
+        app.test(raise_errors=True).get("/")
+
+
+def test_what_a_handler_of_a_mounted_application_takes_is_not_logged_either(caplog: Any) -> None:
+    outer, inner = Brubeck(), serving(failing(ZeroDivisionError()))
+    inner.error(ZeroDivisionError)(lambda request, error: ("inner", 422))
+    outer.error(ZeroDivisionError)(lambda request, error: ("outer", 422))
+    outer.mount("/inner", inner)
+    outer.get("/")(failing(ZeroDivisionError()))
+    client = outer.test(raise_errors=True)
+    assert [client.get(path).text for path in ("/", "/inner/")] == ["outer", "inner"]
+    assert not caplog.records
+
+
+def test_an_error_handler_that_fails_is_logged_and_raised_in_tests(caplog: Any) -> None:
+    app = serving(failing(ZeroDivisionError("the first")))
+    app.error(ZeroDivisionError)(lambda request, error: failing(LookupError("the second"))(request))
+    assert (app.test().get("/").status, len(caplog.records)) == (500, 1)
+    assert "the first" in caplog.text and "the second" in caplog.text
+    with pytest.raises(LookupError):
+        app.test(raise_errors=True).get("/")
+
+
 @pytest.mark.parametrize(
     ("value", "status"),
     [("a", 404), ({}, 404), (None, 404), (("a", 410), 410), (Response("a"), 200), (Response("a", 410), 410)],

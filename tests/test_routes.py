@@ -211,6 +211,59 @@ def test_a_missing_final_slash_is_308_with_a_path_and_the_query(method: str, tar
     assert (got.status, got.headers.get("Location")) == (308, location)
 
 
+@pytest.mark.parametrize("order", [("GET", "HEAD"), ("HEAD", "GET"), ("GET", "POST", "HEAD"), ("HEAD", "POST", "GET")])
+@pytest.mark.parametrize(
+    "rules", [("/a/<x>", "/a/<y>"), ("/a/b", "/a/b"), (re.compile("/a/(?P<x>.)"), re.compile("/a/(?P<x>.)"))], ids=repr
+)
+def test_a_route_for_head_goes_before_the_head_of_a_route_for_get(order: Any, rules: Any) -> None:
+    app = Brubeck()
+    for number, method in enumerate(order):
+        app.route(rules[number % 2], [method], name=method)(says(method))
+    for method in order:
+        assert (app.test().request(method, "/a/b").request.route or app.routes.all[-1]).name == method
+    assert app.test().delete("/a/b").headers["Allow"] == ", ".join(sorted({*order, "OPTIONS"}))
+
+
+def test_the_head_of_a_class_goes_before_the_head_of_a_function_for_get() -> None:
+    app = Brubeck()
+    app.get("/")(says("got"))
+    app.route("/")(type("Heads", (WebMessageHandler,), {"head": lambda self: self.set_status(204)}))
+    assert [app.test().request(method, "/").status for method in ("GET", "HEAD", "POST")] == [200, 204, 405]
+
+
+def test_two_routes_for_head_conflict_and_a_websockets_gives_it_up() -> None:
+    app = Brubeck()
+    app.websocket("/")(says("ws"))
+    app.route("/", ["HEAD"], name="head")(says("head"))
+    assert app.test().head("/").status == 200
+    with pytest.raises(ValueError, match="method in common"):
+        app.route("/", ["HEAD", "POST"], name="two")(says("two"))
+    with pytest.raises(ValueError, match="method in common"):
+        app.get("/", name="get")(says("get"))
+
+
+def test_a_thousand_routes_are_registered_in_little_more_than_their_number_of_steps() -> None:
+    """Each is compared with those of its own rule alone: ten times as many take about ten times as many calls."""
+
+    def calls(count: int) -> int:
+        app, seen = Brubeck(), 0
+
+        def profile(*event: Any) -> None:
+            nonlocal seen
+            seen += 1
+
+        sys.setprofile(profile)
+        try:
+            for number in range(count):
+                app.route(f"/{number}/<x>", name=str(number))(says("a"))
+        finally:
+            sys.setprofile(None)
+        return seen
+
+    calls(10)
+    assert calls(300) < 12 * calls(30)
+
+
 # What cannot be registered
 
 
@@ -588,6 +641,59 @@ def test_on_start_is_called_before_the_first_request_and_on_stop_once() -> None:
 def test_url_for_is_the_path_of_a_named_route(rule: str, values: dict[str, Any], path: str) -> None:
     app = routed(rule)
     assert (app.url_for(rule, **values), app.test().get(path).text[: len(rule)]) == (path, rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "address"),
+    [("/", {"page": 2}, "/?page=2"), ("/a/<int:n>", {"n": 1, "page": 2}, "/a/1?page=2"),
+     ("/a/<x>", {"x": "?", "q": "é &=+#"}, "/a/%3F?q=%C3%A9+%26%3D%2B%23"), ("/", {"a": [2, "b c"]}, "/?a=2&a=b+c"),
+     ("/", {"a": None, "b": [], "c": ""}, "/?c="), ("/<path:p>", {"p": "a/b", "pp": 1}, "/a/b?pp=1"),
+     ("/", {"name": "x", "from": 1.5}, "/?name=x&from=1.5"), ("/<x>.<y>", {"x": "a.b", "y": "c"}, "/a.b.c")],
+)  # fmt: skip
+def test_what_the_rule_does_not_take_becomes_the_query_of_url_for(
+    rule: str, values: dict[str, Any], address: str
+) -> None:
+    app = routed(rule)
+    assert app.url_for(rule, **values) == address
+    outer = Brubeck()
+    outer.mount("/in é", app)
+    app.wrap(lambda respond: lambda request: Response(request.url_for(rule, **values)))
+    assert outer.test().get("/in é/").text == "/in%20%C3%A9" + address
+    query = app.test().get(address).request.query
+    taken = {name: [str(each) for each in value] if isinstance(value, list) else [str(value)]
+             for name, value in values.items() if f"{name}>" not in rule and value not in (None, [])}  # fmt: skip
+    assert {name: query.getall(name) for name in query} == taken
+
+
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [("<x>", "a/b"), ("<x>", ""), ("<x>", None), ("<x>", "a\nb"), ("<x>", "\0"), ("<x>", "\ud800"),
+     ("<string(length=2):x>", "abc"), ("<string(minlength=2):x>", "a"), ("<int:x>", "a"), ("<int:x>", ""),
+     ("<int:x>", -1), ("<int:x>", float("inf")), ("<int:x>", [1]), ("<int(min=5):x>", 4), ("<int(max=5):x>", 6),
+     ("<float:x>", "a"), ("<float:x>", 1e300), ("<float(max=2.0):x>", 2.5), ("<any(a,b):x>", "c"), ("<any(a,b):x>", ""),
+     ("<uuid:x>", "a"), ("a/<path:x>", ""), ("<words:x>", ["A"])],
+)  # fmt: skip
+def test_a_value_that_the_rule_would_not_match_is_a_value_error(rule: str, value: Any) -> None:
+    app = Brubeck()
+    app.converters["words"] = Words
+    app.route(f"/{rule}", name="it")(says("it"))
+    app.route("/<path:p>", name="other")(says("other"))  # takes what the rule does not
+    with pytest.raises(ValueError, match="'it'"):
+        app.url_for("it", x=value)
+
+
+def test_of_several_rules_with_one_name_url_for_takes_the_one_that_takes_most_of_the_values() -> None:
+    app, handler = Brubeck(), says("h")
+    for rule in ("/a", "/b/<x>", "/c/<x>/<int:y>", "/d/<int:x>"):
+        app.route(rule, name="h")(handler)
+    asked = [{}, {"x": 1}, {"x": "e", "y": 2}, {"x": 1, "y": "e"}, {"z": 1}]
+    assert [app.url_for("h", **values) for values in asked] == ["/a", "/b/1", "/c/e/2", "/b/1?y=e", "/a?z=1"]
+
+
+def test_the_address_of_a_file_may_have_a_query_too() -> None:
+    app = Brubeck()
+    app.static("/static", "public")
+    assert app.url_for("static", name="a b/ü.css", v=3) == "/static/a%20b/%C3%BC.css?v=3"
 
 
 @pytest.mark.parametrize(("name", "values"), [("missing", {}), ("/<x>", {}), ("/<x>", {"y": 1})])

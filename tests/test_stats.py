@@ -183,8 +183,8 @@ def test_what_the_door_refuses_is_counted(server: tuple[int, int, Any]) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"no HTTP\r\n\r\n")
         assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
-    counted = 'requests_total{route="",status="400"}'
-    wait_for(lambda: read_samples(fetch(stats, "/")[1]).get(counted) == 1, what="it to be counted")
+    counted = 'requests_total{route="",status="400"}'  # once the answer is sent
+    wait_for(lambda: read_samples(fetch(stats, "/")[1]).get(counted) == 1, what="the count")
 
 
 def test_a_program_gets_its_figures_as_a_dict(server: tuple[int, int, Any]) -> None:

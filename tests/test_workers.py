@@ -15,8 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -610,6 +612,33 @@ def test_mongrel2s_clients_of_a_worker_that_dies_get_502_at_once(served: Served)
         client.ask("/die")
         assert client.answer() == (502, b"502 Bad Gateway\n")
         assert client.file.read() == b""
+    served.wait_for_workers(2)
+
+
+def test_a_worker_that_dies_under_load_costs_its_own_clients_their_answers_and_nobody_else(served: Served) -> None:
+    port, statuses, dying = served.ports["mongrel2"], collections.Counter[int](), threading.Event()
+
+    def ask() -> None:
+        while True:
+            with Client(port) as client:
+                client.socket.settimeout(30)
+                status = 200
+                while status == 200:
+                    if dying.is_set() and statuses[200] > 1500:
+                        return
+                    client.ask("/wait/0.02")
+                    status = client.answer()[0]
+                    statuses[status] += 1
+
+    with ThreadPoolExecutor(40) as pool:
+        asking = [pool.submit(ask) for _ in range(40)]
+        wait_for(lambda: statuses[200] > 400, what="answers")
+        os.kill(served.workers()[0], signal.SIGKILL)
+        dying.set()
+        for each in asking:
+            each.result()
+    assert {*statuses} <= {200, 502}, statuses
+    assert statuses[502] <= 40
     served.wait_for_workers(2)
 
 
