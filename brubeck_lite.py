@@ -1866,45 +1866,47 @@ class Mongrel2Request(Request):
         """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file (manual, 5.5). A
         client may say that too, but without its body Mongrel2 hands out a request only where that is true, or to open a
         WebSocket. What is refused has its connection closed, which also ends an upload that is on its way."""
-        length, coding = self.fields.get("content-length"), self.fields.get("transfer-encoding")
-        if length is None:
+        length, coding = self.text("content-length"), self.text("transfer-encoding")
+        if "content-length" not in self.fields:
             size = -1 if coding == "chunked" else 0
         else:
-            size = int(length) if isinstance(length, str) and re.fullmatch("[0-9]{1,10}", length) else -2
+            size = int(length) if re.fullmatch("[0-9]{1,10}", length) else -2
         is_upload = not self.content_length and (size == -1 or 0 < size < 1 << 31)
-        if kind == "WEBSOCKET_HANDSHAKE":
+        if kind == "WEBSOCKET_HANDSHAKE":  # behind which Mongrel2 takes all that comes for frames
+            if size == 0 and "transfer-encoding" not in self.fields and start is None and done is None:
+                return
             refused = HTTPError(400, "a WebSocket begins with a GET that has no body")
         elif is_upload and self.refused is None and isinstance(start, str) and done in (None, start):
             self.upload, self.upload_is_there = start, done is not None
             self.content_length = max(size, 0)
             refused = HTTPError(413, "the body is over the limit for this server")  # unless a connection takes it
+            if size < 0:
+                refused = HTTPError(411, "a body without a Content-Length is not taken here")
         elif start is not None or done is not None:
             refused = HTTPError(400, "x-mongrel2-upload is for Mongrel2 to say")
-        elif size != self.content_length or coding not in (None, "chunked"):
+        elif size != self.content_length or coding not in ("", "chunked"):
             refused = HTTPError(400, "the body is not what Content-Length or Transfer-Encoding say")
         else:
             return
         self.refused, self.keep_alive = self.refused or refused, False
 
+    def refuse_body(self, error: HTTPError) -> None:
+        """Raise this error where somebody reads the body: the path, and the limit of its route, are looked at first."""
+
+        def refuse(size: int) -> NoReturn:
+            raise error
+
+        self.refused, self.stream = None, io.BufferedReader(_Body(refuse, None, 0))
+
     def receive_upload(self, path: str) -> None:
-        """Have the file at `path`, which is taken away, for the body."""
-        self.refused, self.keep_alive = None, self._wants_more()
+        """Have the file at `path`, which is taken away, for the body. OSError where it cannot be read, or stays."""
         try:
             file = open(  # noqa: SIM115 (it goes with the request)
                 path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
             )
+        finally:
             os.unlink(path)
-        except FileNotFoundError:  # this Mongrel2 was given up meanwhile, or has another folder
-            logger.error("the body of %r is not there: %s", self, path)
-            self.refused, self.keep_alive = HTTPError(503, "the body was lost"), False
-            return
-        except OSError as error:
-            self.refused, self.keep_alive = error.with_traceback(None), False
-            with contextlib.suppress(OSError):
-                os.unlink(path)  # nobody else will
-            return
-
-        self.kept = (file,)
+        self.refused, self.keep_alive, self.kept = None, self._wants_more(), (file,)
 
         def read(size: int) -> bytes:
             eventlet.sleep(0)  # a disk answers at once: others have their turn
@@ -1921,9 +1923,12 @@ class Mongrel2Request(Request):
         return count
 
     def text(self, name: str, separator: str = ", ") -> str:
-        """The header of this name, Mongrel2's own too, as one text; empty where there is none."""
+        """The header of this name, Mongrel2's own too, as one text; empty where there is none. Mongrel2 leaves blanks
+        behind a value, which are no part of it (RFC 9110, 5.5)."""
         value = self.fields.get(name, "")
-        return value if isinstance(value, str) else separator.join(map(str, value))
+        if isinstance(value, str):
+            return value.strip(" \t")
+        return separator.join(str(part).strip(" \t") for part in value)
 
     @lazy
     def headers(self) -> Headers:
@@ -3467,14 +3472,22 @@ class Brubeck:
             location = f"{quote(request.prefix, safe=_IN_PATH)}/{urlsplit(redirect.new_url).path.lstrip('/')}"
             raise HTTPError(308, headers={"Location": location + mark + query}) from None
 
-    def admits(self, request: Request) -> bool:
-        """Whether the body of this request may come: a route takes it, in this size."""
+    def body_limit(self, request: Request) -> int:
+        """How many bytes the body of this request may have, by the route that takes it, also of a mounted application;
+        -1 where there is none."""
         request.app = self
         try:
             request.found = self._find(request)
-        except HTTPError:
-            return False
-        return request.found[0].max_body == _UNLIMITED or request.content_length <= request.max_body
+        except Exception:  # which `handle` answers
+            return -1
+        route = request.found[0]
+        if not isinstance(route.handler, Brubeck):
+            return request.max_body
+        outer = request.enter((route.handler, None, f"{request.prefix}{route.name}", None))
+        try:
+            return route.handler.body_limit(request)
+        finally:
+            request.enter(outer)
 
     def _wrapped(self) -> Respond:
         respond: Respond = self._call_handler
@@ -4321,6 +4334,12 @@ class WebSocket:
             self._pace()
             self._reader.wake_soon()
 
+    def refuse(self, code: int, reason: str) -> None:
+        """Close it for what its client did wrong: whatever it says more is not waited for (RFC 6455, 7.1.7)."""
+        self.close(code, reason)
+        self._has_answered = True
+        self._writer.wake_soon()
+
     def _say_farewell(self) -> None:
         if self.closed is None and self._farewell is not None:
             code, reason, frame = self._farewell
@@ -4954,7 +4973,7 @@ class _Clients:
         self.credits: dict[str, int] = {}  # what is left of it, while an answer is waited for
         self.waiting: dict[str, Signal] = {}  # a coroutine that waits for room
         self.websockets: dict[str, _Mongrel2WebSocket] = {}
-        self.uploads: dict[str, tuple[Mongrel2Request, str]] = {}  # what is on its way, its file
+        self.uploads: dict[str, tuple[Mongrel2Request, str, int]] = {}  # on their way: the file, the limit of its size
         self.next_check = 0.0
         self.bell: _Bell | None = None  # inside run()
         self.left: deque[bytes] | None = None  # once Mongrel2 was left: what is still to be answered
@@ -5337,7 +5356,7 @@ class _DealtLife(_Clients):
 class _Mongrel2WebSocket(WebSocket):
     """One whose frames Mongrel2 unmasks, joins and hands out one by one."""
 
-    MAX_LEFT = 4 << 20  # bytes of messages that a handler leaves unread: Mongrel2 cannot be told to wait
+    MAX_LEFT = 4 << 20  # bytes of messages, beside one, that a handler leaves unread: Mongrel2 cannot be told to wait
     request: Mongrel2Request
 
     def __init__(self, connection: Mongrel2Connection, request: Mongrel2Request, limit: int) -> None:
@@ -5356,7 +5375,7 @@ class _Mongrel2WebSocket(WebSocket):
             self._writer.wake_soon()
 
     def _pace(self) -> None:
-        if self._unread > self.MAX_LEFT:
+        if self._unread > self.MAX_LEFT + self._limit:
             self.close(1013, "too much is unread")
 
 
@@ -5403,6 +5422,30 @@ class _Gatherer:
         return self._send(data) if data else True
 
 
+def check_upload_store(folder: str | os.PathLike[str], name: str = "") -> None:
+    """OSError where files cannot be taken away from the folder of Mongrel2's uploads, or this one cannot be read."""
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", os.fspath(folder))
+    path = os.path.join(folder, name)
+    for each, mode in ((folder, os.W_OK | os.X_OK), (path, os.R_OK)):
+        if os.path.lexists(each) and not os.access(each, mode):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(each))
+
+
+# What to do where the above fails.
+UPLOAD_ADVICE = ("upload_store names the folder of its upload.temp_store; where it runs as another user, set its "
+                 "'upload.temp_store_mode': '0660', and give the folder a group of both: chgrp GROUP, chmod 2770")
+
+
+def find_upload_problems(app: Brubeck) -> Iterator[str]:
+    """Why no upload can be taken from the folder that the application names for them."""
+    try:
+        if app.upload_store is not None:
+            check_upload_store(app.upload_store)
+    except OSError as error:
+        yield f"{error}: {UPLOAD_ADVICE}"
+
+
 class Mongrel2Connection:
     """A Mongrel2 with `pull` for its `send_spec` and `pub` for its `recv_spec` (like tcp://127.0.0.1:9999).
 
@@ -5414,6 +5457,7 @@ class Mongrel2Connection:
     PING = 1.0  # seconds between words to Mongrel2 that a connection which waits is wanted
     MAX_PIPELINED = 100  # requests of one connection that wait for the answer to its first
     PATIENCE = 30.0  # seconds for a client to make room for more of its answer
+    LARGE_HEAD, LARGE_COOKIES = 3500, 2500  # bytes of a head; of cookies, with which a browser's head is as large
 
     def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
         for address in (pull, pub):
@@ -5431,7 +5475,8 @@ class Mongrel2Connection:
         self._receivers: Receivers | None = None
         self._load: Load | None = None  # inside run()
         self._sleep: Callable[[float], None] = time.sleep
-        self._has_warned, self._next_ping = False, 0.0
+        self._told: set[str] = set()  # warnings
+        self._next_ping = 0.0
 
     # -- receiving
 
@@ -5460,7 +5505,7 @@ class Mongrel2Connection:
                     self._finish(life, conn_id.decode("latin-1"))  # a parent has counted it
                 continue
             request.life = life
-            life.check_sender(request.sender)
+            self._look_at(life, request, len(message) - len(request._octets))
             if request.method == "WEBSOCKET" and self._load is not None:
                 self._take_frame(life, request)
             elif request.is_message and request.path == "@*":
@@ -5472,6 +5517,12 @@ class Mongrel2Connection:
                 return request
             elif request.conn_id not in life.uploads:
                 self._finish(life, request.conn_id)
+
+    def _look_at(self, life: _Life | _DealtLife, request: Mongrel2Request, head_size: int) -> None:
+        """Say so where replies will not be heard, or larger heads not be taken."""
+        life.check_sender(request.sender)
+        if head_size > self.LARGE_HEAD:
+            self._warn_of_heads("a head", head_size)
 
     def _leave(self, life: _Life | _DealtLife, last_turn: float) -> None:
         """Leave Mongrel2, as soon as nobody needs to hear more of it; EOFError once all is handed out."""
@@ -5505,42 +5556,82 @@ class Mongrel2Connection:
     def _take_upload(self, life: _Life | _DealtLife, request: Mongrel2Request) -> bool:
         """Whether a request whose body goes to a file can be handed out: the body is there, or is not to come."""
         app = None if self._load is None else self._load.app
-        if app is None or app.upload_store is None:
+        if app is None:
             return True
-        path = os.path.join(app.upload_store, os.path.basename(cast(str, request.upload)))
+        if app.upload_store is None:
+            self._tell_once("refused the body of %r: Mongrel2 writes chunked ones, and those over its "
+                            "limits.content_length, to files, which stay until --upload-store FOLDER, or "
+                            "Brubeck(upload_store=), names the folder of its upload.temp_store", request)  # fmt: skip
+            request.refuse_body(cast(HTTPError, request.refused))
+            return not request.upload_is_there  # then it was answered when it began
+        name = os.path.basename(cast(str, request.upload))
+        path = os.path.join(app.upload_store, name)
         if request.upload_is_there:
             if life.uploads.pop(request.conn_id, None) is not None:
                 self._finish(life, request.conn_id)  # the message that it began
-            request.receive_upload(path)
+            try:
+                request.receive_upload(path)
+            except OSError as error:
+                self._refuse_upload(request, error, path)
             return True
         request.refused = None
-        if not app.admits(request):
+        limit = app.body_limit(request)
+        if request.content_length > limit:
             return True
-        life.uploads[request.conn_id] = request, path
+        try:
+            check_upload_store(app.upload_store, name)
+        except OSError as error:
+            self._refuse_upload(request, error, path)
+            return True
+        life.uploads[request.conn_id] = request, path, limit
         request.pace = _Pace(self.PATIENCE)
         return False
+
+    def _refuse_upload(self, request: Mongrel2Request, error: OSError, path: str) -> None:
+        """Answer 500 for a file of Mongrel2's that we cannot use; one that is not whole Mongrel2 removes by itself."""
+        request.refused, request.keep_alive = error.with_traceback(None), False
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            is_lost = isinstance(error, FileNotFoundError)  # also where this Mongrel2 was given up meanwhile
+            request.refused = HTTPError(503, "the body was lost") if is_lost else HTTPError(500, "it cannot be read")
+            self._tell_once("cannot take the file of an upload from Mongrel2: %s: %s", error, UPLOAD_ADVICE)
+            if request.upload_is_there and os.path.lexists(path):
+                self._tell_once("files of uploads stay in %s, for we may not remove them", os.path.dirname(path))
 
     def _check_uploads(self, life: _Life | _DealtLife) -> None:
         """End uploads that come too slowly or turned out too large, for of a chunked body nobody knows the size before;
         and forget those whose file is gone: another handler was given it, or told that the client has left."""
-        for request, path in [*life.uploads.values()]:
-            error, now = None, time.monotonic()
-            with contextlib.suppress(OSError):
-                size = os.path.getsize(path)
-                before, since = request.seen or (size, now)
-                request.seen = size, now
-                if request.pace.is_too_slow(since, size - before):
-                    error = HTTPError(408, "the body comes too slowly")
-                elif size > request.max_body:
-                    error = body_too_large(request.max_body)
-                else:
-                    continue
+        for conn_id, (request, path, limit) in [*life.uploads.items()]:
             try:
-                if error is not None:
-                    cast(Load, self._load).refuse(self, request, request.app.answer_error(request, error))
-            finally:  # once, whatever comes of it
-                self._finish(life, request.conn_id)
-                life.forget(request.conn_id)
+                size, now = os.path.getsize(path), time.monotonic()
+            except OSError:
+                self._finish(life, conn_id)
+                life.forget(conn_id)
+                continue
+            before, since = request.seen or (size, now)
+            request.seen = size, now
+            if request.pace.is_too_slow(since, size - before):
+                request.refused = HTTPError(408, "the body comes too slowly")
+            elif size <= limit:
+                continue
+            request.content_length = size  # by which it is over the limit
+            life.requests[conn_id] = life.uploads.pop(conn_id)[0]
+            eventlet.spawn_n(cast(Load, self._load).take, self, request)
+
+    def _warn_of_cookies(self, fields: list[tuple[str, str]]) -> None:
+        size = sum(len(value.partition(";")[0]) for name, value in fields if name == "Set-Cookie")
+        if size > self.LARGE_COOKIES:
+            self._warn_of_heads("cookies", size)
+
+    def _warn_of_heads(self, what: str, size: int) -> None:
+        """Say what happens to heads that are larger still: Mongrel2 answers them with 400, and we do not hear of it."""
+        self._tell_once("%s of %d bytes: Mongrel2 answers heads over 4,096 bytes with 400, unless its "
+                        "limits.buffer_size is larger, as in --print-mongrel2-config", what, size)  # fmt: skip
+
+    def _tell_once(self, message: str, *arguments: Any) -> None:
+        """Log a warning, unless that was done before."""
+        if message not in self._told:
+            self._told.add(message)
+            logger.warning(message, *arguments)
 
     def _begin_life(self) -> _Life | _DealtLife:
         """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
@@ -5625,6 +5716,8 @@ class Mongrel2Connection:
         if isinstance(response, Upgrade):
             return self._converse(request, response)
         fields, body = response.finish(request)
+        if response._cookies:
+            self._warn_of_cookies(fields)
         if request.is_message:
             payload = self._joined(body) if isinstance(body, Pieces) else body
             if payload:
@@ -5725,10 +5818,8 @@ class Mongrel2Connection:
         close = functools.partial(self.close_client, request)
         if request.life is not None and request.conn_id in request.life.credits:
             return send_stream(request, status, fields, pieces, send, close)
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning("Mongrel2 at %s does not say how much its clients take: set 'download.flow_control': 1, or "
-                           "streams go in large pieces, and slow clients are cut off", self.pull)  # fmt: skip
+        self._tell_once("Mongrel2 at %s does not say how much its clients take: set 'download.flow_control': 1, or "
+                        "streams go in large pieces, and slow clients are cut off", self.pull)  # fmt: skip
         gatherer = _Gatherer(send)
         size = send_stream(request, status, fields, pieces, gatherer, close)
         gatherer.flush()
@@ -5769,7 +5860,7 @@ class Mongrel2Connection:
             check_opcode(first)
             websocket.take(first & 0x0F, request.body)
         except ProtocolError as error:
-            websocket.close(error.status, str(error))
+            websocket.refuse(error.status, str(error))
 
     def _joined(self, pieces: Pieces) -> bytes:
         """The pieces of a streamed body as one; ValueError beyond MAX_JOINED, for an answer is never cut."""
@@ -5797,6 +5888,8 @@ class Mongrel2Connection:
         """Receive in coroutines: from here on only the one that calls waits, not the process."""
         self._load, self._sleep, self._last_turn = load, eventlet.sleep, None
         self._receivers = Receivers(self, load)
+        for problem in find_upload_problems(load.app):
+            logger.warning("uploads from Mongrel2 will fail: %s", problem)
 
     def stats(self) -> Stats:
         """The figures of this connection: in whatever thread."""
@@ -6098,7 +6191,7 @@ class _HTTPWebSocket(WebSocket):
                     self._late = None  # what is left begins the next
                 self.take(*message)
         except ProtocolError as error:
-            self._refuse(error.status, str(error))
+            self.refuse(error.status, str(error))
         else:
             self._note_held(self._frames.held)
 
@@ -6119,23 +6212,21 @@ class _HTTPWebSocket(WebSocket):
         if self._server.half > self.MAX_HALF + self._limit:
             self._server.end_largest()
 
-    def _refuse(self, code: int, reason: str) -> None:
-        """Close it; whatever its client says more is not read."""
-        self.close(code, reason)
-        self._has_answered = True
+    def refuse(self, code: int, reason: str) -> None:
+        super().refuse(code, reason)
         self._frames = FrameReader(self._limit)
         self._note_held(0)
         self._pace()
 
     def end_message(self) -> None:
         """Too much is held of messages that have not come whole, and of this one the most."""
-        self._refuse(1013, "too many messages have not come whole")
+        self.refuse(1013, "too many messages have not come whole")
 
     def check(self, now: float) -> None:
         if self._unread >= self.MAX_UNREAD:
             self._since = now  # it is we who do not listen
         if self._late is not None and now - self._since > self._late.left and self.closed is None:
-            self._refuse(1008, "the message comes too slowly")
+            self.refuse(1008, "the message comes too slowly")
         super().check(now)
 
     def _pace(self) -> None:
@@ -7699,7 +7790,7 @@ def find_problems(app: Brubeck) -> Iterator[str]:
 
 def check_program(name: str, app: Brubeck) -> int:
     """Print what is wrong with a program, or that nothing is; returns the exit status, 1 or 0."""
-    problems = [*find_problems(app)]
+    problems = [*find_problems(app), *(f"upload_store: {problem}" for problem in find_upload_problems(app))]
     print(*problems or [f"{name}: no conflicts"], sep="\n")
     return 1 if problems else 0
 
@@ -7709,7 +7800,15 @@ MONGREL2_CONFIG = """\
 #     m2sh load -config mongrel2.conf -db config.sqlite && m2sh start -db config.sqlite -name main
 {servers}
 settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {limit},
+            # Larger bodies, and chunked ones of any size, are handed over as files{store}.
             'upload.temp_store': '{upload}/upload.XXXXXX',
+            # By default (0600) a handler of another user can neither read nor remove them. With this one of the same
+            # group can, as can everybody else in it: chgrp GROUP {upload} && chmod 2770 {upload}
+            'upload.temp_store_mode': '0660',
+            # The largest head: 4,096 by default, which one large cookie fills. Costs 6 KiB more for each connection.
+            'limits.buffer_size': 65536,
+            # In how many pieces a head may come: 5 by default. Who sends it slowly keeps a connection for longer.
+            'limits.client_read_retries': 1000,
             # Connections beyond superpoll.max_fd / hot_dividend (10240 / 4) take the place of the handlers' sockets.
             'superpoll.hot_dividend': 2}}
 
@@ -7755,7 +7854,9 @@ def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str)
     # In memory it holds what the largest of our limits allows; with a folder for the others, up to 1 MiB.
     bodies = [inner.max_body if route.max_body is None else route.max_body for _, inner, route in all_routes(app)]
     limit = min(max([app.max_body, *bodies]), 1 << 20 if store else (1 << 31) - 1)
-    return MONGREL2_CONFIG.format(folder=folder, upload=upload, servers=servers, names=", ".join(names), limit=limit)
+    option = "" if store else f",\n            # if the handler is started with --upload-store FOLDER/{upload}"
+    return MONGREL2_CONFIG.format(folder=folder, upload=upload, servers=servers, names=", ".join(names), limit=limit,
+                                  store=option)  # fmt: skip
 
 
 _USAGE = """brubeck_lite MODULE:APP [options]
@@ -7805,6 +7906,7 @@ def parse_arguments(given: Sequence[str]) -> Any:
     add("--max-requests", type=at_least(0), default=0, metavar="N", help="replace a worker after so many requests")
     add("--pool-size", type=at_least(1), metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=at_least(0), metavar="BYTES", help="largest body of a request (1048576)")
+    add("--upload-store", metavar="FOLDER", help="where Mongrel2 puts large and chunked bodies: its upload.temp_store")
     add("--stats", metavar="HOST:PORT", help="tell Prometheus the figures there, at /metrics")
     add("--access-log", action="store_true", help="a line for each answer on standard output")
     add("--reload", action="store_true", help="start anew whenever the program or a template changes")
@@ -7861,6 +7963,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app = load_watched(options.app, parent)
     app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
     app.max_body = app.max_body if options.max_body is None else options.max_body
+    app.upload_store = app.upload_store if options.upload_store is None else os.path.abspath(options.upload_store)
     app.debug = app.debug or options.debug
     own = [app.msg_conn] if isinstance(app.msg_conn, (Mongrel2Connection, HTTPConnection)) else [*(app.msg_conn or ())]
     bind, usual = options.bind, "127.0.0.1:6767"

@@ -231,9 +231,23 @@ def echo(ws: WebSocket) -> None:
         ws.send(message)
 
 
+@app.websocket("/echo-large", max_message=32 << 20)
+def echo_large(ws: WebSocket) -> None:
+    for message in ws:
+        ws.send(message)
+
+
+@app.websocket("/asleep-then-echo/<float:seconds>")
+def asleep_then_echo(ws: WebSocket, seconds: float) -> None:
+    time.sleep(seconds)
+    for message in ws:
+        ws.send(message)
+
+
 @app.websocket("/small", max_message=1000)
 @noted
 def small(ws: WebSocket) -> None:
+    ws.FAREWELL = 60.0  # seconds for the client to answer a close
     for message in ws:
         ws.send(message)
 

@@ -37,7 +37,8 @@ main = Server(uuid='f400bf85-4538-4f7a-8908-67e313d515c2', access_log='/logs/acc
               chroot='./', default_host='localhost', name='main', pid_file='/run/mongrel2.pid', port={port},
               bind_addr='127.0.0.1', hosts=[Host(name='localhost', routes={{'/': web, '@chat': web, '<feed': web}})])
 settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': 1048576,
-            'upload.temp_store': '/tmp/upload.XXXXXX'}}
+            'upload.temp_store': '/tmp/upload.XXXXXX', 'upload.temp_store_mode': '0660',
+            'limits.buffer_size': 65536, 'limits.client_read_retries': 1000}}
 servers = [main]
 """
 

@@ -394,6 +394,12 @@ def test_check_finds_handlers_that_cannot_work(rule: Any, handler: Any, expected
     assert len(problems) == (expected is not None) and (expected or "") in "".join(problems)
 
 
+def test_check_finds_an_upload_store_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "none.py").write_text("from brubeck_lite import Brubeck\napp = Brubeck(upload_store='nowhere')\n")
+    ended = command("check", "none:app", folder=tmp_path)
+    assert (ended.returncode, "upload_store: [Errno 2] there is no such folder: 'nowhere'" in ended.stdout) == (1, True)
+
+
 def test_check_finds_websockets_that_cannot_work() -> None:
     app = Brubeck()
     app.websocket("/<two>")(one_argument)
@@ -443,11 +449,14 @@ def test_a_mongrel2_of_the_printed_configuration_serves_all_kinds_of_routes(tmp_
     place = f"In {tmp_path}/folder with run/, logs/ and store/" if store else "In a folder with run/, logs/ and tmp/"
     assert f"{place}:\n" in printed and "chroot='./'" in printed
     line = [sys.executable, "-m", "brubeck_lite", "hello:app", *addresses]
+    if not store:
+        assert "if the handler is started with --upload-store FOLDER/tmp" in printed
+        line += ["--upload-store", str(tmp_path / "folder" / "tmp")]
     with mongrel2_of(printed, tmp_path / "folder"), process(line, cwd=tmp_path, env=settings) as child:
         wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
         for check in CHECKS:
             check(port)
-        assert [*(tmp_path / "folder" / "store").iterdir()] == []
+        assert [*(tmp_path / "folder" / ("store" if store else "tmp")).iterdir()] == []
 
 
 def test_several_mongrel2s_listen_at_one_port_after_the_other(tmp_path: Path) -> None:
@@ -461,6 +470,7 @@ def test_several_mongrel2s_listen_at_one_port_after_the_other(tmp_path: Path) ->
         printed = command(*options, folder=tmp_path).stdout
         assert "chroot" not in printed and printed.endswith("servers = [main, main2]\n")
         line = [sys.executable, "-m", "brubeck_lite", "hello:app", *addresses]
+        line += ["--upload-store", str(folder / "tmp")]
         with mongrel2_of(printed, folder, "main", "main2"), process(line, cwd=tmp_path) as child:
             wait_for(lambda: output(child).count("connected to Mongrel2") == 2, what="the handler")
             for check in CHECKS:

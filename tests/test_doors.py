@@ -493,6 +493,12 @@ def test_header_values_that_are_odd_but_legal(door: Door, value: bytes) -> None:
     assert seen["headers"]["x-odd"] == value.decode("latin-1")
 
 
+def test_blanks_around_a_value_are_no_part_of_it(door: Door) -> None:
+    sent = b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Blanks:  \ta b \t \r\nX-None: \r\n\r\n"
+    seen = json.loads(raw(door, sent).partition(b"\r\n\r\n")[2])["headers"]
+    assert (seen["x-blanks"], seen.get("x-none", "")) == ("a b", "")
+
+
 def test_a_cookie_header_of_backslashes(door: Door) -> None:
     size = 3000 if is_mongrel2(door) else 7000  # Mongrel2 takes heads of 4 KiB
     answer = get(door, "/echo", [("Cookie", 'a=1; b="' + "\\" * size + '"; =__Host-a=b; c=3')])

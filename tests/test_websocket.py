@@ -627,6 +627,27 @@ def test_messages_come_back_as_they_were(live: Door) -> None:
         assert [client.recv(60) for _ in range(100)] == [f"{number}" for number in range(100)]
 
 
+def test_messages_up_to_the_limit_come_back_however_large_they_are(live: Door) -> None:
+    with talk(live, "/echo-large") as client:
+        for size in (5 << 20, 17 << 20):
+            client.send(b"x" * size)
+            assert len(client.recv(60)) == size
+
+
+def test_a_message_and_4_mib_may_wait_behind_mongrel2_for_a_handler_that_does_something_else(live: Door) -> None:
+    with talk(live, "/asleep-then-echo/0.5") as client:
+        for _ in range(5):
+            client.send(b"x" * (1 << 20))
+        assert [len(client.recv(60)) for _ in range(5)] == [1 << 20] * 5
+
+
+def test_a_handshake_may_say_that_it_has_no_body(live: Door) -> None:
+    answer = talk(live, "/echo", additional_headers={"Content-Length": "0"})
+    with answer as client:
+        client.send("x")
+        assert client.recv(60) == "x"
+
+
 def test_messages_that_come_together_are_answered_one_by_one(live: Door) -> None:
     with Raw(live, "/echo") as client:
         for _ in range(3):
@@ -780,7 +801,7 @@ def test_what_a_client_does_wrong_ends_its_websocket(live: Door, case: str) -> N
         client.send(sent)
         if code:
             assert client.receive_close()[0] == code
-            client.send(frame(CLOSE, code.to_bytes(2, "big")))
+            client.socket.settimeout(30)  # RFC 6455, 7.1.7: whatever the client does, which may take 60 seconds here
             assert client.is_ended()
         else:
             with pytest.raises((EOFError, ConnectionResetError)):
