@@ -333,6 +333,14 @@ _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
 _IN_QUERY = _IN_PATH + "?%"
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_IP_ADDRESS = re.compile(r"\[([^]%]*)(?:%[^]]*)?\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?"
+                         r"|([0-9A-Fa-f:.]+)(?:%.*)?")
+_FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*")[ \t]*'  # RFC 7239, 4
+_FORWARDED = re.compile(rf"(?:^|,)({_FORWARDED_PAIR}(?:;{_FORWARDED_PAIR})*)$")
+_X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"])
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # as proxies name them; Traefik both
 _UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
 
 
@@ -582,10 +590,66 @@ def decode_path(octets: bytes) -> str:
     return path
 
 
+def plain_address(text: str) -> str:
+    """The IP address in what a proxy or a server writes for a client: `203.0.113.9:51008`, `[2001:DB8::1]:4711`,
+    `fe80::1%eth0` or `::ffff:203.0.113.9` -> the address alone, an IPv6 one in its short form (RFC 5952), and IPv4 as
+    such. Empty for anything else."""
+    match = _IP_ADDRESS.fullmatch(text)
+    address = (match[1] or match[2] or match[3] or "") if match else ""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        plain = socket.inet_ntop(family, socket.inet_pton(family, address))
+    except OSError:
+        return ""
+    return plain.removeprefix("::ffff:") if "." in plain else plain
+
+
+def parse_forwarded(text: str, number: int) -> dict[str, str]:
+    """What the last but `number` - 1 of the elements of a Forwarded field (RFC 7239) says, by name in lower case; empty
+    where they are fewer. It is read from its end: a quote that a client has left open hides nothing of what proxies
+    have added."""
+    element = ""
+    for _ in range(number):
+        if (match := _FORWARDED.search(text)) is None:
+            return {}
+        element, text = match[1], text[: match.start()]
+    return {name.lower(): re.sub(r"\\(.)", r"\1", value[1:-1]) if value[0] == '"' else value
+            for name, value in re.findall(_FORWARDED_PAIR, element)}  # fmt: skip
+
+
 def plain_origin(origin: str) -> str:
-    """An origin as browsers write it (RFC 6454, 6.1): in lower case, without the port that is its scheme's own."""
-    origin = origin.lower()
-    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
+    """An origin as browsers write it (RFC 6454, 6.1; WHATWG URL, 4.5): in lower case, without the port that is its
+    scheme's own, an IPv6 address in its short form. Empty for anything else, such as `null`."""
+    match = _ORIGIN.fullmatch(origin.lower())
+    if match is None:
+        return ""
+    scheme, host, port = match.groups()
+    if host[0] == "[":
+        host = f"[{plain_address(host)}]"
+    is_usual = port is None or int(port) == _DEFAULT_PORTS.get(scheme)
+    return f"{scheme}://{host}" if is_usual else f"{scheme}://{host}:{int(port)}"
+
+
+def compile_origins(origins: str | Iterable[str] | None, *also: str) -> frozenset[str]:
+    """The origins that a program names, "https://app.example", as `plain_origin` has them, or what is in `also`.
+    ValueError for anything else."""
+    named = frozenset([origins] if isinstance(origins, str) else origins or ())
+    for origin in named.difference(also):
+        if not plain_origin(origin):
+            others = f", or {also[0]!r} for all" if also else ""
+            raise ValueError(f'an origin is like "https://app.example", without a slash at its end{others}: {origin!r}')
+    return frozenset(origin if origin in also else plain_origin(origin) for origin in named)
+
+
+def is_own_origin(request: Request, origin: str, also_https: bool = False) -> bool:
+    """Whether a page of this origin is one of ours: with the request's scheme, host and port (RFC 6454, 5), of which
+    the port may be written where it is the usual one. `also_https`: or with https instead of http, as also a Host with
+    the port 443 means. `null` says nothing: then the browser's Sec-Fetch-Site must."""
+    if origin == "null":
+        return request.headers.get("sec-fetch-site") == "same-origin"
+    schemes = {request.scheme, "https"} if also_https or request.host.endswith(":443") else {request.scheme}
+    ours = [plain_origin(f"{scheme}://{request.host}") for scheme in schemes]
+    return plain_origin(origin) in ours and "" not in ours
 
 
 def is_loopback(host: str) -> bool:
@@ -950,7 +1014,8 @@ class Request:
     peer_scheme: str | lazy[str] = "http"  # and how
     loopback: str | lazy[str] = ""  # where the door listens, if that is an address of this machine alone
     has_known_host = False  # an application has it among its `hosts`
-    is_private = False  # the answer depends on a signed cookie
+    has_credentials = False  # its client sent Authorization
+    private_by: frozenset[str] | None = None  # the fields that say who asks, where the answer depends on that
     has_coroutine = False  # of its own: it came by a door of ours
     coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
     has_left = False  # the door was told so of the client, once
@@ -1074,10 +1139,15 @@ class Request:
         """The cookies by name; of two with one name the first, which is the more specific (RFC 6265, 5.4)."""
         return parse_cookies(self.headers.get("cookie", ""))
 
+    def keep_private(self, *fields: str) -> None:
+        """Have the answer, whatever it will be, kept out of the caches that clients share: it depends on who asks, as
+        these fields say, as far as that is known."""
+        self.private_by = (self.private_by or frozenset()).union(fields)
+
     def find_signed(self, name: str, purpose: str, max_age: float | None) -> str | None:
         """The value of the first cookie of this name that was signed for this purpose: others of the name may be those
         of another subdomain or path."""
-        self.is_private = True
+        self.keep_private("Cookie")
         keys = _keys(self.app.secret)
         found = (_verified(text, keys, max_age, purpose) for text in self.cookies.getall(name)[:MAX_TRIED_COOKIES])
         return next((value for value in found if value is not None), None)
@@ -1103,27 +1173,33 @@ class Request:
         return self.session.get("user")
 
     def _forwarded(self, name: str) -> str:
-        """What the outermost of the proxies that the application trusts has noted about its client; empty for none. Of
-        fewer values than proxies none is believed: the client may have made up the first."""
+        """What the outermost of the proxies that the application trusts has noted of its client, "for", "proto" or
+        "host"; empty for none. Of fewer values than proxies none is believed: the client may have made up the first.
+        Forwarded (RFC 7239) counts where no X-Forwarded-* is there, and so never for a proxy that sends one of these:
+        what it says then is the client's word."""
         proxies: int = getattr(getattr(self, "app", None), "proxies", 0) if self.proxies is None else self.proxies
-        values = self.headers.get(name, "").split(",")
-        return values[-proxies].strip(" \t") if 0 < proxies <= len(values) else ""
+        if not proxies:
+            return ""
+        if _X_FORWARDED.isdisjoint(self.headers):
+            return parse_forwarded(self.headers.get("forwarded", ""), proxies).get(name, "")
+        values = self.headers.get(f"x-forwarded-{name}", "").split(",")
+        return values[-proxies].strip(" \t") if proxies <= len(values) else ""
 
     @lazy
     def remote_addr(self) -> str:
-        """The address of the client, as far as the proxies that are trusted know it."""
-        return self._forwarded("x-forwarded-for") or self.peer_addr
+        """The IP address of the client, as far as the proxies that are trusted know it, without a port; empty for one
+        that came by a unix socket."""
+        return plain_address(self._forwarded("for")) or plain_address(self.peer_addr)
 
     @lazy
     def scheme(self) -> str:
         """ "http" or "https"."""
-        scheme = self._forwarded("x-forwarded-proto").lower()
-        return scheme if scheme in ("http", "https") else self.peer_scheme
+        return _SCHEMES.get(self._forwarded("proto").lower(), self.peer_scheme)
 
     @lazy
     def host(self) -> str:
         """The host that the client asked for, with its port where it named one; HTTPError 400 if it is no host."""
-        host = self._forwarded("x-forwarded-host") or self.headers.get("host", "")
+        host = self._forwarded("host") or self.headers.get("host", "")
         if host and not _HOST.fullmatch(host):
             abort(400, "the Host is not a host")
         return host
@@ -1249,6 +1325,7 @@ HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 _BODILESS = frozenset([204, 304])
 _WHOLE = frozenset([bytes, dict, list, type(None)])  # what surely is no stream
+_KEPT_STREAM = frozenset(["content-length", "etag", "cache-control"])  # a stream with one of these may be cached
 _HTML_FIELD = ("Content-Type", HTML)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
@@ -1480,9 +1557,11 @@ class Response:
         twin._cookies = {key: text for key, (_, text) in zip(self._cookies, self._cookie_fields(request), strict=True)}
         return twin
 
-    def keep_private(self) -> None:
-        """Keep an answer that depends on a cookie out of the caches that clients share (RFC 9111, 3.5 and 4.1)."""
-        self.headers.vary("Cookie")
+    def keep_private(self, fields: Iterable[str]) -> None:
+        """Keep an answer that depends on who asks, as these fields of the request say, out of the caches that clients
+        share (RFC 9111, 3.5 and 4.1)."""
+        for name in sorted(fields):
+            self.headers.vary(name)
         directives = [part.strip() for part in self.headers.get("Cache-Control", "").lower().split(",")]
         kept = [part for part in directives if part and part != "public" and not part.startswith("s-maxage")]
         self.headers["Cache-Control"] = ", ".join(kept if {"private", "no-store"} & {*kept} else ["private", *kept])
@@ -1534,13 +1613,22 @@ def safe_target(request: Request, url: str) -> bool:
         return False
     if url.startswith("/"):
         return not url.startswith("//")
-    site = f"{request.scheme}://{request.host}".lower()
-    return request.host != "" and url[: len(site)].lower() == site and url[len(site) :][:1] in ("", "/", "?", "#")
+    site = re.match(r"[^:]*://[^/?#]*", url)
+    ours = plain_origin(f"{request.scheme}://{request.host}")
+    return site is not None and ours != "" and plain_origin(site[0]) == ours
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
-    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed. None:
-    empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
+    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed, and not
+    for the caches that clients share unless it has a length, an ETag or a Cache-Control. None: empty. (body, status)
+    and (body, status, headers): any of these, with both added. TypeError for the rest."""
+    response = _make_response(value, json_dumps)
+    if type(response._body) is Pieces and _KEPT_STREAM.isdisjoint(map(str.lower, response.headers)):
+        response.headers["Cache-Control"] = "private"
+    return response
+
+
+def _make_response(value: Any, json_dumps: Callable[[Any], str | bytes]) -> Response:
     if value is None or isinstance(value, (str, bytes)):
         return Response(value or b"")
     if isinstance(value, Response):
@@ -1550,7 +1638,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
     if isinstance(value, (dict, list)):
         return Response(json_dumps(value), content_type=JSON)
     if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
-        response = to_response(value[0], json_dumps)
+        response = _make_response(value[0], json_dumps)
         response.status = value[1]
         if len(value) == 3:
             response.headers.merge(value[2] or ())
@@ -1880,6 +1968,7 @@ class Mongrel2Request(Request):
         if kind == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
             self.method, body = "GET", b""
         self.content_length, self._octets = len(body), body
+        self.has_credentials = "authorization" in fields
         version = fields.get("VERSION")
         if version is None:
             # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
@@ -2065,6 +2154,7 @@ class Framing(NamedTuple):
     length: int | None  # of the body; None where it comes in chunks
     keep_alive: bool
     expects: bool  # the client waits for `100 Continue` before it sends the body
+    has_credentials: bool = False  # Authorization is there
 
 
 def parse_fields(block: bytes, version: str) -> Framing:
@@ -2098,7 +2188,8 @@ def parse_fields(block: bytes, version: str) -> Framing:
     if expects and fields["expect"].lower() != "100-continue":
         raise ProtocolError("the only expectation that is met here is 100-continue", 417)
     tokens = [token.strip(" \t") for token in fields.get("connection", "").lower().split(",")]
-    return Framing(Headers(fields), length, is_new and "close" not in tokens, expects and length != 0)
+    keep_alive, expects = is_new and "close" not in tokens, expects and length != 0
+    return Framing(Headers(fields), length, keep_alive, expects, "authorization" in fields)
 
 
 def check_field_lines(text: str) -> None:
@@ -2140,7 +2231,7 @@ class HTTPRequest(Request):
 
     def __init__(self, line: tuple[str, str | bytes, str, str, str | None], framing: Framing) -> None:
         self.method, path, self.query_string, self.version, host = line
-        self.headers, length, self.keep_alive, self.expects = framing
+        self.headers, length, self.keep_alive, self.expects, self.has_credentials = framing
         if isinstance(path, bytes):
             path, self.refused = path.decode("latin-1"), HTTPError(400, _BAD_PATH)
         self.path, self.content_length = path, length or 0
@@ -2455,9 +2546,7 @@ class Upgrade(Response):
 
 def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
     """HTTPError unless this is a right request for a WebSocket (RFC 6455, 4.2.1): 426 without Upgrade or for another
-    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all). A page of our
-    host that came by https may also use what seems to be http: a proxy that we do not know of may have taken the TLS
-    away. One that came by http may not use what is https: anybody on its way may have changed it."""
+    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all)."""
     headers = request.headers
     if request.method != "GET" or "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         abort(400, "a WebSocket begins with a GET that has no body")
@@ -2469,10 +2558,13 @@ def check_handshake(request: Request, origins: str | Iterable[str] | None) -> No
     if request.version != "HTTP/1.1" or not _WEBSOCKET_KEY.fullmatch(headers.get("sec-websocket-key", "")):
         abort(400, "a WebSocket needs HTTP/1.1, and a Sec-WebSocket-Key of 16 bytes")
     origin = headers.get("origin")
-    if origin is None or not {origin, "*"}.isdisjoint([origins] if isinstance(origins, str) else origins or ()):
+    if origin is None or not {plain_origin(origin), "*"}.isdisjoint(
+        [origins] if isinstance(origins, str) else origins or ()
+    ):
         return
-    ours = plain_origin(f"{request.scheme}://{request.host}")
-    if plain_origin(origin) not in (ours, ours.replace("http:", "https:", 1)):
+    # A proxy that we do not know of may have taken the TLS away: a page by https may also use what seems to be http.
+    # One that came by http may not use what is https, for anybody on its way may have changed it.
+    if not is_own_origin(request, origin, also_https=True):
         abort(403, "a page of another origin may not use this")
 
 
@@ -2518,6 +2610,7 @@ class WSGIRequest(Request):
         self.method = environ["REQUEST_METHOD"]
         self.path = path = environ.get("PATH_INFO", "")
         prefix, length = environ.get("SCRIPT_NAME") or "", environ.get("CONTENT_LENGTH")
+        self.has_credentials = "HTTP_AUTHORIZATION" in environ
         try:
             if prefix or not path or not path.isascii() or not path.isprintable():
                 self.path = "/"  # for what is no path
@@ -2835,6 +2928,7 @@ def authenticated(handler: Handler) -> Handler:
         raise TypeError(f"@authenticated stands above a function or a method, not above the class {handler.__name__}")
 
     def check(request: Request, first: Any) -> Response | None:
+        request.keep_private()  # `current_user` may be the program's own
         if first.current_user:
             return None
         with contextlib.suppress(ValueError):
@@ -2849,6 +2943,7 @@ def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[
     """Decorator: `find_user` knows the credentials of the request's Authorization (RFC 9110, 11.6.2), else 401."""
 
     def check(request: Request, first: Any) -> None:
+        request.keep_private("Authorization")
         given, _, credentials = request.headers.get("authorization", "").partition(" ")
         user = find_user(credentials.strip(" ")) if given.lower() == scheme.lower() else None
         if not user:
@@ -3012,7 +3107,6 @@ def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
 
 Respond = Callable[[Request], Response]
 Middleware = Callable[[Respond], Respond]
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _SAFE_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE"])  # RFC 9110, 9.2.1
 
 
@@ -3022,10 +3116,7 @@ def cors(origins: str | Iterable[str], *, methods: Iterable[str] = ("GET", "HEAD
     """Middleware for `app.wrap`: scripts of these origins ("https://app.example"; "*" for all) may use the application
     (WHATWG Fetch, 3.2): with these methods and header fields, reading the answers' fields in `expose` too, and with
     cookies if `credentials`, not for "*". Browsers remember it for `max_age` seconds. ValueError for what is wrong."""
-    allowed = frozenset([origins] if isinstance(origins, str) else origins)
-    for origin in allowed - {"*"}:
-        if not _ORIGIN.fullmatch(origin):
-            raise ValueError(f'an origin is like "https://app.example", or "*" for all, not {origin!r}')
+    allowed = compile_origins(origins, "*")
     if "*" in allowed and credentials:
         raise ValueError('credentials are for origins that are named, not for "*"')
     preflight = {"Access-Control-Allow-Methods": ", ".join(methods), "Access-Control-Max-Age": str(max_age),
@@ -3058,16 +3149,17 @@ def csrf_token(request: Request) -> str:
 
 def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
     """Whether a page of another origin sends this: by what browsers say (Fetch Metadata, 2; RFC 6454, 7), else by the
-    token. Who is no browser sends neither, and no cookie that a browser would send unasked."""
+    token, as for the Origin `null` of a page with `Referrer-Policy: no-referrer`. A client that is no browser sends
+    neither, and no cookie that a browser would send unasked."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if origin in trusted:
+    if origin is not None and plain_origin(origin) in trusted:
         return False
     if site is not None:
         return site not in ("same-origin", "none")
-    if origin is not None:
-        return plain_origin(origin) != plain_origin(f"{request.scheme}://{request.host}")
+    if origin not in (None, "null"):
+        return not is_own_origin(request, origin)
     if "cookie" not in request.headers or not request.app.secret:
-        return "cookie" in request.headers
+        return "cookie" in request.headers or origin is not None
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
     expected = str(request.session.get("csrf_token", ""))
     return not (expected and hmac.compare_digest(token.encode(), expected.encode()))
@@ -3076,7 +3168,7 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
 def csrf(origins: Iterable[str] = ()) -> Middleware:
     """Middleware for `app.wrap`: any method but GET, HEAD, OPTIONS and TRACE must come from our own pages or these
     origins, else 403 is the answer. Browsers that say neither Sec-Fetch-Site nor Origin need the `csrf_token`."""
-    trusted = frozenset(origins)
+    trusted = compile_origins(origins)
 
     def answer(respond: Respond, request: Request) -> Response:
         if request.method not in _SAFE_METHODS and _comes_from_elsewhere(request, trusted):
@@ -3192,8 +3284,9 @@ class AuthMixin:
         return self.request.current_user
 
     @lazy
-    def current_user(self) -> Any:
+    def current_user(self: Any) -> Any:
         """What `get_current_user` found."""
+        self.request.keep_private()
         return self.get_current_user()
 
 
@@ -3374,10 +3467,12 @@ class Brubeck:
         host may, those of `origins`, and with "*" all. Of `subprotocols` the first that the client knows is spoken.
         `max_message`: bytes. When it returns, the WebSocket is closed with 1000, when it raises, with 1011."""
 
+        allowed = compile_origins(origins, "*")
+
         def register(handler: T) -> T:
             @functools.wraps(cast(Handler, handler))
             def upgrade(request: Request, **arguments: Any) -> Response:
-                check_handshake(request, origins)
+                check_handshake(request, allowed)
                 response = Upgrade(request, cast(Handler, handler), arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
                 if spoken := next((protocol for protocol in subprotocols if protocol in offered), None):
@@ -3479,7 +3574,8 @@ class Brubeck:
             response = self.answer_error(request, error)
         if request.refused is not None:
             request.refused = None  # the frames of its traceback hold the request
-        return self._keep_session(request, response) if request.is_private else response
+        is_private = request.private_by is not None or request.has_credentials or response._status == 401
+        return self._keep_private(request, response) if is_private else response
 
     def _serves_host(self, request: Request) -> bool:
         """Whether this host may be asked for. A page whose name was made to resolve to our address (DNS rebinding) is
@@ -3563,11 +3659,15 @@ class Brubeck:
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
             return self.answer_error(request, error)
 
-    def _keep_session(self, request: Request, response: Response) -> Response:
-        """A copy, for the handler may give the same answer to others: with the session, if that changed, and kept from
-        shared caches."""
+    def _keep_private(self, request: Request, response: Response) -> Response:
+        """A copy, for the handler may give the same answer to others: kept from shared caches, and with the session if
+        that changed. Caches should know by themselves that what was asked with Authorization is for its client alone,
+        unless the answer allows more (RFC 9111, 3.5); nginx does not."""
         response = response.copy()
-        response.keep_private()
+        if request.private_by is not None:
+            response.keep_private(request.private_by)
+        elif not re.search(r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")):
+            response.keep_private(["Authorization"])
         try:
             if request._session is not None:
                 request._session.save(request, response)
@@ -5956,13 +6056,25 @@ class Mongrel2Connection:
 # Linux, socket(7): a program of the classic BPF that drops packets of TCP with SYN and without ACK (RFC 9293, 3.1).
 SO_ATTACH_FILTER = 26
 _NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-_BIND = re.compile(r"unix:(.+)|(\[[^\s\]]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+_BIND = re.compile(r"unix:(.+)|(?:(\[[^\s\]]+\]|[^\s:/\[\]]*):)?([0-9]{1,5})")
+
+
+def parse_address(address: str) -> tuple[str | None, str, int]:
+    """Where to listen, "HOST:PORT", "[IPV6]:PORT", ":PORT" or "PORT" (both at every IPv4 address), or "unix:PATH" ->
+    path, host, port. ValueError for anything else."""
+    match = _BIND.fullmatch(address)
+    if match is None or int(match[3] or 0) > 65535:
+        raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:80, [::1]:80, :80 or unix:/run/hello)")
+    return match[1], (match[2] or "0.0.0.0").strip("[]"), int(match[3] or 0)
 
 
 def _listen_at(host: str, port: int, backlog: int) -> Any:
-    """A socket that eventlet has not patched."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return _unpatched("socket").create_server((host, port), family=family, backlog=backlog)
+    """A socket that eventlet has not patched. At [::] it is for IPv4 too, as Linux has it by default (ipv6(7))."""
+    unpatched = _unpatched("socket")
+    if ":" not in host:
+        return unpatched.create_server((host, port), backlog=backlog)
+    takes_both = unpatched.has_dualstack_ipv6()
+    return unpatched.create_server((host, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=takes_both)
 
 
 class _HTTPClient:
@@ -6309,12 +6421,14 @@ class _Board:
 
 
 class HTTPConnection:
-    """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767" or "unix:/run/hello".
+    """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767", "unix:/run/hello", or ":6767" and
+    "6767" for every IPv4 address; "[::]:6767" is every address. `mode`: the permissions of a unix socket, by default
+    for all users of the machine who may enter its folder.
 
     In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
     answer, and in each of them 1 KiB a second must come or go; `keep_alive` between requests. More than
     `max_connections` wait to be accepted; where the process may not have as many files open, they are fewer: a quarter
-    of those is left for files. ValueError for no address.
+    of those is left for files. ValueError for what is no address or mode.
     """
 
     BACKLOG = 2048
@@ -6329,17 +6443,16 @@ class HTTPConnection:
     load: Load
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
-                 max_connections: int = 20_000) -> None:  # fmt: skip
-        match = _BIND.fullmatch(address)
-        if match is None or int(match[3] or 0) > 65535:
-            raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:6767, [::1]:6767 or unix:/run/hello)")
+                 max_connections: int = 20_000, mode: int = 0o666) -> None:  # fmt: skip
+        self._path, self._host, self._port = parse_address(address)
+        if not 0 <= mode <= 0o777:
+            raise ValueError(f"the mode of a unix socket is like 0o666 or 0o600, not {mode:#o}")
         if min(head_timeout, io_timeout, keep_alive) <= 0 or max_connections < 1:
             raise ValueError("timeouts are above 0 seconds, max_connections at least 1")
-        self.address = address
+        self.address, self.mode = address, mode
         self.head_timeout, self.io_timeout, self.keep_alive = head_timeout, io_timeout, keep_alive
         self.max_connections = max_connections
         self._timeouts = head_timeout, keep_alive
-        self._path, self._host, self._port = match[1], (match[2] or "").strip("[]"), int(match[3] or 0)
         self._socket: Any = None  # once it is bound
         self._listener: _Listener | None = None
         self._clients: set[_HTTPClient] = set()
@@ -6361,7 +6474,11 @@ class HTTPConnection:
             if self._path is not None:
                 self._remove_stale(self._path, _unpatched("socket"))
                 listening = _unpatched("socket").socket(socket.AF_UNIX)
-                listening.bind(self._path)
+                umask = os.umask(0o777 & ~self.mode)  # a later chmod could meet another's file
+                try:
+                    listening.bind(self._path)
+                finally:
+                    os.umask(umask)
                 listening.listen(self.BACKLOG)
             else:
                 listening = _listen_at(self._host, self._port, self.BACKLOG)
@@ -6470,7 +6587,9 @@ class HTTPConnection:
             try:
                 accepted, address = self._socket.accept()
                 accepted.setblocking(False)
-                client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
+                # An IPv4 client of [::] is ::ffff:192.0.2.1 (RFC 4291, 2.5.5.2).
+                peer_addr = address[0].removeprefix("::ffff:") if isinstance(address, tuple) else ""
+                client = _HTTPClient(self, accepted, peer_addr)
             except ConnectionError:
                 continue  # it left already
             except BlockingIOError:
@@ -6796,17 +6915,18 @@ class AccessLog:
 
 
 class StatsServer:
-    """Tells Prometheus figures, at / and /metrics of an address "HOST:PORT": in a thread of the system's, so that it
-    answers while a handler computes. One client after the other, each for 2 seconds: it is for a monitor, not for the
-    world. SystemExit 2, after a line that says why, where it cannot."""
+    """Tells Prometheus figures, at / and /metrics of an address as for HTTPConnection, but no unix socket: in a thread
+    of the system's, so that it answers while a handler computes. One client after the other, each for 2 seconds: it is
+    for a monitor, not for the world. SystemExit 2, after a line that says why, where it cannot."""
 
     PATIENCE = 2.0
 
     def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
-        match = _BIND.fullmatch(address)
-        if match is None or match[1] or int(match[3]) > 65535:
-            fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100 or [::1]:9100)")
-        self._get_stats, self._host, self.port = get_stats, match[2].strip("[]"), int(match[3])
+        try:
+            _, self._host, self.port = parse_address("" if address.startswith("unix:") else address)
+        except ValueError:
+            fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100, [::1]:9100 or :9100)")
+        self._get_stats = get_stats
         self._ended = _unpatched("threading").Event()
 
     def start(self) -> StatsServer:
@@ -6918,8 +7038,8 @@ class _Parent(_Lines):
 
     def share(self, connections: Sequence[Connection]) -> None:
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
-        self.say(connections=[each.address if isinstance(each, HTTPConnection) else [each.pull, each.pub, each.identity]
-                              for each in connections])  # fmt: skip
+        self.say(connections=[[each.address, each.mode] if isinstance(each, HTTPConnection) else
+                              [each.pull, each.pub, each.identity] for each in connections])  # fmt: skip
         data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 2 * len(connections))
         if not data:
             raise SystemExit(2)  # the parent has said why
@@ -7592,8 +7712,8 @@ class Parent:
         """Open what a worker needs, unless that is there from before it, and tell it where."""
         descriptors, links = [], []
         for each in connections:
-            if isinstance(each, str):
-                listening, board = self._listen(each)
+            if len(each) == 2:  # an HTTP address; three are a Mongrel2's
+                listening, board = self._listen(*each)
                 descriptors += [listening.fileno(), board.descriptor]
             else:
                 dealer = self._dealers.setdefault(tuple(each), _Dealer(self._context, self._watch, *each))
@@ -7606,9 +7726,9 @@ class Parent:
         """Of a board: for the workers, those that retire, and some more; where none is left, workers share one."""
         return 2 * self._count + 16
 
-    def _listen(self, address: str) -> tuple[HTTPConnection, _Board]:
+    def _listen(self, address: str, mode: int) -> tuple[HTTPConnection, _Board]:
         if address not in self._listening:
-            listening = HTTPConnection(address)
+            listening = HTTPConnection(address, mode=mode)
             listening.open()
             logger.info("serving %s", listening.url)
             self._listening[address] = listening, _Board.create(self._slots())
@@ -7953,7 +8073,8 @@ def parse_arguments(given: Sequence[str]) -> Any:
     add("--chdir", metavar="DIR", help="go to this folder first")
     if tell is not None:
         return parser.parse_args(given[1:])
-    add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
+    add("--bind", metavar="ADDRESS",
+        help="serve HTTP at HOST:PORT, [IPV6]:PORT, PORT (at every IPv4 address) or unix:PATH (127.0.0.1:6767)")
     add("--mongrel2", nargs=2, action="append", default=[], metavar=("PULL", "PUB"),
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--workers", type=workers, metavar="N",

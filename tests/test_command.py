@@ -124,7 +124,7 @@ def mongrel2() -> Iterator[Mongrel2]:
         (["program:inner_root"], "'inner_root' is no Brubeck in the module 'program'"),
         ([":app"], "':app' is no MODULE:APP"),
         (["..program:app"], "'..program:app' is no MODULE:APP"),
-        (["program:app", "--bind", "6767"], "not an address: '6767'"),
+        (["program:app", "--bind", "67670"], "not an address: '67670'"),
         (["program:app", "--bind", "127.0.0.1:99999"], "not an address"),
         (["program:app", "--bind", "::1:80"], "not an address"),
         (["program:app", "--bind", "nowhere.invalid:6767"], "cannot listen at nowhere.invalid:6767"),

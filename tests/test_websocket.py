@@ -450,6 +450,10 @@ def test_origins_that_are_let_in(origins: Any, ours: bool) -> None:
      ("https", "a.example", "https://b.example", False), ("https", "A.example", "https://a.example", True),
      ("http", "a.example", "http://a.example", True), ("http", "a.example:80", "http://a.example", True),
      ("http", "a.example", "https://a.example", True), ("http", "a.example", "http://a.example:8080", False),
+     ("http", "a.example:443", "https://a.example", True), ("http", "a.example", "https://a.example:443", True),
+     ("http", "[::1]:80", "http://[::1]", True), ("http", "a.example:080", "http://A.example", True),
+     ("https", "a.example:443", "http://a.example", False), ("https", "a.example", "http://a.example:443", False),
+     ("http", "a.example", "http://a.example/", False), ("http", "a.example", "", False),
      ("http", "a.example", "ftp://a.example", False), ("http", "a.example", "null", False)],
 )  # fmt: skip
 @pytest.mark.parametrize("by_proxy", [False, True])
