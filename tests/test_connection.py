@@ -4,7 +4,9 @@ answer."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
+import os
 import re
 import signal
 import socket
@@ -18,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zmq
+from machines import Clients
+from relay import Relay
 from support import SENDER, Mongrel2, behind_mongrel2, environment, free_port, output, process, wait_for
 
 import brubeck_lite
@@ -60,6 +64,76 @@ def test_mongrel2_may_start_after_the_handler() -> None:
         with mongrel2:
             assert get(mongrel2.port, "/") == b"Take five!"
             assert output(child).count("waiting for Mongrel2") == 1
+
+
+@contextlib.contextmanager
+def through_relays(
+    mongrel2: Mongrel2, pull: float, pub: float, delay: float, *options: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A handler to which its two connections bring nothing for so many seconds, and then all with this delay."""
+    ports = [int(address.rpartition(":")[2]) for address in (mongrel2.pull, mongrel2.pub)]
+    with Relay(ports[0], delay, pull) as requests, Relay(ports[1], delay, pub) as replies:
+        command = [sys.executable, "-m", "brubeck_lite", "machines:app", *options]
+        with process([*command, "--mongrel2", requests.address, replies.address]) as child:
+            yield child
+
+
+@contextlib.contextmanager
+def asked_by(mongrel2: Mongrel2, count: int) -> Iterator[Clients]:
+    """Clients that ask over and over, of which none may get no answer."""
+    clients = Clients(mongrel2.port, count)
+    clients.PATIENCE = 60.0  # handlers are started meanwhile
+    clients.start()
+    try:
+        yield clients
+    finally:
+        clients.stop()
+    assert clients.lost == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "pull", "pub", "delay"),
+    [
+        ("1", 0.0, 0.6, 0.0),
+        ("1", 0.0, 2.0, 0.0),
+        ("1", 2.0, 1.0, 0.0),
+        ("1", 0.0, 0.0, 0.25),
+        ("2", 0.6, 0.6, 0.0),
+        ("2", 0.0, 0.0, 0.15),
+    ],
+)
+def test_however_late_the_network_brings_its_connections_a_handler_answers_what_waits(
+    mongrel2: Mongrel2, workers: str, pull: float, pub: float, delay: float
+) -> None:
+    with through_relays(mongrel2, pull, pub, delay, "--workers", workers) as child:
+        with asked_by(mongrel2, 20) as clients:
+            wait_for(lambda: clients.answered.total() + clients.lost > 60, 60, "answers")
+        assert output(child).count("connected to Mongrel2") == 1
+        assert "is gone" not in output(child)
+
+
+def test_handlers_join_and_leave_by_a_slow_network_while_another_serves_and_nothing_is_lost(mongrel2: Mongrel2) -> None:
+    with behind_mongrel2("machines:app", mongrel2), asked_by(mongrel2, 200) as clients:
+        for pull, pub, delay in ((0.0, 0.6, 0.0), (0.3, 0.0, 0.02)):
+            with through_relays(mongrel2, pull, pub, delay) as child:
+                wait_for(lambda: clients.answered[child.pid] > 20, 60, "its answers")
+                child.terminate()
+                assert child.wait(15) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_one_wrong_address_of_two_is_said_once_and_nobody_is_connected(
+    mongrel2: Mongrel2, wrong: int, workers: str
+) -> None:
+    addresses = [mongrel2.pull, mongrel2.pub]
+    addresses[wrong] = f"tcp://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "brubeck_lite", "program:app", "--mongrel2", *addresses, "--workers", workers]
+    with process(command) as child:
+        wait_for(lambda: "waiting for Mongrel2" in output(child), what="the line")
+        time.sleep(1)
+        assert output(child).count("waiting for Mongrel2") == 1
+        assert "connected to" not in output(child) and "is gone" not in output(child)
 
 
 @pytest.mark.parametrize("times", [3])
@@ -373,7 +447,89 @@ def test_an_idle_process_ends_without_waiting(mongrel2: Mongrel2) -> None:
         assert get(mongrel2.port, "/") == b"Take five!"
         child.terminate()
         assert child.wait(60) == 0
-        assert "does not keep quiet" not in output(child)
+        assert "did not keep quiet" not in output(child)
+
+
+def test_where_mongrel2_cannot_be_left_without_loss_the_log_says_so(peer: Peer) -> None:
+    """This one goes on sending, and reads no reply."""
+    with behind_peer(peer) as child:
+        child.terminate()
+        with contextlib.suppress(zmq.Again):
+            while child.poll() is None:
+                peer.push.send(f"{SENDER} 7 / 2:{{}},0:,".encode(), zmq.NOBLOCK)
+                time.sleep(0.01)
+        child.wait(60)
+        assert output(child).count("did not keep quiet") == 1
+        assert "may be lost" in output(child)
+
+
+STILL = 11.0  # seconds
+UPLOAD = b"POST /large-stream HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_mongrel2_that_stands_still_is_not_given_up(mongrel2: Mongrel2, workers: str) -> None:
+    pid = int(mongrel2.pid_file.read_text())
+    with behind_mongrel2("program:app", mongrel2, "--workers", workers) as child, ThreadPoolExecutor(12) as pool:
+        wait_for(lambda: workers == "1" or output(child).count("is ready") == 2, what="workers")
+        waiting = [pool.submit(get, mongrel2.port, f"/wait/{seconds}", 60) for seconds in (1.0, STILL - 1, STILL + 1)]
+        with socket.create_connection(("127.0.0.1", mongrel2.port), 60) as upload:
+            upload.sendall(UPLOAD + bytes(2_000_000))
+            time.sleep(0.5)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                waiting += [pool.submit(get, mongrel2.port, "/", 60) for _ in range(3)]
+                time.sleep(STILL)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            upload.sendall(bytes(1_000_000))
+            answer = b""
+            while not answer.endswith(hashlib.sha256(bytes(3_000_000)).hexdigest().encode()):
+                piece = upload.recv(1000)
+                assert piece, answer
+                answer += piece
+        bodies = [f"waited {seconds}".encode() for seconds in (1.0, STILL - 1, STILL + 1)]
+        assert [each.result() for each in waiting] == [*bodies, *[b"Take five!"] * 3]
+        assert "is gone" not in output(child) and "Traceback" not in output(child)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_nothing_is_kept_for_clients_that_came_and_went_where_two_share_a_mongrel2(
+    mongrel2: Mongrel2, workers: str
+) -> None:
+    """Each of the two hears of half the connections that end."""
+    ports = free_port(), free_port()
+    with contextlib.ExitStack() as stack:
+        for port in ports:
+            options = ("--workers", workers, "--stats", f"127.0.0.1:{port}")
+            child = stack.enter_context(behind_mongrel2("program:app", mongrel2, *options))
+            wait_for(lambda: workers == "1" or output(child).count("is ready") == 2, what="workers")  # noqa: B023
+        paths = ["/", "/large/90000", "/pieces", "/missing"]
+        with ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(get, mongrel2.port, paths[number % len(paths)]) for number in range(400)]
+            assert all(answer.result() is not None for answer in answers)
+
+        def kept() -> list[str]:
+            lines = [line for port in ports for line in get(port, "/").decode().splitlines()]
+            names = ("brubeck_lite_connections ", "brubeck_lite_queue_length")
+            return [line for line in lines if line.startswith(names) and not line.endswith(" 0")]
+
+        wait_for(lambda: not kept(), what="nothing to be kept")
+
+
+def test_an_upload_that_stops_on_its_way_is_408_and_its_file_is_gone(mongrel2: Mongrel2) -> None:
+    hasty = "import brubeck_lite as b; b.Mongrel2Connection.PATIENCE = 0.5; b.main()"
+    command = [sys.executable, "-c", hasty, "program:app", "--mongrel2", mongrel2.pull, mongrel2.pub]
+    folder = mongrel2.folder / "tmp"
+    with process(command, env={**environment(), "UPLOAD_STORE": str(folder)}) as child:
+        wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
+        with socket.create_connection(("127.0.0.1", mongrel2.port), 60) as client:
+            client.sendall(UPLOAD + bytes(10_000))
+            wait_for(lambda: [*folder.glob("upload*")], what="its file")
+            answer = client.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            wait_for(lambda: not [*folder.glob("upload*")], what="the end of its file")
+        assert get(mongrel2.port, "/") == b"Take five!"
 
 
 def test_requests_wait_in_mongrel2_while_its_only_handler_is_replaced(mongrel2: Mongrel2) -> None:

@@ -15,8 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -613,6 +615,33 @@ def test_mongrel2s_clients_of_a_worker_that_dies_get_502_at_once(served: Served)
     served.wait_for_workers(2)
 
 
+def test_a_worker_that_dies_under_load_costs_its_own_clients_their_answers_and_nobody_else(served: Served) -> None:
+    port, statuses, dying = served.ports["mongrel2"], collections.Counter[int](), threading.Event()
+
+    def ask() -> None:
+        while True:
+            with Client(port) as client:
+                client.socket.settimeout(30)
+                status = 200
+                while status == 200:
+                    if dying.is_set() and statuses[200] > 1500:
+                        return
+                    client.ask("/wait/0.02")
+                    status = client.answer()[0]
+                    statuses[status] += 1
+
+    with ThreadPoolExecutor(40) as pool:
+        asking = [pool.submit(ask) for _ in range(40)]
+        wait_for(lambda: statuses[200] > 400, what="answers")
+        os.kill(served.workers()[0], signal.SIGKILL)
+        dying.set()
+        for each in asking:
+            each.result()
+    assert {*statuses} <= {200, 502}, statuses
+    assert statuses[502] <= 40
+    served.wait_for_workers(2)
+
+
 def talk(port: int, path: str) -> ClientConnection:
     return connect(f"ws://127.0.0.1:{port}{path}", compression=None, open_timeout=60)
 
@@ -818,6 +847,21 @@ def test_a_breakpoint_in_a_worker_reads_from_the_terminal(program: Callable[[str
         served.wait_to_log(r"\(Pdb\)")
         keyboard.write(b"name = 'Paul'\nc\n")
         assert client.answer() == (200, b"Paul")
+
+
+def test_reload_watches_programs_below_the_folder_that_is_for_the_data_of_packages(tmp_path: Path) -> None:
+    (tmp_path / "program_there.py").write_text("")  # as below /usr/local, with Debian's python3
+    text = f"""
+import sys, sysconfig
+paths = {{**sysconfig.get_paths(), "data": {str(tmp_path)!r}, "scripts": {str(tmp_path / "bin")!r}}}
+sysconfig.get_paths = lambda: paths
+sys.path.insert(0, {str(tmp_path)!r})
+import brubeck_lite, json, program_there, werkzeug
+watched = brubeck_lite.program_files(brubeck_lite.Brubeck())
+print([module.__file__ in watched for module in (program_there, brubeck_lite, json, werkzeug)])
+"""
+    done = subprocess.run([sys.executable, "-c", text], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "[True, True, False, False]\n"
 
 
 # No room
