@@ -1021,6 +1021,7 @@ class Request:
     has_left = False  # the door was told so of the client, once
     is_cancelled = False  # it did
     is_endless = False  # a stream of events, which has no end of its own
+    is_chunked = False  # its answer goes in chunks, and the last has not gone yet
     _session: Session | None = None
     proxies: int | None = None  # of the outermost application, once the request has entered another
     prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
@@ -1421,10 +1422,13 @@ class Pieces:
         return piece.encode() if isinstance(piece, str) else piece
 
     def check_first(self, length: str | None) -> None:
-        """ValueError where the first piece is over this Content-Length: nothing was sent yet, so it can be a 500."""
-        if length is not None and len(self._first) > int(length):
+        """ValueError where what is known to come is over this Content-Length: nothing was sent, so it can be a 500."""
+        if length is not None and self._known() > int(length):
             self.close()
             raise ValueError(f"the body is longer than its Content-Length of {length} bytes")
+
+    def _known(self) -> int:
+        return len(self._first)
 
     def close(self) -> None:
         """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
@@ -1434,6 +1438,43 @@ class Pieces:
             logger.exception("the body of an answer failed to close")
         if self.request is not None:
             self.request.end()
+
+
+class FilePieces(Pieces):
+    """The next `left` bytes of a file as a streamed body, read when they are asked for. The file is closed behind them.
+    Our servers `peek` and take only what a client has room for, so that none are held for one that is slow."""
+
+    SIZE = 64 << 10  # bytes of a piece
+
+    def __init__(self, file: io.FileIO, left: int) -> None:
+        self._iterator, self._first, self.request = iter(()), b"", None  # nothing is read yet
+        self.file, self.left, self._end = file, left, file.tell() + left
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, at most so many, which stay the next. ValueError where the file has become shorter."""
+        self.file.seek(self._end - self.left)
+        piece = self.file.read(min(size, self.left))
+        if not piece:
+            raise ValueError("the file has become shorter while it was sent")
+        return piece
+
+    def __next__(self) -> bytes:
+        if not self.left:
+            self.file.close()
+            raise StopIteration
+        piece = self.peek(self.SIZE)
+        self.left -= len(piece)
+        return piece
+
+    def _known(self) -> int:
+        return self.left
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+    def __del__(self) -> None:
+        self.file.close()
 
 
 def _quote_cookie(value: str) -> str:
@@ -1657,12 +1698,15 @@ def _is_stream(value: Any) -> bool:
 # -- files to clients
 
 SMALL = 64 << 10  # bytes of a file that are sent in one go
-_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\\:\ud800-\udfff]")
-_RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3]) *(?:\..*)?")
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# What Windows takes for something else: a separator, a stream, a short name, a device.
+_NOT_ON_WINDOWS = re.compile(r"(?i)[\\:~]|(?:^|/)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3]) *"
+                             r"(?:[./]|$)")  # fmt: skip
 _ETAGS = re.compile(r'(?:W/)?"[^"]*"')
 _RANGE = re.compile(r"(?i)bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
 _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", ".mjs": "text/javascript",
-          ".js": "text/javascript", ".gz": "application/gzip", ".webmanifest": "application/manifest+json"}  # fmt: skip
+          ".js": "text/javascript", ".gz": "application/gzip", ".tgz": "application/gzip",
+          ".svgz": "application/gzip", ".webmanifest": "application/manifest+json"}  # fmt: skip
 _PRECOMPRESSED = {".br": "br", ".gz": "gzip"}
 
 
@@ -1745,25 +1789,30 @@ def _open_below(folder: str, segments: Sequence[str]) -> int:
     return descriptor
 
 
+def _open_real(root: str, name: str) -> int:
+    """The descriptor by the real path: for a link, and on Windows, which opens nothing relative to a descriptor."""
+    root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
+    below = os.path.join(root, "")
+    if not path.startswith(below):
+        raise FileNotFoundError(errno.ENOENT, "a link that leads outside", name)
+    return os.open(path, os.O_RDONLY) if os.name == "nt" else _open_below(root, path[len(below) :].split("/"))
+
+
 def open_file(root: str, name: str) -> io.FileIO | None:
     """The file with this name, segments between `/`, below the folder `root`; None where there is none. What is no name
     is refused before the file system is asked; links must not lead outside. Whoever may write in the folder may replace
     a file by a link at any moment, so what was opened is what counts: segment by segment, following no link. Where
     there is one, the real path is opened so."""
-    segments = name.split("/")
-    if _NOT_IN_NAMES.search(name) or any(s in ("", ".", "..") or _RESERVED.fullmatch(s) for s in segments):
+    segments, is_windows = name.split("/"), os.name == "nt"
+    if _NOT_IN_NAMES.search(name) or (is_windows and _NOT_ON_WINDOWS.search(name)) or {"", ".", ".."} & {*segments}:
         return None
     try:
         try:
-            descriptor = _open_below(root, segments)
+            descriptor = _open_real(root, name) if is_windows else _open_below(root, segments)
         except OSError as error:
             if error.errno not in _IS_LINK:
                 raise
-            root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
-            below = os.path.join(root, "")
-            if not path.startswith(below):
-                return None
-            descriptor = _open_below(root, path[len(below) :].split("/"))
+            descriptor = _open_real(root, name)
     except (OSError, ValueError) as error:  # ValueError: the file system has no such characters
         if getattr(error, "errno", None) in _IS_SHORT:
             raise
@@ -1796,14 +1845,6 @@ def _content_disposition(name: str) -> str:
     return f'attachment; filename="{plain}"{encoded}'
 
 
-def _file_pieces(file: Any, size: int) -> Iterator[bytes]:
-    """The next `size` bytes of a file, which is closed behind them."""
-    with file:
-        while size and (piece := file.read(min(size, 1 << 18))):
-            size -= len(piece)
-            yield piece
-
-
 def static_file(request: Request, name: str, root: str | os.PathLike[str], *, download: str | bool | None = None,
                 dotfiles: bool = False) -> Response:  # fmt: skip
     """The file of this name below the folder `root`: with type, ETag, Last-Modified, conditions and one range as RFC
@@ -1814,7 +1855,10 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
         abort(404)
     headers = ResponseHeaders([("Accept-Ranges", "bytes"), ("X-Content-Type-Options", "nosniff")])
     guessed, compression = mimetypes.guess_type(name)
-    kind = _TYPES.get(os.path.splitext(name)[1].lower()) or (not compression and guessed) or "application/octet-stream"
+    extension = os.path.splitext(name)[1].lower()
+    kind = _TYPES.get(extension) or (not compression and guessed) or "application/octet-stream"
+    if extension == ".svgz" and not download:  # which browsers show only so (SVG 1.1, appendix I)
+        kind, headers["Content-Encoding"] = "image/svg+xml", "gzip"
     headers["Content-Type"] = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
     if download:
         headers["Content-Disposition"] = _content_disposition(name.rpartition("/")[2] if download is True else download)
@@ -1838,7 +1882,7 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
         if wanted <= SMALL:
             return Response(file.read(wanted), 206 if span else 200, headers)
         unless_streamed.pop_all()
-        return Response(_file_pieces(file, wanted), 206 if span else 200, headers)
+        return Response(FilePieces(file, wanted), 206 if span else 200, headers)
 
 
 # ---- Mongrel2 --------------------------------------------------------------------------------------------------------
@@ -2243,7 +2287,7 @@ class HTTPRequest(Request):
 
     @property
     def connected(self) -> bool:  # type: ignore[override]
-        """False once the client has left, or said that it sends no more, which looks the same."""
+        """False once the client has left. One that has only said that it sends no more still waits for its answer."""
         return self.client.is_there()
 
     @lazy
@@ -3510,7 +3554,7 @@ class Brubeck:
                 request.inner_route = request.inner_route or (inner[1] and inner[1][0])
             if isinstance(response, Upgrade):
                 response.handler = functools.partial(_talk_inside, request, inner, response.handler)
-            if isinstance(response.body, Pieces):
+            if type(response.body) is Pieces:  # a file's are the same everywhere
                 response.body = Pieces(_pieces_inside(request, response.body, inner))
             return response
 
@@ -3859,19 +3903,25 @@ def result_handler(load: Load, connection: Connection, request: Request, respons
 
 
 def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pieces: Pieces,
-                send: Callable[[bytes], bool], abort: Callable[[], None]) -> int:
+                send: Callable[[bytes], bool], abort: Callable[[], None],
+                send_file: Callable[[FilePieces], bool] | None = None) -> int:  # fmt: skip
     """Send the pieces of a body as they are made: in chunks, unless the handler gave a Content-Length, and until the
-    connection closes for HTTP/1.0. `send` is False for a client that is gone. What cannot be sent whole is logged and
-    ends in `abort`. How many bytes were sent."""
+    connection closes for HTTP/1.0. `send` is False for a client that is gone. `send_file` does the same for a
+    file, without its pieces. What cannot be sent whole is logged and ends in `abort`. How many bytes were sent."""
     size = 0
     declared = next((int(value) for name, value in fields if name.lower() == "content-length"), None)
-    if is_chunked := declared is None and request.version == "HTTP/1.1":
+    request.is_chunked = is_chunked = declared is None and request.version == "HTTP/1.1"
+    if is_chunked:
         fields.append(("Transfer-Encoding", "chunked"))
     request.is_endless = any(value.startswith(EVENT_STREAM) for _, value in fields)
     waiting, turn = format_head(request, status, fields, http_date(int(time.time()))), time.monotonic()
     request.coroutine = greenlet.getcurrent()
     request.leave_pool()
     try:
+        if send_file is not None and isinstance(pieces, FilePieces) and declared == pieces.left:
+            if not (send(waiting) and send_file(pieces)):
+                return declared - pieces.left
+            waiting, size = b"", declared - pieces.left
         for piece in pieces:
             if time.monotonic() - turn > STREAM_TURN:
                 eventlet.sleep(0)
@@ -3895,7 +3945,7 @@ def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pi
             return size
         abort()
     finally:
-        request.coroutine = None
+        request.coroutine, request.is_chunked = None, False
         pieces.close()
     return size
 
@@ -5568,6 +5618,7 @@ class Mongrel2Connection:
     MAX_JOINED = 64 << 20  # bytes of an iterator's pieces to a message socket, which go as one answer
     PING = 1.0  # seconds between words to Mongrel2 that a connection which waits is wanted
     MAX_PIPELINED = 100  # requests of one connection that wait for the answer to its first
+    FILE_PIECE = 256 << 10  # bytes of a file in one message
     PATIENCE = 30.0  # seconds for a client to make room for more of its answer
     LARGE_HEAD, LARGE_COOKIES = 3500, 2500  # bytes of a head; of cookies, with which a browser's head is as large
 
@@ -5891,12 +5942,35 @@ class Mongrel2Connection:
         """Send all, as the client makes room for it; who reads too slowly is closed. False if it is gone."""
         if not request.connected:
             return False
+        sent, size = self.reply_in_room(request, payload), len(payload)
+        if sent == size:
+            return request.connected
+        view = memoryview(payload)
+        return self._reply_rest(request, lambda sent: self.reply_in_room(request, view[sent:]), sent, size)
+
+    def _send_file(self, request: Mongrel2Request, pieces: FilePieces) -> bool:
+        """Send a file, as the client makes room for it, reading no more than that; False as above."""
+
+        def send(_: int) -> int:
+            if size := self.spend(request, 0, min(pieces.left, self.FILE_PIECE)):
+                piece = pieces.peek(size)
+                self.reply(request, piece)
+                size = len(piece)
+                pieces.left -= size
+            return size
+
+        return self._reply_rest(request, send, 0, pieces.left)
+
+    def _reply_rest(self, request: Mongrel2Request, send: Callable[[int], int], sent: int, size: int) -> bool:
+        """Send on, from `sent` to `size`: `send` does it from an offset, and says how much it was."""
         life, conn_id, pace = cast(_Clients, request.life), request.conn_id, _Pace(self.PATIENCE)
-        while (size := self.reply_in_room(request, payload)) < len(payload):
-            payload, began = memoryview(payload)[size:], time.monotonic()
-            if not size:
+        while sent < size:
+            began = time.monotonic()
+            count = send(sent)
+            sent += count
+            if not count:
                 self._await_room(life, request, pace.left)
-            if pace.is_too_slow(began, size):
+            if sent < size and pace.is_too_slow(began, count):
                 logger.warning("the client of %r reads too slowly: closed", request)
                 self.close_client(request)
                 return False
@@ -5929,7 +6003,8 @@ class Mongrel2Connection:
         send = functools.partial(self._reply_in_credits, request)
         close = functools.partial(self.close_client, request)
         if request.life is not None and request.conn_id in request.life.credits:
-            return send_stream(request, status, fields, pieces, send, close)
+            send_file = functools.partial(self._send_file, request)
+            return send_stream(request, status, fields, pieces, send, close, send_file)
         self._tell_once("Mongrel2 at %s does not say how much its clients take: set 'download.flow_control': 1, or "
                         "streams go in large pieces, and slow clients are cut off", self.pull)  # fmt: skip
         gatherer = _Gatherer(send)
@@ -6084,8 +6159,8 @@ class _HTTPClient:
     DRAINED = 64 << 10  # bytes of an unread body that are read for the sake of the next request
     LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
 
-    __slots__ = ("_failure", "_pace", "_server", "bell", "deadline", "is_gone", "parser", "peer_addr", "request",
-                 "served", "socket")  # fmt: skip
+    __slots__ = ("_failure", "_has_begun", "_is_blocked", "_is_probed", "_pace", "_server", "bell", "deadline",
+                 "is_gone", "parser", "peer_addr", "request", "served", "socket")  # fmt: skip
 
     def __init__(self, server: HTTPConnection, accepted: socket.socket, peer_addr: str) -> None:
         self._server, self.socket, self.peer_addr = server, accepted, peer_addr
@@ -6095,6 +6170,9 @@ class _HTTPClient:
         self.deadline = _NEVER
         self.served = 0  # requests; the number of the present one
         self.is_gone = False
+        self._has_begun = False  # something of the present answer was sent
+        self._is_blocked = False  # the client must read before the rest can be sent
+        self._is_probed = False  # an octet of what comes next was sent ahead
         self._failure: HTTPError | None = None  # what was wrong with the body
         self._pace: _Pace | None = None  # of the present body
 
@@ -6121,6 +6199,7 @@ class _HTTPClient:
             return False
         self.request, request.client = request, self
         self._pace = self._failure = None
+        self._has_begun = self._is_probed = False
         self._server.handle(request)
         if request.keep_alive and not self.is_gone and (self.parser.body_is_over or self._drain()):
             self.request, self.served = None, self.served + 1
@@ -6233,39 +6312,86 @@ class _HTTPClient:
         """Send all of it, waiting where the client is slow; False if it is gone, or too slow."""
         if self.is_gone:
             return False
+        if not self._has_begun:
+            data, self._has_begun, self._is_probed = data[self._is_probed :], True, False
         try:
             sent = self.socket.send(data)
-            if sent < len(data):
-                self._send_rest(memoryview(data)[sent:])
         except BlockingIOError:
-            self._send_rest(memoryview(data))
+            sent = 0
+        except OSError:
+            self.is_gone = True
+            return False
+        if sent < len(data):
+            view = memoryview(data)
+            self._send_rest(lambda sent: self.socket.send(view[sent:]), sent, len(data))
+        return not self.is_gone
+
+    def send_file(self, pieces: FilePieces) -> bool:
+        """Send a file; False if the client is gone, or too slow. What it does not take at once is read again when it
+        does, so that nothing is held for it meanwhile."""
+        least, most = self._server.FILE_PIECE
+        expected = most // 4  # bytes that the client takes in one go
+
+        def send(_: int) -> int:
+            nonlocal expected
+            count = self.socket.send(pieces.peek(expected))
+            pieces.left -= count
+            expected = min(max(2 * count, least), most)
+            return count
+
+        self._send_rest(send, 0, pieces.left)
+        return not self.is_gone
+
+    def _send_rest(self, send: Callable[[int], int], sent: int, size: int) -> None:
+        """Send on, from `sent` to `size`, as the client has room: `send` does it from an offset, and says how much it
+        was."""
+        pace, turn, is_ready = _Pace(self._server.io_timeout), time.monotonic(), True
+        if self.request is not None:
+            self.request.leave_pool()
+        self._is_blocked = True
+        while sent < size:
+            if time.monotonic() - turn > STREAM_TURN:
+                eventlet.sleep(0)
+                turn = time.monotonic()
+            began, count = time.monotonic(), 0
+            try:
+                if not is_ready:
+                    eventlet.hubs.trampoline(self.socket, write=True, timeout=pace.left, timeout_exc=TimeoutError)
+                    turn, is_ready = time.monotonic(), True
+                count = send(sent)
+                sent += count
+            except BlockingIOError:
+                is_ready = False
+            except OSError:  # TimeoutError too
+                self.abort()
+                break
+            if sent < size and pace.is_too_slow(began, count):
+                self.abort()
+                break
+        self._is_blocked = False
+
+    def probe(self) -> bool:
+        """Whether a client that sends no more still reads, as it may (RFC 9112, 9.6). One that has closed looks the
+        same until it is sent something, which it answers with a reset. So an octet is sent ahead of what comes next in
+        any case: the H of the head, or a zero before the size of the next chunk (RFC 9112, 7.1). Where there is none,
+        only a reset that has come is seen."""
+        octet = b""
+        if not (self._is_probed or self._is_blocked):
+            is_chunked = self.request is not None and self.request.is_chunked
+            octet = (b"0" if is_chunked else b"") if self._has_begun else b"H"
+        try:
+            if self.socket.send(octet):  # b"" is the least that raises what has happened to the connection
+                self._is_probed = True
+        except BlockingIOError:
+            pass
         except OSError:
             self.is_gone = True
         return not self.is_gone
 
-    def _send_rest(self, data: memoryview) -> None:
-        pace = _Pace(self._server.io_timeout)
-        if self.request is not None:
-            self.request.leave_pool()
-        while data:
-            began, size = time.monotonic(), 0
-            try:
-                eventlet.hubs.trampoline(self.socket, write=True, timeout=pace.left, timeout_exc=TimeoutError)
-                size = self.socket.send(data)
-            except BlockingIOError:
-                pass
-            except OSError:  # TimeoutError too
-                self.abort()
-                return
-            data = data[size:]
-            if data and pace.is_too_slow(began, size):
-                self.abort()
-                return
-
     def is_there(self) -> bool:
-        """Whether the client has not ended the connection."""
+        """Whether the client has not left."""
         try:
-            return not self.is_gone and bool(self.socket.recv(1, socket.MSG_PEEK))
+            return not self.is_gone and (bool(self.socket.recv(1, socket.MSG_PEEK)) or self.probe())
         except OSError as error:
             return isinstance(error, BlockingIOError)
 
@@ -6358,6 +6484,8 @@ class _HTTPWebSocket(WebSocket):
             self.heard = time.monotonic()
             self.feed(data)
         else:
+            # The end of its connection is the end of a WebSocket, in both directions (RFC 6455, 7.1.4).
+            cast(HTTPRequest, self.request).client.is_gone = True
             self.vanish()
 
     def flush(self, *_: Any) -> None:
@@ -6432,6 +6560,7 @@ class HTTPConnection:
     """
 
     BACKLOG = 2048
+    FILE_PIECE = 16 << 10, 256 << 10  # bytes that are read of a file at least, and at most, to be sent
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     PATIENCE = 0.002  # seconds in which a worker with fewer connections may accept
     BRIEF_LEAD = 16  # connections that a worker may have more than another while they are for one request each
@@ -6482,12 +6611,22 @@ class HTTPConnection:
                 listening.listen(self.BACKLOG)
             else:
                 listening = _listen_at(self._host, self._port, self.BACKLOG)
-                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those it accepts inherit it
+                self._set_options(listening)
                 self._port = listening.getsockname()[1]
         except OSError as error:
             fail(f"cannot listen at {self.address}: {error.strerror or error} (--bind or run(bind=...) names another)")
         listening.setblocking(False)
         self._socket = listening
+
+    @staticmethod
+    def _set_options(listening: Any) -> None:
+        """What the connections that it accepts inherit. Keep-alive probes find the clients that have vanished, and
+        those that have closed while nothing could be sent to them: their system forgets them after a minute."""
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, name):  # else two hours (RFC 1122, 4.2.3.6)
+                listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     @staticmethod
     def _remove_stale(path: str, socket: Any) -> None:
@@ -6643,19 +6782,18 @@ class HTTPConnection:
             self._end_what_nobody_reads()
 
     def _end_what_nobody_reads(self) -> None:
-        """Find the streams whose clients have left, which write nothing by which one would see it."""
-        poll, watched, has_left = _unpatched("select").poll(), {}, getattr(select, "POLLRDHUP", None)
+        """End what works for a client that has left, and writes nothing by which one would see it."""
+        poll, watched, sends_no_more = _unpatched("select").poll(), {}, getattr(select, "POLLRDHUP", None)
         for client in self._clients:
             if client.request is not None and client.request.coroutine is not None:
                 watched[client.socket.fileno()] = client
-                if has_left is not None:
-                    poll.register(client.socket, has_left)
-        if has_left is None:  # but for Linux and some BSDs
+                if sends_no_more is not None:
+                    poll.register(client.socket, sends_no_more)
+        if sends_no_more is None:  # but for Linux and some BSDs
             gone = [client for client in watched.values() if not client.is_there()]
         else:
-            gone = [watched[descriptor] for descriptor, _ in poll.poll(0)] if watched else []
+            gone = [watched[descriptor] for descriptor, _ in poll.poll(0) if not watched[descriptor].probe()]
         for client in gone:
-            client.is_gone = True
             call_soon(cast(HTTPRequest, client.request).end_coroutine)
 
     # -- answering
@@ -6675,7 +6813,8 @@ class HTTPConnection:
             elif client.send(head):
                 client.send(body)
         else:
-            size = send_stream(request, response._status, fields, cast(Pieces, body), client.send, client.abort)
+            size = send_stream(request, response._status, fields, cast(Pieces, body), client.send, client.abort,
+                               client.send_file)  # fmt: skip
         return size
 
     def _converse(self, request: HTTPRequest, response: Upgrade) -> int:

@@ -6,10 +6,46 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from brubeck_lite import Brubeck, Request, SessionCookie
+from brubeck_lite import Brubeck, Request, Response, SessionCookie, static_file
 
 app = Brubeck(secret="a secret of thirty-two characters")
-app.static("/public", Path(os.environ.get("TEST_FILES", "none")) / "public")  # see test_static
+PUBLIC = Path(os.environ.get("TEST_FILES", "none")) / "public"  # see test_static
+app.static("/public", PUBLIC)
+
+
+@app.route("/undeclared/<name>")
+def undeclared(request: Request, name: str) -> Response:
+    response = static_file(request, name, PUBLIC)
+    del response.headers["Content-Length"]
+    return response
+
+
+@app.route("/changed/<name>")
+def changed(request: Request, name: str) -> Response:
+    """What middleware may do: read some of the body, and send something else in front of the rest."""
+    response = static_file(request, name, PUBLIC)
+    pieces = response.body
+    assert not isinstance(pieces, bytes)
+    begin = bytes(reversed(next(pieces)))
+    response.body = (piece for piece in (begin, *pieces))
+    return response
+
+
+@app.route("/continued/<name>")
+def continued(request: Request, name: str) -> Response:
+    """The rest of a file, of which the handler has taken the first piece."""
+    response = static_file(request, name, PUBLIC)
+    assert not isinstance(response.body, bytes)
+    length = int(response.headers["Content-Length"]) - len(next(response.body))
+    response.headers["Content-Length"] = str(length)
+    return response
+
+
+@app.route("/misdeclared/<name>")
+def misdeclared(request: Request, name: str) -> Response:
+    response = static_file(request, name, PUBLIC)
+    response.headers["Content-Length"] = "1000000"
+    return response
 
 
 @app.route("/pieces")

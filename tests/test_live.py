@@ -10,14 +10,17 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, output, settled, wait_for
+from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, free_port, output, process, settled, wait_for
 
 from brubeck_lite import Brubeck, Channel, Event, Request, event_stream
 
@@ -144,6 +147,28 @@ def test_what_waits_ends_when_its_client_leaves(live: Door, target: str) -> None
     assert "GreenletExit" not in output(live[2])
 
 
+@pytest.mark.parametrize("target", ["/waits?silent=1&", "/cancelled?"])
+def test_what_has_sent_nothing_ends_for_http_1_0_too(live: Door, target: str) -> None:
+    key = f"old-{live[0]}-{re.sub('[^a-z0-9]', '', target)}"
+    with Reader(live, f"{target}key={key}", "1.0"):
+        wait_for(lambda: notes(live, key) == ["began"], what="the handler")
+    wait_for(lambda: len(notes(live, key)) == 3, what="the end of the handler")
+
+
+def test_what_waits_ends_though_its_client_had_half_closed_before(live: Door) -> None:
+    """It had waited on then; a reset, which needs nothing to be sent, says that it waits no longer. (Mongrel2 ends the
+    connection of a client that half-closes.)"""
+    key = f"both-{live[0]}"
+    with Reader(live, f"/waits?key={key}") as reader:
+        reader.until(b"first")
+        reader.socket.shutdown(socket.SHUT_WR)
+        if live[0] == "http":
+            time.sleep(1.5)
+            assert notes(live, key) == ["began"]
+        reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_for(lambda: len(notes(live, key)) == 3, what="the end of the handler")
+
+
 def test_what_waits_ends_though_another_request_waits_behind_it(live: Door) -> None:
     key = f"pipelined-{live[0]}"
     with Reader(live, f"/waits?key={key}") as reader:
@@ -151,6 +176,51 @@ def test_what_waits_ends_though_another_request_waits_behind_it(live: Door) -> N
         reader.socket.sendall(b"GET /notes/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         time.sleep(0.3)
     wait_for(lambda: len(notes(live, key)) == 3, what="the end of the handler")
+
+
+def connected_to(bind: str) -> socket.socket:
+    """A client of a server that was told to listen there."""
+    client = socket.socket(socket.AF_UNIX if bind.startswith("unix:") else socket.AF_INET)
+    client.settimeout(60)
+    host, _, port = bind.rpartition(":")
+    client.connect(port if host == "unix" else (host, int(port)))
+    return client
+
+
+LARGE = b"0123456789" * 2_000_000
+HALF_CLOSED = {
+    "/stream": b"first second third", "/late-stream": b"late", "/declared": b"first second third",
+    "/events": b":\n\ndata: first\n\ndata: second\n\ndata: third\n\n", "/poll": b"polled", "/plain": b"True",
+    "/asks-twice": b"True True True True ", "/body": LARGE[: 10_000_000], "/files/large.bin": LARGE,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["TCP", "a unix socket", "two workers"])
+def test_a_client_that_has_said_all_it_wants_gets_all_of_its_answer(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `nc -N` does: it shuts down its sending half behind the request (RFC 9112, 9.6), and begins to read late."""
+    (tmp_path / "large.bin").write_bytes(LARGE)
+    monkeypatch.setenv("TEST_HALF_CLOSE", str(tmp_path))
+    bind = f"unix:{tmp_path}/socket" if way == "a unix socket" else f"127.0.0.1:{free_port()}"
+    options = ["--workers", "2"] if way == "two workers" else []
+    command = [sys.executable, "-m", "brubeck_lite", "program_half_close:app", "--bind", bind, *options]
+    with process(command) as child, contextlib.ExitStack() as stack:
+        wait_for(lambda: output(child).count("is ready" if options else "serving") == (2 if options else 1), what="it")
+        clients = {}
+        for version in ("1.1", "1.0"):
+            for target in HALF_CLOSED:
+                client = stack.enter_context(connected_to(bind))
+                client.sendall(f"GET {target} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
+                client.shutdown(socket.SHUT_WR)
+                clients[target, version] = client
+        time.sleep(1.5)
+        for (target, version), client in clients.items():
+            response = http.client.HTTPResponse(client)
+            response.begin()
+            assert (target, version, response.status) == (target, version, 200)
+            assert response.read() == HALF_CLOSED[target], (target, version)
+            assert client.recv(1) == b""
 
 
 def test_an_iterator_that_ends_slowly_may(live: Door) -> None:

@@ -180,7 +180,14 @@ for module, names in (
 for name in ("fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "syslog"):
     sys.modules[name] = None
 import brubeck_lite
-os.name = "nt"
+os.name, opening = "nt", os.open
+def open_by_path(path, flags, mode=0o777, *, dir_fd=None):
+    if dir_fd is not None:
+        raise NotImplementedError("dir_fd unavailable on this platform")
+    if os.path.isdir(path):
+        raise PermissionError(13, "Permission denied", path)
+    return opening(path, flags, mode)
+os.open = open_by_path
 app = brubeck_lite.Brubeck(secret="a secret of more than sixteen")
 app.post("/<int:number>")(lambda request, number: {"number": number, "form": dict(request.form)})
 app.static("/static", os.path.dirname(os.path.abspath(sys.argv[1])))
@@ -192,6 +199,16 @@ wsgiref.util.setup_testing_defaults(environ)
 statuses = []
 assert b"".join(app(environ, lambda status, fields: statuses.append(status))) == open(sys.argv[1], "rb").read()
 assert statuses == ["200 OK"]
+with tempfile.TemporaryDirectory() as folder:
+    os.makedirs(folder + "/files/aux")
+    names = ["NUL", "con.txt", "aux/a.txt", "COM1 .js", "c:a", "a.txt::$DATA", "a\\\\b", "SECRET~1.TXT", "leaves"]
+    os.symlink(sys.argv[1], folder + "/files/leaves")
+    for name in [*names[:-1], "a.txt"]:
+        open(folder + "/files/" + name, "w").close()
+    app.static("/files", folder + "/files")
+    assert [name for name in names if client.get("/files/" + name).status != 404] == []
+    assert client.get("/files/a.txt").status == 200
+    os.open = opening  # by which the folder is taken away
 print("by WSGI", flush=True)
 brubeck_lite.HTTPConnection("127.0.0.1:0")
 if sys.argv[2] == "run":

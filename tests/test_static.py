@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from wsgiref.util import setup_testing_defaults
 
 import pytest
@@ -109,11 +111,21 @@ def test_a_text_is_utf_8(root: Path, name: str) -> None:
     assert get(root, name).headers["Content-Type"].endswith("; charset=utf-8")
 
 
-@pytest.mark.parametrize("name", ["a.tar.gz", "a.gz", "a.txt.bz2", "a.txt.br"])
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.js.gz", "a.svg.gz", "a.gz", "a.txt.bz2", "a.txt.br"])
 def test_a_compressed_file_that_was_asked_for_is_not_unpacked_by_the_client(root: Path, name: str) -> None:
     write(root / name, CONTENT)
     got = get(root, name, Accept_Encoding="gzip, br")
     assert ("Content-Encoding" in got.headers, got.headers["Content-Type"].startswith("text/")) == (False, False)
+
+
+def test_a_compressed_picture_is_shown_as_one_and_saved_as_it_is(root: Path) -> None:
+    write(root / "a.svgz", CONTENT)
+    for accepted in ("gzip", "identity"):
+        got = get(root, "a.svgz", Accept_Encoding=accepted)
+        assert (got.headers["Content-Type"], got.headers["Content-Encoding"]) == ("image/svg+xml", "gzip")
+        assert got.body == CONTENT
+    saved = static_answer(root / "a.svgz", download=True)
+    assert (saved.headers["Content-Type"], "Content-Encoding" in saved.headers) == ("application/gzip", False)
 
 
 def test_a_file_is_never_taken_for_another_type_by_the_browser(root: Path) -> None:
@@ -445,25 +457,25 @@ def test_what_is_outside_the_folder_or_no_file_is_not_found(root: Path, name: st
 
 
 NAMES = [
-    "NUL", "nul", "NUL.txt", "nul.tar.gz", "CON", "con.txt", "CON .txt", "PRN", "AUX", "aux.js", "COM1", "com9.txt",
-    "LPT1", "lpt9.log", "CONIN$", "conout$", "COM¹", "LPT³.txt", "C:x", "C:", "c:a.txt", "a.txt::$DATA", "x:stream",
-    "\\\\host\\share", "a\\b", "\\a.txt", "NUL:", "CON.", "AUX ",
+    "NUL", "nul.tar.gz", "con.txt", "CON .txt", "aux.js", "COM1", "conout$", "COM¹", "C:x", "12:30.txt",
+    "a.txt::$DATA", "\\\\host\\share", "a\\b", "CON.", "AUX ", "a~1", "a b", "%41", "a;b", "a?b", "a#b",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", ["", "folder/"])
-@pytest.mark.parametrize("name", NAMES)
-def test_what_windows_takes_for_something_else_is_not_found_though_it_is_there(
-    root: Path, name: str, folder: str
-) -> None:
-    write(root / folder / name, CONTENT)
-    assert get(root, f"{folder}{name.replace('%', '%25')}").status == 404
+@pytest.mark.parametrize("folder", ["", "aux/", "c:/", "a\\b/"])
+def test_what_windows_takes_for_something_else_is_an_ordinary_name(root: Path, folder: str) -> None:
+    (root / folder).mkdir(exist_ok=True)
+    app = serving(root)
+    for name in NAMES:
+        write(root / folder / name, CONTENT)
+        got = app.test().get(f"/static/{quote(folder + name)}")
+        assert (name, got.status, got.body) == (name, 200, CONTENT)
 
 
-def test_a_folder_that_windows_takes_for_something_else_is_not_found(root: Path) -> None:
-    (root / "aux").mkdir()
-    write(root / "aux" / "a.txt", CONTENT)
-    assert get(root, "aux/a.txt").status == 404
+@pytest.mark.skipif(os.name == "nt", reason="it is a separator there")
+@pytest.mark.parametrize("name", ["..\\secret.txt", "folder\\..\\..\\secret.txt"])
+def test_a_backslash_is_no_separator(root: Path, name: str) -> None:
+    assert get(root, name).status == 404
 
 
 DOT_NAMES = [".env", ".git/config", "folder/.env", "folder/.git/a", "..a", "...", ".well-known/.env", ".well-known.txt"]
@@ -724,12 +736,12 @@ def files() -> Iterator[None]:
     FILES.cleanup()
 
 
-def ask(door: Door, target: str, method: str = "GET", **fields: str) -> Any:
+def ask(door: Door, target: str, method: str = "GET", part: str = "public", **fields: str) -> Any:
     """One request on a connection of its own: the response, with its body in `.content`."""
     connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=60)
     try:
         headers = {name.replace("_", "-"): value for name, value in fields.items()}
-        connection.request(method, f"/files/public/{target}", headers=headers)
+        connection.request(method, f"/files/{part}/{target}", headers=headers)
         response: Any = connection.getresponse()
         response.content = response.read()
         return response
@@ -773,6 +785,17 @@ def test_a_large_file_arrives_whole_by_every_door(door: Door) -> None:
 def test_a_large_range_arrives_whole_by_every_door(door: Door) -> None:
     got = ask(door, "large.bin", Range="bytes=1000000-14999999")
     assert (got.status, got.content) == (206, LARGE[1_000_000:15_000_000])
+
+
+@pytest.mark.parametrize("how", ["undeclared", "changed", "continued"])
+def test_a_large_file_that_a_program_changes_arrives_so_by_every_door(door: Door, how: str) -> None:
+    first = len(LARGE) - len(ask(door, "large.bin", part="continued").content)
+    expected = {"undeclared": LARGE, "changed": LARGE[:first][::-1] + LARGE[first:], "continued": LARGE[first:]}[how]
+    assert 0 < first <= 1 << 18 and ask(door, "large.bin", part=how).content == expected
+
+
+def test_a_large_file_with_a_smaller_content_length_is_an_error_by_every_door(door: Door) -> None:
+    assert ask(door, "large.bin", part="misdeclared").status == 500
 
 
 def raw(door: Door, target: str) -> bytes:
@@ -827,6 +850,57 @@ def test_a_file_of_a_gigabyte_takes_no_memory_however_slow_the_client_is(
             received += size
     assert received > 1 << 30
     assert peak(pid) - before < 16 << 10
+
+
+def anonymous_memory(pid: int) -> int:
+    """What a process has of memory that is in no file, in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0])
+
+
+def slow_client(port: int, name: str, buffer: int = 4096) -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    client.settimeout(60)
+    client.connect(("127.0.0.1", port))
+    client.sendall(f"GET /public/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return client
+
+
+def test_nothing_of_a_file_is_held_for_clients_that_read_slowly(own_server: tuple[int, int]) -> None:
+    pid, port = own_server
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(slow_client(port, "huge.bin"))
+        assert first.recv(1) == b"H"
+        before = anonymous_memory(pid)
+        clients = [stack.enter_context(slow_client(port, "huge.bin")) for _ in range(200)]
+        for _ in range(3):
+            for client in clients:
+                assert client.recv(2048)
+        assert anonymous_memory(pid) - before < 200 * 24
+
+
+@pytest.mark.parametrize("size", [1_000_000, 39_000_000])
+def test_a_file_that_changes_while_it_is_sent_is_sent_as_declared_or_ends_in_a_reset(
+    own_server: tuple[int, int], size: int
+) -> None:
+    changing = Path(FILES.name, "public", f"changing{size}.bin")
+    with changing.open("wb") as file:
+        file.write(LARGE)
+    with slow_client(own_server[1], changing.name, 1 << 18) as client:
+        received = client.recv(1000)
+        with changing.open("r+b") as file:
+            file.truncate(size)
+        length = received.index(b"\r\n\r\n") + 4 + len(LARGE)
+        try:
+            while len(received) < length and (piece := client.recv(1 << 20)):
+                received += piece
+        except ConnectionResetError:
+            assert len(LARGE) > size and len(received) < length
+            return
+        assert (len(LARGE) < size, received[-len(LARGE) :] == LARGE) == (True, True)
+        client.sendall(b"GET /public/a.txt HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 FAST_CLIENT = """
