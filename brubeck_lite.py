@@ -421,7 +421,10 @@ class _Body(io.RawIOBase):
         return len(piece)
 
     def readall(self) -> bytes:
-        return b"".join(iter(functools.partial(self._take, 1 << 16), b""))
+        body = bytearray()  # a list of the pieces takes 20 times as much memory where they are chunks of two bytes
+        while piece := self._take(1 << 16):
+            body += piece
+        return bytes(body)
 
     def _take(self, size: int) -> bytes:
         wanted = size if self._left is None else min(size, self._left)
@@ -1374,7 +1377,8 @@ class Response:
         bodiless = request.method == "HEAD" or self._status in _BODILESS
         if type(body) is bytes and self._headers is None and not self._cookies and not bodiless:
             return [_HTML_FIELD, ("Content-Length", str(len(body)))], body
-        if not isinstance(body, (bytes, Pieces)):
+        if not isinstance(body, (bytes, Pieces)):  # middleware's own
+            request.leave_pool()
             body = Pieces(body)
         fields = self.headers.pairs()
         if self._status in _BODILESS:
@@ -3023,7 +3027,7 @@ class WebMessageHandler(MessageHandler):
         abort(status, message)
 
     def __call__(self, *arguments: Any, **named: Any) -> Response:
-        response = to_response(super().__call__(*arguments, **named), self.app.json_dumps).copy()
+        response = self.app._to_response(self.request, super().__call__(*arguments, **named)).copy()
         if self._status is not None:
             response.status = self._status
         if self.headers:
@@ -3132,6 +3136,14 @@ def _pieces_inside(request: Request, pieces: Pieces, inner: Place) -> Iterator[b
 def _talk_inside(request: Request, inner: Place, handler: Handler, ws: Any, **arguments: Any) -> None:
     request.enter(inner)
     handler(ws, **arguments)
+
+
+def _forget_frames(request: Request, error: BaseException | None) -> None:
+    """Drop the tracebacks of an exception and of those behind it, unless a test client wants them: their frames hold
+    the request, which then would go only when the garbage collector comes by, if one of them holds the exception."""
+    while error is not None and error.__traceback__ is not None and not request.keeps_error:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _route_for(method: str) -> Callable[..., Callable[[T], T]]:
@@ -3402,13 +3414,18 @@ class Brubeck:
                 return Response(value)
             if type(value) in _WHOLE:
                 return to_response(value, self.json_dumps)
-            if _is_stream(value):
-                request.leave_pool()  # its first piece may take its time
-            return request.limited(None, True, to_response, value, self.json_dumps)
+            return self._to_response(request, value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
             return self.answer_error(request, error)
+
+    def _to_response(self, request: Request, value: Any) -> Response:
+        """What a handler returned, as a Response. The first piece of a stream may take its time: it is made outside the
+        pool, and only as long as its client is there."""
+        if _is_stream(value):
+            request.leave_pool()
+        return request.limited(None, True, to_response, value, self.json_dumps)
 
     def _keep_session(self, request: Request, response: Response) -> Response:
         """A copy, for the handler may give the same answer to others: with the session, if that changed, and kept from
@@ -3428,8 +3445,7 @@ class Brubeck:
         try:
             return self._tell_error(request, error)
         finally:
-            if not request.keeps_error:
-                error.__traceback__ = None  # its frames hold the request, which may hold it: it goes when it is done
+            _forget_frames(request, error)
 
     def _tell_error(self, request: Request, error: BaseException) -> Response:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -3450,7 +3466,7 @@ class Brubeck:
             if handler is None:
                 return self._plain_error(error, told)
             value = handler(request, error)
-            response = to_response(value, self.json_dumps)
+            response = self._to_response(request, value)
             if not isinstance(value, (Response, tuple)):
                 response.status = told.status
             for field, text in told.headers.items():
@@ -3459,11 +3475,11 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
-            request.note_error(failure)
-            logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
+            if not request.is_cancelled:
+                request.note_error(failure)
+                logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
             answer = self._plain_error(failure, HTTPError(500))
-            if not request.keeps_error:
-                failure.__traceback__ = None
+            _forget_frames(request, failure)
             del error  # which may be the same, and then this frame is in its traceback
             return answer
 
@@ -4114,7 +4130,8 @@ class WebSocket:
     IDLE = 30.0  # seconds of silence until a ping is sent; after as many more the client has vanished
     PATIENCE = 30.0  # seconds that `send` waits for room
     MAX_UNSENT = 256 << 10  # bytes that wait for a client
-    MAX_UNREAD = 64 << 10  # characters of messages that wait for the handler, before no more are received
+    MAX_UNREAD = 64 << 10  # bytes of messages that wait for the handler, before no more are received
+    _OVERHEAD = 64  # bytes that each of them takes besides: of empty messages there would be no end
     FAREWELL = 2.0  # seconds that the client has to answer a close
 
     def __init__(self, request: Request, limit: int) -> None:
@@ -4125,7 +4142,7 @@ class WebSocket:
         self._pinged = 0.0
         self._limit = limit
         self._inbox: deque[str | bytes] = deque()
-        self._unread, self._outbox = 0, bytearray()  # characters of the inbox; what is to be sent
+        self._unread, self._outbox = 0, bytearray()  # bytes of the inbox; what is to be sent
         self._reader, self._writer = _Sleeper(), _Sleeper()
         self._has_answered = False  # its client says no more
         self._coroutine: greenlet.greenlet | None = None  # the handler's, as long as it does not know of the end
@@ -4145,7 +4162,7 @@ class WebSocket:
                 self._coroutine = None
             return None
         message = self._inbox.popleft()
-        self._unread -= len(message)
+        self._unread -= len(message) + self._OVERHEAD
         self._pace()
         return message
 
@@ -4216,7 +4233,7 @@ class WebSocket:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
             message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
             self._inbox.append(message)
-            self._unread += len(message)
+            self._unread += len(message) + self._OVERHEAD
             self._pace()
             self._reader.wake_soon()
 
