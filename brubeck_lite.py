@@ -411,6 +411,7 @@ class _Body(io.RawIOBase):
     def __init__(self, read: Callable[[int], bytes], length: int | None, limit: int) -> None:
         super().__init__()
         self._read, self._left, self._limit, self._seen = read, length, limit, 0
+        self._turn = time.monotonic()
 
     def readable(self) -> bool:
         return True
@@ -427,6 +428,7 @@ class _Body(io.RawIOBase):
         return bytes(body)
 
     def _take(self, size: int) -> bytes:
+        self._turn = give_turn(self._turn)  # a disk answers at once, and chunks may be of a byte each
         wanted = size if self._left is None else min(size, self._left)
         piece = self._read(wanted) if wanted else b""
         if self._left is not None:
@@ -1820,13 +1822,8 @@ class Mongrel2Request(Request):
             return
 
         self.kept = (file,)
-
-        def read(size: int) -> bytes:
-            eventlet.sleep(0)  # a disk answers at once: others have their turn
-            return file.read(size)
-
         self.content_length = os.fstat(file.fileno()).st_size
-        self.stream = io.BufferedReader(_Body(read, self.content_length, self.content_length))
+        self.stream = io.BufferedReader(_Body(file.read, self.content_length, self.content_length))
 
     def outstanding(self) -> int:
         """How many requests of its connection are before it and have no answer yet."""
@@ -2260,6 +2257,7 @@ class FrameReader:
 
     def __init__(self, limit: int) -> None:
         self._limit, self._buffer = limit, bytearray()
+        self.wanted = 0  # bytes that are to come of the present frame
         self._opcode, self._message = CONTINUATION, bytearray()  # of the message that comes in fragments
 
     def feed(self, data: bytes) -> None:
@@ -2290,7 +2288,8 @@ class FrameReader:
                 size = int.from_bytes(buffer[2 : start - 4], "big")
             if opcode < CLOSE and len(self._message) + size > self._limit:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
-            if len(buffer) < start + size:
+            self.wanted = max(0, start + size - len(buffer))
+            if self.wanted:
                 return None
             payload = unmask(buffer[start - 4 : start], buffer[start : start + size])
             del buffer[: start + size]
@@ -5347,7 +5346,7 @@ class Mongrel2Connection:
         self._receivers: Receivers | None = None
         self._load: Load | None = None  # inside run()
         self._sleep: Callable[[float], None] = time.sleep
-        self._has_warned, self._next_ping = False, 0.0
+        self._has_warned, self._next_ping, self._turn = False, 0.0, 0.0
 
     # -- receiving
 
@@ -5379,6 +5378,7 @@ class Mongrel2Connection:
             life.check_sender(request.sender)
             if request.method == "WEBSOCKET" and self._load is not None:
                 self._take_frame(life, request)
+                self._turn = give_turn(self._turn)
             elif request.is_message and request.path == "@*":
                 if b'"disconnect"' in request.body:
                     life.forget(request.conn_id)
@@ -6049,8 +6049,8 @@ class _HTTPWebSocket(WebSocket):
             self._readable.stop()
 
     def _on_readable(self, *_: Any) -> None:
-        try:
-            data = self._socket.recv(1 << 16)
+        try:  # tiny frames take their time: others have their turn after a few hundred of them
+            data = self._socket.recv(min(max(self._frames.wanted, 1 << 12), 1 << 16))
         except BlockingIOError:
             return
         except OSError:

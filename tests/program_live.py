@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import eventlet
+
 from brubeck_lite import Brubeck, Channel, Event, Request, Response, WebSocket, event_stream
 
 app = Brubeck()
@@ -282,6 +284,26 @@ def asleep(ws: WebSocket, seconds: float) -> None:
         note(ws.request, type(error).__name__)
         raise
     ws.send(list(iter(lambda: ws.receive(0.2), None)))
+
+
+taken = [0]  # messages, by /counts
+
+
+@app.websocket("/counts")
+def counts(ws: WebSocket) -> None:
+    for _ in ws:
+        taken[0] += 1
+
+
+@app.route("/counted-in-a-turn")
+def counted_in_a_turn(request: Request) -> str:
+    """How many of those messages others take at the most before this one has its turn."""
+    most = 0
+    for _ in range(50):
+        before = taken[0]
+        eventlet.sleep(0)
+        most = max(most, taken[0] - before)
+    return str(most)
 
 
 @app.websocket("/patient")

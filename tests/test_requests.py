@@ -208,16 +208,38 @@ def test_a_body_without_a_declared_length_is_read_no_further_than_its_limit(look
     assert client.sent < 200_000
 
 
-def test_a_body_in_tiny_pieces_takes_little_more_memory_than_its_size() -> None:
-    class Tiny:
-        def read(self, size: int) -> bytes:
-            return body.read(2)
+class Tiny:
+    """A client whose body comes in pieces of two bytes, with none of which one must wait."""
 
-    body, app = io.BytesIO(b"0123456789" * 10_000), application(lambda r: len(r.body))
+    def __init__(self, size: int) -> None:
+        self._body = io.BytesIO(b"x" * size)
+
+    def read(self, size: int) -> bytes:
+        return self._body.read(2)
+
+
+def test_others_have_their_turns_while_a_body_is_read() -> None:
+    import eventlet
+
+    app, turns, finished = application(lambda r: len(r.body)), 0, []
+
+    def ask() -> None:
+        finished.append(by_wsgi(app, Tiny(500_000), REQUEST_METHOD="POST", CONTENT_LENGTH="500000"))
+
+    asking = eventlet.spawn(ask)
+    while not finished:
+        turns += 1
+        eventlet.sleep(0)
+    asking.wait()
+    assert finished == [(200, "500000")] and turns > 5
+
+
+def test_a_body_in_tiny_pieces_takes_little_more_memory_than_its_size() -> None:
+    app, body = application(lambda r: len(r.body)), Tiny(100_000)
     by_wsgi(app)
     tracemalloc.start()
     try:
-        assert by_wsgi(app, Tiny(), REQUEST_METHOD="POST", CONTENT_LENGTH="100000") == (200, "100000")
+        assert by_wsgi(app, body, REQUEST_METHOD="POST", CONTENT_LENGTH="100000") == (200, "100000")
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
