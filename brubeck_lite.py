@@ -4783,13 +4783,13 @@ class Ending:
 class _Listener:
     """Has eventlet's hub call a function whenever a descriptor is ready ("read" or "write"), from `start` to `stop`."""
 
-    __slots__ = ("_descriptor", "_event", "_function", "_listener", "_survive")
+    __slots__ = ("_descriptor", "_event", "_function", "_listener")
+    _survive = Survivor()  # of all: what goes wrong with each of many connections is logged once
 
     def __init__(self, event: str, descriptor: int) -> None:
         self._event, self._descriptor = event, descriptor
         self._listener: Any = None
         self._function: Callable[[], None] | None = None
-        self._survive: Survivor | None = None  # once it is needed
 
     def start(self, function: Callable[[], None]) -> None:
         if self._listener is None:
@@ -4799,13 +4799,8 @@ class _Listener:
     def _notify(self, *_: Any) -> None:
         """Runs in the hub, which would let go of a descriptor whose function raises, without a word to its owner. So
         it is stopped, and may be started again."""
-        try:
-            if self._function is not None:
-                self._function()
-        except Exception as error:
+        if self._function is not None and not self._survive(self._function):
             self.stop()
-            self._survive = self._survive or Survivor()
-            self._survive.tell(error, "an error in the server, which goes on: please report it")
 
     def stop(self) -> None:
         if self._listener is not None:
