@@ -3423,8 +3423,9 @@ class Brubeck:
     def _to_response(self, request: Request, value: Any) -> Response:
         """What a handler returned, as a Response. The first piece of a stream may take its time: it is made outside the
         pool, and only as long as its client is there."""
-        if _is_stream(value):
-            request.leave_pool()
+        if not _is_stream(value):
+            return to_response(value, self.json_dumps)
+        request.leave_pool()
         return request.limited(None, True, to_response, value, self.json_dumps)
 
     def _keep_session(self, request: Request, response: Response) -> Response:
@@ -3478,7 +3479,7 @@ class Brubeck:
             if not request.is_cancelled:
                 request.note_error(failure)
                 logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
-            answer = self._plain_error(failure, HTTPError(500))
+            answer = self._plain_error(failure, HTTPError(499 if request.is_cancelled else 500))
             _forget_frames(request, failure)
             del error  # which may be the same, and then this frame is in its traceback
             return answer
