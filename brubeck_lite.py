@@ -4354,7 +4354,7 @@ class WebSocket:
     PATIENCE = 30.0  # seconds that `send` waits for room
     MAX_UNSENT = 256 << 10  # bytes that wait for a client
     MAX_UNREAD = 64 << 10  # bytes of messages that wait for the handler, before no more are received
-    _OVERHEAD = 64  # bytes that each of them takes besides: of empty messages there would be no end
+    _LEAST = 64  # bytes that each of them counts for at the least: of empty messages there would be no end
     FAREWELL = 2.0  # seconds that the client has to answer a close
 
     def __init__(self, request: Request, limit: int) -> None:
@@ -4386,7 +4386,7 @@ class WebSocket:
                 self._coroutine = None
             return None
         message = self._inbox.popleft()
-        self._unread -= len(message) + self._OVERHEAD
+        self._unread -= max(len(message), self._LEAST)
         self._pace()
         return message
 
@@ -4458,7 +4458,7 @@ class WebSocket:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
             message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
             self._inbox.append(message)
-            self._unread += len(message) + self._OVERHEAD
+            self._unread += max(len(message), self._LEAST)
             self._pace()
             self._reader.wake_soon()
 
