@@ -324,7 +324,6 @@ def abort(status: int, message: str | None = None, headers: Mapping[str, str] | 
 
 Secrets = Union[str, Sequence[str], None]
 MIN_SECRET = 16  # bytes
-MAX_TRIED_COOKIES = 20  # of one name that are verified: each costs an HMAC for each secret
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
@@ -441,7 +440,9 @@ def sign(value: str, secrets: Secrets, purpose: str = "") -> str:
 
 def _verified(text: str, keys: list[bytes], max_age: float | None, purpose: str) -> str | None:
     signed, _, signature = text.rpartition(".")
-    if not text.isascii() or not any(hmac.compare_digest(signature, _signature(key, purpose, signed)) for key in keys):
+    if len(signature) != 43 or not text.isascii():  # 32 octets: what is none costs no HMAC
+        return None
+    if not any(hmac.compare_digest(signature, _signature(key, purpose, signed)) for key in keys):
         return None
     value, _, second = signed.partition(".")
     if max_age is not None and time.time() - int(second, 16) > max_age:
@@ -546,6 +547,7 @@ class _Body(io.RawIOBase):
     def __init__(self, read: Callable[[int], bytes], length: int | None, limit: int) -> None:
         super().__init__()
         self._read, self._left, self._limit, self._seen = read, length, limit, 0
+        self._turn = time.monotonic()
 
     def readable(self) -> bool:
         return True
@@ -556,9 +558,13 @@ class _Body(io.RawIOBase):
         return len(piece)
 
     def readall(self) -> bytes:
-        return b"".join(iter(functools.partial(self._take, 1 << 16), b""))
+        body = bytearray()  # a list of the pieces takes 20 times as much memory where they are chunks of two bytes
+        while piece := self._take(1 << 16):
+            body += piece
+        return bytes(body)
 
     def _take(self, size: int) -> bytes:
+        self._turn = give_turn(self._turn)  # a disk answers at once, and chunks may be of a byte each
         wanted = size if self._left is None else min(size, self._left)
         piece = self._read(wanted) if wanted else b""
         if self._left is not None:
@@ -1150,7 +1156,7 @@ class Request:
         of another subdomain or path."""
         self.keep_private("Cookie")
         keys = _keys(self.app.secret)
-        found = (_verified(text, keys, max_age, purpose) for text in self.cookies.getall(name)[:MAX_TRIED_COOKIES])
+        found = (_verified(text, keys, max_age, purpose) for text in self.cookies.getall(name))
         return next((value for value in found if value is not None), None)
 
     def get_signed_cookie(self, name: str, max_age: float | None = None) -> str | None:
@@ -1621,7 +1627,8 @@ class Response:
         bodiless = request.method == "HEAD" or self._status in _BODILESS
         if type(body) is bytes and self._headers is None and not self._cookies and not bodiless:
             return [_HTML_FIELD, ("Content-Length", str(len(body)))], body
-        if not isinstance(body, (bytes, Pieces)):
+        if not isinstance(body, (bytes, Pieces)):  # middleware's own
+            request.leave_pool()
             body = Pieces(body)
         fields = self.headers.pairs()
         if self._status in _BODILESS:
@@ -2078,13 +2085,8 @@ class Mongrel2Request(Request):
         finally:
             os.unlink(path)
         self.refused, self.keep_alive, self.kept = None, self._wants_more(), (file,)
-
-        def read(size: int) -> bytes:
-            eventlet.sleep(0)  # a disk answers at once: others have their turn
-            return file.read(size)
-
         self.content_length = os.fstat(file.fileno()).st_size
-        self.stream = io.BufferedReader(_Body(read, self.content_length, self.content_length))
+        self.stream = io.BufferedReader(_Body(file.read, self.content_length, self.content_length))
 
     def outstanding(self) -> int:
         """How many requests of its connection are before it and have no answer yet."""
@@ -2524,6 +2526,7 @@ class FrameReader:
 
     def __init__(self, limit: int) -> None:
         self._limit, self._buffer = limit, bytearray()
+        self.wanted = 0  # bytes that are to come of the present frame
         self._opcode, self._message = CONTINUATION, bytearray()  # of the message that comes in fragments
 
     def feed(self, data: bytes) -> None:
@@ -2554,7 +2557,8 @@ class FrameReader:
                 size = int.from_bytes(buffer[2 : start - 4], "big")
             if opcode < CLOSE and len(self._message) + size > self._limit:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
-            if len(buffer) < start + size:
+            self.wanted = max(0, start + size - len(buffer))
+            if self.wanted:
                 return None
             payload = unmask(buffer[start - 4 : start], buffer[start : start + size])
             del buffer[: start + size]
@@ -3304,7 +3308,7 @@ class WebMessageHandler(MessageHandler):
         abort(status, message)
 
     def __call__(self, *arguments: Any, **named: Any) -> Response:
-        response = to_response(super().__call__(*arguments, **named), self.app.json_dumps).copy()
+        response = self.app._to_response(self.request, super().__call__(*arguments, **named)).copy()
         if self._status is not None:
             response.status = self._status
         if self.headers:
@@ -3414,6 +3418,14 @@ def _pieces_inside(request: Request, pieces: Pieces, inner: Place) -> Iterator[b
 def _talk_inside(request: Request, inner: Place, handler: Handler, ws: Any, **arguments: Any) -> None:
     request.enter(inner)
     handler(ws, **arguments)
+
+
+def _forget_frames(request: Request, error: BaseException | None) -> None:
+    """Drop the tracebacks of an exception and of those behind it, unless a test client wants them: their frames hold
+    the request, which then would go only when the garbage collector comes by, if one of them holds the exception."""
+    while error is not None and error.__traceback__ is not None and not request.keeps_error:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _route_for(method: str) -> Callable[..., Callable[[T], T]]:
@@ -3695,13 +3707,19 @@ class Brubeck:
                 return Response(value)
             if type(value) in _WHOLE:
                 return to_response(value, self.json_dumps)
-            if _is_stream(value):
-                request.leave_pool()  # its first piece may take its time
-            return request.limited(None, True, to_response, value, self.json_dumps)
+            return self._to_response(request, value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
             return self.answer_error(request, error)
+
+    def _to_response(self, request: Request, value: Any) -> Response:
+        """What a handler returned, as a Response. The first piece of a stream may take its time: it is made outside the
+        pool, and only as long as its client is there."""
+        if not _is_stream(value):
+            return to_response(value, self.json_dumps)
+        request.leave_pool()
+        return request.limited(None, True, to_response, value, self.json_dumps)
 
     def _keep_private(self, request: Request, response: Response) -> Response:
         """A copy, for the handler may give the same answer to others: kept from shared caches, and with the session if
@@ -3725,8 +3743,7 @@ class Brubeck:
         try:
             return self._tell_error(request, error)
         finally:
-            if not request.keeps_error:
-                error.__traceback__ = None  # its frames hold the request, which may hold it: it goes when it is done
+            _forget_frames(request, error)
 
     def _tell_error(self, request: Request, error: BaseException) -> Response:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -3747,7 +3764,7 @@ class Brubeck:
             if handler is None:
                 return self._plain_error(error, told)
             value = handler(request, error)
-            response = to_response(value, self.json_dumps)
+            response = self._to_response(request, value)
             if not isinstance(value, (Response, tuple)):
                 response.status = told.status
             for field, text in told.headers.items():
@@ -3756,11 +3773,11 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
-            request.note_error(failure)
-            logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
-            answer = self._plain_error(failure, HTTPError(500))
-            if not request.keeps_error:
-                failure.__traceback__ = None
+            if not request.is_cancelled:
+                request.note_error(failure)
+                logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
+            answer = self._plain_error(failure, HTTPError(499 if request.is_cancelled else 500))
+            _forget_frames(request, failure)
             del error  # which may be the same, and then this frame is in its traceback
             return answer
 
@@ -4386,7 +4403,8 @@ class WebSocket:
     IDLE = 30.0  # seconds of silence until a ping is sent; after as many more the client has vanished
     PATIENCE = 30.0  # seconds that `send` waits for room
     MAX_UNSENT = 256 << 10  # bytes that wait for a client
-    MAX_UNREAD = 64 << 10  # characters of messages that wait for the handler, before no more are received
+    MAX_UNREAD = 64 << 10  # bytes of messages that wait for the handler, before no more are received
+    _LEAST = 64  # bytes that each of them counts for at the least: of empty messages there would be no end
     FAREWELL = 2.0  # seconds that the client has to answer a close
 
     def __init__(self, request: Request, limit: int) -> None:
@@ -4398,7 +4416,7 @@ class WebSocket:
         self._pinged = 0.0
         self._limit = limit
         self._inbox: deque[str | bytes] = deque()
-        self._unread, self._outbox = 0, bytearray()  # characters of the inbox; what is to be sent
+        self._unread, self._outbox = 0, bytearray()  # bytes of the inbox; what is to be sent
         self._reader, self._writer = _Sleeper(), _Sleeper()
         self._has_answered = False  # its client says no more
         self._coroutine: greenlet.greenlet | None = None  # the handler's, as long as it does not know of the end
@@ -4418,7 +4436,7 @@ class WebSocket:
                 self._coroutine = None
             return None
         message = self._inbox.popleft()
-        self._unread -= len(message)
+        self._unread -= max(len(message), self._LEAST)
         self._pace()
         return message
 
@@ -4490,7 +4508,7 @@ class WebSocket:
                 raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
             message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
             self._inbox.append(message)
-            self._unread += len(message)
+            self._unread += max(len(message), self._LEAST)
             self._pace()
             self._reader.wake_soon()
 
@@ -5048,13 +5066,13 @@ class Ending:
 class _Listener:
     """Has eventlet's hub call a function whenever a descriptor is ready ("read" or "write"), from `start` to `stop`."""
 
-    __slots__ = ("_descriptor", "_event", "_function", "_listener", "_survive")
+    __slots__ = ("_descriptor", "_event", "_function", "_listener")
+    _survive = Survivor()  # of all: what goes wrong with each of many connections is logged once
 
     def __init__(self, event: str, descriptor: int) -> None:
         self._event, self._descriptor = event, descriptor
         self._listener: Any = None
         self._function: Callable[[], None] | None = None
-        self._survive: Survivor | None = None  # once it is needed
 
     def start(self, function: Callable[[], None]) -> None:
         if self._listener is None:
@@ -5064,13 +5082,8 @@ class _Listener:
     def _notify(self, *_: Any) -> None:
         """Runs in the hub, which would let go of a descriptor whose function raises, without a word to its owner. So
         it is stopped, and may be started again."""
-        try:
-            if self._function is not None:
-                self._function()
-        except Exception as error:
+        if self._function is not None and not self._survive(self._function):
             self.stop()
-            self._survive = self._survive or Survivor()
-            self._survive.tell(error, "an error in the server, which goes on: please report it")
 
     def stop(self) -> None:
         if self._listener is not None:
@@ -5639,7 +5652,7 @@ class Mongrel2Connection:
         self._load: Load | None = None  # inside run()
         self._sleep: Callable[[float], None] = time.sleep
         self._told: set[str] = set()  # warnings
-        self._next_ping = 0.0
+        self._next_ping = self._turn = 0.0
 
     # -- receiving
 
@@ -5671,6 +5684,7 @@ class Mongrel2Connection:
             self._look_at(life, request, len(message) - len(request._octets))
             if request.method == "WEBSOCKET" and self._load is not None:
                 self._take_frame(life, request)
+                self._turn = give_turn(self._turn)
             elif request.is_message and request.path == "@*":
                 if b'"disconnect"' in request.body:
                     life.forget(request.conn_id)
@@ -6474,8 +6488,8 @@ class _HTTPWebSocket(WebSocket):
             self._readable.stop()
 
     def _on_readable(self, *_: Any) -> None:
-        try:
-            data = self._socket.recv(1 << 16)
+        try:  # tiny frames take their time: others have their turn after a few hundred of them
+            data = self._socket.recv(min(max(self._frames.wanted, 1 << 12), 1 << 16))
         except BlockingIOError:
             return
         except OSError:

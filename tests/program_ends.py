@@ -20,6 +20,7 @@ from brubeck_lite import (
     HTTPError,
     Request,
     Response,
+    WebMessageHandler,
     WebSocket,
     abort,
     event_stream,
@@ -94,6 +95,16 @@ def fails(request: Request) -> str:
     raise LookupError(request.path)
 
 
+@app.route("/fails-twice", methods=["POST"])
+def fails_twice(request: Request) -> str:
+    first: HTTPError | None = None
+    try:
+        len(request.files)
+    except HTTPError as error:
+        first = error
+    raise LookupError(request.path) from first
+
+
 @app.route("/handled")
 def handled(request: Request) -> str:
     raise ZeroDivisionError(request.path)
@@ -162,6 +173,35 @@ def lines(request: Request) -> Iterator[str]:
     while True:
         yield request.path + "\n"
         eventlet.sleep(0.05)
+
+
+def never_begins() -> Iterator[str]:
+    eventlet.sleep(3600)
+    yield "never"
+
+
+@app.route("/class-of-streams")
+class ClassOfStreams(WebMessageHandler):
+    def get(self) -> Iterator[str]:
+        return never_begins()
+
+
+@app.route("/handled-by-a-stream")
+def handled_by_a_stream(request: Request) -> str:
+    raise ArithmeticError(request.path)
+
+
+@app.error(ArithmeticError)
+def handle_by_a_stream(request: Request, error: Exception) -> Iterator[str]:
+    return never_begins()
+
+
+@app.wrap
+def replace_by_a_stream(respond: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    def answer(request: Request) -> Response:
+        return Response(never_begins()) if request.path == "/replaced-by-a-stream" else respond(request)
+
+    return answer
 
 
 @app.route("/waits")

@@ -321,6 +321,27 @@ def asleep(ws: WebSocket, seconds: float) -> None:
     ws.send(list(iter(lambda: ws.receive(0.2), None)))
 
 
+taken = [0]  # messages, by /counts
+
+
+@app.websocket("/counts")
+def counts(ws: WebSocket) -> None:
+    for _ in ws:
+        taken[0] += 1
+
+
+@app.route("/counted-in-a-turn")
+def counted_in_a_turn(request: Request) -> str:
+    """How many of the next 20,000 of them are taken at the most before this one has its turn."""
+    note(request, "begun")
+    began, most, deadline = taken[0], 0, time.monotonic() + 50
+    while taken[0] - began < 20_000 and time.monotonic() < deadline:
+        before = taken[0]
+        eventlet.sleep(0)
+        most = max(most, taken[0] - before)
+    return str(most)
+
+
 @app.websocket("/patient")
 def patient(ws: WebSocket) -> None:
     """Waits for a message for long, then twice for a short time."""

@@ -124,6 +124,7 @@ ENDS: dict[str, bytes] = {
     "a form that never ends": post(b"/form", TYPE, part(b"a", LARGE)),
     "a form whose error the handler catches": post(b"/catches", TYPE, part(b"a", LARGE)),
     "a handler that fails with a form": post(b"/fails", TYPE, FORM),
+    "a handler that fails by an error that it keeps": post(b"/fails-twice", TYPE, part(b"a", LARGE)),
     "no JSON": post(b"/no-json", b"Content-Type: application/json\r\n", b"{"),
     "a handler that fails": get(b"/fails"),
     "a handler whose error is handled": get(b"/handled"),
@@ -290,7 +291,9 @@ def is_served_soon(port: int) -> bool:
 @pytest.mark.parametrize("sent", [
     post(b"/body", b"", b"x" * 10, 20), post(b"/form", TYPE, FORM[:-10], len(FORM)), get(b"/lines"), get(b"/events"),
     get(b"/large"), HANDSHAKE, post(b"/body", b"Expect: 100-continue\r\n", b"", 20), get(b"/events") + get(b"/lines"),
-], ids=["body", "form", "stream", "events", "slow reader", "WebSocket", "continue", "pipeline"])  # fmt: skip
+    get(b"/class-of-streams"), get(b"/handled-by-a-stream"), get(b"/replaced-by-a-stream"),
+], ids=["body", "form", "stream", "events", "slow reader", "WebSocket", "continue", "pipeline", "class",
+        "error handler", "middleware"])  # fmt: skip
 @pytest.mark.parametrize("door", ["http", "mongrel2"])
 def test_what_waits_for_its_client_or_has_no_end_takes_no_place_in_the_pool(door: str, sent: bytes) -> None:
     with contextlib.ExitStack() as stack:
@@ -307,6 +310,14 @@ def test_what_waits_for_its_client_or_has_no_end_takes_no_place_in_the_pool(door
         with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
             client.sendall(get(b"/aborts"))
             assert client.recv(100).startswith(b"HTTP/1.1 410 ")
+
+
+def test_a_client_that_leaves_before_the_stream_of_an_error_handler_begins_is_no_error() -> None:
+    with serving() as (port, child):
+        for _ in range(3):
+            ask(port, get(b"/handled-by-a-stream"), 0.2)
+        wait_for(lambda: not what_is_left(port)["requests"], what="the end of all")
+        assert output(child).count("ERROR") == 0
 
 
 def test_a_body_that_comes_after_all_is_read_and_answered_with_the_pool_full() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -37,7 +38,7 @@ def see_posted(look: Look, data: str | bytes, content_type: str = "text/x") -> A
     return got.json if got.status == 200 else got.status
 
 
-def by_wsgi(app: Brubeck, body: bytes | Endless = b"", **environ: Any) -> tuple[int, str]:
+def by_wsgi(app: Brubeck, body: Any = b"", **environ: Any) -> tuple[int, str]:
     """Status and text of the answer to an environ, where `__` in a name stands for a dot."""
     asked = {"SCRIPT_NAME": "", **{name.replace("__", "."): value for name, value in environ.items()}}
     asked["wsgi.input"] = io.BytesIO(body) if isinstance(body, bytes) else body
@@ -205,6 +206,43 @@ def test_a_body_without_a_declared_length_is_read_no_further_than_its_limit(look
     app.max_body = 50_000
     assert by_wsgi(app, client, wsgi__input_terminated=True, REQUEST_METHOD="POST")[0] == 413
     assert client.sent < 200_000
+
+
+class Tiny:
+    """A client whose body comes in pieces of two bytes, with none of which one must wait."""
+
+    def __init__(self, size: int) -> None:
+        self._body = io.BytesIO(b"x" * size)
+
+    def read(self, size: int) -> bytes:
+        return self._body.read(2)
+
+
+def test_others_have_their_turns_while_a_body_is_read() -> None:
+    import eventlet
+
+    app, turns, finished = application(lambda r: len(r.body)), 0, []
+
+    def ask() -> None:
+        finished.append(by_wsgi(app, Tiny(500_000), REQUEST_METHOD="POST", CONTENT_LENGTH="500000"))
+
+    asking = eventlet.spawn(ask)
+    while not finished:
+        turns += 1
+        eventlet.sleep(0)
+    asking.wait()
+    assert finished == [(200, "500000")] and turns > 5
+
+
+def test_a_body_in_tiny_pieces_takes_little_more_memory_than_its_size() -> None:
+    app, body = application(lambda r: len(r.body)), Tiny(100_000)
+    by_wsgi(app)
+    tracemalloc.start()
+    try:
+        assert by_wsgi(app, body, REQUEST_METHOD="POST", CONTENT_LENGTH="100000") == (200, "100000")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @readers

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import select
 import signal
 import socket
 import struct
@@ -975,6 +976,32 @@ def test_a_sender_waits_for_its_slow_client(live: Door) -> None:
         client.receive_close()
     wait_for(lambda: len(notes(live, f"pours-{live[0]}")) == 2, what="the end of the sender")
     assert notes(live, f"pours-{live[0]}")[1] == [1000, ""]
+
+
+def test_empty_messages_that_no_handler_receives_are_not_taken_without_end(live: Door) -> None:
+    """The embedded server reads no more of them; Mongrel2 cannot be told to wait, so there the WebSocket is closed."""
+    empty, limit = frame(TEXT, b"") * 1000, 12_000_000  # bytes, which is more than the system holds of a connection
+    size = len(empty) // 1000
+    with Raw(live, "/asleep/60.0?key=empty") as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        client.socket.settimeout(2)
+        sent = 0
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while sent < limit and not select.select([client.socket], [], [], 0)[0]:
+                sent += client.socket.send(empty[sent % size :])
+        assert sent < limit
+        if live[0] == "mongrel2":
+            client.socket.settimeout(60)
+            assert client.receive_close() == (1013, b"too much is unread")
+
+
+def test_others_have_their_turns_while_a_client_sends_empty_messages_without_a_pause(live: Door) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", live[1], timeout=60)) as other:
+        other.request("GET", f"/counted-in-a-turn?key=turn-{live[0]}")
+        wait_for(lambda: notes(live, f"turn-{live[0]}"), what="the other's handler")
+        with Raw(live, "/counts") as client:
+            client.send(frame(TEXT, b"") * 40_000)
+            assert 0 < int(other.getresponse().read()) < 5000
 
 
 def test_two_coroutines_may_send_to_the_same_slow_client(embedded: Door) -> None:
