@@ -4677,6 +4677,14 @@ class Ending:
         if self.is_starting:
             raise SystemExit(0)
 
+    def complete(self, function: Callable[[], object]) -> None:
+        """Call a function of the start that a signal must not end in its middle: SystemExit 0 after it instead."""
+        self.is_starting = False
+        function()
+        self.is_starting = True
+        if self.is_asked:
+            raise SystemExit(0)
+
     @staticmethod
     def _start_thread(function: Callable[..., None], *arguments: Any) -> None:
         # Not by `threading`, which would lose what it knows of the thread when eventlet patches it.
@@ -6796,6 +6804,7 @@ class _Worker:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         ours.setblocking(False)
+        self.began = time.time()
         self.line = _Lines(ours)
         self.stats: Stats = {}
         self.is_ready = self.is_retiring = False
@@ -6930,8 +6939,8 @@ class _Dealer:
                 self._watch(self.life.pull, self._take_messages)
             else:
                 self._watch(self.life.pull, None)  # while there is none to take them, they wait in Mongrel2
-            return
-        self.life = self._seeker.seek()
+        elif not self._has_left:
+            self.life = self._seeker.seek()
 
     def _end_life(self) -> None:
         self._watch(cast(_Life, self.life).pull, None)
@@ -6974,8 +6983,10 @@ class _Dealer:
         """Have Mongrel2 deal no more, as soon as no answer that has begun needs to hear from it, within `Server.DRAIN`
         seconds, and give the workers all that it has dealt."""
         life, self._leaving_since = self.life, self._leaving_since or now
-        if life is None and self._seeker.may_hold_requests() and now < self._leaving_since + Server.DRAIN:
-            return
+        if life is None:
+            if self._seeker.may_hold_requests() and now < self._leaving_since + Server.DRAIN:
+                return
+            self._seeker.close()
         if life is not None and life.left is None:
             is_heard = any(client.has_begun for client in self.clients.values())
             if is_heard and now < self._leaving_since + Server.DRAIN:
@@ -7260,6 +7271,7 @@ class Parent:
             for worker in self._workers:
                 worker.retire()
         serving = [worker for worker in self._workers if not worker.is_retiring]
+        self._outdated = [worker for worker in self._outdated if worker in serving]  # others have ended by themselves
         if self._hangup:
             self._hangup, self._outdated = False, serving[:]
             logger.info("replacing %d workers", len(serving))
@@ -7306,8 +7318,9 @@ class Parent:
                     if not self._has_served:
                         raise SystemExit(2) from error
                     worker.process.kill()
-            for name in values.get("files", ()):
-                self._files.setdefault(name, modified_at(name))
+            for name in values.get("files", ()):  # what was saved since it began may not be what it has read
+                saved = modified_at(name)
+                self._files.setdefault(name, None if saved is not None and saved > worker.began else saved)
             if "leaving" in values:
                 worker.retire()
             if "ready" in values:
@@ -7433,7 +7446,7 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: E
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
     line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
     if patch:
-        patch_standard_library()
+        ending.complete(patch_standard_library)  # eventlet would log and forget a SystemExit
     configure_logging()
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     if access_log and sys.stdout is None:
@@ -7735,7 +7748,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
     ending = Ending(is_worker=parent is not None)  # for the interpreter's exit too
     enter_folder(options.chdir)
-    patch_standard_library()
+    ending.complete(patch_standard_library)
     app = load_watched(options.app, parent)
     app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
     app.max_body = app.max_body if options.max_body is None else options.max_body

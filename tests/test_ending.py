@@ -71,6 +71,25 @@ def test_ctrl_c_while_workers_start_is_quiet() -> None:
         assert "KeyboardInterrupt" not in output(child)
 
 
+def test_a_signal_while_the_standard_library_is_patched_ends_the_start_after_that(tmp_path: Path) -> None:
+    (tmp_path / "patched.py").write_text("""\
+import os, signal
+from brubeck_lite import Brubeck
+class Odd:
+    @property
+    def __class__(self):  # eventlet asks all objects for theirs, and survives whatever they raise
+        if not told:
+            told.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return Odd
+told, odd = [], Odd()
+Brubeck().run(bind="127.0.0.1:0")
+""")
+    with process([sys.executable, str(tmp_path / "patched.py")]) as child:
+        assert child.wait(20) == 0
+        assert output(child) == ""
+
+
 # Ends
 
 
