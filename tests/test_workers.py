@@ -530,6 +530,17 @@ def test_sighup_brings_fresh_code_and_broken_code_leaves_the_old_serving(
         assert get(served.ports["http"]) == b"new"
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_ends_before_it_is_replaced_holds_up_no_other(number: signal.Signals) -> None:
+    with serving("program_workers:app") as served:
+        old = served.workers()
+        served.child.send_signal(signal.SIGHUP)
+        served.wait_to_log("replacing 2 workers")
+        os.kill(old[0], number)
+        served.wait_for_workers(2, but=old)
+        assert "Traceback" not in served.log()
+
+
 def end_by(served: Served, how: str) -> None:
     """End it as `kill`, a terminal or systemd does."""
     if how == "SIGTERM":
@@ -824,6 +835,17 @@ def test_reload_serves_what_was_saved_and_shows_what_is_wrong_with_it(
         served.wait_to_log("waiting for the program to change")
         program(text.format(" three"))
         wait_for(is_answered(b"second three"), what="the third")
+
+
+def test_what_is_saved_while_the_program_is_imported_is_served(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    slow = 'import os, time\nprint("importing", flush=True)\nwhile not os.path.exists("saved"): time.sleep(0.01)\n'
+    with serving("changing:app", "--reload", workers="1", ready=0, **program(slow + HELLO.format("one"))) as served:
+        served.wait_to_log("importing")
+        program(HELLO.format("two"))
+        (tmp_path / "saved").touch()
+        wait_for(answers(served.ports["http"], b"two"), what=served.log)
 
 
 def test_while_one_develops_a_worker_may_be_silent_for_as_long_as_a_debugger_takes() -> None:
