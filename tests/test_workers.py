@@ -195,6 +195,12 @@ def answers(port: int, expected: bytes) -> Callable[[], bool]:
     return ask
 
 
+def all_are_read(port: int) -> bool:
+    """Whether who listens at this port has read what its clients sent."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return all(row[4].endswith(":00000000") for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01")
+
+
 def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     """A command to its end."""
     settings = {"env": environment(), **settings}
@@ -651,6 +657,25 @@ def test_a_worker_that_dies_under_load_costs_its_own_clients_their_answers_and_n
     assert {*statuses} <= {200, 502}, statuses
     assert statuses[502] <= 40
     served.wait_for_workers(2)
+
+
+def test_what_came_as_a_worker_died_is_dealt_to_others(served: Served) -> None:
+    """The parent stands still meanwhile. Of a worker that began after the parent was connected to Mongrel2 it mostly
+    reads the requests first, and hears of the death later: so there are three."""
+    for _ in range(3):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Client(served.ports["mongrel2"])) for _ in range(50)]
+            served.child.send_signal(signal.SIGSTOP)
+            for client in clients:
+                client.ask("/wait/0.01")
+            wait_for(lambda: all_are_read(served.ports["mongrel2"]), what="Mongrel2 to read them")
+            dying = served.workers()[-1]
+            os.kill(dying, signal.SIGKILL)
+            wait_for(lambda dying=dying: not is_running(dying), what="its end")  # type: ignore[misc]
+            served.child.send_signal(signal.SIGCONT)
+            statuses = collections.Counter(client.answer()[0] for client in clients)
+        assert 503 not in statuses and statuses[200] >= 25, statuses
+        served.wait_for_workers(2, but=[dying])
 
 
 def talk(port: int, path: str) -> ClientConnection:
