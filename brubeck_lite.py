@@ -7736,9 +7736,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         enter_folder(options.chdir)
         patch_standard_library()
         raise SystemExit(options.tell(options.app, load_program(options.app)))
+    refuse_windows()
     parent = parent_of_worker()
     if not options.print_mongrel2_config:
-        refuse_windows()
         configure_logging(logging.WARNING if options.quiet else logging.INFO)
         if parent is None and (options.workers or options.max_requests or options.reload):
             command, folder = same_command()
