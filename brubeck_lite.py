@@ -6430,6 +6430,7 @@ class HTTPConnection:
     def _end_listening(self) -> None:
         self._is_stopping = True
         self._listen()
+        self._listener = None  # a client that leaves later is not to have it started, in whatever is open by then
         self.refuse_new()
         if self._socket is not None:
             self._socket.close()

@@ -186,6 +186,41 @@ def test_a_connection_serves_again_in_a_second_run(door: str, tmp_path: Path) ->
         assert re.findall(r"(on_\w+ \d)\n", output(child)) == ["on_start 1", "on_stop 1", "on_start 2", "on_stop 2"]
 
 
+LATE = """\
+import sys, time
+from brubeck_lite import Brubeck, HTTPConnection
+app = Brubeck()
+@app.on_start
+def start():
+    while len(starts) > len(late):  # in the second run until what is late from the first has ended
+        time.sleep(0.1)
+    time.sleep(0.5 * len(starts))
+    starts.append("started")
+    print("start", len(starts), flush=True)
+@app.route("/late")
+def be_late(request):
+    time.sleep(10)
+    late.append("late")
+app.route("/")(lambda request: f"run {len(starts)}")
+starts, late, connection = [], [], HTTPConnection(sys.argv[1])
+for _ in range(2):
+    app.run(connection)
+"""
+
+
+def test_a_handler_that_outlives_a_run_does_not_disturb_the_start_of_the_next(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(LATE)
+    port = free_port()
+    with process([sys.executable, str(tmp_path / "late.py"), f"127.0.0.1:{port}"]) as child:
+        wait_for(lambda: listens(port), what="the server")
+        with ask(port, "/late"):
+            wait_for(lambda: get(port) == "run 1", what="the first run")
+            child.terminate()
+            wait_for(lambda: "not finished in time" in output(child) and listens(port), what="the second run")
+            assert get(port) == "run 2"
+        assert "Traceback" not in output(child)
+
+
 def test_a_script_may_serve_with_workers_twice(tmp_path: Path) -> None:
     (tmp_path / "twice.py").write_text(TWICE.replace("app.run(connection)", "app.run(connection, workers=2)"))
     port = free_port()
