@@ -441,6 +441,20 @@ def test_sighup_starts_what_a_link_to_a_release_leads_to_by_now(tmp_path: Path, 
         assert "Traceback" not in served.log()
 
 
+@pytest.mark.parametrize("script", ["app/changing.py", "./app/../app/changing.py"])
+def test_a_script_may_go_to_another_folder_than_it_was_started_in(tmp_path: Path, script: str) -> None:
+    (tmp_path / "app").mkdir()
+    text = "import os\nos.chdir(os.path.dirname(os.path.abspath(__file__)))\n" + HELLO
+    text += f'if __name__ == "__main__":\n    app.run(bind="127.0.0.1:{free_port()}", workers=2)\n'
+    (tmp_path / "app" / "changing.py").write_text(text)
+    with process([sys.executable, script], cwd=tmp_path) as child:
+        served = Served(child, {})
+        served.wait_for_workers(2)
+        before = served.workers()
+        child.send_signal(signal.SIGHUP)
+        served.wait_for_workers(2, but=before)
+
+
 def test_a_folder_that_was_removed_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     for workers in ("", "--workers 2"):
