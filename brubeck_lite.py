@@ -7417,7 +7417,8 @@ def current_folder() -> str:
 def same_command() -> tuple[list[str], str]:
     """What starts this program again, and the folder to start it in, by the name that the shell had for it ($PWD):
     where that is a symbolic link to a release, it is then the release that it points to by now."""
-    started = str(getattr(sys.modules["__main__"], "__file__", "")).removesuffix(sys.argv[0])  # a script may go elsewhere
+    script = str(getattr(sys.modules["__main__"], "__file__", ""))
+    started = script.removesuffix(sys.argv[0])  # a script may have gone elsewhere since
     folder, named = started if os.path.isdir(started) else current_folder(), os.environ.get("PWD", "")
     if os.path.isabs(named) and os.path.isdir(named) and os.path.samefile(named, folder):
         folder = named
