@@ -6437,8 +6437,9 @@ class HTTPConnection:
             self._socket = None
 
     def remove_path(self) -> None:
-        """Take away the file of a unix socket, once: the next server may have its own there."""
-        if self._path is not None and self._socket is not None and not (self.is_shared or self._refuses):
+        """Take away the file of a unix socket, once: the next server may have its own there. A parent's it leaves to
+        the parent, and where that is no more to the next one."""
+        if self._path is not None and self._socket is not None and self._board is None and not self._refuses:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 

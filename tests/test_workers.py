@@ -736,6 +736,22 @@ def test_a_worker_that_closes_all_its_descriptors_is_replaced(served: Served) ->
     assert {*old} != {*served.workers()}
 
 
+def test_workers_whose_parent_is_gone_leave_its_address_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with process([*COMMAND, "program_workers:app", "--workers", "1", "--bind", f"unix:{path}"]) as child:
+        served = Served(child, {})
+        served.wait_for_workers(1)
+        (worker,) = served.workers()
+        os.kill(worker, signal.SIGSTOP)
+        child.kill()
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as following:
+            following.bind(str(path))
+            os.kill(worker, signal.SIGCONT)
+            wait_for(lambda: not is_running(worker), what="its end")
+            assert path.exists()
+
+
 @pytest.fixture
 def pair() -> Iterator[tuple[_Lines, _Lines]]:
     """What a parent and a worker talk through."""
