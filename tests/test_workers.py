@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 import zmq
-from support import SENDER, Mongrel2, environment, free_port, is_running, output, process, wait_for
+from support import SENDER, Mongrel2, behind_mongrel2, environment, free_port, is_running, output, process, wait_for
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -588,6 +588,28 @@ def test_what_is_asked_is_answered_before_the_end(mongrel2: Mongrel2, how: str, 
         assert not any(map(is_running, workers))
         assert [*tmp_path.glob("brubeck_lite-*")] == []
         assert "Traceback" not in served.log() and "not finished in time" not in served.log()
+
+
+def test_a_mongrel2_that_comes_back_during_a_stop_is_left_to_the_next_handler() -> None:
+    with (
+        Mongrel2() as own,
+        serving("program_workers:app", mongrel2s=[own]) as served,
+        Client(served.ports["http"]) as slow,
+    ):
+        own.kill()
+        served.wait_to_log("is gone")
+        slow.ask("/wait/3.0")
+        wait_for(lambda: all_are_read(served.ports["http"]), what="the request to be read")
+        served.child.terminate()
+        served.wait_to_log("requests are to be finished")
+        own.start()
+        with Client(own.port) as client:
+            client.ask("/text/Dave")
+            assert slow.answer() == (200, b"waited 3.0")
+            assert served.child.wait(60) == 0
+            assert served.log().count("connected to Mongrel2") == 1
+            with behind_mongrel2("program_workers:app", own):
+                assert client.answer() == (200, b"Take five, Dave!")
 
 
 def test_a_second_signal_ends_at_once() -> None:
