@@ -3650,11 +3650,12 @@ class Survivor:
         try:
             function(*arguments)
         except Exception as error:
-            self.tell(error, "an error in the server, which goes on: please report it")
+            self.tell(error)
             return False
         return True
 
-    def tell(self, error: BaseException, message: str) -> None:
+    def tell(self, error: BaseException,
+             message: str = "an error in the server, which goes on: please report it") -> None:  # fmt: skip
         """Log an error, with `message`, unless that was done before."""
         *_, (frame, line) = traceback.walk_tb(error.__traceback__)
         place = type(error), frame.f_code.co_filename, line
@@ -4796,7 +4797,7 @@ class _Listener:
         except Exception as error:
             self.stop()
             self._survive = self._survive or Survivor()
-            self._survive.tell(error, "an error in the server, which goes on: please report it")
+            self._survive.tell(error)
 
     def stop(self) -> None:
         if self._listener is not None:
@@ -6407,7 +6408,7 @@ class HTTPConnection:
     def refuse_new(self) -> None:
         """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
         resets the others. Linux drops what would begin one: the client asks again a second later, and then is refused,
-        or reaches the next server. Elsewhere, and where a parent does this, nothing happens."""
+        or reaches the next server. Elsewhere nothing like it can be done; a worker leaves it to its parent."""
         if self._socket is None or self.is_shared or self._refuses:
             return
         self.remove_path()
