@@ -6213,10 +6213,10 @@ class HTTPConnection:
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
-        self._leave_reserve(load.servers)
         self.load, self._listener = load, _Listener("read", self._socket.fileno())
         if not self.is_shared:
             logger.info("serving %s", self.url)
+        self._leave_reserve(load.servers)
         self._listen()
 
     def _leave_reserve(self, servers: int) -> None:
