@@ -55,9 +55,11 @@ import base64
 import binascii
 import codecs
 import contextlib
+import contextvars
 import copy
 import errno
 import functools
+import gc
 import hashlib
 import hmac
 import importlib
@@ -76,6 +78,7 @@ import secrets
 import select
 import shutil
 import signal
+import site
 import socket
 import stat
 import struct
@@ -146,14 +149,138 @@ else:
             return value
 
 
+def _hub() -> Any:
+    """Eventlet's hub of this thread; None where it has none. (`eventlet.hubs.get_hub` would make one.)"""
+    return getattr(getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None), "hub", None)
+
+
 def in_coroutines() -> bool:
-    """Whether this runs in one of eventlet's coroutines, as handlers do inside `run()`, of which others must go on."""
-    return "eventlet" in sys.modules and greenlet.getcurrent().parent is not None
+    """Whether this runs in a coroutine of eventlet's hub, as handlers do inside `run()`, of which others must go on. It
+    does not in a thread, nor in gevent's coroutines, though the program may have imported eventlet."""
+    hub = _hub()
+    coroutine = None if hub is None else greenlet.getcurrent().parent
+    while coroutine is not None and coroutine is not hub.greenlet:
+        coroutine = coroutine.parent
+    return coroutine is not None
 
 
 def _unpatched(name: str) -> Any:
-    """A module of the standard library as it was before eventlet patched it."""
-    return eventlet.patcher.original(name) if "eventlet" in sys.modules else importlib.import_module(name)
+    """A module of the standard library as it was before eventlet patched it; under gevent, as that has it."""
+    is_patched = bool(getattr(sys.modules.get("eventlet.patcher"), "already_patched", None))
+    return eventlet.patcher.original(name) if is_patched else importlib.import_module(name)
+
+
+def call_soon(function: Callable[[], Any], seconds: float = 0) -> Any:
+    """Have eventlet's hub call a function, which must not wait. The timer, which has `cancel`."""
+    return eventlet.hubs.get_hub().schedule_call_global(seconds, function)
+
+
+class _Mailbox:
+    """Functions that other threads want called in the hub of this one, which a pair of sockets wakes."""
+
+    def __init__(self) -> None:
+        self._functions: deque[Callable[[], Any]] = deque()
+        self._ours, self._theirs = _unpatched("socket").socketpair()
+        self._ours.setblocking(False)
+        self._theirs.setblocking(False)
+        take = self._take
+        eventlet.hubs.get_hub().add("read", self._ours.fileno(), take, take, lambda: None)
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """Have the hub call a function, which must not wait: from any thread."""
+        self._functions.append(function)
+        with contextlib.suppress(BlockingIOError):  # so many have rung that the hub will come
+            self._theirs.send(b"!")
+
+    def _take(self, *_: Any) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._ours.recv(1 << 16)
+        while self._functions:
+            try:
+                self._functions.popleft()()
+            except Exception:
+                logger.exception("what another thread asked for failed")
+
+
+_mailboxes: weakref.WeakKeyDictionary[Any, _Mailbox] = weakref.WeakKeyDictionary()  # by hub, of which a thread has one
+
+
+def mailbox_of_hub() -> _Mailbox:
+    """The mailbox of this thread's hub."""
+    hub = eventlet.hubs.get_hub()
+    if hub not in _mailboxes:
+        _mailboxes[hub] = _Mailbox()
+    return _mailboxes[hub]
+
+
+class _Sleeper:
+    """The one coroutine that waits for something, and what wakes it."""
+
+    __slots__ = ("_alarm", "_current", "_hub", "sleeping")
+
+    def __init__(self) -> None:
+        self._current, self._hub = greenlet.getcurrent, eventlet.hubs.get_hub()
+        self.sleeping: greenlet.greenlet | None = None
+        self._alarm: Any = None  # the timer of `wake_soon`: one for each sleep, lest it disturbs the next
+
+    def wait(self, seconds: float | None = None) -> None:
+        timer = None if seconds is None else call_soon(self.wake, seconds)
+        self.sleeping = self._current()
+        try:
+            self._hub.switch()
+        finally:
+            self.sleeping = None  # whatever woke it, such as a Timeout of the handler's
+            if timer is not None:
+                timer.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
+
+    def wake(self) -> None:
+        """Wake who waits, from the hub."""
+        sleeping, self.sleeping = self.sleeping, None
+        if sleeping is not None:
+            sleeping.switch()
+
+    def wake_soon(self) -> None:
+        """Wake who waits, from whatever coroutine."""
+        if self.sleeping is not None and self._alarm is None:
+            self._alarm = call_soon(self.wake)
+
+
+class _SharedSleeper(_Sleeper):
+    """A coroutine that waits for what other threads may bring, too."""
+
+    __slots__ = ("_mailbox",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mailbox = mailbox_of_hub()
+
+    def wake_soon(self) -> None:
+        """Wake who waits, from whatever coroutine or thread."""
+        if _hub() is self._hub:
+            super().wake_soon()
+        else:
+            self._mailbox.call(self.wake)
+
+
+class _SleepingThread:
+    """As `_SharedSleeper`, for a thread that has no coroutines."""
+
+    def __init__(self) -> None:
+        self._event = _unpatched("threading").Event()
+        self.wake_soon = self._event.set
+
+    def wait(self, seconds: float | None = None) -> None:
+        self._event.wait(seconds)
+        self._event.clear()
+
+
+def make_sleeper() -> _SharedSleeper | _SleepingThread:
+    """What the present coroutine, or thread, waits with until another coroutine or thread calls its `wake_soon`. Who
+    wakes it does first what it waits for: it may also wake for nothing."""
+    return _SharedSleeper() if in_coroutines() else _SleepingThread()
 
 
 TURN = 0.005  # seconds that a coroutine goes on without letting the others have their turns
@@ -206,6 +333,14 @@ _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
 _IN_QUERY = _IN_PATH + "?%"
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_IP_ADDRESS = re.compile(r"\[([^]%]*)(?:%[^]]*)?\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?"
+                         r"|([0-9A-Fa-f:.]+)(?:%.*)?")
+_FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*")[ \t]*'  # RFC 7239, 4
+_FORWARDED = re.compile(rf"(?:^|,)({_FORWARDED_PAIR}(?:;{_FORWARDED_PAIR})*)$")
+_X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"])
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # as proxies name them; Traefik both
 _UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
 
 
@@ -455,10 +590,66 @@ def decode_path(octets: bytes) -> str:
     return path
 
 
+def plain_address(text: str) -> str:
+    """The IP address in what a proxy or a server writes for a client: `203.0.113.9:51008`, `[2001:DB8::1]:4711`,
+    `fe80::1%eth0` or `::ffff:203.0.113.9` -> the address alone, an IPv6 one in its short form (RFC 5952), and IPv4 as
+    such. Empty for anything else."""
+    match = _IP_ADDRESS.fullmatch(text)
+    address = (match[1] or match[2] or match[3] or "") if match else ""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        plain = socket.inet_ntop(family, socket.inet_pton(family, address))
+    except OSError:
+        return ""
+    return plain.removeprefix("::ffff:") if "." in plain else plain
+
+
+def parse_forwarded(text: str, number: int) -> dict[str, str]:
+    """What the last but `number` - 1 of the elements of a Forwarded field (RFC 7239) says, by name in lower case; empty
+    where they are fewer. It is read from its end: a quote that a client has left open hides nothing of what proxies
+    have added."""
+    element = ""
+    for _ in range(number):
+        if (match := _FORWARDED.search(text)) is None:
+            return {}
+        element, text = match[1], text[: match.start()]
+    return {name.lower(): re.sub(r"\\(.)", r"\1", value[1:-1]) if value[0] == '"' else value
+            for name, value in re.findall(_FORWARDED_PAIR, element)}  # fmt: skip
+
+
 def plain_origin(origin: str) -> str:
-    """An origin as browsers write it (RFC 6454, 6.1): in lower case, without the port that is its scheme's own."""
-    origin = origin.lower()
-    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
+    """An origin as browsers write it (RFC 6454, 6.1; WHATWG URL, 4.5): in lower case, without the port that is its
+    scheme's own, an IPv6 address in its short form. Empty for anything else, such as `null`."""
+    match = _ORIGIN.fullmatch(origin.lower())
+    if match is None:
+        return ""
+    scheme, host, port = match.groups()
+    if host[0] == "[":
+        host = f"[{plain_address(host)}]"
+    is_usual = port is None or int(port) == _DEFAULT_PORTS.get(scheme)
+    return f"{scheme}://{host}" if is_usual else f"{scheme}://{host}:{int(port)}"
+
+
+def compile_origins(origins: str | Iterable[str] | None, *also: str) -> frozenset[str]:
+    """The origins that a program names, "https://app.example", as `plain_origin` has them, or what is in `also`.
+    ValueError for anything else."""
+    named = frozenset([origins] if isinstance(origins, str) else origins or ())
+    for origin in named.difference(also):
+        if not plain_origin(origin):
+            others = f", or {also[0]!r} for all" if also else ""
+            raise ValueError(f'an origin is like "https://app.example", without a slash at its end{others}: {origin!r}')
+    return frozenset(origin if origin in also else plain_origin(origin) for origin in named)
+
+
+def is_own_origin(request: Request, origin: str, also_https: bool = False) -> bool:
+    """Whether a page of this origin is one of ours: with the request's scheme, host and port (RFC 6454, 5), of which
+    the port may be written where it is the usual one. `also_https`: or with https instead of http, as also a Host with
+    the port 443 means. `null` says nothing: then the browser's Sec-Fetch-Site must."""
+    if origin == "null":
+        return request.headers.get("sec-fetch-site") == "same-origin"
+    schemes = {request.scheme, "https"} if also_https or request.host.endswith(":443") else {request.scheme}
+    ours = [plain_origin(f"{scheme}://{request.host}") for scheme in schemes]
+    return plain_origin(origin) in ours and "" not in ours
 
 
 def is_loopback(host: str) -> bool:
@@ -823,7 +1014,8 @@ class Request:
     peer_scheme: str | lazy[str] = "http"  # and how
     loopback: str | lazy[str] = ""  # where the door listens, if that is an address of this machine alone
     has_known_host = False  # an application has it among its `hosts`
-    is_private = False  # the answer depends on a signed cookie
+    has_credentials = False  # its client sent Authorization
+    private_by: frozenset[str] | None = None  # the fields that say who asks, where the answer depends on that
     has_coroutine = False  # of its own: it came by a door of ours
     coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
     has_left = False  # the door was told so of the client, once
@@ -947,10 +1139,15 @@ class Request:
         """The cookies by name; of two with one name the first, which is the more specific (RFC 6265, 5.4)."""
         return parse_cookies(self.headers.get("cookie", ""))
 
+    def keep_private(self, *fields: str) -> None:
+        """Have the answer, whatever it will be, kept out of the caches that clients share: it depends on who asks, as
+        these fields say, as far as that is known."""
+        self.private_by = (self.private_by or frozenset()).union(fields)
+
     def find_signed(self, name: str, purpose: str, max_age: float | None) -> str | None:
         """The value of the first cookie of this name that was signed for this purpose: others of the name may be those
         of another subdomain or path."""
-        self.is_private = True
+        self.keep_private("Cookie")
         keys = _keys(self.app.secret)
         found = (_verified(text, keys, max_age, purpose) for text in self.cookies.getall(name)[:MAX_TRIED_COOKIES])
         return next((value for value in found if value is not None), None)
@@ -976,27 +1173,33 @@ class Request:
         return self.session.get("user")
 
     def _forwarded(self, name: str) -> str:
-        """What the outermost of the proxies that the application trusts has noted about its client; empty for none. Of
-        fewer values than proxies none is believed: the client may have made up the first."""
+        """What the outermost of the proxies that the application trusts has noted of its client, "for", "proto" or
+        "host"; empty for none. Of fewer values than proxies none is believed: the client may have made up the first.
+        Forwarded (RFC 7239) counts where no X-Forwarded-* is there, and so never for a proxy that sends one of these:
+        what it says then is the client's word."""
         proxies: int = getattr(getattr(self, "app", None), "proxies", 0) if self.proxies is None else self.proxies
-        values = self.headers.get(name, "").split(",")
-        return values[-proxies].strip(" \t") if 0 < proxies <= len(values) else ""
+        if not proxies:
+            return ""
+        if _X_FORWARDED.isdisjoint(self.headers):
+            return parse_forwarded(self.headers.get("forwarded", ""), proxies).get(name, "")
+        values = self.headers.get(f"x-forwarded-{name}", "").split(",")
+        return values[-proxies].strip(" \t") if proxies <= len(values) else ""
 
     @lazy
     def remote_addr(self) -> str:
-        """The address of the client, as far as the proxies that are trusted know it."""
-        return self._forwarded("x-forwarded-for") or self.peer_addr
+        """The IP address of the client, as far as the proxies that are trusted know it, without a port; empty for one
+        that came by a unix socket."""
+        return plain_address(self._forwarded("for")) or plain_address(self.peer_addr)
 
     @lazy
     def scheme(self) -> str:
         """ "http" or "https"."""
-        scheme = self._forwarded("x-forwarded-proto").lower()
-        return scheme if scheme in ("http", "https") else self.peer_scheme
+        return _SCHEMES.get(self._forwarded("proto").lower(), self.peer_scheme)
 
     @lazy
     def host(self) -> str:
         """The host that the client asked for, with its port where it named one; HTTPError 400 if it is no host."""
-        host = self._forwarded("x-forwarded-host") or self.headers.get("host", "")
+        host = self._forwarded("host") or self.headers.get("host", "")
         if host and not _HOST.fullmatch(host):
             abort(400, "the Host is not a host")
         return host
@@ -1122,6 +1325,7 @@ HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 _BODILESS = frozenset([204, 304])
 _WHOLE = frozenset([bytes, dict, list, type(None)])  # what surely is no stream
+_KEPT_STREAM = frozenset(["content-length", "etag", "cache-control"])  # a stream with one of these may be cached
 _HTML_FIELD = ("Content-Type", HTML)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
@@ -1353,9 +1557,11 @@ class Response:
         twin._cookies = {key: text for key, (_, text) in zip(self._cookies, self._cookie_fields(request), strict=True)}
         return twin
 
-    def keep_private(self) -> None:
-        """Keep an answer that depends on a cookie out of the caches that clients share (RFC 9111, 3.5 and 4.1)."""
-        self.headers.vary("Cookie")
+    def keep_private(self, fields: Iterable[str]) -> None:
+        """Keep an answer that depends on who asks, as these fields of the request say, out of the caches that clients
+        share (RFC 9111, 3.5 and 4.1)."""
+        for name in sorted(fields):
+            self.headers.vary(name)
         directives = [part.strip() for part in self.headers.get("Cache-Control", "").lower().split(",")]
         kept = [part for part in directives if part and part != "public" and not part.startswith("s-maxage")]
         self.headers["Cache-Control"] = ", ".join(kept if {"private", "no-store"} & {*kept} else ["private", *kept])
@@ -1407,13 +1613,22 @@ def safe_target(request: Request, url: str) -> bool:
         return False
     if url.startswith("/"):
         return not url.startswith("//")
-    site = f"{request.scheme}://{request.host}".lower()
-    return request.host != "" and url[: len(site)].lower() == site and url[len(site) :][:1] in ("", "/", "?", "#")
+    site = re.match(r"[^:]*://[^/?#]*", url)
+    ours = plain_origin(f"{request.scheme}://{request.host}")
+    return site is not None and ours != "" and plain_origin(site[0]) == ours
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
-    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed. None:
-    empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
+    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed, and not
+    for the caches that clients share unless it has a length, an ETag or a Cache-Control. None: empty. (body, status)
+    and (body, status, headers): any of these, with both added. TypeError for the rest."""
+    response = _make_response(value, json_dumps)
+    if type(response._body) is Pieces and _KEPT_STREAM.isdisjoint(map(str.lower, response.headers)):
+        response.headers["Cache-Control"] = "private"
+    return response
+
+
+def _make_response(value: Any, json_dumps: Callable[[Any], str | bytes]) -> Response:
     if value is None or isinstance(value, (str, bytes)):
         return Response(value or b"")
     if isinstance(value, Response):
@@ -1423,7 +1638,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
     if isinstance(value, (dict, list)):
         return Response(json_dumps(value), content_type=JSON)
     if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
-        response = to_response(value[0], json_dumps)
+        response = _make_response(value[0], json_dumps)
         response.status = value[1]
         if len(value) == 3:
             response.headers.merge(value[2] or ())
@@ -1753,6 +1968,7 @@ class Mongrel2Request(Request):
         if kind == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
             self.method, body = "GET", b""
         self.content_length, self._octets = len(body), body
+        self.has_credentials = "authorization" in fields
         version = fields.get("VERSION")
         if version is None:
             # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
@@ -1765,7 +1981,7 @@ class Mongrel2Request(Request):
             if self.path[:1] != "/" and not self.is_message:
                 raise HTTPError(400, "the path must begin with /")
         except HTTPError as error:
-            self.path, self.refused = path.decode("latin-1"), error.with_traceback(None)
+            self.path, self.refused = unquote_to_bytes(path).decode("latin-1"), error.with_traceback(None)
         if not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
             self._check_body(kind, fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
 
@@ -1777,45 +1993,47 @@ class Mongrel2Request(Request):
         """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file (manual, 5.5). A
         client may say that too, but without its body Mongrel2 hands out a request only where that is true, or to open a
         WebSocket. What is refused has its connection closed, which also ends an upload that is on its way."""
-        length, coding = self.fields.get("content-length"), self.fields.get("transfer-encoding")
-        if length is None:
+        length, coding = self.text("content-length"), self.text("transfer-encoding")
+        if "content-length" not in self.fields:
             size = -1 if coding == "chunked" else 0
         else:
-            size = int(length) if isinstance(length, str) and re.fullmatch("[0-9]{1,10}", length) else -2
+            size = int(length) if re.fullmatch("[0-9]{1,10}", length) else -2
         is_upload = not self.content_length and (size == -1 or 0 < size < 1 << 31)
-        if kind == "WEBSOCKET_HANDSHAKE":
+        if kind == "WEBSOCKET_HANDSHAKE":  # behind which Mongrel2 takes all that comes for frames
+            if size == 0 and "transfer-encoding" not in self.fields and start is None and done is None:
+                return
             refused = HTTPError(400, "a WebSocket begins with a GET that has no body")
         elif is_upload and self.refused is None and isinstance(start, str) and done in (None, start):
             self.upload, self.upload_is_there = start, done is not None
             self.content_length = max(size, 0)
             refused = HTTPError(413, "the body is over the limit for this server")  # unless a connection takes it
+            if size < 0:
+                refused = HTTPError(411, "a body without a Content-Length is not taken here")
         elif start is not None or done is not None:
             refused = HTTPError(400, "x-mongrel2-upload is for Mongrel2 to say")
-        elif size != self.content_length or coding not in (None, "chunked"):
+        elif size != self.content_length or coding not in ("", "chunked"):
             refused = HTTPError(400, "the body is not what Content-Length or Transfer-Encoding say")
         else:
             return
         self.refused, self.keep_alive = self.refused or refused, False
 
+    def refuse_body(self, error: HTTPError) -> None:
+        """Raise this error where somebody reads the body: the path, and the limit of its route, are looked at first."""
+
+        def refuse(size: int) -> NoReturn:
+            raise error
+
+        self.refused, self.stream = None, io.BufferedReader(_Body(refuse, None, 0))
+
     def receive_upload(self, path: str) -> None:
-        """Have the file at `path`, which is taken away, for the body."""
-        self.refused, self.keep_alive = None, self._wants_more()
+        """Have the file at `path`, which is taken away, for the body. OSError where it cannot be read, or stays."""
         try:
             file = open(  # noqa: SIM115 (it goes with the request)
                 path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
             )
+        finally:
             os.unlink(path)
-        except FileNotFoundError:  # this Mongrel2 was given up meanwhile, or has another folder
-            logger.error("the body of %r is not there: %s", self, path)
-            self.refused, self.keep_alive = HTTPError(503, "the body was lost"), False
-            return
-        except OSError as error:
-            self.refused, self.keep_alive = error.with_traceback(None), False
-            with contextlib.suppress(OSError):
-                os.unlink(path)  # nobody else will
-            return
-
-        self.kept = (file,)
+        self.refused, self.keep_alive, self.kept = None, self._wants_more(), (file,)
 
         def read(size: int) -> bytes:
             eventlet.sleep(0)  # a disk answers at once: others have their turn
@@ -1832,9 +2050,12 @@ class Mongrel2Request(Request):
         return count
 
     def text(self, name: str, separator: str = ", ") -> str:
-        """The header of this name, Mongrel2's own too, as one text; empty where there is none."""
+        """The header of this name, Mongrel2's own too, as one text; empty where there is none. Mongrel2 leaves blanks
+        behind a value, which are no part of it (RFC 9110, 5.5)."""
         value = self.fields.get(name, "")
-        return value if isinstance(value, str) else separator.join(map(str, value))
+        if isinstance(value, str):
+            return value.strip(" \t")
+        return separator.join(str(part).strip(" \t") for part in value)
 
     @lazy
     def headers(self) -> Headers:
@@ -1896,8 +2117,8 @@ _LONG_LINE = f"the target is over the limit of {MAX_TARGET} bytes, or the reques
 _BROKEN_LINE = "a line ends with CRLF and holds no control characters"
 
 
-def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | None]:
-    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; None if that is not UTF-8), query, version, and the host where
+def parse_request_line(line: bytes) -> tuple[str, str | bytes, str, str, str | None]:
+    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; bytes if that is no path), query, version, and the host where
     the target names one (RFC 9112, 3)."""
     if len(line) > MAX_LINE:
         raise ProtocolError(_LONG_LINE, 414)
@@ -1915,13 +2136,14 @@ def parse_request_line(line: bytes) -> tuple[str, str | None, str, str, str | No
         if absolute is None or not _HOST.fullmatch(absolute[1]):
             raise ProtocolError("a target begins with / or is a whole address; * is for OPTIONS alone")
         host, target = absolute[1], absolute[2] if absolute[2][:1] == "/" else f"/{absolute[2]}"
-    path: str | None
+    path: str | bytes
     path, _, query = target.partition("?")
     if "%" in path:
+        octets = unquote_to_bytes(path)
         try:
-            path = decode_path(unquote_to_bytes(path))
+            path = decode_path(octets)
         except HTTPError:
-            path = None
+            path = octets
     return method, path, query, f"HTTP/{version}", host
 
 
@@ -1932,6 +2154,7 @@ class Framing(NamedTuple):
     length: int | None  # of the body; None where it comes in chunks
     keep_alive: bool
     expects: bool  # the client waits for `100 Continue` before it sends the body
+    has_credentials: bool = False  # Authorization is there
 
 
 def parse_fields(block: bytes, version: str) -> Framing:
@@ -1965,7 +2188,8 @@ def parse_fields(block: bytes, version: str) -> Framing:
     if expects and fields["expect"].lower() != "100-continue":
         raise ProtocolError("the only expectation that is met here is 100-continue", 417)
     tokens = [token.strip(" \t") for token in fields.get("connection", "").lower().split(",")]
-    return Framing(Headers(fields), length, is_new and "close" not in tokens, expects and length != 0)
+    keep_alive, expects = is_new and "close" not in tokens, expects and length != 0
+    return Framing(Headers(fields), length, keep_alive, expects, "authorization" in fields)
 
 
 def check_field_lines(text: str) -> None:
@@ -2005,12 +2229,12 @@ class HTTPRequest(Request):
     done: Signal | None = None  # its connection waits for this, where there was no room in the pool
     headers: Headers
 
-    def __init__(self, line: tuple[str, str | None, str, str, str | None], framing: Framing) -> None:
+    def __init__(self, line: tuple[str, str | bytes, str, str, str | None], framing: Framing) -> None:
         self.method, path, self.query_string, self.version, host = line
-        self.headers, length, self.keep_alive, self.expects = framing
-        self.path, self.content_length = path or "/", length or 0
-        if path is None:
-            self.refused = HTTPError(400, _BAD_PATH)
+        self.headers, length, self.keep_alive, self.expects, self.has_credentials = framing
+        if isinstance(path, bytes):
+            path, self.refused = path.decode("latin-1"), HTTPError(400, _BAD_PATH)
+        self.path, self.content_length = path, length or 0
         if host is not None:  # it goes before the field (RFC 9112, 3.2.2)
             self.headers = Headers({**self.headers, "host": host})
 
@@ -2322,9 +2546,7 @@ class Upgrade(Response):
 
 def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
     """HTTPError unless this is a right request for a WebSocket (RFC 6455, 4.2.1): 426 without Upgrade or for another
-    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all). A page of our
-    host that came by https may also use what seems to be http: a proxy that we do not know of may have taken the TLS
-    away. One that came by http may not use what is https: anybody on its way may have changed it."""
+    version, 400 for a wrong key, 403 for a page of another origin than ours and `origins` ("*": all)."""
     headers = request.headers
     if request.method != "GET" or "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         abort(400, "a WebSocket begins with a GET that has no body")
@@ -2336,10 +2558,13 @@ def check_handshake(request: Request, origins: str | Iterable[str] | None) -> No
     if request.version != "HTTP/1.1" or not _WEBSOCKET_KEY.fullmatch(headers.get("sec-websocket-key", "")):
         abort(400, "a WebSocket needs HTTP/1.1, and a Sec-WebSocket-Key of 16 bytes")
     origin = headers.get("origin")
-    if origin is None or not {origin, "*"}.isdisjoint([origins] if isinstance(origins, str) else origins or ()):
+    if origin is None or not {plain_origin(origin), "*"}.isdisjoint(
+        [origins] if isinstance(origins, str) else origins or ()
+    ):
         return
-    ours = plain_origin(f"{request.scheme}://{request.host}")
-    if plain_origin(origin) not in (ours, ours.replace("http:", "https:", 1)):
+    # A proxy that we do not know of may have taken the TLS away: a page by https may also use what seems to be http.
+    # One that came by http may not use what is https, for anybody on its way may have changed it.
+    if not is_own_origin(request, origin, also_https=True):
         abort(403, "a page of another origin may not use this")
 
 
@@ -2353,6 +2578,28 @@ def _from_environ(key: str, default: str) -> lazy[str]:
     return lazy(lambda request: str(request.environ.get(key, default)))
 
 
+def _octets(text: str) -> bytes:
+    """The octets of a path; of what is beyond Latin-1, and so was decoded already (httpx.WSGITransport), as UTF-8."""
+    return text.encode("latin-1" if max(text, default="") <= "\xff" else "utf-8", "surrogatepass")
+
+
+class _InContext:
+    """The pieces of a streamed body, each made in the context of its handler: a server's thread has others between."""
+
+    def __init__(self, context: contextvars.Context, pieces: Iterator[str | bytes]) -> None:
+        self._context, self._pieces = context, pieces
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        return self
+
+    def __next__(self) -> str | bytes:
+        return self._context.run(next, self._pieces)
+
+    def close(self) -> None:
+        """End the handler's iterator."""
+        self._context.run(getattr(self._pieces, "close", tuple))
+
+
 class WSGIRequest(Request):
     """A request that came through a WSGI server."""
 
@@ -2362,16 +2609,17 @@ class WSGIRequest(Request):
         self.environ = environ
         self.method = environ["REQUEST_METHOD"]
         self.path = path = environ.get("PATH_INFO", "")
-        prefix, length = environ.get("SCRIPT_NAME"), environ.get("CONTENT_LENGTH")
+        prefix, length = environ.get("SCRIPT_NAME") or "", environ.get("CONTENT_LENGTH")
+        self.has_credentials = "HTTP_AUTHORIZATION" in environ
         try:
             if prefix or not path or not path.isascii() or not path.isprintable():
                 self.path = "/"  # for what is no path
                 # PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path.
-                prefix = decode_path((prefix or "").encode("latin-1")).rstrip("/")
-                self.path = prefix + decode_path(path.encode("latin-1")) or "/"
+                prefix = decode_path(_octets(prefix)).rstrip("/")
+                self.path = prefix + decode_path(_octets(path)) or "/"
                 self.prefix = "" if prefix.startswith("//") else prefix  # such a path is never matched
             if length:
-                self.content_length = parse_content_length(length)
+                self.content_length = parse_content_length(str(length))  # an int of requests-wsgi-adapter
         except HTTPError as error:
             self.refused = error
         except ProtocolError as error:
@@ -2680,6 +2928,7 @@ def authenticated(handler: Handler) -> Handler:
         raise TypeError(f"@authenticated stands above a function or a method, not above the class {handler.__name__}")
 
     def check(request: Request, first: Any) -> Response | None:
+        request.keep_private()  # `current_user` may be the program's own
         if first.current_user:
             return None
         with contextlib.suppress(ValueError):
@@ -2694,6 +2943,7 @@ def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[
     """Decorator: `find_user` knows the credentials of the request's Authorization (RFC 9110, 11.6.2), else 401."""
 
     def check(request: Request, first: Any) -> None:
+        request.keep_private("Authorization")
         given, _, credentials = request.headers.get("authorization", "").partition(" ")
         user = find_user(credentials.strip(" ")) if given.lower() == scheme.lower() else None
         if not user:
@@ -2739,18 +2989,6 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextlib.contextmanager
-def _bell() -> Iterator[tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Two functions: the first returns once another thread has called the second. In a coroutine only that waits."""
-    if not in_coroutines():
-        event = _unpatched("threading").Event()
-        yield event.wait, event.set
-        return
-    ours, theirs = _unpatched("socket").socketpair()
-    with ours, theirs:  # to close one once more does nothing
-        yield functools.partial(eventlet.hubs.trampoline, ours, read=True), theirs.close
-
-
 class _Cores:
     """Threads of the system's that compute: at most one for each core, and none while there is nothing to do. A thread
     keeps the memory of its last computation, so their number bounds that too."""
@@ -2763,15 +3001,16 @@ class _Cores:
     def compute(self, function: Callable[[], T]) -> T:
         """What the function, which raises nothing, returns. HTTPError 503 where too many wait already."""
         results: list[T] = []
-        with _bell() as (wait, ring):
-            task = function, results, ring
-            self._add(task)
-            try:
-                wait()
-            except BaseException:  # a time limit, or its client has left
-                with self._lock, contextlib.suppress(ValueError):  # once it has begun, it cannot be stopped
-                    self._waiting.remove(task)
-                raise
+        sleeper = make_sleeper()
+        task = function, results, sleeper.wake_soon
+        self._add(task)
+        try:
+            while not results:
+                sleeper.wait()
+        except BaseException:  # a time limit, or its client has left
+            with self._lock, contextlib.suppress(ValueError):  # once it has begun, it cannot be stopped
+                self._waiting.remove(task)
+            raise
         return results[0]
 
     def _add(self, task: tuple[Callable[[], Any], list[Any], Callable[[], Any]]) -> None:
@@ -2787,10 +3026,11 @@ class _Cores:
     def _work(self) -> None:
         task = self._next()
         while task is not None:
-            function, results, ring = task
-            results.append(function())
+            function, results, wake_soon = task
+            result = function()
             task = self._next()  # first: whoever is told may fork, and the child must not wait for this thread
-            ring()
+            results.append(result)
+            wake_soon()
 
     def _next(self) -> tuple[Callable[[], Any], list[Any], Callable[[], Any]] | None:
         with self._lock:
@@ -2867,7 +3107,6 @@ def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
 
 Respond = Callable[[Request], Response]
 Middleware = Callable[[Respond], Respond]
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _SAFE_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE"])  # RFC 9110, 9.2.1
 
 
@@ -2877,10 +3116,7 @@ def cors(origins: str | Iterable[str], *, methods: Iterable[str] = ("GET", "HEAD
     """Middleware for `app.wrap`: scripts of these origins ("https://app.example"; "*" for all) may use the application
     (WHATWG Fetch, 3.2): with these methods and header fields, reading the answers' fields in `expose` too, and with
     cookies if `credentials`, not for "*". Browsers remember it for `max_age` seconds. ValueError for what is wrong."""
-    allowed = frozenset([origins] if isinstance(origins, str) else origins)
-    for origin in allowed - {"*"}:
-        if not _ORIGIN.fullmatch(origin):
-            raise ValueError(f'an origin is like "https://app.example", or "*" for all, not {origin!r}')
+    allowed = compile_origins(origins, "*")
     if "*" in allowed and credentials:
         raise ValueError('credentials are for origins that are named, not for "*"')
     preflight = {"Access-Control-Allow-Methods": ", ".join(methods), "Access-Control-Max-Age": str(max_age),
@@ -2913,16 +3149,17 @@ def csrf_token(request: Request) -> str:
 
 def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
     """Whether a page of another origin sends this: by what browsers say (Fetch Metadata, 2; RFC 6454, 7), else by the
-    token. Who is no browser sends neither, and no cookie that a browser would send unasked."""
+    token, as for the Origin `null` of a page with `Referrer-Policy: no-referrer`. A client that is no browser sends
+    neither, and no cookie that a browser would send unasked."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if origin in trusted:
+    if origin is not None and plain_origin(origin) in trusted:
         return False
     if site is not None:
         return site not in ("same-origin", "none")
-    if origin is not None:
-        return plain_origin(origin) != plain_origin(f"{request.scheme}://{request.host}")
+    if origin not in (None, "null"):
+        return not is_own_origin(request, origin)
     if "cookie" not in request.headers or not request.app.secret:
-        return "cookie" in request.headers
+        return "cookie" in request.headers or origin is not None
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
     expected = str(request.session.get("csrf_token", ""))
     return not (expected and hmac.compare_digest(token.encode(), expected.encode()))
@@ -2931,7 +3168,7 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
 def csrf(origins: Iterable[str] = ()) -> Middleware:
     """Middleware for `app.wrap`: any method but GET, HEAD, OPTIONS and TRACE must come from our own pages or these
     origins, else 403 is the answer. Browsers that say neither Sec-Fetch-Site nor Origin need the `csrf_token`."""
-    trusted = frozenset(origins)
+    trusted = compile_origins(origins)
 
     def answer(respond: Respond, request: Request) -> Response:
         if request.method not in _SAFE_METHODS and _comes_from_elsewhere(request, trusted):
@@ -3047,8 +3284,9 @@ class AuthMixin:
         return self.request.current_user
 
     @lazy
-    def current_user(self) -> Any:
+    def current_user(self: Any) -> Any:
         """What `get_current_user` found."""
+        self.request.keep_private()
         return self.get_current_user()
 
 
@@ -3229,10 +3467,12 @@ class Brubeck:
         host may, those of `origins`, and with "*" all. Of `subprotocols` the first that the client knows is spoken.
         `max_message`: bytes. When it returns, the WebSocket is closed with 1000, when it raises, with 1011."""
 
+        allowed = compile_origins(origins, "*")
+
         def register(handler: T) -> T:
             @functools.wraps(cast(Handler, handler))
             def upgrade(request: Request, **arguments: Any) -> Response:
-                check_handshake(request, origins)
+                check_handshake(request, allowed)
                 response = Upgrade(request, cast(Handler, handler), arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
                 if spoken := next((protocol for protocol in subprotocols if protocol in offered), None):
@@ -3334,7 +3574,8 @@ class Brubeck:
             response = self.answer_error(request, error)
         if request.refused is not None:
             request.refused = None  # the frames of its traceback hold the request
-        return self._keep_session(request, response) if request.is_private else response
+        is_private = request.private_by is not None or request.has_credentials or response._status == 401
+        return self._keep_private(request, response) if is_private else response
 
     def _serves_host(self, request: Request) -> bool:
         """Whether this host may be asked for. A page whose name was made to resolve to our address (DNS rebinding) is
@@ -3370,14 +3611,22 @@ class Brubeck:
             location = f"{quote(request.prefix, safe=_IN_PATH)}/{urlsplit(redirect.new_url).path.lstrip('/')}"
             raise HTTPError(308, headers={"Location": location + mark + query}) from None
 
-    def admits(self, request: Request) -> bool:
-        """Whether the body of this request may come: a route takes it, in this size."""
+    def body_limit(self, request: Request) -> int:
+        """How many bytes the body of this request may have, by the route that takes it, also of a mounted application;
+        -1 where there is none."""
         request.app = self
         try:
             request.found = self._find(request)
-        except HTTPError:
-            return False
-        return request.found[0].max_body == _UNLIMITED or request.content_length <= request.max_body
+        except Exception:  # which `handle` answers
+            return -1
+        route = request.found[0]
+        if not isinstance(route.handler, Brubeck):
+            return request.max_body
+        outer = request.enter((route.handler, None, f"{request.prefix}{route.name}", None))
+        try:
+            return route.handler.body_limit(request)
+        finally:
+            request.enter(outer)
 
     def _wrapped(self) -> Respond:
         respond: Respond = self._call_handler
@@ -3410,11 +3659,15 @@ class Brubeck:
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
             return self.answer_error(request, error)
 
-    def _keep_session(self, request: Request, response: Response) -> Response:
-        """A copy, for the handler may give the same answer to others: with the session, if that changed, and kept from
-        shared caches."""
+    def _keep_private(self, request: Request, response: Response) -> Response:
+        """A copy, for the handler may give the same answer to others: kept from shared caches, and with the session if
+        that changed. Caches should know by themselves that what was asked with Authorization is for its client alone,
+        unless the answer allows more (RFC 9111, 3.5); nginx does not."""
         response = response.copy()
-        response.keep_private()
+        if request.private_by is not None:
+            response.keep_private(request.private_by)
+        elif not re.search(r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")):
+            response.keep_private(["Authorization"])
         try:
             if request._session is not None:
                 request._session.save(request, response)
@@ -3483,6 +3736,7 @@ class Brubeck:
                     tempfile.gettempdir()  # which looks for it once, and finds none where too many files are open
                 for function in [*self._on_start, *(app.start for app in self._mounted)]:
                     function()
+                logger.disabled = False  # logging.config disables loggers that it is not told of, unless told not to
                 self._started = True
 
     def stop(self) -> None:
@@ -3500,22 +3754,29 @@ class Brubeck:
         if not self._started:
             self.start()
             atexit.register(self.stop)
-        request = WSGIRequest(environ)
-        return self.answer_wsgi(request, self.handle(request), start_response)
+        request, context = WSGIRequest(environ), contextvars.copy_context()
+        return self.answer_wsgi(request, context.run(self.handle, request), start_response, context)
 
-    def answer_wsgi(self, request: WSGIRequest, response: Response, start_response: StartResponse) -> Iterable[bytes]:
-        """Send the answer: status and fields by `start_response`, the body as what is returned."""
+    def answer_wsgi(self, request: WSGIRequest, response: Response, start_response: StartResponse,
+                    context: contextvars.Context) -> Iterable[bytes]:  # fmt: skip
+        """Send the answer: status and fields by `start_response`, the body as what is returned; what makes that runs in
+        the context of its handler, which is no other request's in the same thread."""
         if response._status == 101:
             response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
+        if type(response._body) is not bytes:
+            response.body = Pieces(_InContext(context, cast("Iterator[str | bytes]", response._body)))
+            request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
         try:
             fields, body = response.finish(request)
         except Exception as error:  # middleware left something in it that cannot be sent
-            response = self.answer_error(request, error)
+            response = context.run(self.answer_error, request, error)
             fields, body = response.finish(request)
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
         if type(body) is bytes:
             request.end()
-            return [body]
+            # Of a list wsgiref and waitress know the length: they would say `Content-Length: 0` in the answer to HEAD
+            # for a stream. No piece at all would be a 500 under hypercorn.
+            return [body] if body or any(name.lower() == "content-length" for name, _ in fields) else iter([body])
         pieces = cast(Pieces, body)
         pieces.request = request  # which is over when the server closes them (PEP 3333)
         return pieces
@@ -3540,11 +3801,12 @@ class Brubeck:
         """Serve until SIGINT or SIGTERM, which let requests finish for up to 9 seconds (a second one does not).
         `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
         replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
-        from there before (`from socket import socket`, a driver) keeps blocking: prefer the command line, which patches
-        first. `workers`: so many processes, each of which starts this program anew ("auto": one for each core that this
-        process may use), and a parent that replaces those that die, and on SIGHUP all. ValueError for a `bind` that is
-        no address; SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker it does not
-        return."""
+        from there, made or begun before (`from socket import socket`, an SSLContext, a thread) keeps blocking or fails,
+        and a warning names it: prefer the command line, which patches first, or `eventlet.monkey_patch()` above all
+        other imports. `workers`: so many processes, each of which starts this program anew ("auto": one for each core
+        that this process may use), and a parent that replaces those that die, and on SIGHUP all. ValueError for a
+        `bind` that is no address; SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker
+        it does not return."""
         refuse_windows()
         count, parent = count_workers(workers), parent_of_worker()
         if count > 1 and parent is None:
@@ -3711,6 +3973,7 @@ class Load:
             request.load = None
             if request.kept:
                 request.end()
+            greenlet.getcurrent().gr_context = None  # the next request of this coroutine finds no context variable set
             connection.finished(request)
 
     def refuse(self, connection: Connection, request: Request, response: Response) -> None:
@@ -3803,7 +4066,7 @@ class Receivers:
         except greenlet.GreenletExit:  # it is not needed any more
             raise
         except BaseException as error:  # such as a Timeout that a handler has left behind
-            self._survive.tell(error, "a coroutine was ended")
+            logger.error("a coroutine was ended", exc_info=error)
             if current in self._parked:
                 self._parked.remove(current)
             if self._receiver is current:
@@ -3841,46 +4104,6 @@ class Receivers:
 
 
 _NEVER = float("inf")
-
-
-def call_soon(function: Callable[[], Any], seconds: float = 0) -> Any:
-    """Have eventlet's hub call a function, which must not wait. The timer, which has `cancel`."""
-    return eventlet.hubs.get_hub().schedule_call_global(seconds, function)
-
-
-class _Sleeper:
-    """The one coroutine that waits for something, and what wakes it."""
-
-    __slots__ = ("_alarm", "_current", "_hub", "sleeping")
-
-    def __init__(self) -> None:
-        self._current, self._hub = greenlet.getcurrent, eventlet.hubs.get_hub()
-        self.sleeping: greenlet.greenlet | None = None
-        self._alarm: Any = None  # the timer of `wake_soon`: one for each sleep, lest it disturbs the next
-
-    def wait(self, seconds: float | None = None) -> None:
-        timer = None if seconds is None else call_soon(self.wake, seconds)
-        self.sleeping = self._current()
-        try:
-            self._hub.switch()
-        finally:
-            self.sleeping = None  # whatever woke it, such as a Timeout of the handler's
-            if timer is not None:
-                timer.cancel()
-            if self._alarm is not None:
-                self._alarm.cancel()
-                self._alarm = None
-
-    def wake(self) -> None:
-        """Wake who waits, from the hub."""
-        sleeping, self.sleeping = self.sleeping, None
-        if sleeping is not None:
-            sleeping.switch()
-
-    def wake_soon(self) -> None:
-        """Wake who waits, from whatever coroutine."""
-        if self.sleeping is not None and self._alarm is None:
-            self._alarm = call_soon(self.wake)
 
 
 class _Pace:
@@ -3923,7 +4146,7 @@ class _Ahead(_Closing):
         self._items, self._patience, self._error = items, patience, error
         self._queue = eventlet.queue.Queue(size)  # of items, each in a tuple; then what ended the iterator
         self._end: BaseException | None = None
-        self._coroutine: Any = eventlet.spawn_n(self._run)
+        self._coroutine: Any = eventlet.spawn_n(contextvars.copy_context().run, self._run)
 
     def _run(self) -> None:
         with contextlib.suppress(greenlet.GreenletExit):  # nobody listens any more
@@ -4005,7 +4228,7 @@ class Subscription(_Closing):
 
     def __init__(self, channel: Channel) -> None:
         self._channel, self._messages = channel, deque[Any]()
-        self._sleeper = _Sleeper() if in_coroutines() else None  # in a thread of a WSGI server there is none
+        self._sleeper = make_sleeper()
         self.was_dropped = self._is_over = False
         channel.subscriptions.add(self)
 
@@ -4017,25 +4240,20 @@ class Subscription(_Closing):
             logger.warning("a subscriber of %r was too slow: dropped", self._channel)
             self.was_dropped = True
             self.close()
-        if self._sleeper is not None:
-            self._sleeper.wake_soon()
+        self._sleeper.wake_soon()
 
     def get(self, timeout: float | None = None) -> Any:
         """The next message; None when there is none in time, or no more."""
         end = time.monotonic() + (_NEVER if timeout is None else timeout)
         while not self._messages and not self._is_over and (left := end - time.monotonic()) > 0:
-            if self._sleeper is None:
-                time.sleep(min(left, 0.05))
-            else:
-                self._sleeper.wait(None if timeout is None else left)
+            self._sleeper.wait(None if timeout is None else left)
         return self._messages.popleft() if self._messages else None
 
     def close(self) -> None:
         """Take no more messages."""
         self._is_over = True
         self._channel.subscriptions.discard(self)
-        if self._sleeper is not None:
-            self._sleeper.wake_soon()
+        self._sleeper.wake_soon()
 
     def __iter__(self) -> Iterator[Any]:
         while self._messages or not self._is_over:
@@ -4053,16 +4271,20 @@ class Channel:
         self.followers: set[WebSocket] = set()
 
     def publish(self, message: Any) -> None:
-        """Give a message (str, bytes, dict, list; Event for streams of events) to all, and wait for none of them."""
+        """Give a message (str, bytes, dict, list; Event for streams of events) to all, and wait for none of them. Any
+        thread may do so."""
         for subscription in [*self.subscriptions]:
             subscription.put(message)
         if self.followers:
-            frame = format_message(message.data if isinstance(message, Event) else message)
+            frame, hub = format_message(message.data if isinstance(message, Event) else message), _hub()
             together: dict[Any, list[WebSocket]] = {}
-            for follower in self.followers:
-                together.setdefault(follower.push_to_many, []).append(follower)
-            for push_to_many, followers in together.items():
-                push_to_many(followers, frame)
+            for follower in [*self.followers]:
+                together.setdefault((follower.push_to_many, follower.hub), []).append(follower)
+            for (push_to_many, their_hub), followers in together.items():
+                if their_hub is hub:
+                    push_to_many(followers, frame)
+                else:
+                    _mailboxes[their_hub].call(functools.partial(push_to_many, followers, frame))
 
     def subscribe(self) -> Subscription:
         """What is published from now on, to iterate over."""
@@ -4123,6 +4345,7 @@ class WebSocket:
         self.closed: tuple[int, str] | None = None
         self.heard = time.monotonic()
         self.push_to_many: Callable[[Sequence[Any], bytes], None] = _push_to_each  # those who have this in common
+        self.hub: Any = eventlet.hubs.get_hub()
         self._pinged = 0.0
         self._limit = limit
         self._inbox: deque[str | bytes] = deque()
@@ -4186,6 +4409,7 @@ class WebSocket:
     def follow(self, channel: Channel) -> None:
         """Send on whatever the channel publishes, until it is closed."""
         if self.closed is None:
+            mailbox_of_hub()  # by which other threads publish to it
             self._followed.append(channel)
             channel.followers.add(self)
 
@@ -4220,6 +4444,12 @@ class WebSocket:
             self._unread += len(message)
             self._pace()
             self._reader.wake_soon()
+
+    def refuse(self, code: int, reason: str) -> None:
+        """Close it for what its client did wrong: whatever it says more is not waited for (RFC 6455, 7.1.7)."""
+        self.close(code, reason)
+        self._has_answered = True
+        self._writer.wake_soon()
 
     def _say_farewell(self) -> None:
         if self.closed is None and self._farewell is not None:
@@ -4604,12 +4834,14 @@ class Client:
 
     def _exchange(self, request: WSGIRequest) -> Iterator[Any]:
         """The Response with the status and the fields that are sent, then the pieces of the body."""
-        response = self.app.handle(request)
+        context = contextvars.copy_context()
+        response = context.run(self.app.handle, request)
         if isinstance(response, Upgrade):
+            response.handler = functools.partial(context.run, response.handler)
             yield response, "101", response.fields(request)[2:]  # without Upgrade and Connection
             return
         head: list[Any] = [response]
-        pieces = self.app.answer_wsgi(request, response, lambda *given: head.extend(given))
+        pieces = self.app.answer_wsgi(request, response, lambda *given: head.extend(given), context)
         try:
             yield head
             yield from pieces
@@ -4862,7 +5094,7 @@ class _Clients:
         self.credits: dict[str, int] = {}  # what is left of it, while an answer is waited for
         self.waiting: dict[str, Signal] = {}  # a coroutine that waits for room
         self.websockets: dict[str, _Mongrel2WebSocket] = {}
-        self.uploads: dict[str, tuple[Mongrel2Request, str]] = {}  # what is on its way, its file
+        self.uploads: dict[str, tuple[Mongrel2Request, str, int]] = {}  # on their way: the file, the limit of its size
         self.next_check = 0.0
         self.bell: _Bell | None = None  # inside run()
         self.left: deque[bytes] | None = None  # once Mongrel2 was left: what is still to be answered
@@ -5245,7 +5477,7 @@ class _DealtLife(_Clients):
 class _Mongrel2WebSocket(WebSocket):
     """One whose frames Mongrel2 unmasks, joins and hands out one by one."""
 
-    MAX_LEFT = 4 << 20  # bytes of messages that a handler leaves unread: Mongrel2 cannot be told to wait
+    MAX_LEFT = 4 << 20  # bytes of messages, beside one, that a handler leaves unread: Mongrel2 cannot be told to wait
     request: Mongrel2Request
 
     def __init__(self, connection: Mongrel2Connection, request: Mongrel2Request, limit: int) -> None:
@@ -5264,7 +5496,7 @@ class _Mongrel2WebSocket(WebSocket):
             self._writer.wake_soon()
 
     def _pace(self) -> None:
-        if self._unread > self.MAX_LEFT:
+        if self._unread > self.MAX_LEFT + self._limit:
             self.close(1013, "too much is unread")
 
 
@@ -5311,6 +5543,30 @@ class _Gatherer:
         return self._send(data) if data else True
 
 
+def check_upload_store(folder: str | os.PathLike[str], name: str = "") -> None:
+    """OSError where files cannot be taken away from the folder of Mongrel2's uploads, or this one cannot be read."""
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", os.fspath(folder))
+    path = os.path.join(folder, name)
+    for each, mode in ((folder, os.W_OK | os.X_OK), (path, os.R_OK)):
+        if os.path.lexists(each) and not os.access(each, mode):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(each))
+
+
+# What to do where the above fails.
+UPLOAD_ADVICE = ("upload_store names the folder of its upload.temp_store; where it runs as another user, set its "
+                 "'upload.temp_store_mode': '0660', and give the folder a group of both: chgrp GROUP, chmod 2770")
+
+
+def find_upload_problems(app: Brubeck) -> Iterator[str]:
+    """Why no upload can be taken from the folder that the application names for them."""
+    try:
+        if app.upload_store is not None:
+            check_upload_store(app.upload_store)
+    except OSError as error:
+        yield f"{error}: {UPLOAD_ADVICE}"
+
+
 class Mongrel2Connection:
     """A Mongrel2 with `pull` for its `send_spec` and `pub` for its `recv_spec` (like tcp://127.0.0.1:9999).
 
@@ -5322,6 +5578,7 @@ class Mongrel2Connection:
     PING = 1.0  # seconds between words to Mongrel2 that a connection which waits is wanted
     MAX_PIPELINED = 100  # requests of one connection that wait for the answer to its first
     PATIENCE = 30.0  # seconds for a client to make room for more of its answer
+    LARGE_HEAD, LARGE_COOKIES = 3500, 2500  # bytes of a head; of cookies, with which a browser's head is as large
 
     def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
         for address in (pull, pub):
@@ -5339,7 +5596,8 @@ class Mongrel2Connection:
         self._receivers: Receivers | None = None
         self._load: Load | None = None  # inside run()
         self._sleep: Callable[[float], None] = time.sleep
-        self._has_warned, self._next_ping = False, 0.0
+        self._told: set[str] = set()  # warnings
+        self._next_ping = 0.0
 
     # -- receiving
 
@@ -5368,7 +5626,7 @@ class Mongrel2Connection:
                     self._finish(life, conn_id.decode("latin-1"))  # a parent has counted it
                 continue
             request.life = life
-            life.check_sender(request.sender)
+            self._look_at(life, request, len(message) - len(request._octets))
             if request.method == "WEBSOCKET" and self._load is not None:
                 self._take_frame(life, request)
             elif request.is_message and request.path == "@*":
@@ -5380,6 +5638,12 @@ class Mongrel2Connection:
                 return request
             elif request.conn_id not in life.uploads:
                 self._finish(life, request.conn_id)
+
+    def _look_at(self, life: _Life | _DealtLife, request: Mongrel2Request, head_size: int) -> None:
+        """Say so where replies will not be heard, or larger heads not be taken."""
+        life.check_sender(request.sender)
+        if head_size > self.LARGE_HEAD:
+            self._warn_of_heads("a head", head_size)
 
     def _leave(self, life: _Life | _DealtLife, last_turn: float) -> None:
         """Leave Mongrel2, as soon as nobody needs to hear more of it; EOFError once all is handed out."""
@@ -5413,42 +5677,82 @@ class Mongrel2Connection:
     def _take_upload(self, life: _Life | _DealtLife, request: Mongrel2Request) -> bool:
         """Whether a request whose body goes to a file can be handed out: the body is there, or is not to come."""
         app = None if self._load is None else self._load.app
-        if app is None or app.upload_store is None:
+        if app is None:
             return True
-        path = os.path.join(app.upload_store, os.path.basename(cast(str, request.upload)))
+        if app.upload_store is None:
+            self._tell_once("refused the body of %r: Mongrel2 writes chunked ones, and those over its "
+                            "limits.content_length, to files, which stay until --upload-store FOLDER, or "
+                            "Brubeck(upload_store=), names the folder of its upload.temp_store", request)  # fmt: skip
+            request.refuse_body(cast(HTTPError, request.refused))
+            return not request.upload_is_there  # then it was answered when it began
+        name = os.path.basename(cast(str, request.upload))
+        path = os.path.join(app.upload_store, name)
         if request.upload_is_there:
             if life.uploads.pop(request.conn_id, None) is not None:
                 self._finish(life, request.conn_id)  # the message that it began
-            request.receive_upload(path)
+            try:
+                request.receive_upload(path)
+            except OSError as error:
+                self._refuse_upload(request, error, path)
             return True
         request.refused = None
-        if not app.admits(request):
+        limit = app.body_limit(request)
+        if request.content_length > limit:
             return True
-        life.uploads[request.conn_id] = request, path
+        try:
+            check_upload_store(app.upload_store, name)
+        except OSError as error:
+            self._refuse_upload(request, error, path)
+            return True
+        life.uploads[request.conn_id] = request, path, limit
         request.pace = _Pace(self.PATIENCE)
         return False
+
+    def _refuse_upload(self, request: Mongrel2Request, error: OSError, path: str) -> None:
+        """Answer 500 for a file of Mongrel2's that we cannot use; one that is not whole Mongrel2 removes by itself."""
+        request.refused, request.keep_alive = error.with_traceback(None), False
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            is_lost = isinstance(error, FileNotFoundError)  # also where this Mongrel2 was given up meanwhile
+            request.refused = HTTPError(503, "the body was lost") if is_lost else HTTPError(500, "it cannot be read")
+            self._tell_once("cannot take the file of an upload from Mongrel2: %s: %s", error, UPLOAD_ADVICE)
+            if request.upload_is_there and os.path.lexists(path):
+                self._tell_once("files of uploads stay in %s, for we may not remove them", os.path.dirname(path))
 
     def _check_uploads(self, life: _Life | _DealtLife) -> None:
         """End uploads that come too slowly or turned out too large, for of a chunked body nobody knows the size before;
         and forget those whose file is gone: another handler was given it, or told that the client has left."""
-        for request, path in [*life.uploads.values()]:
-            error, now = None, time.monotonic()
-            with contextlib.suppress(OSError):
-                size = os.path.getsize(path)
-                before, since = request.seen or (size, now)
-                request.seen = size, now
-                if request.pace.is_too_slow(since, size - before):
-                    error = HTTPError(408, "the body comes too slowly")
-                elif size > request.max_body:
-                    error = body_too_large(request.max_body)
-                else:
-                    continue
+        for conn_id, (request, path, limit) in [*life.uploads.items()]:
             try:
-                if error is not None:
-                    cast(Load, self._load).refuse(self, request, request.app.answer_error(request, error))
-            finally:  # once, whatever comes of it
-                self._finish(life, request.conn_id)
-                life.forget(request.conn_id)
+                size, now = os.path.getsize(path), time.monotonic()
+            except OSError:
+                self._finish(life, conn_id)
+                life.forget(conn_id)
+                continue
+            before, since = request.seen or (size, now)
+            request.seen = size, now
+            if request.pace.is_too_slow(since, size - before):
+                request.refused = HTTPError(408, "the body comes too slowly")
+            elif size <= limit:
+                continue
+            request.content_length = size  # by which it is over the limit
+            life.requests[conn_id] = life.uploads.pop(conn_id)[0]
+            eventlet.spawn_n(cast(Load, self._load).take, self, request)
+
+    def _warn_of_cookies(self, fields: list[tuple[str, str]]) -> None:
+        size = sum(len(value.partition(";")[0]) for name, value in fields if name == "Set-Cookie")
+        if size > self.LARGE_COOKIES:
+            self._warn_of_heads("cookies", size)
+
+    def _warn_of_heads(self, what: str, size: int) -> None:
+        """Say what happens to heads that are larger still: Mongrel2 answers them with 400, and we do not hear of it."""
+        self._tell_once("%s of %d bytes: Mongrel2 answers heads over 4,096 bytes with 400, unless its "
+                        "limits.buffer_size is larger, as in --print-mongrel2-config", what, size)  # fmt: skip
+
+    def _tell_once(self, message: str, *arguments: Any) -> None:
+        """Log a warning, unless that was done before."""
+        if message not in self._told:
+            self._told.add(message)
+            logger.warning(message, *arguments)
 
     def _begin_life(self) -> _Life | _DealtLife:
         """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
@@ -5533,6 +5837,8 @@ class Mongrel2Connection:
         if isinstance(response, Upgrade):
             return self._converse(request, response)
         fields, body = response.finish(request)
+        if response._cookies:
+            self._warn_of_cookies(fields)
         if request.is_message:
             payload = self._joined(body) if isinstance(body, Pieces) else body
             if payload:
@@ -5633,10 +5939,8 @@ class Mongrel2Connection:
         close = functools.partial(self.close_client, request)
         if request.life is not None and request.conn_id in request.life.credits:
             return send_stream(request, status, fields, pieces, send, close)
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning("Mongrel2 at %s does not say how much its clients take: set 'download.flow_control': 1, or "
-                           "streams go in large pieces, and slow clients are cut off", self.pull)  # fmt: skip
+        self._tell_once("Mongrel2 at %s does not say how much its clients take: set 'download.flow_control': 1, or "
+                        "streams go in large pieces, and slow clients are cut off", self.pull)  # fmt: skip
         gatherer = _Gatherer(send)
         size = send_stream(request, status, fields, pieces, gatherer, close)
         gatherer.flush()
@@ -5677,7 +5981,7 @@ class Mongrel2Connection:
             check_opcode(first)
             websocket.take(first & 0x0F, request.body)
         except ProtocolError as error:
-            websocket.close(error.status, str(error))
+            websocket.refuse(error.status, str(error))
 
     def _joined(self, pieces: Pieces) -> bytes:
         """The pieces of a streamed body as one; ValueError beyond MAX_JOINED, for an answer is never cut."""
@@ -5705,6 +6009,8 @@ class Mongrel2Connection:
         """Receive in coroutines: from here on only the one that calls waits, not the process."""
         self._load, self._sleep, self._last_turn = load, eventlet.sleep, None
         self._receivers = Receivers(self, load)
+        for problem in find_upload_problems(load.app):
+            logger.warning("uploads from Mongrel2 will fail: %s", problem)
 
     def stats(self) -> Stats:
         """The figures of this connection: in whatever thread."""
@@ -5759,13 +6065,25 @@ class Mongrel2Connection:
 # Linux, socket(7): a program of the classic BPF that drops packets of TCP with SYN and without ACK (RFC 9293, 3.1).
 SO_ATTACH_FILTER = 26
 _NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-_BIND = re.compile(r"unix:(.+)|(\[[^\s\]]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+_BIND = re.compile(r"unix:(.+)|(?:(\[[^\s\]]+\]|[^\s:/\[\]]*):)?([0-9]{1,5})")
+
+
+def parse_address(address: str) -> tuple[str | None, str, int]:
+    """Where to listen, "HOST:PORT", "[IPV6]:PORT", ":PORT" or "PORT" (both at every IPv4 address), or "unix:PATH" ->
+    path, host, port. ValueError for anything else."""
+    match = _BIND.fullmatch(address)
+    if match is None or int(match[3] or 0) > 65535:
+        raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:80, [::1]:80, :80 or unix:/run/hello)")
+    return match[1], (match[2] or "0.0.0.0").strip("[]"), int(match[3] or 0)
 
 
 def _listen_at(host: str, port: int, backlog: int) -> Any:
-    """A socket that eventlet has not patched."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return _unpatched("socket").create_server((host, port), family=family, backlog=backlog)
+    """A socket that eventlet has not patched. At [::] it is for IPv4 too, as Linux has it by default (ipv6(7))."""
+    unpatched = _unpatched("socket")
+    if ":" not in host:
+        return unpatched.create_server((host, port), backlog=backlog)
+    takes_both = unpatched.has_dualstack_ipv6()
+    return unpatched.create_server((host, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=takes_both)
 
 
 class _HTTPClient:
@@ -5994,7 +6312,7 @@ class _HTTPWebSocket(WebSocket):
                     self._late = None  # what is left begins the next
                 self.take(*message)
         except ProtocolError as error:
-            self._refuse(error.status, str(error))
+            self.refuse(error.status, str(error))
         else:
             self._note_held(self._frames.held)
 
@@ -6015,23 +6333,21 @@ class _HTTPWebSocket(WebSocket):
         if self._server.half > self.MAX_HALF + self._limit:
             self._server.end_largest()
 
-    def _refuse(self, code: int, reason: str) -> None:
-        """Close it; whatever its client says more is not read."""
-        self.close(code, reason)
-        self._has_answered = True
+    def refuse(self, code: int, reason: str) -> None:
+        super().refuse(code, reason)
         self._frames = FrameReader(self._limit)
         self._note_held(0)
         self._pace()
 
     def end_message(self) -> None:
         """Too much is held of messages that have not come whole, and of this one the most."""
-        self._refuse(1013, "too many messages have not come whole")
+        self.refuse(1013, "too many messages have not come whole")
 
     def check(self, now: float) -> None:
         if self._unread >= self.MAX_UNREAD:
             self._since = now  # it is we who do not listen
         if self._late is not None and now - self._since > self._late.left and self.closed is None:
-            self._refuse(1008, "the message comes too slowly")
+            self.refuse(1008, "the message comes too slowly")
         super().check(now)
 
     def _pace(self) -> None:
@@ -6114,12 +6430,14 @@ class _Board:
 
 
 class HTTPConnection:
-    """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767" or "unix:/run/hello".
+    """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767", "unix:/run/hello", or ":6767" and
+    "6767" for every IPv4 address; "[::]:6767" is every address. `mode`: the permissions of a unix socket, by default
+    for all users of the machine who may enter its folder.
 
     In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
     answer, and in each of them 1 KiB a second must come or go; `keep_alive` between requests. More than
     `max_connections` wait to be accepted; where the process may not have as many files open, they are fewer: a quarter
-    of those is left for files. ValueError for no address.
+    of those is left for files. ValueError for what is no address or mode.
     """
 
     BACKLOG = 2048
@@ -6134,17 +6452,16 @@ class HTTPConnection:
     load: Load
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
-                 max_connections: int = 20_000) -> None:  # fmt: skip
-        match = _BIND.fullmatch(address)
-        if match is None or int(match[3] or 0) > 65535:
-            raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:6767, [::1]:6767 or unix:/run/hello)")
+                 max_connections: int = 20_000, mode: int = 0o666) -> None:  # fmt: skip
+        self._path, self._host, self._port = parse_address(address)
+        if not 0 <= mode <= 0o777:
+            raise ValueError(f"the mode of a unix socket is like 0o666 or 0o600, not {mode:#o}")
         if min(head_timeout, io_timeout, keep_alive) <= 0 or max_connections < 1:
             raise ValueError("timeouts are above 0 seconds, max_connections at least 1")
-        self.address = address
+        self.address, self.mode = address, mode
         self.head_timeout, self.io_timeout, self.keep_alive = head_timeout, io_timeout, keep_alive
         self.max_connections = max_connections
         self._timeouts = head_timeout, keep_alive
-        self._path, self._host, self._port = match[1], (match[2] or "").strip("[]"), int(match[3] or 0)
         self._socket: Any = None  # once it is bound
         self._listener: _Listener | None = None
         self._clients: set[_HTTPClient] = set()
@@ -6166,7 +6483,11 @@ class HTTPConnection:
             if self._path is not None:
                 self._remove_stale(self._path, _unpatched("socket"))
                 listening = _unpatched("socket").socket(socket.AF_UNIX)
-                listening.bind(self._path)
+                umask = os.umask(0o777 & ~self.mode)  # a later chmod could meet another's file
+                try:
+                    listening.bind(self._path)
+                finally:
+                    os.umask(umask)
                 listening.listen(self.BACKLOG)
             else:
                 listening = _listen_at(self._host, self._port, self.BACKLOG)
@@ -6275,7 +6596,9 @@ class HTTPConnection:
             try:
                 accepted, address = self._socket.accept()
                 accepted.setblocking(False)
-                client = _HTTPClient(self, accepted, address[0] if isinstance(address, tuple) else "")
+                # An IPv4 client of [::] is ::ffff:192.0.2.1 (RFC 4291, 2.5.5.2).
+                peer_addr = address[0].removeprefix("::ffff:") if isinstance(address, tuple) else ""
+                client = _HTTPClient(self, accepted, peer_addr)
             except ConnectionError:
                 continue  # it left already
             except BlockingIOError:
@@ -6462,9 +6785,75 @@ def patch_standard_library() -> None:
         eventlet.monkey_patch()
 
 
+@functools.cache
+def installed_folders() -> tuple[str, ...]:
+    """Where Python's own modules and installed packages are, each with a slash behind it."""
+    paths = sysconfig.get_paths()  # of which Debian's "data" is /usr/local, below which programs may be, too
+    folders = [*map(paths.get, ("stdlib", "platstdlib", "purelib", "platlib")), *site.getsitepackages()]
+    return tuple(os.path.join(str(folder), "") for folder in folders)
+
+
+_BLOCKING = {  # what eventlet replaces and makes nothing of in what has it already: where it is, and where it was made
+    "time": "sleep", "socket": "socket getaddrinfo", "_socket": "gethostbyname", "ssl": "SSLContext",
+    "select": "select poll epoll", "selectors": "SelectSelector PollSelector EpollSelector KqueueSelector",
+    "_queue": "SimpleQueue", "subprocess": "Popen",
+}  # fmt: skip
+_KEPT = "<class '_thread.lock'>", "<class '_thread._local'>"  # which all coroutines share; in packages it does no harm
+_OUR_OWN = {"brubeck_lite", "eventlet", "greenlet", "dns", "zmq"}  # packages that have it on purpose
+_COPIES = "__original_module_", "__patched_module_"  # eventlet's, of the standard library
+
+
+def _is_early(value: Any) -> bool:
+    """Whether this is a function or class of those, and not the one that eventlet has put in its place."""
+    name = value.__name__
+    if name not in _BLOCKING.get(value.__module__, "").split():
+        return False
+    return getattr(sys.modules[value.__module__.lstrip("_")], name, None) is not value
+
+
+def find_early(objects: Iterable[Any]) -> list[str]:
+    """What the program imported, made or began before eventlet patched the standard library, and what therefore blocks
+    all coroutines, fails (an SSLContext does, with a RecursionError) or loses what it is given: names in modules, and
+    of these objects some, and threads. What the standard library has itself does no harm."""
+    found: dict[Any, str] = {}  # of each kind in each package the first
+    callables, others = (type, type(find_early), type(len)), sys.stdlib_module_names | _OUR_OWN
+    for name, module in [*sys.modules.items()]:
+        if "asyncio" in name or name.startswith(_COPIES) or name.partition(".")[0] in others:
+            continue
+        is_own = not os.path.abspath(getattr(module, "__file__", None) or "").startswith(installed_folders())
+        for key, value in [*vars(module).items()]:
+            is_kept = is_own and str(type(value)) in _KEPT
+            if is_kept or (issubclass(type(value), callables) and _is_early(value)):
+                found.setdefault((name.partition(".")[0], key), f"{name}.{key}")
+    running, kinds = {*sys._current_frames()} - {threading.main_thread().ident}, dict[type, bool]()
+    for made in objects:
+        kind = type(made)
+        if kind not in kinds:
+            kinds[kind] = kind.__name__ != "Popen" and _is_early(kind)
+        if kinds[kind] and getattr(made, "family", None) != socket.AF_UNIX:  # such as that to the parent of a worker
+            found[kind] = f"an object of class {kind.__name__}"
+        elif isinstance(made, threading.Thread) and getattr(made, "_ident", None) in running and made.is_alive():
+            found[made] = f"the thread {made.name!r}"
+    return [*found.values()]
+
+
 def configure_logging(level: int = logging.INFO) -> None:
-    """Log on standard error, unless the program has chosen otherwise."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    """Log on standard error, unless the program has chosen otherwise: to be called once it was imported."""
+    if not logger.hasHandlers():
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+
+
+def patch_program() -> None:
+    """Patch the standard library under a program that was imported before; log a warning, which says what to do, where
+    that comes too late."""
+    # Where the program itself has patched it, an original may well be inside of one of eventlet's objects.
+    was_patched = eventlet.patcher.is_monkey_patched("socket")
+    patch_standard_library()
+    if early := find_early([] if was_patched else gc.get_objects()):
+        logger.warning("made before eventlet patched the standard library, so that it blocks or fails: %s. "
+                       'Put "import eventlet; eventlet.monkey_patch()" above all other lines of the program, or start '
+                       "it by the command line: brubeck_lite MODULE:APP",
+                       ", ".join(early[:5]) + f" and {len(early) - 5} more" * (len(early) > 5))  # fmt: skip
 
 
 # Characters of each of the five texts in a line of the access log: 800 on Linux, where PIPE_BUF is 4096.
@@ -6537,17 +6926,18 @@ class AccessLog:
 
 
 class StatsServer:
-    """Tells Prometheus figures, at / and /metrics of an address "HOST:PORT": in a thread of the system's, so that it
-    answers while a handler computes. One client after the other, each for 2 seconds: it is for a monitor, not for the
-    world. SystemExit 2, after a line that says why, where it cannot."""
+    """Tells Prometheus figures, at / and /metrics of an address as for HTTPConnection, but no unix socket: in a thread
+    of the system's, so that it answers while a handler computes. One client after the other, each for 2 seconds: it is
+    for a monitor, not for the world. SystemExit 2, after a line that says why, where it cannot."""
 
     PATIENCE = 2.0
 
     def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
-        match = _BIND.fullmatch(address)
-        if match is None or match[1] or int(match[3]) > 65535:
-            fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100 or [::1]:9100)")
-        self._get_stats, self._host, self.port = get_stats, match[2].strip("[]"), int(match[3])
+        try:
+            _, self._host, self.port = parse_address("" if address.startswith("unix:") else address)
+        except ValueError:
+            fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100, [::1]:9100 or :9100)")
+        self._get_stats = get_stats
         self._ended = _unpatched("threading").Event()
 
     def start(self) -> StatsServer:
@@ -6634,13 +7024,13 @@ class _Lines:
 def program_files(app: Brubeck | None, error: BaseException | None = None) -> list[str]:
     """What `--reload` watches: the modules of the program, but for Python's own and installed packages, the files that
     an error comes from, and the templates."""
-    installed = tuple({path + os.sep for path in sysconfig.get_paths().values()} - {sys.prefix + os.sep})
     # Not by getattr: what stands in sys.modules for a module may do anything when asked for an attribute.
     modules = {str(getattr(module, "__dict__", {}).get("__file__") or "") for module in [*sys.modules.values()]}
     if error is not None:
         modules.update(frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
         modules.add(getattr(error, "filename", None) or "")
-    files = [name for name in modules if os.path.isfile(name) and not os.path.abspath(name).startswith(installed)]
+    files = [name for name in modules if os.path.isfile(name)
+             and not os.path.abspath(name).startswith(installed_folders())]  # fmt: skip
     for folder, _, names in os.walk(getattr(getattr(app, "templates", None), "folder", os.devnull)):
         files += [os.path.join(folder, name) for name in names]
     return files
@@ -6659,8 +7049,8 @@ class _Parent(_Lines):
 
     def share(self, connections: Sequence[Connection]) -> None:
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
-        self.say(connections=[each.address if isinstance(each, HTTPConnection) else [each.pull, each.pub, each.identity]
-                              for each in connections])  # fmt: skip
+        self.say(connections=[[each.address, each.mode] if isinstance(each, HTTPConnection) else
+                              [each.pull, each.pub, each.identity] for each in connections])  # fmt: skip
         data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 2 * len(connections))
         if not data:
             raise SystemExit(2)  # the parent has said why
@@ -7338,8 +7728,8 @@ class Parent:
         """Open what a worker needs, unless that is there from before it, and tell it where."""
         descriptors, links = [], []
         for each in connections:
-            if isinstance(each, str):
-                listening, board = self._listen(each)
+            if len(each) == 2:  # an HTTP address; three are a Mongrel2's
+                listening, board = self._listen(*each)
                 descriptors += [listening.fileno(), board.descriptor]
             else:
                 dealer = self._dealers.setdefault(tuple(each), _Dealer(self._context, self._watch, *each))
@@ -7352,9 +7742,9 @@ class Parent:
         """Of a board: for the workers, those that retire, and some more; where none is left, workers share one."""
         return 2 * self._count + 16
 
-    def _listen(self, address: str) -> tuple[HTTPConnection, _Board]:
+    def _listen(self, address: str, mode: int) -> tuple[HTTPConnection, _Board]:
         if address not in self._listening:
-            listening = HTTPConnection(address)
+            listening = HTTPConnection(address, mode=mode)
             listening.open()
             logger.info("serving %s", listening.url)
             self._listening[address] = listening, _Board.create(self._slots())
@@ -7450,9 +7840,9 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: E
           access_log: bool = False, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
     line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
-    if patch:
-        ending.complete(patch_standard_library)  # eventlet would log and forget a SystemExit
     configure_logging()
+    if patch:
+        ending.complete(patch_program)  # eventlet would log and forget a SystemExit
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     if access_log and sys.stdout is None:
         fail("--access-log: standard output is closed")
@@ -7596,7 +7986,7 @@ def find_problems(app: Brubeck) -> Iterator[str]:
 
 def check_program(name: str, app: Brubeck) -> int:
     """Print what is wrong with a program, or that nothing is; returns the exit status, 1 or 0."""
-    problems = [*find_problems(app)]
+    problems = [*find_problems(app), *(f"upload_store: {problem}" for problem in find_upload_problems(app))]
     print(*problems or [f"{name}: no conflicts"], sep="\n")
     return 1 if problems else 0
 
@@ -7606,7 +7996,15 @@ MONGREL2_CONFIG = """\
 #     m2sh load -config mongrel2.conf -db config.sqlite && m2sh start -db config.sqlite -name main
 {servers}
 settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {limit},
+            # Larger bodies, and chunked ones of any size, are handed over as files{store}.
             'upload.temp_store': '{upload}/upload.XXXXXX',
+            # By default (0600) a handler of another user can neither read nor remove them. With this one of the same
+            # group can, as can everybody else in it: chgrp GROUP {upload} && chmod 2770 {upload}
+            'upload.temp_store_mode': '0660',
+            # The largest head: 4,096 by default, which one large cookie fills. Costs 6 KiB more for each connection.
+            'limits.buffer_size': 65536,
+            # In how many pieces a head may come: 5 by default. Who sends it slowly keeps a connection for longer.
+            'limits.client_read_retries': 1000,
             # Connections beyond superpoll.max_fd / hot_dividend (10240 / 4) take the place of the handlers' sockets.
             'superpoll.hot_dividend': 2}}
 
@@ -7652,7 +8050,9 @@ def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str)
     # In memory it holds what the largest of our limits allows; with a folder for the others, up to 1 MiB.
     bodies = [inner.max_body if route.max_body is None else route.max_body for _, inner, route in all_routes(app)]
     limit = min(max([app.max_body, *bodies]), 1 << 20 if store else (1 << 31) - 1)
-    return MONGREL2_CONFIG.format(folder=folder, upload=upload, servers=servers, names=", ".join(names), limit=limit)
+    option = "" if store else f",\n            # if the handler is started with --upload-store FOLDER/{upload}"
+    return MONGREL2_CONFIG.format(folder=folder, upload=upload, servers=servers, names=", ".join(names), limit=limit,
+                                  store=option)  # fmt: skip
 
 
 _USAGE = """brubeck_lite MODULE:APP [options]
@@ -7691,7 +8091,8 @@ def parse_arguments(given: Sequence[str]) -> Any:
     add("--chdir", metavar="DIR", help="go to this folder first")
     if tell is not None:
         return parser.parse_args(given[1:])
-    add("--bind", metavar="ADDRESS", help="serve HTTP at HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:6767)")
+    add("--bind", metavar="ADDRESS",
+        help="serve HTTP at HOST:PORT, [IPV6]:PORT, PORT (at every IPv4 address) or unix:PATH (127.0.0.1:6767)")
     add("--mongrel2", nargs=2, action="append", default=[], metavar=("PULL", "PUB"),
         help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--workers", type=workers, metavar="N",
@@ -7701,6 +8102,7 @@ def parse_arguments(given: Sequence[str]) -> Any:
     add("--max-requests", type=at_least(0), default=0, metavar="N", help="replace a worker after so many requests")
     add("--pool-size", type=at_least(1), metavar="N", help="requests handled at once (10000)")
     add("--max-body", type=at_least(0), metavar="BYTES", help="largest body of a request (1048576)")
+    add("--upload-store", metavar="FOLDER", help="where Mongrel2 puts large and chunked bodies: its upload.temp_store")
     add("--stats", metavar="HOST:PORT", help="tell Prometheus the figures there, at /metrics")
     add("--access-log", action="store_true", help="a line for each answer on standard output")
     add("--reload", action="store_true", help="start anew whenever the program or a template changes")
@@ -7742,21 +8144,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         patch_standard_library()
         raise SystemExit(options.tell(options.app, load_program(options.app)))
     refuse_windows()
-    parent = parent_of_worker()
-    if not options.print_mongrel2_config:
-        configure_logging(logging.WARNING if options.quiet else logging.INFO)
-        if parent is None and (options.workers or options.max_requests or options.reload):
-            command, folder = same_command()
-            enter_folder(options.chdir)  # relative addresses are those that they are without workers
-            Parent(command, folder, options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
-                   max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
-            return
+    parent, level = parent_of_worker(), logging.WARNING if options.quiet else logging.INFO
+    has_workers = options.workers or options.max_requests or options.reload
+    if has_workers and parent is None and not options.print_mongrel2_config:
+        configure_logging(level)
+        command, folder = same_command()
+        enter_folder(options.chdir)  # relative addresses are those that they are without workers
+        Parent(command, folder, options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
+               max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
+        return
     ending = Ending(is_worker=parent is not None)  # for the interpreter's exit too
     enter_folder(options.chdir)
     ending.complete(patch_standard_library)
     app = load_watched(options.app, parent)
     app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
     app.max_body = app.max_body if options.max_body is None else options.max_body
+    app.upload_store = app.upload_store if options.upload_store is None else os.path.abspath(options.upload_store)
     app.debug = app.debug or options.debug
     own = [app.msg_conn] if isinstance(app.msg_conn, (Mongrel2Connection, HTTPConnection)) else [*(app.msg_conn or ())]
     bind, usual = options.bind, "127.0.0.1:6767"
@@ -7770,7 +8173,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         connections += [HTTPConnection(bind)] if bind is not None else []
     except ValueError as error:
         fail(str(error))
-    serve(app, connections or own or HTTPConnection(usual), ending, access_log=options.access_log,
+    configure_logging(level)
+    if options.quiet:
+        logger.setLevel(level)
+    serve(app, connections or own or HTTPConnection(usual), ending, patch=False, access_log=options.access_log,
           stats=options.stats, parent=parent)  # fmt: skip
 
 

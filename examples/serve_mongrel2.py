@@ -103,8 +103,9 @@ def run_tool(command: list[str], **options: Any) -> int:
     return process.returncode
 
 
-def load_configuration(folder: Path, command: list[str]) -> str:
-    """Have brubeck_lite write the configuration and m2sh load it; the uuid of the server in it."""
+def load_configuration(folder: Path, command: list[str]) -> tuple[str, list[str]]:
+    """Have brubeck_lite write the configuration and m2sh load it; the uuid of the server in it, and the options that
+    tell brubeck_lite where uploads are, unless the program or its options do."""
     for name in ("run", "logs", "tmp"):
         (folder / name).mkdir()
     with (folder / "mongrel2.conf").open("wb") as file:
@@ -116,7 +117,12 @@ def load_configuration(folder: Path, command: list[str]) -> str:
             fail(f"m2sh does not take the configuration: {last_errors(folder / 'm2sh.log')}", 1)
     with contextlib.closing(sqlite3.connect(folder / "config.sqlite")) as database, database:
         database.execute("INSERT INTO setting (key, value) VALUES ('server.daemonize', '0')")  # our child, not init's
-        return str(database.execute("SELECT uuid FROM server").fetchone()[0])
+        (store,) = database.execute("SELECT value FROM setting WHERE key = 'upload.temp_store'").fetchone()
+        is_ours = not store.startswith("/")
+        return (
+            str(database.execute("SELECT uuid FROM server").fetchone()[0]),
+            ["--upload-store", str(folder / "tmp")] if is_ours else [],
+        )
 
 
 def last_errors(log: Path) -> str:
@@ -168,13 +174,13 @@ def serve(app: str, bind: str, others: list[str], folder: Path) -> None:
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     addresses = ["--mongrel2", f"ipc://{folder}/run/requests", f"ipc://{folder}/run/replies"]
     command = [sys.executable, "-m", "brubeck_lite", app, *addresses, *others]
-    uuid = load_configuration(folder, [*command, "--bind", place])
+    uuid, store = load_configuration(folder, [*command, "--bind", place])
     log = folder / "logs" / "error.log"
     with (
         log.open("ab") as file,
         contextlib.closing(Probe(host, port)) as probe,
         running(["mongrel2", "config.sqlite", uuid], cwd=folder, stdout=file, stderr=file) as mongrel2,
-        running(command) as brubeck,
+        running([*command, *store]) as brubeck,
     ):
         signal.signal(signal.SIGHUP, lambda number, frame: brubeck.send_signal(number))
 

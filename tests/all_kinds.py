@@ -4,10 +4,12 @@ that a configuration fits."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import os
 import socket
+import time
 from typing import Any
 
 import websockets.sync.client
@@ -68,6 +70,28 @@ def check_upload(port: int) -> None:
         assert ask(port, "/length", "POST", body) == (200, hashlib.sha256(body).hexdigest().encode())
 
 
+def check_chunked_upload(port: int) -> None:
+    """Which Mongrel2 always writes to a file."""
+    for sizes in ([], [10], [1, 100_000, 7], [65_536] * 50):
+        body, client = [os.urandom(size) for size in sizes], http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with contextlib.closing(client):
+            client.request("POST", "/length", iter(body), {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+            answer = client.getresponse()
+            assert (answer.status, answer.read()) == (200, hashlib.sha256(b"".join(body)).hexdigest().encode())
+
+
+def check_heads(port: int) -> None:
+    """Those of browsers with large cookies, and one in many pieces."""
+    for size, pieces in ((3_800, 1), (5_000, 1), (20_000, 1), (60_000, 1), (200, 8)):
+        head = b"GET / HTTP/1.1\r\nHost: x\r\nCookie: a=" + b"x" * size + b"\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for start in range(0, len(head), len(head) // pieces + 1):
+                client.sendall(head[start : start + len(head) // pieces + 1])
+                time.sleep(0.05 * (pieces > 1))
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK"), (size, pieces)
+
+
 def check_stream(port: int) -> None:
     assert ask(port, "/pieces") == (200, "".join(f"{number:999}\n" for number in range(3000)).encode())
 
@@ -89,5 +113,5 @@ def check_websocket(port: int) -> None:
             assert client.recv(60) == text
 
 
-CHECKS = (check_page, check_upload, check_stream, check_message_socket, check_websocket)
-
+CHECKS = (check_page, check_upload, check_chunked_upload, check_heads, check_stream, check_message_socket,
+          check_websocket)  # fmt: skip

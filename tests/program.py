@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import decimal
 import hashlib
 import os
 import time
@@ -9,13 +11,25 @@ from collections.abc import Iterator
 from typing import Any
 
 import brubeck_lite
-from brubeck_lite import Brubeck, HTTPError, MessageHandler, Request, Response, WebMessageHandler, abort, redirect
+from brubeck_lite import (
+    Brubeck,
+    HTTPError,
+    MessageHandler,
+    Request,
+    Response,
+    WebMessageHandler,
+    abort,
+    event_stream,
+    redirect,
+)
 
 app = Brubeck(
     handler_tuples=[(r"^/expression/(\d+)/(\w+)", lambda request, *groups: "-".join(groups))],
     upload_store=os.environ.get("UPLOAD_STORE"), secret="the outermost secret of the tests",
 )  # fmt: skip
 finished: list[str] = []
+client: contextvars.ContextVar[str] = contextvars.ContextVar("client")  # set by middleware
+left: contextvars.ContextVar[str] = contextvars.ContextVar("left")  # set by a handler
 meetings: list[str] = []
 
 
@@ -289,6 +303,27 @@ def divide(request: Request) -> float:
     return 1 / 0
 
 
+@app.route("/context")
+def context(request: Request) -> list[Any]:
+    """What others have left in the context; then it is left there."""
+    found = [left.get(None), decimal.getcontext().prec, client.get()]
+    left.set(request.url)
+    decimal.getcontext().prec = 3
+    return found
+
+
+@app.route("/context/pieces")
+@app.route("/context/events", name="events")
+def context_of_pieces(request: Request) -> Any:
+    def pieces() -> Iterator[str]:
+        for number in range(3):
+            yield f"{number} {client.get()} {left.get()}\n"
+            left.set(f"{number}")
+
+    left.set("-")
+    return event_stream(pieces()) if request.path.endswith("events") else pieces()
+
+
 inner = Brubeck()
 
 
@@ -313,6 +348,7 @@ app.mount("/inner", inner)
 @app.wrap
 def count(respond: brubeck_lite.Respond) -> brubeck_lite.Respond:
     def counted(request: Request) -> Response:
+        client.set(request.headers.get("x-client", ""))
         response = respond(request)
         response.headers["X-Wrapped"] = request.route.name or "-" if request.route else "no route"
         return response

@@ -6,11 +6,17 @@ from __future__ import annotations
 import gc
 import os
 import queue
+import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+if "eventlet" in sys.modules:  # not under a WSGI server
+    import eventlet
+    import eventlet.tpool
 
 from brubeck_lite import Brubeck, Channel, Event, Request, Response, WebSocket, event_stream
 
@@ -44,12 +50,29 @@ def open_gate(request: Request, key: str) -> str:
     return "opened"
 
 
+def in_thread(function: Callable[..., Any], *arguments: Any) -> None:
+    threads = eventlet.patcher.original("threading") if "eventlet" in sys.modules else threading
+    threads.Thread(target=function, args=arguments).start()
+
+
+def in_pool(function: Callable[..., Any], *arguments: Any) -> None:
+    eventlet.tpool.execute(function, *arguments)
+
+
+def in_coroutine(function: Callable[..., Any], *arguments: Any) -> None:
+    function(*arguments)
+
+
+CALLS = {"coroutine": in_coroutine, "tpool": in_pool, "thread": in_thread}
+
+
 @app.post("/publish/<name>")
 def publish(request: Request, name: str) -> dict[str, float]:
-    """The body, this often; how many seconds that took."""
+    """The body, this often, by a thread of the system's where one is asked for; how many seconds that took."""
     message, began = request.body.decode(), time.monotonic()
+    call = CALLS[request.query.get("by", "coroutine")]
     for _ in range(request.get_argument("times", 1, int)):
-        channels[name].publish(message)
+        call(channels[name].publish, message)
         time.sleep(request.get_argument("pause", 0.0, float))
     return {"seconds": time.monotonic() - began}
 
@@ -231,9 +254,23 @@ def echo(ws: WebSocket) -> None:
         ws.send(message)
 
 
+@app.websocket("/echo-large", max_message=32 << 20)
+def echo_large(ws: WebSocket) -> None:
+    for message in ws:
+        ws.send(message)
+
+
+@app.websocket("/asleep-then-echo/<float:seconds>")
+def asleep_then_echo(ws: WebSocket, seconds: float) -> None:
+    time.sleep(seconds)
+    for message in ws:
+        ws.send(message)
+
+
 @app.websocket("/small", max_message=1000)
 @noted
 def small(ws: WebSocket) -> None:
+    ws.FAREWELL = 60.0  # seconds for the client to answer a close
     for message in ws:
         ws.send(message)
 

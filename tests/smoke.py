@@ -79,7 +79,7 @@ def check_served(*command: str) -> None:
     child = subprocess.Popen([*command, "program:app", "--bind", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     try:
-        line = child.stderr.readline()
+        line = next((line for line in child.stderr if "serving" in line), "")
         told = re.search(r"serving http://127\.0\.0\.1:(\d+)\n", line)
         assert told, f"it does not say where it listens: {line}"
         port = int(told[1])

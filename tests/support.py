@@ -37,7 +37,8 @@ main = Server(uuid='f400bf85-4538-4f7a-8908-67e313d515c2', access_log='/logs/acc
               chroot='./', default_host='localhost', name='main', pid_file='/run/mongrel2.pid', port={port},
               bind_addr='127.0.0.1', hosts=[Host(name='localhost', routes={{'/': web, '@chat': web, '<feed': web}})])
 settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': 1048576,
-            'upload.temp_store': '/tmp/upload.XXXXXX'}}
+            'upload.temp_store': '/tmp/upload.XXXXXX', 'upload.temp_store_mode': '0660',
+            'limits.buffer_size': 65536, 'limits.client_read_retries': 1000}}
 servers = [main]
 """
 
@@ -280,13 +281,15 @@ def behind_http(program: str, *options: str) -> Iterator[tuple[subprocess.Popen[
 
 
 def wsgi_command(server: str, program: str, port: int) -> list[str]:
-    """The command that serves `program` on a port with this WSGI server: gunicorn (gthread), waitress or wsgiref."""
-    if server == "gunicorn":
-        options = ["--worker-class", "gthread", "--threads", "4", "--graceful-timeout", "2"]
+    """The command that serves `program` on a port with this WSGI server: gunicorn (gthread), gevent (by gunicorn),
+    waitress, wsgiref or eventlet."""
+    if server in ("gunicorn", "gevent"):
+        options = ["--worker-class", "gthread", "--threads", "4"] if server == "gunicorn" else ["-k", server]
+        options += ["--graceful-timeout", "2"]
         return [sys.executable, "-m", "gunicorn", *options, "--bind", f"127.0.0.1:{port}", program]
     if server == "waitress":
         return [sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", program]
-    return [sys.executable, str(ROOT / "tests" / "serve_wsgiref.py"), program, str(port)]
+    return [sys.executable, str(ROOT / "tests" / f"serve_{server}.py"), program, str(port)]
 
 
 @contextlib.contextmanager

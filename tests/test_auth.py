@@ -30,6 +30,7 @@ from brubeck_lite import (
     Request,
     TemplateMixin,
     WebMessageHandler,
+    abort,
     authenticated,
     basic_auth,
     bearer_auth,
@@ -291,6 +292,94 @@ def test_a_token_that_is_none_is_401_and_nobody_is_asked(authorization: str | No
 def test_a_token_that_a_check_refuses_is_401() -> None:
     app = guarded(bearer_auth(lambda token: token == "right" and "ann"))
     assert [ask(app, f"Bearer {token}").status for token in ("right", "wrong", "é")] == [200, 401, 401]
+
+
+# Caches that clients share
+
+
+def cached_app() -> Brubeck:
+    """Pages that depend on who asks, each in another way; and pages that do not."""
+    app, inner = Brubeck(secret=SECRET), Brubeck()
+
+    def who(request: Request) -> Any:
+        return request.headers.get("authorization") or abort(403)
+
+    def page(request: Request) -> str:
+        return "a page"
+
+    def public(request: Request) -> Any:
+        return "for all", 200, {"Cache-Control": request.query["allows"]}
+
+    members = basic_auth(lambda name, password: True)
+    app.route("/basic", name="/basic")(members(page))
+    app.route("/basic/public", name="/basic/public")(members(lambda r: ("mine", 200, {"Cache-Control": "public"})))
+    app.route("/basic/304", name="/basic/304")(members(lambda request: ("", 304, {"ETag": '"a"'})))
+    app.route("/basic/fails", name="/basic/fails")(members(lambda request: 1 / 0))
+    app.route("/basic/stream", name="/basic/stream")(members(lambda request: iter(["mine"])))
+    app.route("/bearer", name="/bearer")(bearer_auth(lambda token: True)(page))
+    app.route("/read", name="/read")(who)
+    app.route("/plain", name="/plain")(page)
+    app.route("/public", name="/public")(public)
+    inner.route("/basic", name="/basic")(members(page))
+    inner.route("/read", name="/read")(who)
+    app.mount("/inner", inner)
+    return app
+
+
+BASIC = {"Authorization": "Basic YTpi"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/basic", 200), ("/basic/public", 200), ("/basic/304", 304), ("/basic/fails", 500), ("/basic/stream", 200),
+     ("/read", 200), ("/inner/basic", 200), ("/inner/read", 200), ("/plain", 200), ("/nowhere", 404)],
+)  # fmt: skip
+def test_what_was_asked_with_credentials_is_kept_out_of_shared_caches(path: str, status: int) -> None:
+    headers = (got := cached_app().test().get(path, BASIC)).headers
+    assert (got.status, headers["Vary"]) == (status, "Authorization")
+    assert "private" in headers["Cache-Control"] and "public" not in headers["Cache-Control"]
+
+
+@pytest.mark.parametrize("path", ["/basic", "/bearer", "/inner/basic", "/basic/stream"])
+def test_a_refusal_for_want_of_credentials_is_kept_out_of_shared_caches(path: str) -> None:
+    got = cached_app().test().get(path)
+    assert (got.status, got.headers["Vary"], got.headers["Cache-Control"]) == (401, "Authorization", "private")
+
+
+@pytest.mark.parametrize("allows", ["public", "max-age=5, Public", "s-maxage=5", "max-age=5,s-maxage=5"])
+def test_a_handler_that_reads_no_credentials_may_allow_shared_caches_to_keep_its_answer(allows: str) -> None:
+    got = cached_app().test().get("/public", BASIC, query={"allows": allows})
+    assert (got.headers["Cache-Control"], "Vary" in got.headers) == (allows, False)
+
+
+@pytest.mark.parametrize("allows", ["max-age=5", "no-cache", "private, max-age=5"])
+def test_an_age_alone_does_not_allow_that(allows: str) -> None:
+    got = cached_app().test().get("/public", BASIC, query={"allows": allows})
+    assert {"private", allows.rsplit(", ", maxsplit=1)[-1]} <= {*got.headers["Cache-Control"].split(", ")}
+
+
+def test_an_answer_to_nobody_in_particular_says_nothing_to_caches() -> None:
+    assert {"Vary", "Cache-Control"}.isdisjoint(cached_app().test().get("/plain").headers)
+
+
+def test_a_page_for_a_user_whom_the_program_finds_is_kept_out_of_shared_caches() -> None:
+    class Page(AuthMixin, WebMessageHandler):
+        def get_current_user(self) -> Any:
+            return self.request.cookies.get("user")
+
+        def get(self) -> str:
+            return f"for {self.current_user}"
+
+        @authenticated
+        def post(self) -> str:
+            return "changed"
+
+    app = Brubeck()
+    app.route("/")(Page)
+    for method in ("GET", "POST"):
+        for fields in ({"Cookie": "user=ann"}, {}):
+            headers = app.test().request(method, "/", fields).headers
+            assert headers["Cache-Control"] == "private"
 
 
 # Passwords

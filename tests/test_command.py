@@ -28,9 +28,11 @@ from support import (
     environment,
     free_port,
     is_running,
+    listens,
     output,
     process,
     wait_for,
+    wsgi_command,
 )
 
 import brubeck_lite
@@ -122,7 +124,7 @@ def mongrel2() -> Iterator[Mongrel2]:
         (["program:inner_root"], "'inner_root' is no Brubeck in the module 'program'"),
         ([":app"], "':app' is no MODULE:APP"),
         (["..program:app"], "'..program:app' is no MODULE:APP"),
-        (["program:app", "--bind", "6767"], "not an address: '6767'"),
+        (["program:app", "--bind", "67670"], "not an address: '67670'"),
         (["program:app", "--bind", "127.0.0.1:99999"], "not an address"),
         (["program:app", "--bind", "::1:80"], "not an address"),
         (["program:app", "--bind", "nowhere.invalid:6767"], "cannot listen at nowhere.invalid:6767"),
@@ -394,6 +396,12 @@ def test_check_finds_handlers_that_cannot_work(rule: Any, handler: Any, expected
     assert len(problems) == (expected is not None) and (expected or "") in "".join(problems)
 
 
+def test_check_finds_an_upload_store_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "none.py").write_text("from brubeck_lite import Brubeck\napp = Brubeck(upload_store='nowhere')\n")
+    ended = command("check", "none:app", folder=tmp_path)
+    assert (ended.returncode, "upload_store: [Errno 2] there is no such folder: 'nowhere'" in ended.stdout) == (1, True)
+
+
 def test_check_finds_websockets_that_cannot_work() -> None:
     app = Brubeck()
     app.websocket("/<two>")(one_argument)
@@ -443,11 +451,14 @@ def test_a_mongrel2_of_the_printed_configuration_serves_all_kinds_of_routes(tmp_
     place = f"In {tmp_path}/folder with run/, logs/ and store/" if store else "In a folder with run/, logs/ and tmp/"
     assert f"{place}:\n" in printed and "chroot='./'" in printed
     line = [sys.executable, "-m", "brubeck_lite", "hello:app", *addresses]
+    if not store:
+        assert "if the handler is started with --upload-store FOLDER/tmp" in printed
+        line += ["--upload-store", str(tmp_path / "folder" / "tmp")]
     with mongrel2_of(printed, tmp_path / "folder"), process(line, cwd=tmp_path, env=settings) as child:
         wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
         for check in CHECKS:
             check(port)
-        assert [*(tmp_path / "folder" / "store").iterdir()] == []
+        assert [*(tmp_path / "folder" / ("store" if store else "tmp")).iterdir()] == []
 
 
 def test_several_mongrel2s_listen_at_one_port_after_the_other(tmp_path: Path) -> None:
@@ -461,6 +472,7 @@ def test_several_mongrel2s_listen_at_one_port_after_the_other(tmp_path: Path) ->
         printed = command(*options, folder=tmp_path).stdout
         assert "chroot" not in printed and printed.endswith("servers = [main, main2]\n")
         line = [sys.executable, "-m", "brubeck_lite", "hello:app", *addresses]
+        line += ["--upload-store", str(folder / "tmp")]
         with mongrel2_of(printed, folder, "main", "main2"), process(line, cwd=tmp_path) as child:
             wait_for(lambda: output(child).count("connected to Mongrel2") == 2, what="the handler")
             for check in CHECKS:
@@ -632,6 +644,138 @@ def test_quiet_is_quiet(mongrel2: Mongrel2) -> None:
         assert output(child) == ""
 
 
+# The program's own logging
+
+FAILS = """\
+import brubeck_lite
+app = brubeck_lite.Brubeck()
+
+@app.get("/")
+def fails(request):
+    raise LookupError("who is it?")
+
+if __name__ == "__main__":
+    app.run(bind=sys.argv[1])
+"""
+OWN_FORMAT = "import logging, sys\nlogging.basicConfig(level=logging.INFO, format='mine: %(message)s')\n" + FAILS
+OWN_DICT = FAILS.replace(
+    "app =",
+    "import logging.config\nlogging.config.dictConfig({'version': 1, 'formatters': {'mine': {'format': "
+    "'mine: %(message)s'}}, 'handlers': {'own': {'class': 'logging.StreamHandler', 'formatter': 'mine'}}, "
+    "'root': {'level': 'INFO', 'handlers': ['own']}})\napp =",
+)
+OWN_HANDLER = FAILS.replace(
+    "app =",
+    "import logging\nown = logging.StreamHandler()\nown.setFormatter(logging.Formatter('mine: %(message)s'))\n"
+    "logging.getLogger('brubeck_lite').addHandler(own)\nlogging.getLogger('brubeck_lite').setLevel('INFO')\napp =",
+)
+
+
+@contextlib.contextmanager
+def logging_program(folder: Path, text: str, way: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A program served by the command line, with workers or not, as a script, or by a WSGI server: process and port."""
+    (folder / "logs.py").write_text("import sys\n" + text)
+    port = free_port()
+    bind, script = f"127.0.0.1:{port}", [sys.executable, str(folder / "logs.py")]
+    served = [sys.executable, "-m", "brubeck_lite", "logs:app", "--bind", bind]
+    line = {"script": [*script, bind], "workers": [*served, "--workers", "2"], "quiet": [*served, "--quiet"],
+            "gunicorn": wsgi_command("gunicorn", "logs:app", port)}.get(way, served)  # fmt: skip
+    with process(line, cwd=folder, env={**environment(), "PYTHONPATH": f"{folder}:{ROOT}"}) as child:
+        wait_for(lambda: listens(port), what=f"the server: {output(child)}")
+        wait_for(lambda: fetch(port, "/")[0] == 500, what="the answer")
+        yield child, port
+
+
+@pytest.mark.parametrize("way", ["command", "workers", "script", "gunicorn"])
+@pytest.mark.parametrize("text", [OWN_FORMAT, OWN_DICT, OWN_HANDLER], ids=["basicConfig", "dictConfig", "handler"])
+def test_the_programs_own_logging_is_what_counts(tmp_path: Path, text: str, way: str) -> None:
+    with logging_program(tmp_path, text, way) as (child, port):
+        wait_for(lambda: "LookupError: who is it?" in output(child), what=f"the traceback: {output(child)}")
+        assert "\nmine: fails failed on GET '/'\n" in f"\n{output(child)}"
+        assert output(child).count("LookupError: who is it?") == 1
+        if way in ("command", "script"):
+            assert f"mine: serving http://127.0.0.1:{port}\n" in output(child)
+        assert (" INFO " in output(child)) is (way == "workers")  # whose parent does not import the program
+
+
+def test_quiet_is_quiet_though_the_program_logs_what_is_information(tmp_path: Path) -> None:
+    text = OWN_FORMAT.replace("app =", "logging.info('imported')\napp =")
+    with logging_program(tmp_path, text, "quiet") as (child, _):
+        assert output(child).startswith("mine: imported\nmine: fails failed on GET '/'\n")
+
+
+# What is older than eventlet's patches
+
+EARLY = {
+    "import urllib3": "urllib3.util.ssl_.SSLContext",
+    "from time import sleep": "__main__.sleep",
+    "from socket import socket as s": "__main__.s",
+    "import threading\nlock = threading.Lock()": "__main__.lock",
+    "import threading\nseen = threading.local()": "__main__.seen",
+    "import socket\nlistening = socket.create_server(('127.0.0.1', 0))": "an object of class socket",
+    "import ssl\ncontext = ssl.create_default_context()": "an object of class SSLContext",
+    "import asyncio\nloop = asyncio.new_event_loop()": "an object of class EpollSelector",
+    "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor()": "an object of class SimpleQueue",
+    "import threading, time\nthreading.Thread(target=time.sleep, args=(30,), daemon=True).start()": "the thread",
+    "import logging.handlers, queue\nlogging.handlers.QueueListener(queue.Queue()).start()": "the thread",
+}
+HARMLESS = """\
+import asyncio, concurrent.futures, http.server, logging.handlers, multiprocessing, queue, select, selectors, smtplib
+import socketserver, sqlite3, ssl, subprocess, threading, time, urllib.request, xmlrpc.client
+import bottle, jinja2, mako.template, werkzeug.serving, zmq
+from socket import create_connection
+from threading import Event, Thread
+from time import monotonic
+jobs, event, guard, context = queue.Queue(), Event(), threading.RLock(), zmq.Context()
+subprocess.run(["true"])
+done = Thread(target=str)
+done.start()
+done.join()
+"""
+ITSELF = """
+import sys
+import brubeck_lite
+app = brubeck_lite.Brubeck()
+app.get("/")(lambda request: "served")
+app.run(bind=sys.argv[1])
+"""
+PATCHED = "import eventlet; eventlet.monkey_patch()\n"
+
+
+def log_of(folder: Path, text: str, until: str = "serving") -> str:
+    """What a script says that serves itself, until it does."""
+    port = free_port()
+    (folder / "itself.py").write_text(f"{text}\n{ITSELF}")
+    with process([sys.executable, str(folder / "itself.py"), f"127.0.0.1:{port}"]) as child:
+        wait_for(lambda: until in output(child) or child.poll() is not None, what=f"the server: {output(child)}")
+        return output(child)
+
+
+@pytest.mark.parametrize(("text", "named"), EARLY.items(), ids=EARLY)
+def test_run_says_in_one_line_what_was_there_too_early_and_what_to_do(tmp_path: Path, text: str, named: str) -> None:
+    [line] = [line for line in log_of(tmp_path, text).splitlines() if " INFO " not in line]
+    assert " WARNING " in line and named in line and "brubeck_lite MODULE:APP" in line
+    assert 'Put "import eventlet; eventlet.monkey_patch()" above' in line
+
+
+def test_run_says_nothing_of_what_does_no_harm_or_came_after_the_patches(tmp_path: Path) -> None:
+    assert " WARNING " not in log_of(tmp_path, PATCHED + "\n".join(EARLY))
+    assert all(" INFO " in line for line in log_of(tmp_path, HARMLESS).splitlines())
+    with_workers = ITSELF.replace("bind=sys.argv[1]", "bind=sys.argv[1], workers=2")
+    assert " WARNING " not in log_of(tmp_path, f"{HARMLESS}\n{with_workers}", "is ready")
+
+
+def test_https_works_in_a_script_that_patches_first(tmp_path: Path) -> None:
+    use = "import urllib3\nfrom urllib3.util import create_urllib3_context\n" + ITSELF.replace(
+        '"served"', "str(create_urllib3_context().minimum_version)"
+    )
+    port = free_port()
+    (tmp_path / "itself.py").write_text(PATCHED + use)
+    with process([sys.executable, str(tmp_path / "itself.py"), f"127.0.0.1:{port}"]) as child:
+        wait_for(lambda: "serving" in output(child), what=f"the server: {output(child)}")
+        assert fetch(port, "/")[0] == 200
+
+
 def test_debug_shows_the_traceback_in_the_page_and_only_then(mongrel2: Mongrel2) -> None:
     with behind_mongrel2("program:app", mongrel2, "--debug"):
         status, page = fetch(mongrel2.port, "/boom")
@@ -670,7 +814,7 @@ def test_the_access_log_has_a_line_for_each_answer(mongrel2: Mongrel2) -> None:
             headers = {"User-Agent": 'a "quoted" \\ agent', "Referer": "http://x/"}
             fetch(port, "/text/%0A%22?q=1", headers=headers)
             wait_for(lambda number=number: output(child).count("GET /") == number, what="the line")  # type: ignore[misc]
-        asked = r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /text/%0A%22\?q=1 HTTP/1\.1" 200 14 '
+        asked = r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /text/%0A%22\?q=1 HTTP/1\.1" 400 72 '
         for line in (line for line in output(child).splitlines() if "GET /" in line):
             assert re.fullmatch(asked + r'"http://x/" "a \\x22quoted\\x22 \\x5c agent"', line), line
 

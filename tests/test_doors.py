@@ -293,6 +293,13 @@ def test_statuses(door: Door, status: int) -> None:
     assert ("Content-Length" in response.headers) is (status not in (204, 304))
 
 
+@pytest.mark.parametrize("target", ["/pieces", "/status/204", "/status/304"])
+def test_an_answer_to_head_claims_no_length_where_that_to_get_has_none(door: Door, target: str) -> None:
+    for method in ("HEAD", "GET"):
+        answer = raw(door, f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.") and b"content-length" not in answer.lower()
+
+
 @pytest.mark.parametrize("target", ["/", "/pieces", "/status/204", "/missing", "/boom"])
 def test_head_has_no_body(door: Door, target: str) -> None:
     close = "\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -493,6 +500,12 @@ def test_header_values_that_are_odd_but_legal(door: Door, value: bytes) -> None:
     assert seen["headers"]["x-odd"] == value.decode("latin-1")
 
 
+def test_blanks_around_a_value_are_no_part_of_it(door: Door) -> None:
+    sent = b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Blanks:  \ta b \t \r\nX-None: \r\n\r\n"
+    seen = json.loads(raw(door, sent).partition(b"\r\n\r\n")[2])["headers"]
+    assert (seen["x-blanks"], seen.get("x-none", "")) == ("a b", "")
+
+
 def test_a_cookie_header_of_backslashes(door: Door) -> None:
     size = 3000 if is_mongrel2(door) else 7000  # Mongrel2 takes heads of 4 KiB
     answer = get(door, "/echo", [("Cookie", 'a=1; b="' + "\\" * size + '"; =__Host-a=b; c=3')])
@@ -525,6 +538,25 @@ def test_a_connection_serves_one_request_after_another(door: Door) -> None:
         connection.request("GET", target)
         assert connection.getresponse().read() == body
     connection.close()
+
+
+# The context of a request
+
+
+def test_no_request_finds_what_another_left_in_its_context(door: Door) -> None:
+    once = b"GET /context HTTP/1.1\r\nHost: x\r\nX-Client: me\r\n\r\n"
+    for sent in [once * 2 + once.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")] * 6:  # there are four threads
+        found = re.findall(rb"\[.*\]", raw(door, sent))
+        assert found == [b'[null,28,"me"]'] * (1 if door[0] == "wsgiref" else 3)
+
+
+@pytest.mark.parametrize("kind", ["pieces", "events"])
+def test_a_stream_is_made_in_the_context_of_its_handler(door: Door, kind: str) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        ask_as = lambda name: get(door, f"/context/{kind}", [("X-Client", name)]).content.decode()  # noqa: E731
+        for name, answer in zip("abc", pool.map(ask_as, "abc"), strict=True):
+            lines = [f"0 {name} -", f"1 {name} 0", f"2 {name} 1"]
+            assert re.findall(r"\d \w .", answer) == lines
 
 
 # Many at once
@@ -619,3 +651,79 @@ def test_a_websocket_of_a_rebound_name_is_refused_though_its_origin_is_that_name
             for host, status in ((f"evil.example:{port}", 400), (f"localhost:{port}", 101)):
                 assert status_of(port, host, target, handshake.replace("HOST", host))[0] == status
 
+
+# Behind a proxy
+
+
+SERVERS = ["http", "mongrel2", "gunicorn", "waitress", "wsgiref"]
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def proxied(request: pytest.FixtureRequest) -> Iterator[Door]:
+    with behind(request.param, "program_proxied:app") as port:
+        yield request.param, port
+
+
+def asked(door: Door, target: str, method: str = "GET", **fields: str) -> Any:
+    """The answer to a request with these header fields, in whose names `_` stands for `-`."""
+    connection = http.client.HTTPConnection("127.0.0.1", door[1], timeout=60)
+    try:
+        connection.request(method, target, headers={name.replace("_", "-"): value for name, value in fields.items()})
+        response = connection.getresponse()
+        response.content = response.read()  # type: ignore[attr-defined]
+        return response
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [("203.0.113.9:51008", "203.0.113.9"), ("[2001:DB8::1]:4711", "2001:db8::1"),
+     ("6.6.6.6, 203.0.113.9", "203.0.113.9"), ("unknown", "127.0.0.1"), ("<b>", "127.0.0.1")],
+)  # fmt: skip
+def test_the_address_of_a_client_is_an_address_by_every_door(proxied: Door, written: str, address: str) -> None:
+    if proxied[0] in ("mongrel2", "waitress"):
+        address = "127.0.0.1"  # Mongrel2 writes the peer's address over it, waitress leaves the field out
+    for place in ("", "/inner"):
+        assert json.loads(asked(proxied, f"{place}/seen", X_Forwarded_For=written).content)[0] == address
+
+
+@pytest.mark.parametrize("place", ["", "/inner"])
+def test_an_origin_is_ours_with_the_usual_port_written_or_not_by_every_door(proxied: Door, place: str) -> None:
+    for host, origin, status in (
+        ("a.example:80", "http://a.example", 200), ("a.example", "http://a.example:80", 200),
+        ("a.example:80", "https://a.example", 403), ("a.example:80", "http://a.example:8080", 403),
+        ("a.example", "null", 403),
+    ):  # fmt: skip
+        assert (host, origin, asked(proxied, f"{place}/change", "POST", Host=host, Origin=origin).status) == (
+            host, origin, status
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["", "/inner"])
+def test_what_depends_on_credentials_and_streams_are_private_by_every_door(proxied: Door, place: str) -> None:
+    for target, status in (("mine", 200), ("read", 200), ("stream", 200), ("nowhere", 404)):
+        response = asked(proxied, f"{place}/{target}", Authorization="Basic YTpi")
+        assert (target, response.status, response.headers["Cache-Control"], response.headers["Vary"]) == (
+            target, status, "private", "Authorization"
+        )  # fmt: skip
+    refused = asked(proxied, f"{place}/mine")
+    assert (refused.status, refused.headers["Cache-Control"], refused.headers["Vary"]) == (
+        401, "private", "Authorization"
+    )  # fmt: skip
+    assert asked(proxied, f"{place}/stream").headers["Cache-Control"] == "private"
+    assert asked(proxied, f"{place}/read").headers["Cache-Control"] is None
+
+
+@pytest.mark.parametrize("server", ["http", "mongrel2"])
+def test_a_websocket_of_our_own_page_opens_though_the_proxy_writes_the_usual_port(server: str) -> None:
+    handshake = ("Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: {}\r\n")  # fmt: skip
+    with behind(server, "program_proxied:app") as port:
+        for target in ("/talk", "/inner/talk"):
+            for host, origin, status in (
+                ("a.example:80", "http://a.example", 101), ("a.example:443", "https://a.example", 101),
+                ("a.example", "https://friend.example", 101), ("a.example:80", "http://b.example", 403),
+                ("a.example:80", "null", 403),
+            ):  # fmt: skip
+                assert (origin, status_of(port, host, target, handshake.format(origin))[0]) == (origin, status)

@@ -318,6 +318,25 @@ def test_a_stream_of_a_channel(live: Door) -> None:
     wait_for(lambda: ask(live, "GET", f"/listeners/{name}").content == b"0", what="their end")
 
 
+@pytest.mark.parametrize("by", ["tpool", "thread"])
+def test_what_a_thread_publishes_is_heard_by_all_who_wait(live: Door, by: str) -> None:
+    name = f"threads-{by}-{live[0]}"
+    with Reader(live, f"/channel/{name}?heartbeat=60", "1.0") as one, Reader(live, f"/poll/{name}", "1.0") as two:
+        wait_for(lambda: ask(live, "GET", f"/listeners/{name}").content == b"2", what="the subscribers")
+        ask(live, "POST", f"/publish/{name}?times=50&by={by}", b"news")
+        one.until(b"data: news\n\n" * 50)
+        two.until(b'{"message":"news"}')
+
+
+def test_a_thread_that_publishes_too_much_drops_who_is_too_slow(live: Door) -> None:
+    name = f"flood-{live[0]}"
+    with Reader(live, f"/channel/{name}", "1.0", receive_buffer=4096) as reader:
+        reader.until(b":\n\n")
+        wait_for(lambda: ask(live, "GET", f"/listeners/{name}").content == b"1", what="the subscriber")
+        ask(live, "POST", f"/publish/{name}?times=300&by=tpool", b"x" * 60_000)
+        assert reader.to_the_end()[0].endswith(b"event: dropped\ndata: too slow\n\n")
+
+
 def test_who_is_too_slow_for_a_channel_is_told_so(live: Door) -> None:
     name = f"fast-{live[0]}"
     with Reader(live, f"/channel/{name}", "1.0", receive_buffer=4096) as reader:
@@ -334,6 +353,35 @@ def test_under_wsgi_streams_of_events_have_no_heartbeats_but_work() -> None:
     with behind_wsgi("gunicorn", PROGRAM) as port:
         door = ("gunicorn", port, None)
         assert ask(door, "GET", "/events").content.startswith(b":\n\ndata: text\n\n")  # type: ignore[arg-type]
+        with Reader(door, "/channel/wsgi?heartbeat=60") as reader:  # type: ignore[arg-type]
+            wait_for(lambda: ask(door, "GET", "/listeners/wsgi").content == b"1")  # type: ignore[arg-type]
+            ask(door, "POST", "/publish/wsgi?by=thread&times=3", b"news")  # type: ignore[arg-type]
+            for _ in range(3):
+                reader.until(b"data: news\n\n")
+                reader.received = reader.received.partition(b"data: news\n\n")[2]
+
+
+def test_under_gevent_what_waits_holds_up_nobody_though_the_program_imports_eventlet() -> None:
+    with behind_wsgi("gevent", "program_gevent:app") as port:
+        door: Any = ("gevent", port, None)
+        with Reader(door, "/channel/gevent?heartbeat=60") as one, Reader(door, "/poll/gevent") as two:
+            wait_for(lambda: ask(door, "GET", "/listeners/gevent").content == b"2")
+            assert ask(door, "GET", "/hash").content.startswith(b"scrypt$")
+            ask(door, "POST", "/publish/gevent", b"news")
+            one.until(b"data: news\n\n")
+            two.until(b'{"message":"news"}')
+
+
+def test_under_eventlet_wsgi_a_piece_is_there_before_the_iterator_goes_on() -> None:
+    with behind_wsgi("eventlet", PROGRAM) as port:
+        door: Any = ("eventlet", port, None)
+        with Reader(door, "/gated?key=gate") as reader, Reader(door, "/channel/e?heartbeat=60") as listener:
+            for piece in (b"first", b"second", b"third"):
+                reader.until(piece)
+                ask(door, "POST", "/open/gate", {b"first": b"second", b"second": b"third"}.get(piece, b"end"))
+            wait_for(lambda: ask(door, "GET", "/listeners/e").content == b"1")
+            ask(door, "POST", "/publish/e?by=tpool", b"news")
+            listener.until(b"data: news\n\n")
 
 
 # Channels, in threads

@@ -338,10 +338,80 @@ def test_a_session_without_a_token_fits_no_token(token: str, cookie: str) -> Non
     assert client.post("/form", {"Cookie": cookie, "X-CSRF-Token": token}).status == 403
 
 
-@pytest.mark.parametrize("fields", [{"Origin": FOREIGN}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"Origin": FOREIGN}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "cross-site", "Origin": "null"}],
+)
 def test_a_token_does_not_help_a_page_of_another_origin(fields: Fields) -> None:
     client, token = with_token()
     assert client.post("/form", fields, data={"csrf_token": token}).status == 403
+
+
+def test_an_origin_that_says_nothing_leaves_the_decision_to_the_token() -> None:
+    client, token = with_token()  # a page with Referrer-Policy: no-referrer sends Origin: null
+    assert client.post("/form", {"Origin": "null"}, data={"csrf_token": token}).status == 200
+    assert client.post("/form", {"Origin": "null", "X-CSRF-Token": token}).status == 200
+    assert client.post("/form", {"Origin": "null"}, data={"csrf_token": token[:-1]}).status == 403
+    assert client.post("/form", {"Origin": "null"}).status == 403
+    assert posted({"Origin": "null", "Sec-Fetch-Site": "same-origin"}) == 200
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "origin", "is_ours"),
+    [("http", "a.example:80", "http://a.example", True), ("http", "a.example", "http://a.example:80", True),
+     ("http", "A.example:080", "http://a.example", True), ("https", "a.example:443", "https://a.example", True),
+     ("https", "a.example", "https://a.example:443", True), ("http", "a.example:443", "https://a.example", True),
+     ("http", "[::1]:80", "http://[::1]", True), ("http", "[0:0:0:0:0:0:0:1]", "http://[::1]", True),
+     ("http", "[2001:DB8::1]:8000", "http://[2001:db8::1]:8000", True),
+     ("http", "a.example.", "http://a.example.", True),
+     ("http", "a.example:443", "http://a.example", False), ("https", "a.example:80", "https://a.example", False),
+     ("http", "a.example:8080", "http://a.example", False), ("http", "a.example", "http://a.example:8080", False),
+     ("https", "a.example", "http://a.example", False), ("https", "a.example:443", "http://a.example:443", False),
+     ("http", "[::1]", "http://[::2]", False), ("http", "a.example", "http://a.example.", False),
+     ("http", "a.example", "http://a.example:", False), ("http", "a.example", "http://a.example/", False),
+     ("http", "a.example", "http://a.example http://a.example", False)],
+)  # fmt: skip
+def test_the_same_origin_is_one_however_its_usual_port_is_written(
+    scheme: str, host: str, origin: str, is_ours: bool
+) -> None:
+    app = Brubeck(proxies=1)
+    app.wrap(csrf())
+    app.post("/")(lambda request: "changed")
+    fields = {"Host": host, "X-Forwarded-Proto": scheme, "Origin": origin}
+    assert app.test().post("/", fields).status == (200 if is_ours else 403)
+
+
+@pytest.mark.parametrize(
+    ("host", "target", "is_safe"),
+    [("a.example:80", "http://a.example/x", True), ("a.example", "http://a.example:80/x", True),
+     ("a.example:80", "HTTP://A.example?x", True), ("[::1]:80", "http://[::1]#x", True),
+     ("a.example:80", "http://a.example", True), ("a.example:8000", "http://a.example:8000/x", True),
+     ("a.example:80", "http://a.example:8000/x", False), ("a.example", "http://a.example:/x", False),
+     ("a.example", "http://a.example:80@evil/x", False), ("a.example", "http://a.example;evil/x", False)],
+)  # fmt: skip
+def test_the_usual_port_may_be_written_in_an_address_of_the_site(host: str, target: str, is_safe: bool) -> None:
+    assert seen(1, lambda request: safe_target(request, target), host=host) is is_safe
+
+
+@pytest.mark.parametrize("name", ["cors", "csrf", "websocket"])
+@pytest.mark.parametrize(
+    "origin", ["https://b.example/", "b.example", "null", "", "https://*.b.example", "https://b.example/x", "https://"]
+)
+def test_what_is_no_origin_is_an_error_where_it_is_named(name: str, origin: str) -> None:
+    register = {"cors": cors, "csrf": csrf, "websocket": lambda origins: Brubeck().websocket("/", origins=origins)}
+    for given in (origin, [origin], ["https://a.example", origin]):
+        with pytest.raises(ValueError, match="an origin is like"):
+            register[name](given)
+
+
+@pytest.mark.parametrize("given", ["https://A.example", "https://a.example:443", "HTTPS://a.example:443"])
+def test_an_origin_may_be_named_with_its_usual_port_and_in_capitals(given: str) -> None:
+    assert shared(cors(given)).get("/", {"Origin": OURS}).headers["Access-Control-Allow-Origin"] == OURS
+    assert posted({"Origin": OURS}, origins=given) == 200
+    app = Brubeck()
+    app.websocket("/", origins=given)(lambda ws: ws.send("hello"))
+    with app.test().websocket("/", {"Origin": OURS}) as ws:
+        assert ws.answer.status == 101
 
 
 def test_a_token_in_the_query_does_not_count() -> None:
@@ -429,6 +499,78 @@ def test_the_host_is_what_the_outermost_trusted_proxy_saw(proxies: int, forwarde
     assert seen(proxies, lambda request: request.host, host=forwarded) == host
 
 
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [("203.0.113.9:51008", "203.0.113.9"),  # Azure's gateway, IIS with ARR, AWS with client ports
+     ("2001:db8::1", "2001:db8::1"), ("[2001:db8::1]", "2001:db8::1"), ("[2001:db8::1]:4711", "2001:db8::1"),
+     ("2001:DB8:0:0:0:0:0:1", "2001:db8::1"), ("::ffff:203.0.113.9", "203.0.113.9"),
+     ("[::ffff:203.0.113.9]:80", "203.0.113.9"), ("fe80::1%eth0", "fe80::1"), ("[fe80::1%25eth0]:80", "fe80::1"),
+     ("unknown", "10.0.0.1"), ("_hidden", "10.0.0.1"), ("localhost", "10.0.0.1"), ("10.1", "10.0.0.1"),
+     ("256.0.0.1", "10.0.0.1"), ("010.0.0.1", "10.0.0.1"), ("203.0.113.9:", "10.0.0.1"), ("203.0.113.9:x", "10.0.0.1"),
+     ("[203.0.113.9", "10.0.0.1"), ("2001:db8::1::", "10.0.0.1"), ("<script>", "10.0.0.1"), ("\xff", "10.0.0.1"),
+     ('"', "10.0.0.1"), ("for=203.0.113.9", "10.0.0.1"), ("1" * 5000, "10.0.0.1"), (":" * 5000, "10.0.0.1")],
+)  # fmt: skip
+def test_an_address_is_an_address_however_a_proxy_writes_it(written: str, address: str) -> None:
+    for forwarded in (written, f"6.6.6.6, {written}"):
+        assert seen(1, lambda request: request.remote_addr, **{"for": forwarded}) == address
+    assert seen(0, lambda request: request.remote_addr, **{"for": written}) == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [("", ""), ("::ffff:10.0.0.2", "10.0.0.2"), ("fe80::1%eth0", "fe80::1"), ("unix:", ""), ("/run/socket", "")],
+)
+def test_the_peer_is_an_address_or_nothing(peer: str, address: str) -> None:
+    app = Brubeck()
+    app.route("/")(lambda request: request.remote_addr)
+    assert by_wsgi(app, REMOTE_ADDR=peer)[2] == address.encode()
+
+
+@pytest.mark.parametrize(("written", "scheme"), [("wss", "https"), ("ws", "http"), ("WSS", "https")])
+def test_traefik_names_the_scheme_of_a_websocket(written: str, scheme: str) -> None:
+    assert seen(1, lambda request: request.scheme, proto=written) == scheme
+
+
+def by_forwarded(proxies: int, forwarded: str, **fields: Any) -> Any:
+    """What `remote_addr`, `scheme` and `host` are of a request with this Forwarded field."""
+    app = Brubeck(proxies=proxies)
+    app.route("/")(lambda request: [request.remote_addr, request.scheme, request.host])
+    environ = {"REMOTE_ADDR": "10.0.0.1", "HTTP_HOST": "inner.example", "HTTP_FORWARDED": forwarded, **fields}
+    return json.loads(by_wsgi(app, **environ)[2])
+
+
+UNKNOWN = ["10.0.0.1", "http", "inner.example"]
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "seen_of_it"),
+    [("for=203.0.113.9", ["203.0.113.9", *UNKNOWN[1:]]),
+     ("proto=https;for=203.0.113.9", ["203.0.113.9", "https", "inner.example"]),  # HAProxy's `option forwarded`
+     ('For="[2001:db8::1]:4711";Proto=HTTPS;Host="a.example:8443";by=_x', ["2001:db8::1", "https", "a.example:8443"]),
+     ('for="203.0.113.9:4711" ; host=a.example', ["203.0.113.9", "http", "a.example"]),
+     ("for=unknown;proto=https", ["10.0.0.1", "https", "inner.example"]), ("for=_hidden", UNKNOWN),
+     ("for=6.6.6.6, for=203.0.113.9", ["203.0.113.9", *UNKNOWN[1:]]),
+     ('for=6.6.6.6;x=", for=203.0.113.9', ["203.0.113.9", *UNKNOWN[1:]]),
+     ('for=6.6.6.6;x="a, for="[2001:db8::1]"', ["2001:db8::1", *UNKNOWN[1:]]),
+     ("for=6.6.6.6;proto=https, for=203.0.113.9", ["203.0.113.9", *UNKNOWN[1:]]),
+     ("", UNKNOWN), ("for=6.6.6.6;", UNKNOWN), ("203.0.113.9", UNKNOWN), ('for="', UNKNOWN),
+     ("for=6.6.6.6, ", UNKNOWN)],
+)  # fmt: skip
+def test_forwarded_counts_where_it_is_the_only_such_field(forwarded: str, seen_of_it: list[str]) -> None:
+    assert by_forwarded(1, forwarded) == seen_of_it
+    assert by_forwarded(0, forwarded) == UNKNOWN
+    assert by_forwarded(2, forwarded.rpartition(", ")[2]) == UNKNOWN
+    assert by_forwarded(2, f"{forwarded}, for=10.0.0.2;proto=http") == seen_of_it
+
+
+@pytest.mark.parametrize("name", ["FOR", "PROTO", "HOST"])
+def test_forwarded_is_the_clients_word_where_a_proxy_sends_another_field(name: str) -> None:
+    value = {"FOR": "203.0.113.9", "PROTO": "http", "HOST": "inner.example"}[name]
+    address = "203.0.113.9" if name == "FOR" else "10.0.0.1"
+    said = by_forwarded(1, "for=6.6.6.6;proto=https;host=evil.example", **{f"HTTP_X_FORWARDED_{name}": value})
+    assert said == [address, "http", "inner.example"]
+
+
 def test_the_url_is_what_the_client_asked_for() -> None:
     assert seen(1, lambda request: request.url, proto="https", host="a.example") == "https://a.example/"
 
@@ -477,8 +619,8 @@ def test_a_mounted_application_stands_behind_the_same_proxies(look: Any, first: 
     outer.mount("/inner", inner)
     if first:
         outer.wrap(lambda respond: lambda request: (look(request), respond(request))[1])
-    fields = {"HTTP_X_FORWARDED_FOR": "a", "HTTP_X_FORWARDED_PROTO": "https", "HTTP_X_FORWARDED_HOST": "a"}
-    assert by_wsgi(outer, "/inner/", **fields)[2] in (b"a", b"https", b"https://a/inner/")
+    fields = {"HTTP_X_FORWARDED_FOR": "1.2.3.4", "HTTP_X_FORWARDED_PROTO": "https", "HTTP_X_FORWARDED_HOST": "a"}
+    assert by_wsgi(outer, "/inner/", **fields)[2] in (b"1.2.3.4", b"a", b"https", b"https://a/inner/")
 
 
 @pytest.mark.parametrize("proxies", [-1, -5])

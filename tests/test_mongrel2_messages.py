@@ -147,7 +147,8 @@ def test_a_request_arrives_as_it_was_sent(
     assert (request.sender, request.conn_id, request.body) == (SENDER, str(conn_id), body)
     assert (request.method, request.path, request.version) == (method, "/" + path, "HTTP/1.0")
     assert (request.query_string, request.scheme, request.remote_addr) == ("a=%20&b", "https", "192.0.2.1")
-    assert dict(request.headers) == {n: v if isinstance(v, str) else ", ".join(v) for n, v in fields.items()}
+    texts = {n: [v] if isinstance(v, str) else v for n, v in fields.items()}
+    assert dict(request.headers) == {n: ", ".join(part.strip(" \t") for part in parts) for n, parts in texts.items()}
 
 
 @both_encodings
@@ -155,6 +156,36 @@ def test_a_repeated_header_is_joined_by_a_comma_and_cookies_by_a_semicolon(encod
     request = parse_mongrel2(build(encode, {b"x-dup": [b"1", b"2"], b"cookie": [b"a=1", b"b=2"]}))
     assert (request.headers["X-Dup"], request.headers["Cookie"]) == ("1, 2", "a=1; b=2")
     assert dict(request.cookies) == {"a": "1", "b": "2"}
+
+
+@both_encodings
+def test_blanks_around_a_value_are_no_part_of_it(encode: Encode) -> None:
+    sent = {b"x-a": b"\ta b \t", b"x-b": [b"1 ", b" 2\t"], b"content-length": b"3 ", b"x-c": b" "}
+    request = parse_mongrel2(build(encode, sent, b"abc"))
+    assert dict(request.headers) == {"x-a": "a b", "x-b": "1, 2", "content-length": "3", "x-c": ""}
+    assert (request.refused, request.body) == (None, b"abc")
+
+
+@both_encodings
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({}, None),
+        ({b"content-length": b"0"}, None),
+        ({b"content-length": b"0 "}, None),
+        ({b"content-length": b"5"}, 400),
+        ({b"content-length": b""}, 400),
+        ({b"content-length": [b"0", b"5"]}, 400),
+        ({b"transfer-encoding": b"chunked"}, 400),
+        ({b"content-length": b"0", b"transfer-encoding": b"chunked"}, 400),
+        ({b"content-length": b"0", b"x-mongrel2-upload-start": b"/tmp/x"}, 400),
+    ],
+)  # fmt: skip
+def test_a_handshake_may_say_that_it_has_no_body(
+    encode: Encode, fields: dict[bytes, Any], status: int | None
+) -> None:
+    request = parse_mongrel2(build(encode, {b"METHOD": b"WEBSOCKET_HANDSHAKE", **fields}, b"accept"))
+    assert getattr(request.refused, "status", None) == status
 
 
 @both_encodings

@@ -220,6 +220,25 @@ def test_a_body_has_the_length_that_was_declared_or_the_end_that_the_server_give
     assert by_wsgi(application(look), b"abcde", REQUEST_METHOD="POST", **environ)[0] == status
 
 
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [("/text/\u20ac", "/text/\u20ac"), ("/text/\xe2\x82\xac", "/text/\u20ac"), ("/text/\xff", 400),
+     ("/text/\u20ac\0", 400), ("/\udcff", 400), ("/\ud800\u20ac", 400)],
+)  # fmt: skip
+def test_a_path_that_a_test_client_has_decoded_already_is_taken(path: str, seen: Any) -> None:
+    app = Brubeck()  # httpx.WSGITransport gives text, where PEP 3333 wants octets as Latin-1
+    app.get("/<path:rest>")(lambda request, rest: request.path)
+    status, text = by_wsgi(app, PATH_INFO=path)
+    assert (text if status == 200 else status) == seen
+
+
+def test_a_length_that_a_test_client_gives_as_a_number_is_taken() -> None:
+    app = Brubeck()  # as requests-wsgi-adapter does
+    app.post("/", max_body=5)(lambda request: f"{request.headers['Content-Length']} {request.body.decode()}")
+    assert by_wsgi(app, b"abcde", REQUEST_METHOD="POST", CONTENT_LENGTH=5) == (200, "5 abcde")
+    assert by_wsgi(app, b"abcdef", REQUEST_METHOD="POST", CONTENT_LENGTH=6)[0] == 413
+
+
 # Arguments
 
 

@@ -320,6 +320,22 @@ def test_an_iterator_that_fails_later_is_not_taken_for_whole(later: Any) -> None
         next(sent)
 
 
+@pytest.mark.parametrize("make", [iter, lambda pieces: Response(iter(pieces)), lambda pieces: (iter(pieces), 201)])
+def test_a_stream_is_kept_out_of_shared_caches_unless_the_handler_says_otherwise(make: Any) -> None:
+    assert get(lambda request: make(["a"])).headers["Cache-Control"] == "private"
+    told = Response(iter(["a"]), headers={"Cache-Control": "public, max-age=5"})
+    assert get(lambda request: told).headers["Cache-Control"] == "public, max-age=5"
+    told = (iter(["a"]), 200, {"Cache-Control": "max-age=5"})
+    assert get(lambda request: told).headers["Cache-Control"] == "max-age=5"
+
+
+def test_a_body_with_a_length_or_an_etag_says_nothing_to_caches() -> None:
+    for known in ({"Content-Length": "1"}, {"ETag": '"a"'}):
+        assert "Cache-Control" not in get(lambda request, known=known: Response(iter(["a"]), headers=known)).headers
+        assert "Cache-Control" not in get(lambda request, known=known: (iter(["a"]), 200, known)).headers
+    assert "Cache-Control" not in get(lambda request: "a").headers
+
+
 # Redirects
 
 

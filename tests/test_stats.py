@@ -316,12 +316,23 @@ def test_figures_that_cannot_be_had_end_nothing(host: str) -> None:
 # At the start and the end
 
 
-@pytest.mark.parametrize("address", ["9100", "nowhere", "127.0.0.1:99999", "unix:/x", "", "127.0.0.1:", ":9100"])
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:99999", "unix:/x", "", "127.0.0.1:", ":", "99999"])
 def test_what_is_no_address_is_told_in_one_line(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         StatsServer(address, dict)
     assert ended.value.code == 2
     assert re.fullmatch(r"brubeck_lite: --stats: not an address: .*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("form", ["{}", ":{}", "127.0.0.1:{}"])
+def test_the_address_is_like_those_of_servers(form: str) -> None:
+    port = free_port()
+    telling = StatsServer(form.format(port), dict).start()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            assert answer.status == 200
+    finally:
+        telling.close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from support import Mongrel2, behind_http, behind_mongrel2, is_running, wait_for
+import support
+from support import Mongrel2, behind_http, behind_mongrel2, is_running, output, process, wait_for
 from urllib3.filepost import encode_multipart_formdata
 
 Door = tuple[str, int]
@@ -216,10 +218,129 @@ def test_an_upload_over_the_limit_is_refused_before_it_is_there(behind: Behind) 
     expect_empty_store(mongrel2)
 
 
-def test_a_handler_without_a_store_refuses_uploads(behind: Behind) -> None:
-    with Mongrel2() as mongrel2, behind_mongrel2("small:app", mongrel2):
-        assert post(mongrel2.port, "/", b"x" * 2 * MIB)[0] == 413
-        assert send(mongrel2.port, "/", [], method="GET") == (200, "small")
+@pytest.fixture(scope="module")
+def without_store() -> Iterator[Behind]:
+    with Mongrel2() as mongrel2:
+        line = [sys.executable, "-m", "brubeck_lite", "program_refusals:app", "--mongrel2", mongrel2.pull, mongrel2.pub]
+        with process(line) as child:
+            wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
+            yield mongrel2, child
+
+
+@pytest.mark.parametrize("prefix", ["", "/inner"])
+def test_a_handler_without_a_store_refuses_the_bodies_of_files_by_its_own_pages(
+    without_store: Behind, prefix: str
+) -> None:
+    (mongrel2, child), name = without_store, prefix[1:] or "outer"
+    for size in (0, 10, 2 * MIB):
+        text = f"{name} page for {prefix}/length: a body without a Content-Length is not taken here"
+        assert post_chunked(mongrel2.port, f"{prefix}/length", b"x" * size) == (411, text)
+    status, text = post(mongrel2.port, f"{prefix}/large", b"x" * (MIB + 1))
+    assert (status, text) == (413, f"{name} page for {prefix}/large: the body is over the limit for this server")
+    assert post(mongrel2.port, f"{prefix}/length", b"x" * 9) == (200, "9")
+    assert output(child).count("--upload-store FOLDER") == 1
+
+
+def test_what_does_not_read_a_body_does_not_miss_it(without_store: Behind) -> None:
+    mongrel2, _ = without_store
+    for prefix in ("", "/inner"):
+        assert post_chunked(mongrel2.port, f"{prefix}/unread", b"x" * 10) == (200, "not read")
+        assert post_chunked(mongrel2.port, f"{prefix}/nowhere", b"x" * 10)[0] == 404
+
+
+def dribble(port: int, target: str, size: int) -> tuple[int, str]:
+    """The answer to a chunked body that begins with so many bytes, and does not end."""
+    head = f"POST {target} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(head + (b"8000\r\n" + b"x" * 0x8000 + b"\r\n") * (size // 0x8000))
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := connection.recv(65536):
+                received += piece
+    return int(received.split(b" ")[1]), received.partition(b"\r\n\r\n")[2].decode()
+
+
+def test_a_chunked_body_ends_where_it_is_over_the_limit_of_its_route() -> None:
+    with Mongrel2() as mongrel2, behind_mongrel2("program_refusals:app", mongrel2):
+        for target, limit in (("/length", 100_000), ("/inner/length", 500_000), ("/inner/large", 2_000_000)):
+            name = "inner" if "inner" in target else "outer"
+            status, text = dribble(mongrel2.port, target, limit + 100_000)
+            assert (status, text.startswith(f"{name} page for {target}: "), str(limit) in text) == (413, True, True)
+            assert post_chunked(mongrel2.port, target, b"x" * limit) == (200, str(limit))
+        expect_empty_store(mongrel2)
+
+
+# A Mongrel2 of another user
+
+
+@contextlib.contextmanager
+def of_another_user(*options: str, store_mode: int) -> Iterator[Behind]:
+    """A Mongrel2 of the user 12345, and a handler that is not allowed more than another user is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(support, "CONFIG", support.CONFIG.replace("0660", "0660" if "0660" in options else "0600"))
+        mongrel2 = Mongrel2()
+    for path in (mongrel2.folder, *mongrel2.folder.rglob("*")):
+        os.chown(path, 12345, 12345)
+    mongrel2.folder.chmod(0o755)
+    (mongrel2.folder / "tmp").chmod(store_mode)
+    line = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--groups=12345", sys.executable, "-m", "brubeck_lite"]
+    line += ["program_refusals:app", "--mongrel2", mongrel2.pull, mongrel2.pub]
+    line += ["--upload-store", str(mongrel2.folder / "tmp")]
+    with mongrel2, process(line) as child:
+        wait_for(lambda: "connected to Mongrel2" in output(child) or child.poll() is not None, what="the handler")
+        yield mongrel2, child
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="Mongrel2 takes another user only where root starts it")
+
+
+@needs_root
+def test_a_handler_of_the_group_takes_the_uploads_of_another_user() -> None:
+    with of_another_user("0660", store_mode=0o2770) as (mongrel2, child):
+        assert post_chunked(mongrel2.port, "/length", b"x" * 10) == (200, "10")
+        assert post(mongrel2.port, "/large", b"x" * (MIB + 1)) == (200, str(MIB + 1))
+        expect_empty_store(mongrel2)
+        assert "upload" not in output(child)
+
+
+@needs_root
+@pytest.mark.parametrize("store_mode", [0o777, 0o755])
+def test_uploads_that_the_handler_may_not_read_are_500_and_a_line_that_says_what_to_set(store_mode: int) -> None:
+    with of_another_user(store_mode=store_mode) as (mongrel2, child):
+        for _ in range(2):
+            assert post_chunked(mongrel2.port, "/length", b"x" * 10)[0] == 500
+            assert post(mongrel2.port, "/large", b"x" * (MIB + 1))[0] == 500
+        assert dribble(mongrel2.port, "/large", 100_000)[0] == 500  # before it is there: Mongrel2 removes it then
+        log = output(child)
+        assert "Traceback" not in log and log.count("cannot take the file of an upload from Mongrel2") == 1
+        assert "'upload.temp_store_mode': '0660'" in log
+        if store_mode == 0o777:
+            expect_empty_store(mongrel2)
+        else:
+            assert log.count("uploads from Mongrel2 will fail") == log.count("files of uploads stay in") == 1
+
+
+def test_a_store_that_is_not_mongrel2s_is_told(tmp_path: Path) -> None:
+    with Mongrel2() as mongrel2:
+        line = [sys.executable, "-m", "brubeck_lite", "program_refusals:app", "--mongrel2", mongrel2.pull, mongrel2.pub]
+        with process([*line, "--upload-store", str(tmp_path)]) as child:
+            wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
+            assert post_chunked(mongrel2.port, "/length", b"x" * 10)[0] == 503
+            log = output(child)
+            assert "upload_store names the folder of its upload.temp_store" in log and "Traceback" not in log
+
+
+# What Mongrel2's limits would do
+
+
+def test_heads_and_cookies_that_mongrel2_would_refuse_by_default_are_told_once(without_store: Behind) -> None:
+    mongrel2, child = without_store
+    assert send(mongrel2.port, "/cookie/100", [], method="GET")[0] == 200
+    assert "limits.buffer_size" not in output(child)
+    for _ in range(2):
+        assert send(mongrel2.port, "/cookie/2600", [], method="GET")[0] == 200
+        assert send(mongrel2.port, "/cookie/100", [], f"Cookie: a={'x' * 3600}", method="GET")[0] == 200
+    assert output(child).count("limits.buffer_size") == 1
 
 
 # Forged uploads

@@ -450,6 +450,10 @@ def test_origins_that_are_let_in(origins: Any, ours: bool) -> None:
      ("https", "a.example", "https://b.example", False), ("https", "A.example", "https://a.example", True),
      ("http", "a.example", "http://a.example", True), ("http", "a.example:80", "http://a.example", True),
      ("http", "a.example", "https://a.example", True), ("http", "a.example", "http://a.example:8080", False),
+     ("http", "a.example:443", "https://a.example", True), ("http", "a.example", "https://a.example:443", True),
+     ("http", "[::1]:80", "http://[::1]", True), ("http", "a.example:080", "http://A.example", True),
+     ("https", "a.example:443", "http://a.example", False), ("https", "a.example", "http://a.example:443", False),
+     ("http", "a.example", "http://a.example/", False), ("http", "a.example", "", False),
      ("http", "a.example", "ftp://a.example", False), ("http", "a.example", "null", False)],
 )  # fmt: skip
 @pytest.mark.parametrize("by_proxy", [False, True])
@@ -623,6 +627,27 @@ def test_messages_come_back_as_they_were(live: Door) -> None:
         assert [client.recv(60) for _ in range(100)] == [f"{number}" for number in range(100)]
 
 
+def test_messages_up_to_the_limit_come_back_however_large_they_are(live: Door) -> None:
+    with talk(live, "/echo-large") as client:
+        for size in (5 << 20, 17 << 20):
+            client.send(b"x" * size)
+            assert len(client.recv(60)) == size
+
+
+def test_a_message_and_4_mib_may_wait_behind_mongrel2_for_a_handler_that_does_something_else(live: Door) -> None:
+    with talk(live, "/asleep-then-echo/0.5") as client:
+        for _ in range(5):
+            client.send(b"x" * (1 << 20))
+        assert [len(client.recv(60)) for _ in range(5)] == [1 << 20] * 5
+
+
+def test_a_handshake_may_say_that_it_has_no_body(live: Door) -> None:
+    answer = talk(live, "/echo", additional_headers={"Content-Length": "0"})
+    with answer as client:
+        client.send("x")
+        assert client.recv(60) == "x"
+
+
 def test_messages_that_come_together_are_answered_one_by_one(live: Door) -> None:
     with Raw(live, "/echo") as client:
         for _ in range(3):
@@ -776,7 +801,7 @@ def test_what_a_client_does_wrong_ends_its_websocket(live: Door, case: str) -> N
         client.send(sent)
         if code:
             assert client.receive_close()[0] == code
-            client.send(frame(CLOSE, code.to_bytes(2, "big")))
+            client.socket.settimeout(30)  # RFC 6455, 7.1.7: whatever the client does, which may take 60 seconds here
             assert client.is_ended()
         else:
             with pytest.raises((EOFError, ConnectionResetError)):
@@ -904,6 +929,14 @@ def test_all_who_follow_a_channel_get_what_is_published(live: Door) -> None:
         publish(live, "all", b"again")
         assert [client.recv(60) for client in clients] == ["again"] * 4
     wait_for_listeners(live, "all", 0)
+
+
+@pytest.mark.parametrize("by", ["tpool", "thread"])
+def test_what_a_thread_publishes_reaches_all_who_follow(live: Door, by: str) -> None:
+    with talk(live, f"/follow/{by}") as one, talk(live, f"/follow/{by}") as two:
+        wait_for_listeners(live, by, 2)
+        publish(live, by, b"news", f"times=20&by={by}")
+        assert [[client.recv(10) for _ in range(20)] for client in (one, two)] == [["news"] * 20] * 2
 
 
 def test_nobody_follows_who_is_closed_already(live: Door) -> None:

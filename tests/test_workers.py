@@ -948,6 +948,21 @@ def test_a_breakpoint_in_a_worker_reads_from_the_terminal(program: Callable[[str
         assert client.answer() == (200, b"Paul")
 
 
+def test_reload_watches_programs_below_the_folder_that_is_for_the_data_of_packages(tmp_path: Path) -> None:
+    (tmp_path / "program_there.py").write_text("")  # as below /usr/local, with Debian's python3
+    text = f"""
+import sys, sysconfig
+paths = {{**sysconfig.get_paths(), "data": {str(tmp_path)!r}, "scripts": {str(tmp_path / "bin")!r}}}
+sysconfig.get_paths = lambda: paths
+sys.path.insert(0, {str(tmp_path)!r})
+import brubeck_lite, json, program_there, werkzeug
+watched = brubeck_lite.program_files(brubeck_lite.Brubeck())
+print([module.__file__ in watched for module in (program_there, brubeck_lite, json, werkzeug)])
+"""
+    done = subprocess.run([sys.executable, "-c", text], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "[True, True, False, False]\n"
+
+
 # No room
 
 
