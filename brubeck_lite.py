@@ -5734,6 +5734,11 @@ class Mongrel2Connection:
                 request.refused = HTTPError(408, "the body comes too slowly")
             elif size <= limit:
                 continue
+            if conn_id in life.requests:  # which comes first (RFC 9112, 9.3.2), but the file is not to grow till then
+                self.close_client(request)
+                self._finish(life, conn_id)
+                life.forget(conn_id)
+                continue
             request.content_length = size  # by which it is over the limit
             life.requests[conn_id] = life.uploads.pop(conn_id)[0]
             eventlet.spawn_n(cast(Load, self._load).take, self, request)
