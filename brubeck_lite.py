@@ -3979,11 +3979,12 @@ class Survivor:
         try:
             function(*arguments)
         except Exception as error:
-            self.tell(error, "an error in the server, which goes on: please report it")
+            self.tell(error)
             return False
         return True
 
-    def tell(self, error: BaseException, message: str) -> None:
+    def tell(self, error: BaseException,
+             message: str = "an error in the server, which goes on: please report it") -> None:  # fmt: skip
         """Log an error, with `message`, unless that was done before."""
         *_, (frame, line) = traceback.walk_tb(error.__traceback__)
         place = type(error), frame.f_code.co_filename, line
@@ -4977,6 +4978,14 @@ class Ending:
         if self.is_starting:
             raise SystemExit(0)
 
+    def complete(self, function: Callable[[], object]) -> None:
+        """Call a function of the start that a signal must not end in its middle: SystemExit 0 after it instead."""
+        self.is_starting = False
+        function()
+        self.is_starting = True
+        if self.is_asked:
+            raise SystemExit(0)
+
     @staticmethod
     def _start_thread(function: Callable[..., None], *arguments: Any) -> None:
         # Not by `threading`, which would lose what it knows of the thread when eventlet patches it.
@@ -5789,6 +5798,11 @@ class Mongrel2Connection:
             if request.pace.is_too_slow(since, size - before):
                 request.refused = HTTPError(408, "the body comes too slowly")
             elif size <= limit:
+                continue
+            if conn_id in life.requests:  # which comes first (RFC 9112, 9.3.2), but the file is not to grow till then
+                self.close_client(request)
+                self._finish(life, conn_id)
+                life.forget(conn_id)
                 continue
             request.content_length = size  # by which it is over the limit
             life.requests[conn_id] = life.uploads.pop(conn_id)[0]
@@ -6678,10 +6692,10 @@ class HTTPConnection:
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
-        self._leave_reserve(load.servers)
         self.load, self._listener = load, _Listener("read", self._socket.fileno())
         if not self.is_shared:
             logger.info("serving %s", self.url)
+        self._leave_reserve(load.servers)
         self._listen()
 
     def _leave_reserve(self, servers: int) -> None:
@@ -6875,7 +6889,7 @@ class HTTPConnection:
     def refuse_new(self) -> None:
         """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
         resets the others. Linux drops what would begin one: the client asks again a second later, and then is refused,
-        or reaches the next server. Elsewhere, and where a parent does this, nothing happens."""
+        or reaches the next server. Elsewhere nothing like it can be done; a worker leaves it to its parent."""
         if self._socket is None or self.is_shared or self._refuses:
             return
         self.remove_path()
@@ -6898,14 +6912,16 @@ class HTTPConnection:
     def _end_listening(self) -> None:
         self._is_stopping = True
         self._listen()
+        self._listener = None  # a client that leaves later is not to have it started, in whatever is open by then
         self.refuse_new()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def remove_path(self) -> None:
-        """Take away the file of a unix socket, once: the next server may have its own there."""
-        if self._path is not None and self._socket is not None and not (self.is_shared or self._refuses):
+        """Take away the file of a unix socket, once: the next server may have its own there. A parent's it leaves to
+        the parent, and where that is no more to the next one."""
+        if self._path is not None and self._socket is not None and self._board is None and not self._refuses:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 
@@ -7339,6 +7355,7 @@ class _Worker:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         ours.setblocking(False)
+        self.began = time.time()
         self.line = _Lines(ours)
         self.stats: Stats = {}
         self.is_ready = self.is_retiring = False
@@ -7473,8 +7490,8 @@ class _Dealer:
                 self._watch(self.life.pull, self._take_messages)
             else:
                 self._watch(self.life.pull, None)  # while there is none to take them, they wait in Mongrel2
-            return
-        self.life = self._seeker.seek()
+        elif not self._has_left:
+            self.life = self._seeker.seek()
 
     def _end_life(self) -> None:
         self._watch(cast(_Life, self.life).pull, None)
@@ -7517,8 +7534,10 @@ class _Dealer:
         """Have Mongrel2 deal no more, as soon as no answer that has begun needs to hear from it, within `Server.DRAIN`
         seconds, and give the workers all that it has dealt."""
         life, self._leaving_since = self.life, self._leaving_since or now
-        if life is None and self._seeker.may_hold_requests() and now < self._leaving_since + Server.DRAIN:
-            return
+        if life is None:
+            if self._seeker.may_hold_requests() and now < self._leaving_since + Server.DRAIN:
+                return
+            self._seeker.close()
         if life is not None and life.left is None:
             is_heard = any(client.has_begun for client in self.clients.values())
             if is_heard and now < self._leaving_since + Server.DRAIN:
@@ -7803,6 +7822,7 @@ class Parent:
             for worker in self._workers:
                 worker.retire()
         serving = [worker for worker in self._workers if not worker.is_retiring]
+        self._outdated = [worker for worker in self._outdated if worker in serving]  # others have ended by themselves
         if self._hangup:
             self._hangup, self._outdated = False, serving[:]
             logger.info("replacing %d workers", len(serving))
@@ -7849,8 +7869,9 @@ class Parent:
                     if not self._has_served:
                         raise SystemExit(2) from error
                     worker.process.kill()
-            for name in values.get("files", ()):
-                self._files.setdefault(name, modified_at(name))
+            for name in values.get("files", ()):  # what was saved since it began may not be what it has read
+                saved = modified_at(name)
+                self._files.setdefault(name, None if saved is not None and saved > worker.began else saved)
             if "leaving" in values:
                 worker.retire()
             if "ready" in values:
@@ -7946,7 +7967,9 @@ def current_folder() -> str:
 def same_command() -> tuple[list[str], str]:
     """What starts this program again, and the folder to start it in, by the name that the shell had for it ($PWD):
     where that is a symbolic link to a release, it is then the release that it points to by now."""
-    folder, named = current_folder(), os.environ.get("PWD", "")
+    script = str(getattr(sys.modules["__main__"], "__file__", ""))
+    started = script.removesuffix(sys.argv[0])  # a script may have gone elsewhere since
+    folder, named = started if os.path.isdir(started) else current_folder(), os.environ.get("PWD", "")
     if os.path.isabs(named) and os.path.isdir(named) and os.path.samefile(named, folder):
         folder = named
     python = sys.orig_argv[0]  # where it is relative, sys.executable has no link in it any more
@@ -7977,7 +8000,7 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: E
     line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
     configure_logging()
     if patch:
-        patch_program()
+        ending.complete(patch_program)  # eventlet would log and forget a SystemExit
     connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     if access_log and sys.stdout is None:
         fail("--access-log: standard output is closed")
@@ -8278,19 +8301,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         enter_folder(options.chdir)
         patch_standard_library()
         raise SystemExit(options.tell(options.app, load_program(options.app)))
+    refuse_windows()
     parent, level = parent_of_worker(), logging.WARNING if options.quiet else logging.INFO
-    if not options.print_mongrel2_config:
-        refuse_windows()
-        if parent is None and (options.workers or options.max_requests or options.reload):
-            configure_logging(level)
-            command, folder = same_command()
-            enter_folder(options.chdir)  # relative addresses are those that they are without workers
-            Parent(command, folder, options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
-                   max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
-            return
+    has_workers = options.workers or options.max_requests or options.reload
+    if has_workers and parent is None and not options.print_mongrel2_config:
+        configure_logging(level)
+        command, folder = same_command()
+        enter_folder(options.chdir)  # relative addresses are those that they are without workers
+        Parent(command, folder, options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
+               max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
+        return
     ending = Ending(is_worker=parent is not None)  # for the interpreter's exit too
     enter_folder(options.chdir)
-    patch_standard_library()
+    ending.complete(patch_standard_library)
     app = load_watched(options.app, parent)
     app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
     app.max_body = app.max_body if options.max_body is None else options.max_body

@@ -532,6 +532,20 @@ def test_an_upload_that_stops_on_its_way_is_408_and_its_file_is_gone(mongrel2: M
         assert get(mongrel2.port, "/") == b"Take five!"
 
 
+def test_the_refusal_of_an_upload_is_not_taken_for_the_answer_to_the_request_before_it(mongrel2: Mongrel2) -> None:
+    address = "127.0.0.1", mongrel2.port
+    with behind_mongrel2("program_workers:app", mongrel2), socket.create_connection(address, 60) as client:
+        chunked = "POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(f"GET /wait/3.0 HTTP/1.1\r\nHost: x\r\n\r\n{chunked}".encode())
+        with contextlib.suppress(OSError):  # it is closed
+            for _ in range(100):
+                client.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                time.sleep(0.02)
+        with contextlib.suppress(ConnectionError):
+            assert client.recv(100) == b""
+        wait_for(lambda: os.listdir(mongrel2.folder / "tmp") == [], what="the file to be removed")
+
+
 def test_requests_wait_in_mongrel2_while_its_only_handler_is_replaced(mongrel2: Mongrel2) -> None:
     answers: list[bytes] = []
     done = threading.Event()

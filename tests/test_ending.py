@@ -71,6 +71,25 @@ def test_ctrl_c_while_workers_start_is_quiet() -> None:
         assert "KeyboardInterrupt" not in output(child)
 
 
+def test_a_signal_while_the_standard_library_is_patched_ends_the_start_after_that(tmp_path: Path) -> None:
+    (tmp_path / "patched.py").write_text("""\
+import os, signal
+from brubeck_lite import Brubeck
+class Odd:
+    @property
+    def __class__(self):  # eventlet asks all objects for theirs, and survives whatever they raise
+        if not told:
+            told.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return Odd
+told, odd = [], Odd()
+Brubeck().run(bind="127.0.0.1:0")
+""")
+    with process([sys.executable, str(tmp_path / "patched.py")]) as child:
+        assert child.wait(20) == 0
+        assert output(child) == ""
+
+
 # Ends
 
 
@@ -165,6 +184,41 @@ def test_a_connection_serves_again_in_a_second_run(door: str, tmp_path: Path) ->
             wait_for(lambda run=run: f"over {run} 7" in output(child), what=f"its end: {output(child)}")  # type: ignore[misc]
         assert child.wait(10) == 0
         assert re.findall(r"(on_\w+ \d)\n", output(child)) == ["on_start 1", "on_stop 1", "on_start 2", "on_stop 2"]
+
+
+LATE = """\
+import sys, time
+from brubeck_lite import Brubeck, HTTPConnection
+app = Brubeck()
+@app.on_start
+def start():
+    while len(starts) > len(late):  # in the second run until what is late from the first has ended
+        time.sleep(0.1)
+    time.sleep(0.5 * len(starts))
+    starts.append("started")
+    print("start", len(starts), flush=True)
+@app.route("/late")
+def be_late(request):
+    time.sleep(10)
+    late.append("late")
+app.route("/")(lambda request: f"run {len(starts)}")
+starts, late, connection = [], [], HTTPConnection(sys.argv[1])
+for _ in range(2):
+    app.run(connection)
+"""
+
+
+def test_a_handler_that_outlives_a_run_does_not_disturb_the_start_of_the_next(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(LATE)
+    port = free_port()
+    with process([sys.executable, str(tmp_path / "late.py"), f"127.0.0.1:{port}"]) as child:
+        wait_for(lambda: listens(port), what="the server")
+        with ask(port, "/late"):
+            wait_for(lambda: get(port) == "run 1", what="the first run")
+            child.terminate()
+            wait_for(lambda: "not finished in time" in output(child) and listens(port), what="the second run")
+            assert get(port) == "run 2"
+        assert "Traceback" not in output(child)
 
 
 def test_a_script_may_serve_with_workers_twice(tmp_path: Path) -> None:

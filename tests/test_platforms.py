@@ -220,7 +220,11 @@ else:
 """
 
 
-@pytest.mark.parametrize("how", [["run"], ["workers"], ["command"], ["command", "--workers", "2"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "how",
+    [["run"], ["workers"], ["command"], ["command", "--workers", "2"], ["command", "--print-mongrel2-config"]],
+    ids=" ".join,
+)
 def test_windows_has_wsgi_and_the_test_client_and_is_refused_where_it_would_serve(how: list[str]) -> None:
     line = [sys.executable, "-c", WINDOWS, str(ROOT / "tests" / "macos.py"), *how]
     ended = subprocess.run(line, env=environment(False), capture_output=True, text=True, check=False, timeout=30)

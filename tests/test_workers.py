@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 import zmq
-from support import SENDER, Mongrel2, environment, free_port, is_running, output, process, wait_for
+from support import SENDER, Mongrel2, behind_mongrel2, environment, free_port, is_running, output, process, wait_for
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -193,6 +193,12 @@ def answers(port: int, expected: bytes) -> Callable[[], bool]:
         return False
 
     return ask
+
+
+def all_are_read(port: int) -> bool:
+    """Whether who listens at this port has read what its clients sent."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return all(row[4].endswith(":00000000") for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01")
 
 
 def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
@@ -435,6 +441,20 @@ def test_sighup_starts_what_a_link_to_a_release_leads_to_by_now(tmp_path: Path, 
         assert "Traceback" not in served.log()
 
 
+@pytest.mark.parametrize("script", ["app/changing.py", "./app/../app/changing.py"])
+def test_a_script_may_go_to_another_folder_than_it_was_started_in(tmp_path: Path, script: str) -> None:
+    (tmp_path / "app").mkdir()
+    text = "import os\nos.chdir(os.path.dirname(os.path.abspath(__file__)))\n" + HELLO
+    text += f'if __name__ == "__main__":\n    app.run(bind="127.0.0.1:{free_port()}", workers=2)\n'
+    (tmp_path / "app" / "changing.py").write_text(text)
+    with process([sys.executable, script], cwd=tmp_path) as child:
+        served = Served(child, {})
+        served.wait_for_workers(2)
+        before = served.workers()
+        child.send_signal(signal.SIGHUP)
+        served.wait_for_workers(2, but=before)
+
+
 def test_a_folder_that_was_removed_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     for workers in ("", "--workers 2"):
@@ -530,6 +550,17 @@ def test_sighup_brings_fresh_code_and_broken_code_leaves_the_old_serving(
         assert get(served.ports["http"]) == b"new"
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_ends_before_it_is_replaced_holds_up_no_other(number: signal.Signals) -> None:
+    with serving("program_workers:app") as served:
+        old = served.workers()
+        served.child.send_signal(signal.SIGHUP)
+        served.wait_to_log("replacing 2 workers")
+        os.kill(old[0], number)
+        served.wait_for_workers(2, but=old)
+        assert "Traceback" not in served.log()
+
+
 def end_by(served: Served, how: str) -> None:
     """End it as `kill`, a terminal or systemd does."""
     if how == "SIGTERM":
@@ -557,6 +588,28 @@ def test_what_is_asked_is_answered_before_the_end(mongrel2: Mongrel2, how: str, 
         assert not any(map(is_running, workers))
         assert [*tmp_path.glob("brubeck_lite-*")] == []
         assert "Traceback" not in served.log() and "not finished in time" not in served.log()
+
+
+def test_a_mongrel2_that_comes_back_during_a_stop_is_left_to_the_next_handler() -> None:
+    with (
+        Mongrel2() as own,
+        serving("program_workers:app", mongrel2s=[own]) as served,
+        Client(served.ports["http"]) as slow,
+    ):
+        own.kill()
+        served.wait_to_log("is gone")
+        slow.ask("/wait/3.0")
+        wait_for(lambda: all_are_read(served.ports["http"]), what="the request to be read")
+        served.child.terminate()
+        served.wait_to_log("requests are to be finished")
+        own.start()
+        with Client(own.port) as client:
+            client.ask("/text/Dave")
+            assert slow.answer() == (200, b"waited 3.0")
+            assert served.child.wait(60) == 0
+            assert served.log().count("connected to Mongrel2") == 1
+            with behind_mongrel2("program_workers:app", own):
+                assert client.answer() == (200, b"Take five, Dave!")
 
 
 def test_a_second_signal_ends_at_once() -> None:
@@ -642,6 +695,25 @@ def test_a_worker_that_dies_under_load_costs_its_own_clients_their_answers_and_n
     served.wait_for_workers(2)
 
 
+def test_what_came_as_a_worker_died_is_dealt_to_others(served: Served) -> None:
+    """The parent stands still meanwhile. Of a worker that began after the parent was connected to Mongrel2 it mostly
+    reads the requests first, and hears of the death later: so there are three."""
+    for _ in range(3):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Client(served.ports["mongrel2"])) for _ in range(50)]
+            served.child.send_signal(signal.SIGSTOP)
+            for client in clients:
+                client.ask("/wait/0.01")
+            wait_for(lambda: all_are_read(served.ports["mongrel2"]), what="Mongrel2 to read them")
+            dying = served.workers()[-1]
+            os.kill(dying, signal.SIGKILL)
+            wait_for(lambda dying=dying: not is_running(dying), what="its end")  # type: ignore[misc]
+            served.child.send_signal(signal.SIGCONT)
+            statuses = collections.Counter(client.answer()[0] for client in clients)
+        assert 503 not in statuses and statuses[200] >= 25, statuses
+        served.wait_for_workers(2, but=[dying])
+
+
 def talk(port: int, path: str) -> ClientConnection:
     return connect(f"ws://127.0.0.1:{port}{path}", compression=None, open_timeout=60)
 
@@ -684,6 +756,22 @@ def test_a_worker_that_closes_all_its_descriptors_is_replaced(served: Served) ->
         assert client.answer()[0] == 502
     served.wait_for_workers(2)
     assert {*old} != {*served.workers()}
+
+
+def test_workers_whose_parent_is_gone_leave_its_address_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with process([*COMMAND, "program_workers:app", "--workers", "1", "--bind", f"unix:{path}"]) as child:
+        served = Served(child, {})
+        served.wait_for_workers(1)
+        (worker,) = served.workers()
+        os.kill(worker, signal.SIGSTOP)
+        child.kill()
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as following:
+            following.bind(str(path))
+            os.kill(worker, signal.SIGCONT)
+            wait_for(lambda: not is_running(worker), what="its end")
+            assert path.exists()
 
 
 @pytest.fixture
@@ -824,6 +912,17 @@ def test_reload_serves_what_was_saved_and_shows_what_is_wrong_with_it(
         served.wait_to_log("waiting for the program to change")
         program(text.format(" three"))
         wait_for(is_answered(b"second three"), what="the third")
+
+
+def test_what_is_saved_while_the_program_is_imported_is_served(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    slow = 'import os, time\nprint("importing", flush=True)\nwhile not os.path.exists("saved"): time.sleep(0.01)\n'
+    with serving("changing:app", "--reload", workers="1", ready=0, **program(slow + HELLO.format("one"))) as served:
+        served.wait_to_log("importing")
+        program(HELLO.format("two"))
+        (tmp_path / "saved").touch()
+        wait_for(answers(served.ports["http"], b"two"), what=served.log)
 
 
 def test_while_one_develops_a_worker_may_be_silent_for_as_long_as_a_debugger_takes() -> None:
