@@ -56,10 +56,11 @@ def test_a_signal_ends_a_start_at_once_whatever_it_waits_for(options: tuple[str,
             child.send_signal(signal.SIGINT if number % 2 else signal.SIGTERM)
         for how, child in children.items():
             try:
-                assert child.wait(8) == 0, (how, output(child))
+                assert child.wait(60) == 0, (how, output(child))
             except subprocess.TimeoutExpired:
                 raise AssertionError(f"{how} goes on: {output(child)}") from None
-            assert "on_stop" not in output(child) and "Traceback" not in output(child), (how, output(child))
+            for said in ("on_stop", "Traceback", "no sign of life"):
+                assert said not in output(child), (how, output(child))
 
 
 def test_ctrl_c_while_workers_start_is_quiet() -> None:
@@ -67,7 +68,7 @@ def test_ctrl_c_while_workers_start_is_quiet() -> None:
     with hanging("import", *line, group=True) as child:
         wait_for(lambda: "on_start" in output(child), what="the import")
         os.killpg(child.pid, signal.SIGINT)
-        assert child.wait(8) == 0
+        assert child.wait(60) == 0
         assert "KeyboardInterrupt" not in output(child)
 
 
@@ -86,7 +87,7 @@ told, odd = [], Odd()
 Brubeck().run(bind="127.0.0.1:0")
 """)
     with process([sys.executable, str(tmp_path / "patched.py")]) as child:
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
         assert output(child) == ""
 
 
@@ -115,7 +116,7 @@ def test_a_stop_takes_ten_seconds_at_the_longest_whatever_holds_it_up() -> None:
             child.terminate()
         for name, child in children.items():
             try:
-                status = child.wait(20)
+                status = child.wait(60)
             except subprocess.TimeoutExpired:
                 raise AssertionError(f"{name} goes on: {output(child)}") from None
             assert status == (3 if name == "goes on" else 0), (name, output(child))
@@ -136,7 +137,8 @@ def test_a_second_signal_leaves_no_socket_and_no_worker(options: tuple[str, ...]
         workers = [int(pid) for pid in re.findall(r"worker (\d+) is ready", output(child))]
         child.send_signal(signal.SIGTERM)
         child.send_signal(signal.SIGINT)
-        assert child.wait(8) == 0
+        assert child.wait(60) == 0
+        assert "did not end in time" not in output(child)  # it was the second signal, not the deadline
         assert not address.exists()
         wait_for(lambda: not any(map(is_running, workers)), what="the end of the worker")
 
@@ -182,7 +184,7 @@ def test_a_connection_serves_again_in_a_second_run(door: str, tmp_path: Path) ->
             assert get(port) == f"run {run}"
             child.terminate()
             wait_for(lambda run=run: f"over {run} 7" in output(child), what=f"its end: {output(child)}")  # type: ignore[misc]
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
         assert re.findall(r"(on_\w+ \d)\n", output(child)) == ["on_start 1", "on_stop 1", "on_start 2", "on_stop 2"]
 
 
@@ -230,7 +232,7 @@ def test_a_script_may_serve_with_workers_twice(tmp_path: Path) -> None:
             assert get(port) == "run 1"  # each worker is the program anew
             child.terminate()
             wait_for(lambda run=run: f"over {run} 7" in output(child), what=f"its end: {output(child)}")  # type: ignore[misc]
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
         assert "over 2" in output(child) and output(child).count("over") == 2
 
 

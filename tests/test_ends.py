@@ -250,7 +250,7 @@ def test_all_files_of_a_form_take_one_descriptor(door: tuple[str, int]) -> None:
 def test_idle_connections_leave_descriptors_for_files() -> None:
     with serving(files=60) as (port, child):
         assert "connections at most" in output(child)
-        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         kept.connect()
         idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(80)]
         for _ in range(3):
@@ -264,7 +264,7 @@ def test_idle_connections_leave_descriptors_for_files() -> None:
 
 def test_too_many_open_files_are_503_and_one_line_in_the_log() -> None:
     with serving() as (port, child):
-        client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         client.request("GET", "/left")
         client.getresponse().read()
         before = resource.prlimit(child.pid, resource.RLIMIT_NOFILE)
@@ -307,7 +307,7 @@ def test_what_waits_for_its_client_or_has_no_end_takes_no_place_in_the_pool(door
             client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             client.sendall(sent)
         time.sleep(0.5)
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             client.sendall(get(b"/aborts"))
             assert client.recv(100).startswith(b"HTTP/1.1 410 ")
 
@@ -321,10 +321,10 @@ def test_a_client_that_leaves_before_the_stream_of_an_error_handler_begins_is_no
 
 
 def test_a_body_that_comes_after_all_is_read_and_answered_with_the_pool_full() -> None:
-    with serving(pool_size=1) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=10) as first:
+    with serving(pool_size=1) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=60) as first:
         first.sendall(post(b"/body", b"", b"12345", 10))
         time.sleep(0.2)
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as second:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as second:
             second.sendall(get(b"/waits"))
             first.sendall(b"67890")
             assert first.recv(1000).endswith(b"10")
@@ -333,7 +333,7 @@ def test_a_body_that_comes_after_all_is_read_and_answered_with_the_pool_full() -
 
 
 def test_a_server_that_stops_waits_for_a_body_that_is_on_its_way() -> None:
-    with serving() as (port, child), socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with serving() as (port, child), socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(post(b"/body", b"", b"12345", 10))
         time.sleep(0.3)
         child.terminate()
@@ -341,7 +341,7 @@ def test_a_server_that_stops_waits_for_a_body_that_is_on_its_way() -> None:
         time.sleep(0.3)
         client.sendall(b"67890")
         assert client.recv(1000).endswith(b"10")
-        assert child.wait(15) == 0
+        assert child.wait(60) == 0
 
 
 class Burst:
@@ -411,7 +411,7 @@ def test_no_connection_that_was_made_is_lost_when_a_server_stops(workers: int) -
 
 
 def test_a_body_that_came_fast_and_then_dribbles_is_408() -> None:
-    with serving(io_timeout=1) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with serving(io_timeout=1) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(post(b"/body", b"", b"x" * 1_000_000, 1_000_100))
         with contextlib.suppress(ConnectionError):
             for _ in range(20):
@@ -421,7 +421,7 @@ def test_a_body_that_came_fast_and_then_dribbles_is_408() -> None:
 
 
 def test_a_body_of_a_kilobyte_a_second_may_take_longer_than_the_longest_wait() -> None:
-    with serving(io_timeout=2) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with serving(io_timeout=3) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(post(b"/body", b"", b"", 20_000))
         for _ in range(20):
             client.sendall(b"x" * 1000)
@@ -443,7 +443,7 @@ def read_close(client: socket.socket) -> bytes:
 ], ids=["fragment", "half", "half a head", "empty fragment"])  # fmt: skip
 def test_a_message_that_does_not_come_whole_is_closed_with_1008_whatever_comes_between(beginning: bytes) -> None:
     between = frame(0x89, b"x" * 100) if beginning[0] == 0x01 else b""
-    with serving(io_timeout=1) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with serving(io_timeout=1) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(HANDSHAKE + beginning)
         with contextlib.suppress(ConnectionError):
             for _ in range(20):
@@ -453,29 +453,34 @@ def test_a_message_that_does_not_come_whole_is_closed_with_1008_whatever_comes_b
 
 
 def test_a_message_may_take_long_that_comes_at_a_kilobyte_a_second_and_others_begin_anew() -> None:
-    with serving(io_timeout=1) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with serving(io_timeout=2) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(HANDSHAKE + frame(0x81, b"", 20_000))
         for _ in range(10):
             client.sendall(b"x" * 2000)
-            time.sleep(0.25)
-        time.sleep(1.5)
+            time.sleep(0.3)
+        time.sleep(2.5)
         client.sendall(frame(0x81, b"whole") + frame(0x88, b"\x03\xe8"))
         assert read_close(client) == b"\x81\x0520000\x81\x015\x88\x02\x03\xe8"
 
 
 def test_half_messages_are_bounded_all_together_and_the_largest_goes_first() -> None:
     with serving() as (port, _), contextlib.ExitStack() as stack:
-        small = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        small = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
         small.sendall(HANDSHAKE + frame(0x81, b"sma", 5))
-        large = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(80)]
+        large = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(80)]
         for client in large:
             client.sendall(HANDSHAKE + frame(0x81, b"x" * 1_000_000, 1_000_001))
         time.sleep(1)
         small.sendall(b"ll" + frame(0x88, b"\x03\xe8"))
         assert read_close(small) == b"\x81\x015\x88\x02\x03\xe8"
-        closed = 0
-        for client in large:
-            client.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                closed += b"\x03\xf5" in client.recv(1 << 16)
-        assert 10 <= closed <= 20
+        received = dict.fromkeys(large, b"")
+
+        def count_closed() -> int:
+            for client in large:
+                client.setblocking(False)
+                with contextlib.suppress(OSError):
+                    received[client] += client.recv(1 << 16)
+            return sum(b"\x03\xf5" in each for each in received.values())
+
+        wait_for(lambda: count_closed() >= 10, what="those that are too large")
+        assert count_closed() <= 20

@@ -54,7 +54,7 @@ def serving(command: list[str], *options: str, how: str = "") -> Iterator[tuple[
         wait_for(is_up, what="the server")
         yield port, child
         child.terminate()
-        assert child.wait(12) == 0, output(child)
+        assert child.wait(60) == 0, output(child)
         assert output(child).count("Traceback") == (how == "fails"), output(child)
 
 

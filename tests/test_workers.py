@@ -862,12 +862,14 @@ def test_what_mongrel2_has_no_room_for_is_held_and_sent_later() -> None:
         for number in range(count):  # of 10 KB: more than ZeroMQ and the system hold on the way
             peer.ask(number + 10, "/large/10000", '{"METHOD":"GET"}')
         wait_for(lambda: figures(served)['brubeck_lite_queue_length{queue="replies"}'] > 0, what="replies to be held")
-        received = set()
+        received, others = set(), []
         while len(received) < count:
-            assert peer.replies.poll(60_000), f"{count - len(received)} are missing"
+            assert peer.replies.poll(60_000), f"{count - len(received)} are missing: {others} {served.log()}"
             head, _, answer = peer.replies.recv().partition(b", ")
             if answer.startswith(b"HTTP/1.1 200"):
                 received.add(head)
+            elif not head.partition(b":")[2].startswith(b"X "):  # but for what keeps connections alive
+                others.append(head + answer[:100])
         assert served.child.poll() is None
 
 
