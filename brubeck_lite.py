@@ -7972,8 +7972,9 @@ def same_command() -> tuple[list[str], str]:
     folder, named = started if os.path.isdir(started) else current_folder(), os.environ.get("PWD", "")
     if os.path.isabs(named) and os.path.isdir(named) and os.path.samefile(named, folder):
         folder = named
-    python = sys.orig_argv[0]  # where it is relative, sys.executable has no link in it any more
-    return [os.path.join(folder, python) if os.sep in python else sys.executable, *sys.orig_argv[1:]], folder
+    python = sys.orig_argv[0]  # where it is below the folder, sys.executable has no link in it any more
+    is_below = os.sep in python and os.pardir not in python.split(os.sep)
+    return [os.path.join(folder, python) if is_below else sys.executable, *sys.orig_argv[1:]], folder
 
 
 def count_workers(workers: int | str) -> int:
