@@ -7974,7 +7974,8 @@ def same_command() -> tuple[list[str], str]:
         folder = named
     python = sys.orig_argv[0]  # where it is below the folder, sys.executable has no link in it any more
     is_below = os.sep in python and os.pardir not in python.split(os.sep)
-    return [os.path.join(folder, python) if is_below else sys.executable, *sys.orig_argv[1:]], folder
+    python = os.path.join(folder, python) if is_below else os.path.abspath(sys.executable)
+    return [python, *sys.orig_argv[1:]], folder
 
 
 def count_workers(workers: int | str) -> int:
