@@ -6703,16 +6703,22 @@ class HTTPConnection:
         resource = importlib.import_module("resource")  # which Windows has not
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         most = max(1, (limit - max(limit // 4, min(64, limit // 2))) // servers)
-        if limit != resource.RLIM_INFINITY and most < self.max_connections:
-            logger.info("%s has %d connections at most, not %d: this process may have %d files open (ulimit -n)",
-                        self.url, most, self.max_connections, limit)  # fmt: skip
-            self.max_connections = most
+        if limit != resource.RLIM_INFINITY:
+            self.max_connections = min(self.max_connections, most)
+
+    def _complain(self, reason: object) -> None:
+        """Log, once a minute, that connections have to wait."""
+        if time.monotonic() >= self._next_complaint:
+            self._next_complaint = time.monotonic() + self.SILENCE
+            logger.warning("cannot accept connections for now: %s", reason)
 
     def _listen(self) -> None:
         """Have the hub tell of those who wait to be accepted: as long as there is room for them."""
         if self._listener is None:
             return
-        takes = not (self._is_stopping or self._is_short or len(self._clients) >= self.max_connections)
+        if is_full := len(self._clients) >= self.max_connections:
+            self._complain(f"there are {self.max_connections} (see max_connections, and ulimit -n)")
+        takes = not (self._is_stopping or self._is_short or is_full)
         if self._board is not None:
             self._board.note(len(self._clients) if takes else _Board.ABSENT)
         if self._patience is not None and not self._lead():  # its own connections have ended meanwhile
@@ -6763,9 +6769,7 @@ class HTTPConnection:
                 break
             except Exception as error:  # the hub would take the listener away for ever
                 self._is_short = True  # of open files, mostly: `check` tries again
-                if time.monotonic() >= self._next_complaint:
-                    self._next_complaint = time.monotonic() + self.SILENCE
-                    logger.warning("cannot accept connections for now: %s", error)
+                self._complain(error)
                 break
             self._accepted_at = time.monotonic()
             self._clients.add(client)
