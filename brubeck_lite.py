@@ -3824,21 +3824,20 @@ class Brubeck:
         the context of its handler, which is no other request's in the same thread."""
         if response._status == 101:
             response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
-        if type(response._body) is not bytes:
-            response.body = Pieces(_InContext(context, cast("Iterator[str | bytes]", response._body)))
-            request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
         try:
-            fields, body = response.finish(request)
+            fields, body = context.run(response.finish, request)
         except Exception as error:  # middleware left something in it that cannot be sent
             response = context.run(self.answer_error, request, error)
-            fields, body = response.finish(request)
+            fields, body = context.run(response.finish, request)
+        if type(body) is not bytes:
+            request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
         if type(body) is bytes:
             request.end()
             # Of a list wsgiref and waitress know the length: they would say `Content-Length: 0` in the answer to HEAD
             # for a stream. No piece at all would be a 500 under hypercorn.
             return [body] if body or any(name.lower() == "content-length" for name, _ in fields) else iter([body])
-        pieces = cast(Pieces, body)
+        pieces = Pieces(_InContext(context, cast("Iterator[bytes]", body)))
         pieces.request = request  # which is over when the server closes them (PEP 3333)
         return pieces
 
