@@ -4960,6 +4960,8 @@ class Ending:
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._is_open, self._is_exiting, self._mask = True, False, set[int | signal.Signals]()
         os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._leave_to_parent)
+        # For the threads, which must not look for them while the main thread imports eventlet.
+        self._poll, self._os, self._time = _unpatched("select").poll, _unpatched("os"), _unpatched("time")
         self._start_thread(self._watch, reading)
 
     @property
@@ -4992,11 +4994,11 @@ class Ending:
 
     def _watch(self, reading: int) -> None:
         """Learn of signals by the bytes that Python writes for them, though the main thread may not run meanwhile."""
-        poll, read, count = _unpatched("select").poll(), _unpatched("os").read, 0
+        poll, count = self._poll(), 0
         poll.register(reading, select.POLLIN)
         while poll.poll(max(0.0, self.deadline - time.monotonic()) * 1000 if self.is_asked else None):
             try:
-                numbers = read(reading, 100)
+                numbers = self._os.read(reading, 100)
             except OSError:
                 return  # the program has closed all descriptors
             if not numbers:
@@ -5010,11 +5012,11 @@ class Ending:
         self._end_late()
 
     def _end_late(self) -> None:
-        poll = _unpatched("select").poll()
+        poll = self._poll()
         poll.register(2, select.POLLOUT)
         if poll.poll(0):  # it is not for a thread to use `logging`, when patched, nor to wait
             with contextlib.suppress(OSError):
-                _unpatched("os").write(2, b"brubeck_lite: something did not end in time after a signal: ended now\n")
+                self._os.write(2, b"brubeck_lite: something did not end in time after a signal: ended now\n")
         self.end_now()
 
     def end_now(self) -> NoReturn:
@@ -5046,7 +5048,7 @@ class Ending:
         self._is_exiting = True
 
     def _end_exit(self) -> None:
-        _unpatched("time").sleep(max(0.0, self.deadline - time.monotonic()))
+        self._time.sleep(max(0.0, self.deadline - time.monotonic()))
         if self._is_exiting:
             self._end_late()
 

@@ -762,7 +762,7 @@ def test_run_says_nothing_of_what_does_no_harm_or_came_after_the_patches(tmp_pat
     assert " WARNING " not in log_of(tmp_path, PATCHED + "\n".join(EARLY))
     assert all(" INFO " in line for line in log_of(tmp_path, HARMLESS).splitlines())
     with_workers = ITSELF.replace("bind=sys.argv[1]", "bind=sys.argv[1], workers=2")
-    assert " WARNING " not in log_of(tmp_path, f"{HARMLESS}\n{with_workers}", "is ready")
+    assert " WARNING " not in log_of(tmp_path, f"{HARMLESS}\n{with_workers}\nsys.exit()", "is ready")
 
 
 def test_https_works_in_a_script_that_patches_first(tmp_path: Path) -> None:
