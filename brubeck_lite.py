@@ -720,7 +720,7 @@ def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, s
         if name.lower() in parameters:
             abort(400, "a parameter of a header is there twice")
         if "\\" in quoted and way is _PARAMETERS[0]:
-            quoted = re.sub(r'\\(["\\])', r"\1", quoted)
+            quoted = re.sub(r'\\(["\\ ])', r"\1", quoted)  # a space: aiohttp
         if "%" in quoted and in_form:
             quoted = quoted.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
         parameters[name.lower()] = quoted or plain.rstrip(" \t")

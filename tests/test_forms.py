@@ -309,6 +309,7 @@ def test_a_filename_of_invalid_utf_8_has_replacement_characters(filename: bytes)
         (r'name="a\"; filename="b\"c.txt"', "a\\", '"c.txt'),  # who writes both
         (r'name="a\"b"; filename="a\"; b=c.txt"', 'a"b', 'a"; b=c.txt'),  # Go, old curl: \" is a quote
         (r'name="\"\""; filename="\"a\""', '""', '"a"'),
+        (r'name="first\ name"; filename="a%20b.txt"', "first name", "a%20b.txt"),  # aiohttp
         ('name="f"; filename="12" single.txt"', "f", '12" single.txt'),  # form-data of npm
         ('name="f"; filename=""a""', "f", '"a"'),
         ('name="a%22b"; filename="12%22 single.txt"', 'a"b', '12" single.txt'),  # browsers
