@@ -1068,6 +1068,7 @@ def test_others_have_their_turns_while_a_form_is_read(content_type: str, body: b
 URLENCODED_PARTS = [b"%", b"41", b"%4", b"%E2%82%AC", b"=", b"+", b"\r\n", b"_", b" \n", b"%3d", b"\xff"]
 
 
+@example([b"%", b"%", b"%", b"%", b"%E2%82%AC"])
 @given(st.lists(st.sampled_from(URLENCODED_PARTS)))
 def test_percent_signs_are_read_as_the_standard_library_does_wherever_a_long_value_is_cut(parts: list[bytes]) -> None:
     octets = b"".join(parts)
