@@ -305,12 +305,16 @@ class HTTPError(Exception):
         self.headers: Mapping[str, str] = headers or {}
 
 
-class ProtocolError(ValueError):
+class ProtocolError(HTTPError, ValueError):
     """Bytes that are no message of the protocol they came by. `status` is what an HTTP client is told."""
 
+    message: str
+
     def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
+        super().__init__(status, message)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> NoReturn:
@@ -995,6 +999,44 @@ def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[s
     return MultiDict([(decode(name), decode(value)) for name, _, value in pairs])
 
 
+class Peer:
+    """Whoever sent a request, as its handler sees it through the request. This one stands for clients of which nothing
+    is known but what they sent, those of WSGI servers and of tests: it is always there, and nothing is waited for. What
+    stands for a client of our own servers is a ServedPeer."""
+
+    __slots__ = ("address", "error", "keeps_error", "loopback", "scheme")
+
+    is_cancelled = False  # what worked for this client alone was ended, for it has left
+
+    def __init__(self, address: str = "", scheme: str = "http", loopback: str = "", keeps_error: bool = False) -> None:
+        self.address, self.scheme = address, scheme  # who connected, and how
+        self.loopback = loopback  # where the door listens, if that is an address of this machine alone
+        self.keeps_error = keeps_error  # a test client wants the exception behind a 500
+        self.error: BaseException | None = None
+
+    def is_there(self) -> bool:
+        """Whether the client has not left, as far as that is known."""
+        return True
+
+    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """What this call returns. Where the request has a coroutine of its own, HandlerTimeout is raised in the call
+        after so many seconds and, if `cancel`, GreenletExit when the client leaves."""
+        return call(*arguments, **named)
+
+    def leave_pool(self) -> None:
+        """Give the request's place in the pool back for good: a stream needs none, nor an answer that waits for its
+        client."""
+
+    def outside_pool(self) -> contextlib.AbstractContextManager[None]:
+        """For a block that waits for the client: the request has no place in the pool meanwhile."""
+        return contextlib.nullcontext()
+
+    def note_error(self, error: BaseException) -> None:
+        """Keep an exception for a test client. Others would be kept by it: its traceback's frames hold the request."""
+        if self.keeps_error:
+            self.error = error
+
+
 class HandlerTimeout(BaseException):
     """A handler took longer than its route or application says. No `except Exception` of its own holds it back."""
 
@@ -1016,35 +1058,26 @@ class Request:
     environ: dict[str, Any] | None = None
     sender: str | None = None
     conn_id: str | None = None
-    connected = True  # False once the door knows that the client has left
 
-    # For the rooms below.
-    peer_addr: str | lazy[str] = ""  # who connected
-    peer_scheme: str | lazy[str] = "http"  # and how
-    loopback: str | lazy[str] = ""  # where the door listens, if that is an address of this machine alone
+    # For the sections below.
+    peer: Peer  # whoever asked
     has_known_host = False  # an application has it among its `hosts`
     has_credentials = False  # its client sent Authorization
     private_by: frozenset[str] | None = None  # the fields that say who asks, where the answer depends on that
-    has_coroutine = False  # of its own: it came by a door of ours
-    coroutine: greenlet.greenlet | None = None  # what ends when the client leaves
-    has_left = False  # the door was told so of the client, once
-    is_cancelled = False  # it did
-    is_endless = False  # a stream of events, which has no end of its own
-    is_chunked = False  # its answer goes in chunks, and the last has not gone yet
     _session: Session | None = None
     proxies: int | None = None  # of the outermost application, once the request has entered another
     prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
     content_length = 0  # as declared; 0 where it is not known
-    keep_alive = True  # whether the client's connection outlives the answer
+    keep_alive = True  # the client wants to use its connection for another request
     is_message = False  # a message socket's, not HTTP
     refused: Exception | None = None  # what the door or the router found wrong
-    error: BaseException | None = None  # the exception that made it a 500, where a test client asks
-    keeps_error = False  # it does
-    began = 0.0  # when its handling did
     inner_route: Route | None = None  # that took it in a mounted application
-    load: Load | None = None  # that counts it, as long as it is handled by a server of ours
-    is_outside = False  # it takes no place in the pool
     kept: tuple[Any, ...] = ()  # the files of its body, to be closed once the answer is over
+
+    @property
+    def connected(self) -> bool:
+        """False once the client is known to have left."""
+        return self.peer.is_there()
 
     @lazy
     def headers(self) -> Headers:
@@ -1199,12 +1232,12 @@ class Request:
     def remote_addr(self) -> str:
         """The IP address of the client, as far as the proxies that are trusted know it, without a port; empty for one
         that came by a unix socket."""
-        return plain_address(self._forwarded("for")) or plain_address(self.peer_addr)
+        return plain_address(self._forwarded("for")) or plain_address(self.peer.address)
 
     @lazy
     def scheme(self) -> str:
         """ "http" or "https"."""
-        return _SCHEMES.get(self._forwarded("proto").lower(), self.peer_scheme)
+        return _SCHEMES.get(self._forwarded("proto").lower(), self.peer.scheme)
 
     @lazy
     def host(self) -> str:
@@ -1264,59 +1297,10 @@ class Request:
         self.__dict__.pop("arguments", None)
         return before
 
-    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """What this call returns. HandlerTimeout is raised in it after so many seconds and, if `cancel`, GreenletExit
-        when the client leaves: where the request has a coroutine."""
-        if not self.has_coroutine:
-            return call(*arguments, **named)
-        current = greenlet.getcurrent()
-        timer = seconds and eventlet.hubs.get_hub().schedule_call_global(seconds, current.throw, HandlerTimeout)
-        self.coroutine = current if cancel else None
-        try:
-            if cancel and self.has_left:
-                self.is_cancelled = True
-                raise greenlet.GreenletExit
-            return call(*arguments, **named)
-        finally:
-            self.coroutine = None
-            if timer:
-                timer.cancel()
-
-    def leave_pool(self) -> None:
-        """Give the place in the pool back for good: a stream, and an answer that waits for its client, take none."""
-        if self.load is not None and not self.is_outside:
-            self.is_outside = True
-            self.load.give_place()
-
-    @contextlib.contextmanager
-    def outside_pool(self) -> Iterator[None]:
-        """Give the place in the pool back while this block waits for the client. Afterwards the handler goes on at
-        once, even where the pool is full: if it had to wait for a place, it could wait for those who wait for it."""
-        had_place = not self.is_outside
-        self.leave_pool()
-        try:
-            yield
-        finally:
-            if had_place and self.load is not None:  # else it is over: another coroutine of its handler waited here
-                self.is_outside = False
-                self.load.outside -= 1
-
-    def note_error(self, error: BaseException) -> None:
-        """Keep an exception for a test client. Others would be kept by it: its traceback's frames hold the request."""
-        if self.keeps_error:
-            self.error = error
-
     def end(self) -> None:
         """The answer is over: close the files of the body, whoever keeps the request."""
         for file in self.kept:
             file.close()
-
-    def end_coroutine(self) -> None:
-        """The client has left: end what works for it alone. To be called in eventlet's hub."""
-        coroutine, self.coroutine = self.coroutine, None
-        if coroutine is not None:
-            self.is_cancelled = True
-            coroutine.throw(greenlet.GreenletExit)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
@@ -1631,7 +1615,7 @@ class Response:
         if type(body) is bytes and self._headers is None and not self._cookies and not bodiless:
             return [_HTML_FIELD, ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):  # middleware's own
-            request.leave_pool()
+            request.peer.leave_pool()
             body = Pieces(body)
         fields = self.headers.pairs()
         if self._status in _BODILESS:
@@ -1647,6 +1631,11 @@ class Response:
         if isinstance(body, Pieces):
             body.close()
         return fields, b""
+
+
+def plain_answer(status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> Response:
+    """The status and a sentence, as plain text."""
+    return Response(f"{status_line(status)}\n" + (f"{message}\n" if message else ""), status, headers, TEXT)
 
 
 def redirect(target: str, status: int = 303) -> Response:
@@ -2430,14 +2419,14 @@ class HTTPParser:
         return True
 
 
-def format_head(request: Request, status: int, fields: list[tuple[str, str]], date: str) -> bytes:
+def format_head(status: int, fields: list[tuple[str, str]], keep_alive: bool) -> bytes:
     """The status line and the header fields of an HTTP/1.1 answer, with Date and Server where they are not given."""
     given = "".join([f"\r\n{name}: {value}" for name, value in fields])
     lowered = given.lower()
-    added = "" if "\r\ndate: " in lowered else f"\r\nDate: {date}"
+    added = "" if "\r\ndate: " in lowered else f"\r\nDate: {http_date(int(time.time()))}"
     if "\r\nserver: " not in lowered:
         added += "\r\nServer: brubeck_lite"
-    if not request.keep_alive:
+    if not keep_alive:
         added += "\r\nConnection: close"
     if status == 426:  # RFC 9110, 15.5.22
         added += "\r\nUpgrade: websocket\r\nConnection: Upgrade"
@@ -2685,9 +2674,13 @@ class WSGIRequest(Request):
 
     version = _from_environ("SERVER_PROTOCOL", "HTTP/1.1")
     query_string = _from_environ("QUERY_STRING", "")
-    peer_scheme = _from_environ("wsgi.url_scheme", "http")
-    peer_addr = _from_environ("REMOTE_ADDR", "")
-    loopback = lazy(lambda request: name if is_loopback(name := str(request.environ.get("SERVER_NAME", ""))) else "")
+
+    @lazy
+    def peer(self) -> Peer:
+        """Whoever asked the server."""
+        name = str(self.environ.get("SERVER_NAME", ""))
+        address, scheme = self.environ.get("REMOTE_ADDR", ""), self.environ.get("wsgi.url_scheme", "http")
+        return Peer(str(address), str(scheme), name if is_loopback(name) else "")
 
     @lazy
     def host(self) -> str:
@@ -2747,7 +2740,7 @@ def _callable(handler: Handler, timeout: float | None, cancel: bool) -> Handler:
 
     def limited(request: Request, *arguments: Any, **named: Any) -> Any:
         try:
-            return request.limited(timeout, cancel, call, request, *arguments, **named)
+            return request.peer.limited(timeout, cancel, call, request, *arguments, **named)
         except HandlerTimeout:
             logger.warning("%s took over %s seconds on %s %r", handler, timeout, request.method, request.path)
             raise HTTPError(503, "this took too long", {"Retry-After": "1"}) from None
@@ -3426,7 +3419,7 @@ def _talk_inside(request: Request, inner: Place, handler: Handler, ws: Any, **ar
 def _forget_frames(request: Request, error: BaseException | None) -> None:
     """Drop the tracebacks of an exception and of those behind it, unless a test client wants them: their frames hold
     the request, which then would go only when the garbage collector comes by, if one of them holds the exception."""
-    while error is not None and error.__traceback__ is not None and not request.keeps_error:
+    while error is not None and error.__traceback__ is not None and not request.peer.keeps_error:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 
@@ -3648,8 +3641,8 @@ class Brubeck:
             return False
         if self.hosts is not None:
             hosts, request.has_known_host = self.hosts, True
-        elif request.loopback and request.proxies is None and host:  # every browser names a host
-            if re.sub(r"\.?(?::[0-9]+)?$", "", host) == request.loopback.lower():
+        elif request.peer.loopback and request.proxies is None and host:  # every browser names a host
+            if re.sub(r"\.?(?::[0-9]+)?$", "", host) == request.peer.loopback.lower():
                 return True
             hosts = _LOOPBACK_NAMES
         else:
@@ -3721,8 +3714,8 @@ class Brubeck:
         pool, and only as long as its client is there."""
         if not _is_stream(value):
             return to_response(value, self.json_dumps)
-        request.leave_pool()
-        return request.limited(None, True, to_response, value, self.json_dumps)
+        request.peer.leave_pool()
+        return request.peer.limited(None, True, to_response, value, self.json_dumps)
 
     def _keep_private(self, request: Request, response: Response) -> Response:
         """A copy, for the handler may give the same answer to others: kept from shared caches, and with the session if
@@ -3752,15 +3745,15 @@ class Brubeck:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
             error = HTTPError(503, "too many files are open", {"Retry-After": "1"})
-        told = error if isinstance(error, HTTPError) else HTTPError(499 if request.is_cancelled else 500)
+        told = error if isinstance(error, HTTPError) else HTTPError(499 if request.peer.is_cancelled else 500)
         kinds: list[Any] = [*type(error).__mro__]
         if told is error:
             kinds.insert(kinds.index(HTTPError), told.status)
         handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
         if handler is None and told is not error:
             handler = self._error_handlers.get(500)
-            if not request.is_cancelled:
-                request.note_error(error)
+            if not request.peer.is_cancelled:
+                request.peer.note_error(error)
                 name = name_handler(request.route.handler) if request.route else "no handler"
                 logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
         try:
@@ -3776,10 +3769,10 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
-            if not request.is_cancelled:
-                request.note_error(failure)
+            if not request.peer.is_cancelled:
+                request.peer.note_error(failure)
                 logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
-            answer = self._plain_error(failure, HTTPError(499 if request.is_cancelled else 500))
+            answer = self._plain_error(failure, HTTPError(499 if request.peer.is_cancelled else 500))
             _forget_frames(request, failure)
             del error  # which may be the same, and then this frame is in its traceback
             return answer
@@ -3787,8 +3780,7 @@ class Brubeck:
     def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
         """What a client is told of an error, as plain text: with `debug`, also what was not meant for it."""
         message = "".join(traceback.format_exception(error)) if self.debug and told is not error else told.message
-        text = f"{status_line(told.status)}\n" + (f"{message}\n" if message else "")
-        return Response(text, told.status, told.headers, TEXT)
+        return plain_answer(told.status, message, told.headers)
 
     # -- the doors that need no server of ours
 
@@ -3826,7 +3818,7 @@ class Brubeck:
         """Send the answer: status and fields by `start_response`, the body as what is returned; what makes that runs in
         the context of its handler, which is no other request's in the same thread."""
         if response._status == 101:
-            response = Response("501 Not Implemented\nWebSockets are not for WSGI servers\n", 501, None, TEXT)
+            response = plain_answer(501, "WebSockets are not for WSGI servers")
         try:
             fields, body = context.run(response.finish, request)
         except Exception as error:  # middleware left something in it that cannot be sent
@@ -3886,87 +3878,211 @@ class Brubeck:
             raise SystemExit(0)  # what the program does after `run` is for the parent alone
 
 
-# ---- Pipeline --------------------------------------------------------------------------------------------------------
-# The three steps of every message, whichever connection it came through, and the coroutines that they run in.
-# A connection gives requests, and has `answer(request, response)`, which sends the one answer of each.
+# ---- Peers and pipeline ----------------------------------------------------------------------------------------------
+# A peer is one client's connection, whichever door it came through. The three steps of every request, the one way to
+# answer, the pool of requests that are handled at once, and the coroutines that all of it runs in.
 
 Connection = Union["Mongrel2Connection", "HTTPConnection"]
 STREAM_TURN = 0.001  # seconds that a stream goes on without letting other coroutines have their turns
 
 
-def route_message(load: Load, connection: Connection, request: Request) -> None:
-    """Find out what answers this message, and hand it on."""
-    request.began = time.monotonic()
-    request_handler(load, connection, request, load.app.handle)
+class ServedPeer(Peer):
+    """One client's connection at a door of our own: the request that is handled, and whether the client is there.
+
+    Each door derives its own peers from this class, and adds what needs to know the wire. `keep_open(request)`, asked
+    once for each answer, decides whether the connection outlives it. `send(data)` and `send_file(pieces)` wait where
+    the client is slow, and are False once it is gone; `send_answer(head, body)` does the same for a whole answer.
+    `send_message(body)` answers a message socket. `abort()` has the client see that its answer is not whole.
+    `open_websocket(request, response)` is the answer 101. `next_request()` is the request to be handled after the
+    present one, which is over; None where none has come."""
+
+    __slots__ = ("began", "coroutine", "is_cancelled", "is_chunked", "is_endless", "is_gone", "is_outside", "load",
+                 "request", "sent")  # fmt: skip
+
+    def __init__(self, load: Load, address: str = "", scheme: str = "http", loopback: str = "") -> None:
+        super().__init__(address, scheme, loopback)
+        self.load = load
+        self.request: Any = None  # the one that is handled
+        self.began = 0.0  # when its handling did
+        self.coroutine: greenlet.greenlet | None = None  # what is ended when the client leaves
+        self.is_gone = False  # the client has left, or its connection is of no more use
+        self.is_cancelled = False
+        self.is_outside = True  # the request takes no place in the pool
+        self.is_endless = False  # its answer is a stream of events, which has no end of its own
+        self.is_chunked = False  # its answer goes in chunks, and the last one has not gone yet
+        self.sent = 0  # bytes of the body of a streamed answer
+
+    if TYPE_CHECKING:
+
+        def keep_open(self, request: Any) -> bool: ...
+        def send(self, data: bytes) -> bool: ...
+        def send_file(self, pieces: FilePieces) -> bool: ...
+        def send_answer(self, head: bytes, body: bytes) -> bool: ...
+        def send_message(self, body: bytes | Pieces) -> int: ...
+        def abort(self) -> None: ...
+        def open_websocket(self, request: Any, response: Upgrade) -> int: ...
+        def next_request(self) -> Any: ...
+
+    def is_there(self) -> bool:
+        return not self.is_gone
+
+    def allow_stream(self) -> None:
+        """RuntimeError, which says what to do, where no stream can be sent to this client."""
+
+    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        current = greenlet.getcurrent()
+        timer = seconds and eventlet.hubs.get_hub().schedule_call_global(seconds, current.throw, HandlerTimeout)
+        self.coroutine = current if cancel else None
+        try:
+            if cancel and self.is_gone:
+                self.is_cancelled = True
+                raise greenlet.GreenletExit
+            return call(*arguments, **named)
+        finally:
+            self.coroutine = None
+            if timer:
+                timer.cancel()
+
+    def end_coroutine(self) -> None:
+        """The client has left: end what works for it alone. To be called in eventlet's hub."""
+        coroutine, self.coroutine = self.coroutine, None
+        if coroutine is not None:
+            self.is_cancelled = True
+            coroutine.throw(greenlet.GreenletExit)
+
+    def leave_pool(self) -> None:
+        if not self.is_outside:
+            self.is_outside = True
+            self.load.outside += 1
+            self.load.admit()
+
+    @contextlib.contextmanager
+    def outside_pool(self) -> Iterator[None]:
+        """Give the place in the pool back while this block waits for the client. Afterwards the handler goes on at
+        once, even where the pool is full: if it had to wait for a place, it could wait for those who wait for it."""
+        request, had_place = self.request, not self.is_outside
+        self.leave_pool()
+        try:
+            yield
+        finally:
+            if had_place and self.request is request:  # else it is over: another coroutine of its handler waited here
+                self.is_outside = False
+                self.load.outside -= 1
 
 
-def request_handler(load: Load, connection: Connection, request: Request, respond: Respond) -> None:
+def route_message(load: Load, peer: ServedPeer, request: Request) -> None:
+    """Find out what answers this request, and hand it on."""
+    request_handler(load, peer, request, load.app.handle)
+
+
+def request_handler(load: Load, peer: ServedPeer, request: Request, respond: Respond) -> None:
     """Have it answered."""
+    peer.began = time.monotonic()
     try:
         response = respond(request)
     except KeyboardInterrupt as error:  # a handler's: the operator's is a signal to the server
         response = load.app.answer_error(request, error)
-    result_handler(load, connection, request, response)
+    result_handler(load, peer, request, response)
 
 
-def result_handler(load: Load, connection: Connection, request: Request, response: Response) -> None:
+def result_handler(load: Load, peer: ServedPeer, request: Request, response: Response) -> None:
     """Send the answer; where that cannot be put on the wire, a 500 in its place. Then count and log it."""
     try:
-        size = connection.answer(request, response)
+        size = answer(peer, request, response)
     except Exception as error:
         response = load.app.answer_error(request, error)
-        size = connection.answer(request, response)
-    load.count(request, response._status)
+        size = answer(peer, request, response)
+    load.count(request, response._status, peer.began)
     if load.access_log is not None and not request.is_message:
         load.access_log.add(request, response._status, size)
 
 
-def send_stream(request: Request, status: int, fields: list[tuple[str, str]], pieces: Pieces,
-                send: Callable[[bytes], bool], abort: Callable[[], None],
-                send_file: Callable[[FilePieces], bool] | None = None) -> int:  # fmt: skip
+def answer(peer: ServedPeer, request: Request, response: Response) -> int:
+    """Send the one answer to a request: to a message socket the bare body. Raises before anything is sent, or not at
+    all. How many bytes the body had."""
+    if isinstance(response, Upgrade):
+        return peer.open_websocket(request, response)
+    fields, body = response.finish(request)
+    if request.is_message:
+        return peer.send_message(body)
+    if type(body) is bytes:
+        peer.send_answer(format_head(response._status, fields, peer.keep_open(request)), body)
+        return len(body)
+    peer.allow_stream()
+    return send_stream(peer, request, response._status, fields, cast(Pieces, body))
+
+
+def send_stream(peer: ServedPeer, request: Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
     """Send the pieces of a body as they are made: in chunks, unless the handler gave a Content-Length, and until the
-    connection closes for HTTP/1.0. `send` is False for a client that is gone. `send_file` does the same for a
-    file, without its pieces. What cannot be sent whole is logged and ends in `abort`. How many bytes were sent."""
-    size = 0
+    connection closes for HTTP/1.0. What cannot be sent whole is logged and ends in `abort`. How many bytes were
+    sent."""
     declared = next((int(value) for name, value in fields if name.lower() == "content-length"), None)
-    request.is_chunked = is_chunked = declared is None and request.version == "HTTP/1.1"
+    peer.is_chunked = is_chunked = declared is None and request.version == "HTTP/1.1"
     if is_chunked:
         fields.append(("Transfer-Encoding", "chunked"))
-    request.is_endless = any(value.startswith(EVENT_STREAM) for _, value in fields)
-    waiting, turn = format_head(request, status, fields, http_date(int(time.time()))), time.monotonic()
-    request.coroutine = greenlet.getcurrent()
-    request.leave_pool()
+    peer.is_endless = any(value.startswith(EVENT_STREAM) for _, value in fields)
+    peer.coroutine, peer.sent = greenlet.getcurrent(), 0
+    peer.leave_pool()
     try:
-        if send_file is not None and isinstance(pieces, FilePieces) and declared == pieces.left:
-            if not (send(waiting) and send_file(pieces)):
-                return declared - pieces.left
-            waiting, size = b"", declared - pieces.left
-        for piece in pieces:
-            if time.monotonic() - turn > STREAM_TURN:
-                eventlet.sleep(0)
-                turn = time.monotonic()
-            size += len(piece)
-            if declared is not None and size > declared:
-                raise ValueError(f"the body is longer than its Content-Length of {declared} bytes")
-            if not send(waiting + (b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)):
-                return size
-            waiting = b""
-        if declared is not None and size < declared:
-            raise ValueError(f"the body is shorter than its Content-Length of {declared} bytes")
-        send(waiting + b"0\r\n\r\n" if is_chunked else waiting)
+        _send_pieces(peer, format_head(status, fields, peer.keep_open(request)), pieces, declared)
     except BaseException as error:
-        request.keep_alive = False
-        if not request.is_cancelled:
+        if not peer.is_cancelled:
             # An HTTPError is the client's: the handler reads the body, and that does not come as it should.
             log = logger.info if isinstance(error, HTTPError) else logger.exception
             log("the stream of %r failed: %s", request, error)
-        elif request.is_endless and is_chunked and send(b"0\r\n\r\n"):
-            return size
-        abort()
+        elif peer.is_endless and is_chunked and peer.send(b"0\r\n\r\n"):
+            return peer.sent
+        peer.abort()
     finally:
-        request.coroutine, request.is_chunked = None, False
+        peer.coroutine, peer.is_chunked, peer.is_endless = None, False, False
         pieces.close()
-    return size
+    return peer.sent
+
+
+def _send_pieces(peer: ServedPeer, unsent: bytes, pieces: Pieces, declared: int | None) -> None:
+    """Send the pieces of a body behind `unsent`, its head, unless the client leaves. ValueError where the body is not
+    as long as was declared."""
+    if isinstance(pieces, FilePieces) and declared == pieces.left:
+        if peer.send(unsent):
+            peer.send_file(pieces)
+        peer.sent = declared - pieces.left
+        return
+    turn = time.monotonic()
+    for piece in pieces:
+        if time.monotonic() - turn > STREAM_TURN:
+            eventlet.sleep(0)
+            turn = time.monotonic()
+        peer.sent += len(piece)
+        if declared is not None and peer.sent > declared:
+            raise ValueError(f"the body is longer than its Content-Length of {declared} bytes")
+        if not peer.send(unsent + (b"%x\r\n%b\r\n" % (len(piece), piece) if peer.is_chunked else piece)):
+            return
+        unsent = b""
+    if declared is not None and peer.sent < declared:
+        raise ValueError(f"the body is shorter than its Content-Length of {declared} bytes")
+    peer.send(unsent + b"0\r\n\r\n" if peer.is_chunked else unsent)
+
+
+def converse(websocket: WebSocket, response: Upgrade) -> None:
+    """Have the handler of a WebSocket talk. A WebSocket is there to last: it takes no place in the pool, counts as no
+    request in progress, and how long it takes is no figure of ours."""
+    peer = cast(ServedPeer, websocket.request.peer)
+    peer.leave_pool()
+    peer.load.busy, peer.load.outside = peer.load.busy - 1, peer.load.outside - 1
+    try:
+        websocket.converse(response.handler, response.arguments)
+    finally:
+        peer.load.busy, peer.load.outside = peer.load.busy + 1, peer.load.outside + 1
+        peer.began = time.monotonic()
+
+
+def say_goodbye(websockets: Iterable[WebSocket], peers: Iterable[ServedPeer]) -> None:
+    """The server stops: close WebSockets, and end streams that have no end of their own."""
+    for websocket in [*websockets]:
+        websocket.close(1001, "going away")
+    for peer in peers:
+        if peer.is_endless:
+            call_soon(peer.end_coroutine)
 
 
 class Survivor:
@@ -3996,16 +4112,17 @@ class Survivor:
 
 
 class Load:
-    """How much of the pool is in use, by all connections of a process together, and what was answered."""
+    """The pool of requests that are handled at once, by all connections of a process together; the queue of those that
+    wait for a place in it; and the figures of what was answered."""
 
     def __init__(self, app: Brubeck, access_log: AccessLog | None = None) -> None:
         self.app, self.access_log = app, access_log
         self.busy = self.outside = 0  # requests that are handled; those of them that take no place in the pool
         self.servers = 1  # HTTPConnections of this process, which share its descriptors
-        self.waiting: deque[tuple[Connection, Request]] = deque()
+        self.waiting: deque[tuple[ServedPeer, Any]] = deque()
         self.counted: dict[tuple[Route | None, int], list[float]] = {}  # by status: answers, and seconds they took
 
-    def count(self, request: Request, status: int) -> None:
+    def count(self, request: Request, status: int, began: float) -> None:
         """Note that a request was answered."""
         found = request.found
         key = request.inner_route or (found and found[0]), status
@@ -4014,7 +4131,7 @@ class Load:
         except KeyError:
             counted = self.counted[key] = [0, 0.0]
         counted[0] += 1
-        counted[1] += time.monotonic() - request.began
+        counted[1] += time.monotonic() - began
 
     def stats(self) -> Stats:
         """The figures of what was answered and waits: in whatever thread."""
@@ -4024,83 +4141,76 @@ class Load:
             each.append({"requests": {name: {str(status): int(number)}}, "seconds": {name: taken}})
         return merge_stats([*each, {"handling": self.busy, "waiting": len(self.waiting), "workers": 1}])
 
-    def take(self, connection: Connection, request: Request) -> None:
-        """Handle the request in this coroutine."""
+    def serve(self, peer: ServedPeer, request: Request | None) -> None:
+        """Answer a request of a client, and those that have come behind it on the connection, in this coroutine. Where
+        the pool is full, nobody overtakes those who wait: the request joins them, or is answered with 503 where too
+        many do."""
+        turn = 0.0
+        while request is not None:
+            peer.request = request
+            if not self.waiting and self.busy - self.outside < self.app.pool_size:
+                self.take(peer, request)
+            elif len(self.waiting) < self.app.max_waiting:
+                self.waiting.append((peer, request))
+                return
+            else:
+                refusal = plain_answer(503, headers={"Retry-After": "1"})
+                request_handler(self, peer, request, lambda _, refusal=refusal: refusal)  # type: ignore[misc]
+            request = peer.next_request()
+            if request is not None:
+                turn = give_turn(turn or peer.began)
+
+    def serve_waiting(self) -> None:
+        """Handle, in this coroutine, the requests that had to wait for a place in the pool."""
+        while self.waiting and self.busy - self.outside < self.app.pool_size:
+            peer, request = self.waiting.popleft()
+            self.take(peer, request)
+            self.serve(peer, peer.next_request())
+
+    def admit(self) -> None:
+        """There may be places in the pool: have requests that wait for one go on."""
+        if self.waiting:
+            eventlet.spawn_n(self.serve_waiting)
+
+    def take(self, peer: ServedPeer, request: Request) -> None:
+        """Handle a request in this coroutine."""
         self.busy += 1
-        request.load = self
+        peer.is_outside = False
         try:
-            route_message(self, connection, request)
+            route_message(self, peer, request)
         except Exception:
             logger.exception("no answer could be sent to %r", request)
+            peer.abort()
         except BaseException:  # such as a Timeout that a handler has left behind
-            request.keep_alive = False
+            peer.abort()
+            peer.next_request()  # which lets go of the connection
             raise
         finally:
             self.busy -= 1
-            if request.is_outside:
+            if peer.is_outside:
                 self.outside -= 1
-            request.load = None
+            peer.is_outside, peer.is_cancelled = True, False
             if request.kept:
                 request.end()
             greenlet.getcurrent().gr_context = None  # the next request of this coroutine finds no context variable set
-            connection.finished(request)
-
-    def refuse(self, connection: Connection, request: Request, response: Response) -> None:
-        """Answer a request that is not handled."""
-        request.began = time.monotonic()
-        result_handler(self, connection, request, response)
-
-    def converse(self, websocket: WebSocket, response: Upgrade) -> None:
-        """Have the handler of a WebSocket talk: it is there to last, so it takes no place in the pool, and how long it
-        takes is no figure of ours."""
-        websocket.request.leave_pool()
-        self.busy, self.outside = self.busy - 1, self.outside - 1
-        try:
-            websocket.converse(response.handler, response.arguments)
-        finally:
-            self.busy, self.outside = self.busy + 1, self.outside + 1
-            websocket.request.began = time.monotonic()
-
-    def give_place(self) -> None:
-        """A request that is handled needs its place in the pool no longer: those who wait go on."""
-        self.outside += 1
-        if self.waiting:
-            eventlet.spawn_n(self.take_waiting)
-
-    def has_room(self) -> bool:
-        """Whether a request that came just now can be handled: nobody overtakes those who wait."""
-        return self.busy - self.outside < self.app.pool_size and not self.waiting
-
-    def take_waiting(self) -> None:
-        """Handle, in this coroutine, what had to wait for room in the pool."""
-        while self.waiting and self.busy - self.outside < self.app.pool_size:
-            self.take(*self.waiting.popleft())
-
-    def postpone(self, connection: Connection, request: Request) -> bool:
-        """There is no room: have the request wait, or answer 503 where too many do. Whether it waits."""
-        if len(self.waiting) < self.app.max_waiting:
-            self.waiting.append((connection, request))
-            return True
-        self.refuse(connection, request, Response("503 Service Unavailable\n", 503, {"Retry-After": "1"}, TEXT))
-        connection.finished(request)
-        return False
 
 
 class Receivers:
-    """The coroutines that take turns at receiving from one connection.
+    """The coroutines that take turns at receiving from one connection, whose `receive` gives the next request with its
+    peer, or nothing where what came is none.
 
-    Who receives a message handles it too, for making a coroutine costs more than most handlers do. Before it starts, a
+    Who receives a request handles it too, for making a coroutine costs more than most handlers do. Before it starts, a
     zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and nothing was
-    spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with its message
-    and parked, else a new one. So each message that waits has a coroutine, and receiving never stops."""
+    spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with its request
+    and parked, else a new one. So each request that waits has a coroutine, and receiving never stops."""
 
     MAX_PARKED = 500
 
-    def __init__(self, connection: Mongrel2Connection, load: Load) -> None:
-        self._connection, self._load, self._hub = connection, load, eventlet.hubs.get_hub()
+    def __init__(self, receive: Callable[[], Request | None], load: Load) -> None:
+        self._receive_request, self._load, self._hub = receive, load, eventlet.hubs.get_hub()
         self._receiver: greenlet.greenlet | None = None
         self._parked: list[greenlet.greenlet] = []
-        self._handling = True  # the receiver is inside a handler, not waiting for a message
+        self._handling = True  # the receiver is inside a handler, not waiting for a request
         self._timer_since: float | None = None  # when the pending timer was set
         self._survive = Survivor()
         self.ended = False  # the connection gives no more
@@ -4108,9 +4218,8 @@ class Receivers:
         self._set_timer()
 
     def _set_timer(self) -> None:
-        if self._timer_since is None:
-            self._timer_since = time.monotonic()
-            self._hub.schedule_call_global(0, self._hand_over)
+        self._timer_since = time.monotonic()
+        self._hub.schedule_call_global(0, self._hand_over)
 
     def _hand_over(self) -> None:
         """Runs in the hub: whoever was receiving waits. If it does so inside a handler, another receives."""
@@ -4127,7 +4236,6 @@ class Receivers:
         try:
             while not self.ended and self._receive(current):
                 if self._receiver is not current:
-                    self._load.take_waiting()
                     if len(self._parked) >= self.MAX_PARKED:
                         return
                     self._parked.append(current)
@@ -4140,16 +4248,17 @@ class Receivers:
                 self._parked.remove(current)
             if self._receiver is current:
                 self._handling = True
-                self._set_timer()
+                if self._timer_since is None:
+                    self._set_timer()
         finally:
             self.coroutines -= 1
 
     def _receive(self, current: greenlet.greenlet) -> bool:
-        """One message. False once the connection gives no more."""
+        """One request. False once the connection gives no more."""
         if self._timer_since is not None and time.monotonic() - self._timer_since > TURN:
             eventlet.sleep(0)
         try:
-            request = self._connection.recv()
+            request = self._receive_request()
         except EOFError:
             self.ended = True
             return False
@@ -4157,14 +4266,15 @@ class Receivers:
             self._survive.tell(error, "receiving failed; trying again")
             eventlet.sleep(0.1)
             return True
-        if request.path == "@*" and request.is_message:
-            return True
-        self._handling = True
-        self._set_timer()
-        handle = self._load.take if self._load.has_room() else self._load.postpone
-        handle(self._connection, request)
-        if self._receiver is current:
-            self._handling = False
+        if request is not None:
+            self._handling = True
+            if self._timer_since is None:
+                self._set_timer()
+            self._load.serve(cast(ServedPeer, request.peer), request)
+            if self._load.waiting:
+                self._load.serve_waiting()
+            if self._receiver is current:
+                self._handling = False
         return True
 
 
@@ -4574,7 +4684,7 @@ class WebSocket:
         except BaseException as error:
             if self.closed is None or not isinstance(error, (ConnectionError, greenlet.GreenletExit)):
                 code = 1011
-                self.request.note_error(error)
+                self.request.peer.note_error(error)
                 logger.error("the WebSocket of %r failed", self.request, exc_info=error)
         self._coroutine = None
         self.close(code)
@@ -4654,7 +4764,7 @@ class Answer(_Closing):
 
     def raise_error(self) -> None:
         """Raise the exception behind a 500, if there is one."""
-        error, self.request.error = self.request.error, None  # or each would keep the other
+        error, self.request.peer.error = self.request.peer.error, None  # or each would keep the other
         try:
             if error is not None:
                 raise error
@@ -4810,7 +4920,7 @@ class Client:
             url += ("&" if "?" in url else "?") + urlencode(_each(query))
         for _ in range(self.MAX_REDIRECTS + 1):
             request = self._request(method, url, fields, body)
-            request.keeps_error = self.raise_errors if raise_errors is None else raise_errors
+            request.peer.keeps_error = self.raise_errors if raise_errors is None else raise_errors
             answer = self._ask(request, stream)
             answer.raise_error()
             status, location = answer.status, answer.headers.get("Location")
@@ -4883,7 +4993,7 @@ class Client:
         if self.cookies:
             environ["HTTP_COOKIE"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         request = WSGIRequest({**environ, **fields})
-        request.loopback = ""  # no network leads here
+        request.peer.loopback = ""  # no network leads here
         return request
 
     def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
@@ -7136,10 +7246,9 @@ class StatsServer:
         if request.method in ("GET", "HEAD") and request.path in ("/", "/metrics"):
             response = Response(format_stats(self._get_stats()), content_type=PROMETHEUS)
         else:
-            response = Response("404 Not Found\n", 404, None, TEXT)
-        request.keep_alive = False
+            response = plain_answer(404)
         fields, body = response.finish(request)
-        client.sendall(format_head(request, response.status, fields, http_date(int(time.time()))) + cast(bytes, body))
+        client.sendall(format_head(response.status, fields, False) + cast(bytes, body))
 
     def close(self) -> None:
         """Let go of the address."""
