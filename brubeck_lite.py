@@ -98,6 +98,7 @@ from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from encodings import normalize_encoding
 from encodings.aliases import aliases
+from enum import Enum
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
@@ -155,8 +156,8 @@ def _hub() -> Any:
 
 
 def in_coroutines() -> bool:
-    """Whether this runs in a coroutine of eventlet's hub, as handlers do inside `run()`, of which others must go on. It
-    does not in a thread, nor in gevent's coroutines, though the program may have imported eventlet."""
+    """Whether this runs in a coroutine of eventlet's hub, as handlers do inside `run()`: then other coroutines must go
+    on meanwhile. A thread is none, nor is a coroutine of gevent's, though the program may have imported eventlet."""
     hub = _hub()
     coroutine = None if hub is None else greenlet.getcurrent().parent
     while coroutine is not None and coroutine is not hub.greenlet:
@@ -165,71 +166,73 @@ def in_coroutines() -> bool:
 
 
 def _unpatched(name: str) -> Any:
-    """A module of the standard library as it was before eventlet patched it; under gevent, as that has it."""
+    """A module of the standard library as it was before eventlet patched it; under gevent, as gevent has it."""
     is_patched = bool(getattr(sys.modules.get("eventlet.patcher"), "already_patched", None))
     return eventlet.patcher.original(name) if is_patched else importlib.import_module(name)
 
 
 def call_soon(function: Callable[[], Any], seconds: float = 0) -> Any:
-    """Have eventlet's hub call a function, which must not wait. The timer, which has `cancel`."""
+    """Have eventlet's hub call a function, which must not wait. Returns the timer, which has `cancel`."""
     return eventlet.hubs.get_hub().schedule_call_global(seconds, function)
 
 
-class _Mailbox:
-    """Functions that other threads want called in the hub of this one, which a pair of sockets wakes."""
+class _CallsOfThreads:
+    """Functions that other threads want called in the hub of this thread: a pair of sockets wakes the hub for them."""
 
     def __init__(self) -> None:
         self._functions: deque[Callable[[], Any]] = deque()
         self._ours, self._theirs = _unpatched("socket").socketpair()
         self._ours.setblocking(False)
         self._theirs.setblocking(False)
-        take = self._take
-        eventlet.hubs.get_hub().add("read", self._ours.fileno(), take, take, lambda: None)
+        eventlet.hubs.get_hub().add("read", self._ours.fileno(), self._call_all, self._call_all, lambda: None)
 
-    def call(self, function: Callable[[], Any]) -> None:
+    def add(self, function: Callable[[], Any]) -> None:
         """Have the hub call a function, which must not wait: from any thread."""
         self._functions.append(function)
-        with contextlib.suppress(BlockingIOError):  # so many have rung that the hub will come
+        with contextlib.suppress(BlockingIOError):  # the hub has so many bytes to read that it will come anyhow
             self._theirs.send(b"!")
 
-    def _take(self, *_: Any) -> None:
+    def _call_all(self, *_: Any) -> None:
         with contextlib.suppress(BlockingIOError):
             self._ours.recv(1 << 16)
         while self._functions:
             try:
                 self._functions.popleft()()
             except Exception:
-                logger.exception("what another thread asked for failed")
+                logger.exception("a function that another thread wanted called failed")
 
 
-_mailboxes: weakref.WeakKeyDictionary[Any, _Mailbox] = weakref.WeakKeyDictionary()  # by hub, of which a thread has one
+_calls_by_hub: weakref.WeakKeyDictionary[Any, _CallsOfThreads] = weakref.WeakKeyDictionary()
 
 
-def mailbox_of_hub() -> _Mailbox:
-    """The mailbox of this thread's hub."""
+def calls_of_threads() -> _CallsOfThreads:
+    """What other threads want called in this thread, which has one hub."""
     hub = eventlet.hubs.get_hub()
-    if hub not in _mailboxes:
-        _mailboxes[hub] = _Mailbox()
-    return _mailboxes[hub]
+    if hub not in _calls_by_hub:
+        _calls_by_hub[hub] = _CallsOfThreads()
+    return _calls_by_hub[hub]
 
 
 class _Sleeper:
-    """The one coroutine that waits for something, and what wakes it."""
+    """The one coroutine that waits for something, and what wakes it: other coroutines of its thread and, with `calls`,
+    other threads."""
 
-    __slots__ = ("_alarm", "_current", "_hub", "sleeping")
+    __slots__ = ("_alarm", "_calls", "_hub", "sleeping")
 
-    def __init__(self) -> None:
-        self._current, self._hub = greenlet.getcurrent, eventlet.hubs.get_hub()
+    def __init__(self, calls: _CallsOfThreads | None = None) -> None:
+        self._hub, self._calls = eventlet.hubs.get_hub(), calls
         self.sleeping: greenlet.greenlet | None = None
-        self._alarm: Any = None  # the timer of `wake_soon`: one for each sleep, lest it disturbs the next
+        self._alarm: Any = None  # the timer of `wake_soon`, which must not outlast this sleep and disturb the next
 
-    def wait(self, seconds: float | None = None) -> None:
-        timer = None if seconds is None else call_soon(self.wake, seconds)
-        self.sleeping = self._current()
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait to be woken, for so many seconds at most: whether somebody did."""
+        timer = None if seconds is None else self._hub.schedule_call_global(seconds, self.wake)
+        self.sleeping = greenlet.getcurrent()
         try:
             self._hub.switch()
+            return timer is None or not timer.called
         finally:
-            self.sleeping = None  # whatever woke it, such as a Timeout of the handler's
+            self.sleeping = None  # whatever ended the wait, such as a Timeout of the handler's
             if timer is not None:
                 timer.cancel()
             if self._alarm is not None:
@@ -237,58 +240,67 @@ class _Sleeper:
                 self._alarm = None
 
     def wake(self) -> None:
-        """Wake who waits, from the hub."""
+        """Wake the coroutine that waits: to be called in the hub."""
         sleeping, self.sleeping = self.sleeping, None
         if sleeping is not None:
             sleeping.switch()
 
     def wake_soon(self) -> None:
-        """Wake who waits, from whatever coroutine."""
-        if self.sleeping is not None and self._alarm is None:
-            self._alarm = call_soon(self.wake)
+        """Wake the coroutine that waits: to be called in any coroutine and, with `calls`, in any thread."""
+        if self._calls is not None and _hub() is not self._hub:
+            self._calls.add(self.wake)
+        elif self.sleeping is not None and self._alarm is None:
+            self._alarm = self._hub.schedule_call_global(0, self.wake)
 
 
-class _SharedSleeper(_Sleeper):
-    """A coroutine that waits for what other threads may bring, too."""
+class _Sleepers:
+    """Coroutines that wait for the same thing, each with a sleeper of its own."""
 
-    __slots__ = ("_mailbox",)
+    __slots__ = ("_all",)
 
     def __init__(self) -> None:
-        super().__init__()
-        self._mailbox = mailbox_of_hub()
+        self._all: list[_Sleeper] = []
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait to be woken, for so many seconds at most: whether somebody did."""
+        sleeper = _Sleeper()
+        self._all.append(sleeper)
+        try:
+            return sleeper.wait(seconds)
+        finally:
+            self._all.remove(sleeper)
 
     def wake_soon(self) -> None:
-        """Wake who waits, from whatever coroutine or thread."""
-        if _hub() is self._hub:
-            super().wake_soon()
-        else:
-            self._mailbox.call(self.wake)
+        """Wake all that wait: to be called in any coroutine."""
+        for sleeper in self._all:
+            sleeper.wake_soon()
 
 
 class _SleepingThread:
-    """As `_SharedSleeper`, for a thread that has no coroutines."""
+    """A `_Sleeper` for a thread that has no coroutines."""
 
     def __init__(self) -> None:
         self._event = _unpatched("threading").Event()
         self.wake_soon = self._event.set
 
-    def wait(self, seconds: float | None = None) -> None:
-        self._event.wait(seconds)
+    def wait(self, seconds: float | None = None) -> bool:
+        is_woken: bool = self._event.wait(seconds)
         self._event.clear()
+        return is_woken
 
 
-def make_sleeper() -> _SharedSleeper | _SleepingThread:
-    """What the present coroutine, or thread, waits with until another coroutine or thread calls its `wake_soon`. Who
-    wakes it does first what it waits for: it may also wake for nothing."""
-    return _SharedSleeper() if in_coroutines() else _SleepingThread()
+def make_sleeper() -> _Sleeper | _SleepingThread:
+    """What the present coroutine, or thread, waits with until another coroutine or thread calls its `wake_soon`, first
+    having done what is waited for. It may also wake for nothing."""
+    return _Sleeper(calls_of_threads()) if in_coroutines() else _SleepingThread()
 
 
 TURN = 0.005  # seconds that a coroutine goes on without letting the others have their turns
 
 
 def give_turn(since: float) -> float:
-    """Let the other coroutines have their turns if this one has computed for longer than TURN, since that time of
-    `time.monotonic()`. Since when it computes now."""
+    """Let the other coroutines have their turns if this one has computed for longer than TURN since that time of
+    `time.monotonic()`. Returns the time since which this one computes now."""
     if time.monotonic() - since < TURN:
         return since
     if in_coroutines():
@@ -2434,10 +2446,12 @@ def format_head(status: int, fields: list[tuple[str, str]], keep_alive: bool) ->
 
 
 # ---- WebSocket -------------------------------------------------------------------------------------------------------
-# In: a request for one, then the bytes that follow it. Out: the answer 101, messages and control frames; and of what is
-# to be sent, a frame. The status of a ProtocolError is the code to close with (RFC 6455, 7.4.1). Pure functions.
+# In: a request for a WebSocket, then the bytes that follow it, and what is to be said. Out: the answer 101, messages for
+# the handler, and frames to be sent. The status of a ProtocolError is the code to close with (RFC 6455, 7.4.1). Nothing
+# here touches a socket or a clock.
 
 CONTINUATION, TEXT_MESSAGE, BINARY_MESSAGE, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+_FIRST_OCTETS = frozenset(opcode | final for opcode in (0, 1, 2, 8, 9, 10) for final in (0, 0x80))
 _ACCEPT_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _WEBSOCKET_KEY = re.compile(r"[0-9A-Za-z+/]{21}[AQgw]==")  # 16 octets
 
@@ -2494,7 +2508,7 @@ def decode_text(payload: bytes) -> str:
 
 def check_opcode(first: int) -> None:
     """ProtocolError for the first octet of a frame with a reserved bit or opcode (RFC 6455, 5.2)."""
-    if first & 0x70 or first & 0x0F not in (CONTINUATION, TEXT_MESSAGE, BINARY_MESSAGE, CLOSE, PING, PONG):
+    if first not in _FIRST_OCTETS:
         raise ProtocolError("a frame has a reserved bit or opcode", 1002)
 
 
@@ -2513,13 +2527,13 @@ def parse_frame(buffer: bytes | bytearray) -> tuple[int, bytes, int]:
 
 
 class FrameReader:
-    """The frames of a client: `feed` it what was received; ask for `next_message` until that is None. ProtocolError is
-    the end of the connection: 1002 for broken framing, 1009 for a message over `limit` bytes."""
+    """The frames of a client: `feed` it what was received, and ask for `next_message` until that is None. ProtocolError
+    is the end of the connection: 1002 for broken framing, 1009 for a message over `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._buffer = limit, bytearray()
-        self.wanted = 0  # bytes that are to come of the present frame
-        self._opcode, self._message = CONTINUATION, bytearray()  # of the message that comes in fragments
+        self.wanted = 0  # bytes of the present frame that have not come yet
+        self._opcode, self._message = CONTINUATION, bytearray()  # of the message whose fragments are coming
 
     def feed(self, data: bytes) -> None:
         """Add what was received."""
@@ -2527,42 +2541,130 @@ class FrameReader:
 
     @property
     def held(self) -> int:
-        """How many bytes have come of a message, or of a frame, that is not there whole."""
+        """How many bytes have come of a message, or of a frame, that has not come whole."""
         return len(self._buffer) + len(self._message) + (self._opcode != CONTINUATION)
 
     def next_message(self) -> tuple[int, bytes] | None:
         """The opcode and the payload of the next whole message or control frame; None where more is needed."""
-        buffer = self._buffer
-        while len(buffer) >= 2:
-            opcode, is_last, size = buffer[0] & 0x0F, buffer[0] & 0x80, buffer[1] & 0x7F
-            if not buffer[1] & 0x80:
-                raise ProtocolError("a client masks its frames", 1002)
-            check_opcode(buffer[0])
-            if opcode >= CLOSE and (not is_last or size > 125):
-                raise ProtocolError("a control frame is whole, and has at most 125 bytes", 1002)
-            if opcode < CLOSE and (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
-                raise ProtocolError("a message continues what began, and ends before the next", 1002)
-            start = {126: 8, 127: 14}.get(size, 6)
-            if len(buffer) < start:
-                return None
-            if size >= 126:
-                size = int.from_bytes(buffer[2 : start - 4], "big")
-            if opcode < CLOSE and len(self._message) + size > self._limit:
-                raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
-            self.wanted = max(0, start + size - len(buffer))
-            if self.wanted:
-                return None
-            payload = unmask(buffer[start - 4 : start], buffer[start : start + size])
-            del buffer[: start + size]
-            if opcode >= CLOSE:
+        while (frame := self._next_frame()) is not None:
+            first, payload = frame
+            opcode = first & 0x0F
+            if opcode >= CLOSE or (first > 0x80 and not self._opcode):
                 return opcode, payload
             self._opcode = opcode or self._opcode
             self._message += payload
-            if is_last:
+            if first & 0x80:
                 message = self._opcode, bytes(self._message)
                 self._opcode, self._message = CONTINUATION, bytearray()
                 return message
         return None
+
+    def _next_frame(self) -> tuple[int, bytes] | None:
+        """The first octet and the payload of the next whole frame (RFC 6455, 5.2)."""
+        buffer, start = self._buffer, 6
+        if len(buffer) < 2:
+            return None
+        first, size = buffer[0], buffer[1] - 0x80
+        if size < 0:
+            raise ProtocolError("a client masks its frames", 1002)
+        check_opcode(first)
+        is_control = first & 0x08
+        if is_control and (size > 125 or first < 0x80):
+            raise ProtocolError("a control frame is whole, and has at most 125 bytes", 1002)
+        if not is_control and (first & 0x0F == CONTINUATION) == (self._opcode == CONTINUATION):
+            raise ProtocolError("a message continues what began, and ends before the next", 1002)
+        if size > 125:
+            start = 8 if size == 126 else 14
+            if len(buffer) < start:
+                return None
+            size = int.from_bytes(buffer[2 : start - 4], "big")
+        end = start + size
+        if not is_control and len(self._message) + size > self._limit:
+            raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
+        self.wanted = max(0, end - len(buffer))
+        if self.wanted:
+            return None
+        payload = unmask(buffer[start - 4 : start], buffer[start:end])
+        del buffer[:end]
+        return first, payload
+
+
+class ConversationState(Enum):
+    """Where a WebSocket stands between its opening and its end, and whose turn it is then (RFC 6455, 7.1)."""
+
+    OPEN = "both sides may send messages"
+    CLIENT_CLOSED = "the client has sent its close, and ours is due: messages that came before may be answered first"
+    SERVER_CLOSED = "we have sent our close, and the client's is due"
+    CLOSED = "neither side sends anything more"
+
+
+_OPEN, _CLIENT_CLOSED, _SERVER_CLOSED, _CLOSED = ConversationState
+
+
+class Conversation:
+    """What a client and a handler may still say to each other on a WebSocket (RFC 6455, 5.5 and 7): a value without
+    sockets or clocks. `state` says whose turn it is; `closed` is None, or the code and the reason of the end.
+
+    What the client sends goes into `hear`. `close`, `answer_close` and `refuse` give the frame that closes from our
+    side, which is empty where none is to be sent."""
+
+    __slots__ = ("_limit", "_their_close", "closed", "state")
+
+    def __init__(self, limit: int) -> None:
+        self.state = _OPEN
+        self.closed: tuple[int, str] | None = None
+        self._limit, self._their_close = limit, b""
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the client may still say something."""
+        return self.state in (_OPEN, _SERVER_CLOSED)
+
+    def hear(self, opcode: int, payload: bytes) -> tuple[str | bytes | None, bytes]:
+        """A whole message or a control frame of the client's -> the message for the handler, or None, and the frame to
+        answer with, or nothing. After a close `answer_close` is due. ProtocolError: `refuse` it with this status."""
+        if opcode < CLOSE:
+            if self.state is not _OPEN:
+                return None, b""
+            if len(payload) > self._limit:
+                raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
+            return decode_text(payload) if opcode == TEXT_MESSAGE else payload, b""
+        if opcode == PING and self.state is _OPEN:
+            return None, format_frame(PONG, payload)
+        if opcode == CLOSE:
+            parse_close(payload)
+            if self.state is _OPEN:
+                self.state, self._their_close = _CLIENT_CLOSED, payload
+            elif self.state is _SERVER_CLOSED:
+                self.state = _CLOSED
+        return None, b""
+
+    def close(self, code: int, reason: str = "") -> bytes:
+        """Say no more. ValueError as for `format_close`."""
+        frame = format_close(code, reason)
+        if self.closed is not None:
+            return b""
+        self.closed = code, reason
+        is_answer = self.state is _CLIENT_CLOSED
+        self.state = _CLOSED if is_answer else _SERVER_CLOSED
+        return frame
+
+    def answer_close(self) -> bytes:
+        """Answer the client's close with its own code (RFC 6455, 5.5.1)."""
+        if self.state is not _CLIENT_CLOSED:
+            return b""
+        self.state, self.closed = _CLOSED, parse_close(self._their_close)
+        return format_frame(CLOSE, self._their_close[:2])
+
+    def refuse(self, code: int, reason: str) -> bytes:
+        """Close for what the client did wrong: an answer to that is not waited for (RFC 6455, 7.1.7)."""
+        frame = self.close(code, reason)
+        self.state = _CLOSED
+        return frame
+
+    def vanish(self) -> None:
+        """The client is gone without a close: 1006, unless we have closed before."""
+        self.state, self.closed = _CLOSED, self.closed or (1006, "")
 
 
 class Upgrade(Response):
@@ -4280,6 +4382,7 @@ class Receivers:
 
 # ---- Live ------------------------------------------------------------------------------------------------------------
 # Connections that live longer than an answer: streams of events, WebSockets, and the channels that feed many of them.
+# What comes for a coroutine, or a thread, waits in a mailbox.
 
 
 _NEVER = float("inf")
@@ -4298,7 +4401,7 @@ class _Pace:
         self.left = seconds  # to wait for the rest of the bytes
 
     def is_too_slow(self, began: float, size: int) -> bool:
-        """It was waited for since `began`, and so many bytes have come or gone: whether that is too slow."""
+        """The client was waited for since `began`, and so many bytes have come or gone: whether that is too slow."""
         self._size += size
         self.left -= time.monotonic() - began
         if self._size >= self.SLOWEST * self._seconds:
@@ -4309,6 +4412,8 @@ class _Pace:
 class _Closing:
     """What is closed at the end of its `with` block."""
 
+    __slots__ = ()
+
     def __enter__(self: T) -> T:
         return self
 
@@ -4317,62 +4422,89 @@ class _Closing:
         cast(Any, self).close()
 
 
+class Mailbox(_Closing):
+    """Messages for the one coroutine, or thread, that waits for them with this sleeper. Who puts them there bounds how
+    many they are."""
+
+    __slots__ = ("_sleeper", "is_over", "messages")
+
+    def __init__(self, sleeper: _Sleeper | _SleepingThread) -> None:
+        self._sleeper = sleeper
+        self.messages: deque[Any] = deque()
+        self.is_over = False  # no more messages come
+
+    def put(self, message: Any) -> None:
+        """Have a message wait."""
+        self.messages.append(message)
+        self._sleeper.wake_soon()
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The next message; None when there is none in time, or no more."""
+        while not self.messages:
+            if self.is_over or not self._sleeper.wait(timeout):
+                return None
+        return self.messages.popleft()
+
+    def close(self) -> None:
+        """Take no more messages."""
+        self.is_over = True
+        self._sleeper.wake_soon()
+
+
 class _Ahead(_Closing):
     """Runs an iterator in a coroutine of its own, `size` items ahead, so that each can be waited for with a limit: in
     place of one that takes over `patience` seconds there is None, or `error` is raised."""
 
     def __init__(self, items: Iterator[Any], patience: float, error: Exception | None = None, size: int = 1) -> None:
         self._items, self._patience, self._error = items, patience, error
-        self._queue = eventlet.queue.Queue(size)  # of items, each in a tuple; then what ended the iterator
-        self._end: BaseException | None = None
+        self._mailbox, self._space, self._size = Mailbox(_Sleeper()), _Sleeper(), size
+        self._failure: BaseException | None = None  # what the iterator raised, until that is raised here
         self._coroutine: Any = eventlet.spawn_n(contextvars.copy_context().run, self._run)
 
     def _run(self) -> None:
-        with contextlib.suppress(greenlet.GreenletExit):  # nobody listens any more
-            self._read()
-
-    def _read(self) -> None:
         try:
             for item in self._items:
-                self._queue.put((item,))
-            self._queue.put(StopIteration())
-        except greenlet.GreenletExit:
-            raise
+                self._mailbox.put(item)
+                while len(self._mailbox.messages) > self._size:
+                    self._space.wait()
         except BaseException as error:
-            if self._end is None:
-                self._queue.put(error)
-            else:
-                self._end = error
+            self._failure = error
+        finally:
+            self._mailbox.close()
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        if self._end is None:
-            try:
-                item = self._queue.get(timeout=self._patience)
-            except eventlet.queue.Empty:
-                if self._error is None:
-                    return None
-                raise self._error from None
-            if isinstance(item, tuple):
-                return item[0]
-            self._end, item = item, None  # no frame of its traceback is to hold an exception
-        raise self._end
+        item = self._mailbox.get(self._patience)
+        self._space.wake_soon()
+        if item is None and self._mailbox.is_over:
+            self._raise_failure()
+            raise StopIteration
+        if item is None and self._error is not None:
+            raise self._error
+        return item
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # whose traceback holds this frame
 
     def close(self) -> None:
         """End the iterator, wherever it stands, and wait for its end."""
-        self._end = StopIteration()  # in place of an exception whose traceback holds this, as the coroutine's does
-        coroutine, self._coroutine = self._coroutine, None
-        if coroutine is not None:
-            eventlet.kill(coroutine)
-            while not coroutine.dead:  # its iterator waits for something as it ends
-                eventlet.sleep(0.001)
-        try:
-            if not isinstance(self._end, StopIteration):
-                raise self._end
-        finally:
-            self._end = StopIteration()
+        self._failure = None
+        eventlet.kill(self._coroutine)
+        while not self._coroutine.dead:  # its iterator waits for something as it ends, or goes on nevertheless
+            self._mailbox.get()
+            self._space.wake_soon()
+        self._mailbox.messages.clear()
+        self._mailbox.close()
+        if isinstance(self._failure, greenlet.GreenletExit):
+            self._failure = None
+        self._raise_failure()
         getattr(self._items, "close", tuple)()
 
 
@@ -4390,52 +4522,51 @@ class Event(NamedTuple):
         an `id` that would not come back as it is: beyond ASCII, or with blanks around."""
         lines = []
         for name, value in (("event", self.event), ("id", self.id), ("retry", self.retry)):
-            if CONTROLS.search(str(value)):
+            if value is None:
+                continue
+            text = str(value)
+            if CONTROLS.search(text):
                 raise ValueError(f"the {name} of an event has a control character in it: {value!r}")
-            if name == "id" and (not str(value).isascii() or str(value) != str(value).strip(" ")):
+            if name == "id" and (not text.isascii() or text != text.strip(" ")):
                 raise ValueError(f"the id of an event, a header field later, is ASCII without blanks around: {value!r}")
-            if value is not None:
-                lines.append(f"{name}: {value}\n")
+            lines.append(f"{name}: {text}\n")
         text = self.data if isinstance(self.data, str) else dump_json(self.data)
         lines += [f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", text)]
         return ("".join(lines) + "\n").encode()
 
 
-class Subscription(_Closing):
+def encode_event(message: Any) -> bytes:
+    """An Event, or what is to be the data of one, as it is sent; None: a comment, which no page sees."""
+    if message is None:
+        return b":\n\n"
+    return (message if isinstance(message, Event) else Event(message)).encode()
+
+
+class Subscription(Mailbox):
     """The messages of a channel from now on, to iterate over, in a `with` block or until `close`. It ends when it was
     too slow (`was_dropped`)."""
 
     def __init__(self, channel: Channel) -> None:
-        self._channel, self._messages = channel, deque[Any]()
-        self._sleeper = make_sleeper()
-        self.was_dropped = self._is_over = False
+        super().__init__(make_sleeper())
+        self._channel, self.was_dropped = channel, False
         channel.subscriptions.add(self)
 
     def put(self, message: Any) -> None:
-        """Have a message wait; it ends where too many do."""
-        if len(self._messages) < self._channel.size:
-            self._messages.append(message)
+        """Have a message wait. Where too many do, the subscription ends."""
+        if len(self.messages) < self._channel.size:
+            super().put(message)
         else:
             logger.warning("a subscriber of %r was too slow: dropped", self._channel)
             self.was_dropped = True
             self.close()
-        self._sleeper.wake_soon()
-
-    def get(self, timeout: float | None = None) -> Any:
-        """The next message; None when there is none in time, or no more."""
-        end = time.monotonic() + (_NEVER if timeout is None else timeout)
-        while not self._messages and not self._is_over and (left := end - time.monotonic()) > 0:
-            self._sleeper.wait(None if timeout is None else left)
-        return self._messages.popleft() if self._messages else None
 
     def close(self) -> None:
         """Take no more messages."""
-        self._is_over = True
         self._channel.subscriptions.discard(self)
-        self._sleeper.wake_soon()
+        super().close()
 
     def __iter__(self) -> Iterator[Any]:
-        while self._messages or not self._is_over:
+        while self.messages or not self.is_over:
             if (message := self.get()) is not None:
                 yield message
 
@@ -4447,23 +4578,37 @@ class Channel:
     def __init__(self, size: int = 100) -> None:
         self.size = size
         self.subscriptions: set[Subscription] = set()
-        self.followers: set[WebSocket] = set()
+        self._groups: dict[Any, set[WebSocket]] = {}  # of followers, by what sends to them, and the hub of their thread
+
+    @property
+    def followers(self) -> set[WebSocket]:
+        """The WebSockets that follow."""
+        return {follower for group in [*self._groups.values()] for follower in [*group]}
+
+    def add(self, follower: WebSocket) -> None:
+        """Send a WebSocket what is published from now on, until `discard`."""
+        self._groups.setdefault((follower.push_to_many, follower.hub), set()).add(follower)
+
+    def discard(self, follower: WebSocket) -> None:
+        """Send a WebSocket nothing more."""
+        key = follower.push_to_many, follower.hub
+        group = self._groups.get(key, set())
+        group.discard(follower)
+        if not group:
+            self._groups.pop(key, None)
 
     def publish(self, message: Any) -> None:
         """Give a message (str, bytes, dict, list; Event for streams of events) to all, and wait for none of them. Any
         thread may do so."""
         for subscription in [*self.subscriptions]:
             subscription.put(message)
-        if self.followers:
+        if self._groups:
             frame, hub = format_message(message.data if isinstance(message, Event) else message), _hub()
-            together: dict[Any, list[WebSocket]] = {}
-            for follower in [*self.followers]:
-                together.setdefault((follower.push_to_many, follower.hub), []).append(follower)
-            for (push_to_many, their_hub), followers in together.items():
+            for (push_to_many, their_hub), group in [*self._groups.items()]:
                 if their_hub is hub:
-                    push_to_many(followers, frame)
+                    push_to_many([*group], frame)
                 else:
-                    _mailboxes[their_hub].call(functools.partial(push_to_many, followers, frame))
+                    _calls_by_hub[their_hub].add(functools.partial(push_to_many, [*group], frame))
 
     def subscribe(self) -> Subscription:
         """What is published from now on, to iterate over."""
@@ -4472,9 +4617,9 @@ class Channel:
 
 def event_stream(source: Iterable[Any] | Channel, heartbeat: float = 15) -> Response:
     """The answer with a stream of server-sent events (HTML Standard, 9.2): those of an iterable or a channel, each an
-    Event, or the data of one. After every `heartbeat` seconds of silence a comment shows proxies and clients that it
-    lives (not under a foreign WSGI server). Who is too slow for a channel gets an event "dropped", and the stream ends.
-    What a client saw last is `request.headers["Last-Event-ID"]`."""
+    Event, or the data of one. After every `heartbeat` seconds of silence a comment shows proxies and clients that the
+    stream lives (not under a foreign WSGI server). A client that is too slow for a channel gets an event "dropped", and
+    the stream ends. The last event that a client saw is `request.headers["Last-Event-ID"]`."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(_events(source, heartbeat), 200, headers, f"{EVENT_STREAM}; charset=utf-8")
 
@@ -4493,13 +4638,6 @@ def _events(source: Iterable[Any] | Channel, heartbeat: float) -> Iterator[bytes
         yield from map(encode_event, source)
 
 
-def encode_event(message: Any) -> bytes:
-    """An Event, or what is to be the data of one, as it is sent; None: a comment, which no page sees."""
-    if message is None:
-        return b":\n\n"
-    return (message if isinstance(message, Event) else Event(message)).encode()
-
-
 def _push_to_each(websockets: Sequence[WebSocket], frame: bytes) -> None:
     for websocket in websockets:
         websocket.push(frame)
@@ -4509,48 +4647,49 @@ class WebSocket:
     """A WebSocket for the handler of `app.websocket`: iterate over it, or `receive`; `send`; `close`. `closed` is None,
     or the code and the reason with which it ended (1006: its client vanished). `request`: the one that opened it.
 
-    A handler that is not receiving when its client leaves is ended a second later, and sees GreenletExit. Who reads too
-    slowly for what a channel publishes is closed with 1013; `send` waits for 30 seconds before it does so.
-    """
+    A handler that is not receiving when its client leaves is ended a second later, and sees GreenletExit. A client that
+    reads too slowly for what a channel publishes is closed with 1013; `send` waits for 30 seconds before it does so.
+
+    What may be said, and when, a Conversation decides. Each door derives its own WebSockets, which `take` what the
+    client sends and `flush` what waits to be sent, in `_outbox`; `_pace` receives only as long as little is unread."""
 
     IDLE = 30.0  # seconds of silence until a ping is sent; after as many more the client has vanished
-    PATIENCE = 30.0  # seconds that `send` waits for room
+    PATIENCE = 30.0  # seconds that `send` waits for a slow client to read something
     MAX_UNSENT = 256 << 10  # bytes that wait for a client
     MAX_UNREAD = 64 << 10  # bytes of messages that wait for the handler, before no more are received
-    _LEAST = 64  # bytes that each of them counts for at the least: of empty messages there would be no end
+    _LEAST = 64  # bytes that each message counts for at least: else a client could send empty ones without end
     FAREWELL = 2.0  # seconds that the client has to answer a close
 
     def __init__(self, request: Request, limit: int) -> None:
         self.request = request
-        self.closed: tuple[int, str] | None = None
         self.heard = time.monotonic()
-        self.push_to_many: Callable[[Sequence[Any], bytes], None] = _push_to_each  # those who have this in common
+        self.push_to_many: Callable[[Sequence[Any], bytes], None] = _push_to_each  # of a channel's followers
         self.hub: Any = eventlet.hubs.get_hub()
+        self._limit, self._conversation = limit, Conversation(limit)
+        self._reader, self._writer = _Sleeper(), _Sleepers()
+        self._inbox, self._unread = Mailbox(self._reader), 0  # messages for the handler, and their bytes
+        self._outbox = bytearray()  # what is to be sent
         self._pinged = 0.0
-        self._limit = limit
-        self._inbox: deque[str | bytes] = deque()
-        self._unread, self._outbox = 0, bytearray()  # bytes of the inbox; what is to be sent
-        self._reader, self._writer = _Sleeper(), _Sleeper()
-        self._has_answered = False  # its client says no more
-        self._coroutine: greenlet.greenlet | None = None  # the handler's, as long as it does not know of the end
+        self._coroutine: greenlet.greenlet | None = None  # the handler's, until it knows of the end
         self._followed: list[Channel] = []
-        self._farewell: tuple[int, str, bytes] | None = None  # the client's, which is still to be answered
+
+    @property
+    def closed(self) -> tuple[int, str] | None:
+        """None, or the code and the reason with which it ended."""
+        return self._conversation.closed
 
     # -- for handlers
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         """The next message: str for a text, bytes for binary; None after `timeout` seconds, and once it is closed."""
-        if not self._inbox:
-            self._say_farewell()
-            if self.closed is None:
-                self._reader.wait(timeout)
-        if not self._inbox:
-            if self.closed is not None:
-                self._coroutine = None
-            return None
-        message = self._inbox.popleft()
-        self._unread -= max(len(message), self._LEAST)
-        self._pace()
+        if not self._inbox.messages and self._conversation.state is _CLIENT_CLOSED:
+            self._answer_close()
+        message: str | bytes | None = self._inbox.get(timeout)
+        if message is not None:
+            self._unread -= max(len(message), self._LEAST)
+            self._pace()
+        elif self._inbox.is_over:
+            self._coroutine = None
         return message
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -4560,14 +4699,10 @@ class WebSocket:
     def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
         """Send text, binary, or JSON as text. Waits where the client is slow; ConnectionError once it is closed."""
         frame = format_message(message)
-        while self.closed is None and (before := len(self._outbox)) > self.MAX_UNSENT:
-            if self._writer.sleeping is not None:  # another coroutine sends, too
-                eventlet.sleep(0.05)
-                continue
-            self._writer.wait(self.PATIENCE)
-            if len(self._outbox) >= before:
+        while len(self._outbox) > self.MAX_UNSENT and self.closed is None:
+            if not self._writer.wait(self.PATIENCE):
                 self.close(1013, "too slow")
-        if self.closed is not None:
+        if self._conversation.closed is not None:
             self._coroutine = None
             raise ConnectionError(f"the WebSocket is closed: {self.closed}")
         self._write(frame)
@@ -4581,62 +4716,43 @@ class WebSocket:
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it with this code (RFC 6455, 7.4) and reason. ValueError for a code that is not to be sent."""
-        frame = format_close(code, reason)
-        if self.closed is None:
-            self._write(frame)
-            self._note_end(code, reason)
+        self._end(self._conversation.close(code, reason))
 
     def follow(self, channel: Channel) -> None:
         """Send on whatever the channel publishes, until it is closed."""
         if self.closed is None:
-            mailbox_of_hub()  # by which other threads publish to it
+            calls_of_threads()  # by which other threads publish to it
             self._followed.append(channel)
-            channel.followers.add(self)
+            channel.add(self)
 
     # -- for channels and connections
 
     def push(self, frame: bytes) -> None:
-        """Send a frame without waiting: who has too many unread is closed."""
+        """Send a frame without waiting: a client that has too much unread is closed."""
         if len(self._outbox) > self.MAX_UNSENT:
             self.close(1013, "too slow")
-        elif self.closed is None:
+        elif self._conversation.closed is None:
             self._write(frame)
 
     def take(self, opcode: int, payload: bytes) -> None:
-        """What the client sent: a whole message, or a control frame."""
-        if opcode == CLOSE:
-            code, reason = parse_close(payload)
-            self._has_answered = True
-            self._farewell = code, reason, format_frame(CLOSE, payload[:2])
-            if self._inbox:  # which the handler may still want to answer
-                call_soon(self._say_farewell, 1.0)
-            else:
-                self._say_farewell()
-        elif self.closed is not None or self._farewell is not None:
-            return
-        elif opcode == PING:
-            self.push(format_frame(PONG, payload))
-        elif opcode != PONG:
-            if len(payload) > self._limit:
-                raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
-            message = decode_text(payload) if opcode == TEXT_MESSAGE else payload
-            self._inbox.append(message)
+        """What the client sent: a whole message, or a control frame. ProtocolError as for `Conversation.hear`."""
+        message, answer = self._conversation.hear(opcode, payload)
+        if message is not None:
+            self._inbox.put(message)
             self._unread += max(len(message), self._LEAST)
             self._pace()
-            self._reader.wake_soon()
+        elif answer:
+            self.push(answer)
+        elif opcode == CLOSE:
+            if self._inbox.messages:  # which the handler may still want to answer
+                call_soon(self._answer_close, 1.0)
+            else:
+                self._answer_close()
+            self._writer.wake_soon()
 
     def refuse(self, code: int, reason: str) -> None:
-        """Close it for what its client did wrong: whatever it says more is not waited for (RFC 6455, 7.1.7)."""
-        self.close(code, reason)
-        self._has_answered = True
-        self._writer.wake_soon()
-
-    def _say_farewell(self) -> None:
-        if self.closed is None and self._farewell is not None:
-            code, reason, frame = self._farewell
-            self._write(frame)
-            self._note_end(code, reason)
-        self._writer.wake_soon()
+        """Close it for what its client did wrong: whatever the client says more is not waited for."""
+        self._end(self._conversation.refuse(code, reason))
 
     def check(self, now: float) -> None:
         """Ask for a sign of life, or note that there was none: called once a second."""
@@ -4653,26 +4769,9 @@ class WebSocket:
 
     def vanish(self) -> None:
         """The client is gone without a close."""
-        self._has_answered = True
+        self._conversation.vanish()
         self.let_go()
-        self._note_end(1006, "")
-        self._writer.wake_soon()
-
-    def _note_end(self, code: int, reason: str) -> None:
-        if self.closed is None:
-            self.closed = code, reason
-            for channel in self._followed:
-                channel.followers.discard(self)
-            if self._reader.sleeping is not None:
-                self._coroutine = None
-                self._reader.wake_soon()
-            elif self._coroutine not in (None, greenlet.getcurrent()):
-                call_soon(self._end_coroutine, 1.0)
-
-    def _end_coroutine(self) -> None:
-        coroutine, self._coroutine = self._coroutine, None
-        if coroutine is not None:
-            coroutine.throw(greenlet.GreenletExit)
+        self._end(b"")
 
     def converse(self, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
         """Have the handler talk, then close."""
@@ -4688,12 +4787,36 @@ class WebSocket:
                 logger.error("the WebSocket of %r failed", self.request, exc_info=error)
         self._coroutine = None
         self.close(code)
-        self._inbox.clear()
+        self._inbox.messages.clear()
         self._unread = 0
         self._pace()
         deadline = time.monotonic() + self.FAREWELL
-        while (self._outbox or not self._has_answered) and time.monotonic() < deadline:
+        while (self._outbox or self._conversation.is_heard) and time.monotonic() < deadline:
             self._writer.wait(self.FAREWELL)
+
+    def _answer_close(self) -> None:
+        if self._conversation.state is _CLIENT_CLOSED:
+            self._end(self._conversation.answer_close())
+
+    def _end(self, frame: bytes) -> None:
+        """The conversation is closed: send the frame that says so, if there is one, and have all who wait know."""
+        if frame:
+            self._write(frame)
+        self._writer.wake_soon()
+        if self._inbox.is_over:
+            return
+        for channel in self._followed:
+            channel.discard(self)
+        if self._reader.sleeping is not None or self._coroutine is greenlet.getcurrent():
+            self._coroutine = None
+        elif self._coroutine is not None:
+            call_soon(self._end_coroutine, 1.0)
+        self._inbox.close()
+
+    def _end_coroutine(self) -> None:
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None:
+            coroutine.throw(greenlet.GreenletExit)
 
     def let_go(self) -> None:
         """Neither send nor receive any more."""
@@ -4706,7 +4829,7 @@ class WebSocket:
             self.flush()
 
     def flush(self) -> None:
-        """Send what the client has room for."""
+        """Send as much as the client takes."""
         raise NotImplementedError
 
     def _pace(self) -> None:
