@@ -4451,61 +4451,40 @@ class Mailbox(_Closing):
         self._sleeper.wake_soon()
 
 
-class _Ahead(_Closing):
-    """Runs an iterator in a coroutine of its own, `size` items ahead, so that each can be waited for with a limit: in
-    place of one that takes over `patience` seconds there is None, or `error` is raised."""
+def read_ahead(items: Iterator[Any], patience: float, size: int = 1) -> Iterator[Any]:
+    """What an iterator gives, which runs in a coroutine of its own, `size` items ahead, so that each item can be waited
+    for with a limit: for each `patience` seconds without one there is None. To be closed, which ends the iterator
+    wherever it stands, waits for its end, and raises what it raises then."""
+    mailbox, space = Mailbox(_Sleeper()), _Sleeper()
+    failures: list[BaseException] = []
 
-    def __init__(self, items: Iterator[Any], patience: float, error: Exception | None = None, size: int = 1) -> None:
-        self._items, self._patience, self._error = items, patience, error
-        self._mailbox, self._space, self._size = Mailbox(_Sleeper()), _Sleeper(), size
-        self._failure: BaseException | None = None  # what the iterator raised, until that is raised here
-        self._coroutine: Any = eventlet.spawn_n(contextvars.copy_context().run, self._run)
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            for item in self._items:
-                self._mailbox.put(item)
-                while len(self._mailbox.messages) > self._size:
-                    self._space.wait()
+            for item in items:
+                mailbox.put(item)
+                while len(mailbox.messages) > size:
+                    space.wait()
         except BaseException as error:
-            self._failure = error
+            failures.append(error)
         finally:
-            self._mailbox.close()
+            mailbox.close()
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        item = self._mailbox.get(self._patience)
-        self._space.wake_soon()
-        if item is None and self._mailbox.is_over:
-            self._raise_failure()
-            raise StopIteration
-        if item is None and self._error is not None:
-            raise self._error
-        return item
-
-    def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, None
-        try:
-            if failure is not None:
-                raise failure
-        finally:
-            del failure  # whose traceback holds this frame
-
-    def close(self) -> None:
-        """End the iterator, wherever it stands, and wait for its end."""
-        self._failure = None
-        eventlet.kill(self._coroutine)
-        while not self._coroutine.dead:  # its iterator waits for something as it ends, or goes on nevertheless
-            self._mailbox.get()
-            self._space.wake_soon()
-        self._mailbox.messages.clear()
-        self._mailbox.close()
-        if isinstance(self._failure, greenlet.GreenletExit):
-            self._failure = None
-        self._raise_failure()
-        getattr(self._items, "close", tuple)()
+    coroutine: Any = eventlet.spawn_n(contextvars.copy_context().run, run)
+    try:
+        while (item := mailbox.get(patience)) is not None or not mailbox.is_over:
+            space.wake_soon()
+            yield item
+        if failures:
+            raise failures.pop()
+    finally:
+        failures.clear()
+        eventlet.kill(coroutine)
+        while not coroutine.dead:  # the iterator waits for something as it ends, or goes on nevertheless
+            mailbox.get()
+            space.wake_soon()
+        getattr(items, "close", tuple)()
+        if failures and not isinstance(failures[0], greenlet.GreenletExit):
+            raise failures.pop()
 
 
 class Event(NamedTuple):
@@ -4632,7 +4611,7 @@ def _events(source: Iterable[Any] | Channel, heartbeat: float) -> Iterator[bytes
                 yield encode_event(subscription.get(heartbeat))
             yield Event("too slow", "dropped").encode()
     elif in_coroutines():
-        with _Ahead(iter(source), heartbeat) as messages:
+        with contextlib.closing(read_ahead(iter(source), heartbeat)) as messages:
             yield from map(encode_event, messages)
     else:
         yield from map(encode_event, source)
@@ -4849,15 +4828,15 @@ class Answer(_Closing):
     With `stream=True` the body is still to come: iterate over its pieces, or its `events`; `close`, or the end of a
     `with` block, ends the handler's iterator as a client that leaves does."""
 
-    def __init__(self, request: Request, pieces: Any) -> None:
-        self.request, self._pieces = request, pieces
-        self._response, status, fields = next(pieces)
+    def __init__(self, request: Request, pieces: Any, timeout: float) -> None:
+        self.request, self._pieces, self._timeout = request, pieces, timeout
+        self._response, status, fields = self._on_time(next(pieces))
         self.status, self.headers = int(status[:3]), ResponseHeaders(fields)
 
     @lazy
     def body(self) -> bytes:
         """The whole body, or what was not yet read of it."""
-        return b"".join(self._pieces)
+        return b"".join(self)
 
     @property
     def text(self) -> str:
@@ -4870,7 +4849,12 @@ class Answer(_Closing):
         return json.loads(self.body)
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter([self.body] if "body" in self.__dict__ else self._pieces)
+        return iter([self.body]) if "body" in self.__dict__ else map(self._on_time, self._pieces)
+
+    def _on_time(self, piece: Any) -> Any:
+        if piece is None:
+            raise TimeoutError(f"the answer did not go on for {self._timeout} seconds")
+        return piece
 
     def events(self) -> Iterator[Event]:
         """The server-sent events of the body, without its comments (HTML Standard, 9.2.6)."""
@@ -4903,7 +4887,7 @@ class Answer(_Closing):
 
 
 class _LocalWebSocket(WebSocket):
-    """One whose client is in this process: what is to be sent waits until that takes it."""
+    """A WebSocket whose client is in this process: what is to be sent waits until the client takes it."""
 
     def __init__(self, request: Request, limit: int) -> None:
         super().__init__(request, limit)
@@ -4918,16 +4902,15 @@ class _LocalWebSocket(WebSocket):
 
     def next_frame(self, timeout: float) -> tuple[int, bytes]:
         """The next frame for the client; a close once there are no more."""
-        if not self._outbox and self.closed is None:
-            self._arrived.wait(timeout)
-        if self._outbox:
-            opcode, payload, size = parse_frame(self._outbox)
-            del self._outbox[:size]
-            self._writer.wake_soon()
-            return opcode, payload
-        if self.closed is None:
-            raise TimeoutError(f"no message came in {timeout} seconds")
-        return CLOSE, b""
+        while not self._outbox:
+            if self.closed is not None:
+                return CLOSE, b""
+            if not self._arrived.wait(timeout):
+                raise TimeoutError(f"no message came in {timeout} seconds")
+        opcode, payload, size = parse_frame(self._outbox)
+        del self._outbox[:size]
+        self._writer.wake_soon()
+        return opcode, payload
 
     def flush(self) -> None:
         self._arrived.wake_soon()
@@ -5122,8 +5105,7 @@ class Client:
     def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
         self.app.start()
         exchange = self._exchange(request)
-        late = TimeoutError(f"the answer did not go on for {self.timeout} seconds")
-        answer = Answer(request, _Ahead(exchange, self.timeout, late, 2) if stream else exchange)
+        answer = Answer(request, read_ahead(exchange, self.timeout, 2) if stream else exchange, self.timeout)
         if not stream:
             with answer:
                 answer.body = b"".join(answer)
