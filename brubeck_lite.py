@@ -4695,7 +4695,7 @@ class WebSocket:
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it with this code (RFC 6455, 7.4) and reason. ValueError for a code that is not to be sent."""
-        self._end(self._conversation.close(code, reason))
+        self._finish(self._conversation.close(code, reason))
 
     def follow(self, channel: Channel) -> None:
         """Send on whatever the channel publishes, until it is closed."""
@@ -4731,7 +4731,7 @@ class WebSocket:
 
     def refuse(self, code: int, reason: str) -> None:
         """Close it for what its client did wrong: whatever the client says more is not waited for."""
-        self._end(self._conversation.refuse(code, reason))
+        self._finish(self._conversation.refuse(code, reason))
 
     def check(self, now: float) -> None:
         """Ask for a sign of life, or note that there was none: called once a second."""
@@ -4750,7 +4750,7 @@ class WebSocket:
         """The client is gone without a close."""
         self._conversation.vanish()
         self.let_go()
-        self._end(b"")
+        self._finish(b"")
 
     def converse(self, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
         """Have the handler talk, then close."""
@@ -4775,9 +4775,9 @@ class WebSocket:
 
     def _answer_close(self) -> None:
         if self._conversation.state is _CLIENT_CLOSED:
-            self._end(self._conversation.answer_close())
+            self._finish(self._conversation.answer_close())
 
-    def _end(self, frame: bytes) -> None:
+    def _finish(self, frame: bytes) -> None:
         """The conversation is closed: send the frame that says so, if there is one, and have all who wait know."""
         if frame:
             self._write(frame)
