@@ -1060,7 +1060,7 @@ class Request:
     conn_id: str | None = None
 
     # For the sections below.
-    peer: Peer | lazy[Peer]  # whoever asked
+    peer: Peer | lazy[Peer] = lazy(lambda request: Peer())  # whoever asked
     has_known_host = False  # an application has it among its `hosts`
     has_credentials = False  # its client sent Authorization
     private_by: frozenset[str] | None = None  # the fields that say who asks, where the answer depends on that
