@@ -1072,7 +1072,7 @@ class Request:
     conn_id: str | None = None
 
     # For the sections below.
-    peer: Peer  # whoever asked
+    peer: Peer | lazy[Peer] = lazy(lambda request: Peer())  # whoever asked
     has_known_host = False  # an application has it among its `hosts`
     has_credentials = False  # its client sent Authorization
     private_by: frozenset[str] | None = None  # the fields that say who asks, where the answer depends on that
@@ -1083,6 +1083,7 @@ class Request:
     keep_alive = True  # the client wants to use its connection for another request
     is_message = False  # a message socket's, not HTTP
     refused: Exception | None = None  # what the door or the router found wrong
+    misread: Response | None = None  # the answer to what was no request at all
     inner_route: Route | None = None  # that took it in a mounted application
     kept: tuple[Any, ...] = ()  # the files of its body, to be closed once the answer is over
 
@@ -2274,9 +2275,7 @@ def _read_fields(block: bytes, version: str) -> Framing:
 class HTTPRequest(Request):
     """A request that came to the embedded server."""
 
-    has_coroutine = True
-    client: _HTTPClient
-    done: Signal | None = None  # its connection waits for this, where there was no room in the pool
+    peer: HTTPPeer
     headers: Headers
 
     def __init__(self, line: tuple[str, str | bytes, str, str, str | None], framing: Framing) -> None:
@@ -2288,19 +2287,11 @@ class HTTPRequest(Request):
         if host is not None:  # it goes before the field (RFC 9112, 3.2.2)
             self.headers = Headers({**self.headers, "host": host})
 
-    peer_addr = lazy(lambda request: request.client.peer_addr)
-    loopback = lazy(lambda request: request.client.loopback)
-
-    @property
-    def connected(self) -> bool:  # type: ignore[override]
-        """False once the client has left. One that has only said that it sends no more still waits for its answer."""
-        return self.client.is_there()
-
     @lazy
     def stream(self) -> io.BufferedReader:
         """The body as a file object, bounded by `max_body`: reading on raises HTTPError 413; 400 or 408 where the
         client sends it wrong, or not at all."""
-        read = functools.partial(self.client.read_body, self.client.served)
+        read = functools.partial(self.peer.read_body, self.peer.served)
         return io.BufferedReader(_Body(read, None, self.max_body))
 
 
@@ -4028,6 +4019,9 @@ class ServedPeer(Peer):
     def is_there(self) -> bool:
         return not self.is_gone
 
+    def stop_holding(self) -> None:
+        """The coroutine that handles the request waits: send what was held back to leave with its answer."""
+
     def allow_stream(self) -> None:
         """RuntimeError, which says what to do, where no stream can be sent to this client."""
 
@@ -4074,7 +4068,8 @@ class ServedPeer(Peer):
 
 def route_message(load: Load, peer: ServedPeer, request: Request) -> None:
     """Find out what answers this request, and hand it on."""
-    request_handler(load, peer, request, load.app.handle)
+    misread = request.misread
+    request_handler(load, peer, request, load.app.handle if misread is None else lambda _: misread)
 
 
 def request_handler(load: Load, peer: ServedPeer, request: Request, respond: Respond) -> None:
@@ -4313,6 +4308,7 @@ class Receivers:
         self._receiver: greenlet.greenlet | None = None
         self._parked: list[greenlet.greenlet] = []
         self._handling = True  # the receiver is inside a handler, not waiting for a request
+        self._peer: ServedPeer | None = None  # whose request it handles
         self._timer_since: float | None = None  # when the pending timer was set
         self._survive = Survivor()
         self.ended = False  # the connection gives no more
@@ -4328,6 +4324,8 @@ class Receivers:
         self._timer_since = None
         if self._handling:
             self._handling = False
+            if self._peer is not None:
+                self._peer.stop_holding()
             self._receiver = self._parked.pop() if self._parked else greenlet.greenlet(self._live, self._hub.greenlet)
             self._receiver.switch()
 
@@ -4369,14 +4367,16 @@ class Receivers:
             eventlet.sleep(0.1)
             return True
         if request is not None:
-            self._handling = True
+            self._handling, self._peer = True, cast(ServedPeer, request.peer)
             if self._timer_since is None:
                 self._set_timer()
-            self._load.serve(cast(ServedPeer, request.peer), request)
+            self._load.serve(self._peer, request)
             if self._load.waiting:
                 self._load.serve_waiting()
             if self._receiver is current:
                 self._handling = False
+        elif self._timer_since is None:
+            self._set_timer()
         return True
 
 
@@ -5782,15 +5782,6 @@ class _Mongrel2WebSocket(WebSocket):
             self.close(1013, "too much is unread")
 
 
-def say_goodbye(websockets: Iterable[WebSocket], requests: Iterable[Request]) -> None:
-    """The server stops: close WebSockets, and end streams that have no end of their own."""
-    for websocket in [*websockets]:
-        websocket.close(1001, "going away")
-    for request in requests:
-        if request.is_endless:
-            call_soon(request.end_coroutine)
-
-
 class _Gatherer:
     """Sends the pieces of a stream to a client behind a Mongrel2 that does not tell of its room, and closes it when
     more than 16 messages wait: a few a second as they come, then what has gathered in a few large ones."""
@@ -6315,6 +6306,10 @@ class Mongrel2Connection:
         self._link.connect(link_address)
         self._link.send(_DealtLife.DONE)  # here I am
 
+    def make_server(self) -> Mongrel2Connection:
+        """What serves as this says."""
+        return self
+
     def open(self) -> None:
         """Nothing to do before the application starts: Mongrel2 is connected to by who receives."""
 
@@ -6373,7 +6368,7 @@ class Mongrel2Connection:
         self._life = self._link = self._context = None
 
 
-# -- the HTTP server: a coroutine for each connection, the listening socket perhaps shared with other workers
+# -- the HTTP server: one poller for all connections, the listening socket perhaps shared with other workers
 
 # Linux, socket(7): a program of the classic BPF that drops packets of TCP with SYN and without ACK (RFC 9293, 3.1).
 SO_ATTACH_FILTER = 26
@@ -6399,143 +6394,285 @@ def _listen_at(host: str, port: int, backlog: int) -> Any:
     return unpatched.create_server((host, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=takes_both)
 
 
-class _HTTPClient:
-    """One client's connection, and the coroutine that serves it from its first request to its last. Whatever waits has
-    a `deadline`: `HTTPConnection.check` wakes who is past it."""
+class Listener:
+    """The listening socket at an address of `parse_address`. `mode`: the permissions of a unix socket."""
+
+    BACKLOG = 2048
+
+    def __init__(self, address: str, mode: int = 0o666) -> None:
+        self.address, self.mode = address, mode
+        self.path, self.host, self.port = parse_address(address)
+        self.socket: Any = None  # once it is open
+        self.is_adopted = False  # it is the parent's
+        self._refuses = False  # no connection begins any more
+
+    def open(self) -> None:
+        """Listen; SystemExit 2, after a line that says why, where that cannot be."""
+        if self.socket is not None:
+            return
+        self._refuses = False  # it may have listened before
+        try:
+            if self.path is not None:
+                self._remove_stale(self.path, _unpatched("socket"))
+                listening = _unpatched("socket").socket(socket.AF_UNIX)
+                umask = os.umask(0o777 & ~self.mode)  # a later chmod could meet another's file
+                try:
+                    listening.bind(self.path)
+                finally:
+                    os.umask(umask)
+                listening.listen(self.BACKLOG)
+            else:
+                listening = _listen_at(self.host, self.port, self.BACKLOG)
+                self._set_options(listening)
+                self.port = listening.getsockname()[1]
+        except OSError as error:
+            fail(f"cannot listen at {self.address}: {error.strerror or error} (--bind or run(bind=...) names another)")
+        listening.setblocking(False)
+        self.socket = listening
+
+    @staticmethod
+    def _set_options(listening: Any) -> None:
+        """What the connections that it accepts inherit. Keep-alive probes find the clients that have vanished, and
+        those that have closed while nothing could be sent to them: their system forgets them after a minute."""
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, name):  # else two hours (RFC 1122, 4.2.3.6)
+                listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    @staticmethod
+    def _remove_stale(path: str, socket: Any) -> None:
+        """Take away what a server that is no more has left; OSError where one listens."""
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            probe.connect(path)
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise OSError(errno.EEXIST, "there is a file, and it is no socket")
+            os.unlink(path)
+
+    def adopt(self, descriptor: int) -> None:
+        """Use a socket that the parent of this worker listens with, instead of one of its own."""
+        self.socket, self.is_adopted = _unpatched("socket").socket(fileno=descriptor), True
+
+    @property
+    def url(self) -> str:
+        """Where it listens, once it is open: http://HOST:PORT, or unix:PATH."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}" if self.path is None else self.address
+
+    @property
+    def loopback(self) -> str:
+        """The host of its address, if that is this machine alone; empty for others."""
+        address = "" if self.path is not None else self.socket.getsockname()[0]
+        return (f"[{self.host}]" if ":" in self.host else self.host) if is_loopback(address) else ""
+
+    def fileno(self) -> int:
+        """Its descriptor; -1 once it is closed."""
+        return -1 if self.socket is None else int(self.socket.fileno())
+
+    def refuse_new(self) -> None:
+        """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
+        resets the others. Linux drops what would begin one: the client asks again a second later, and then is refused,
+        or reaches the next server. Elsewhere nothing like it can be done; a worker leaves it to its parent."""
+        if self.socket is None or self.is_adopted or self._refuses:
+            return
+        self.remove_path()
+        self._refuses = True
+        if self.path is None and sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
+                fprog = struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
+                self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
+
+    def remove_path(self) -> None:
+        """Take away the file of a unix socket, once: the next server may have its own there. A parent's it leaves to
+        the parent, and where that is no more to the next one."""
+        if self.path is not None and self.socket is not None and not self.is_adopted and not self._refuses:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+    def close(self) -> None:
+        """Let go of the address."""
+        self.refuse_new()
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+
+# What a descriptor is watched for, with the values of Linux (epoll_ctl(2)): that bytes came or can be sent, and that
+# the client sends no more. That the connection has failed is told always.
+READABLE, WRITABLE, HAS_ENDED = 0x1, 0x4, 0x2000
+
+
+class _Epoll:
+    """Watches many descriptors for the one coroutine that receives. It is one descriptor itself, which eventlet's hub
+    watches: what is ready comes in one go, for a fraction of what the hub takes for each event."""
+
+    MOST = 256  # descriptors that are told of in one go
+    tells_of_ends = True  # HAS_ENDED is told
+
+    def __init__(self) -> None:
+        self._epoll = _unpatched("select").epoll()
+        self._bell = _Bell(self._epoll.fileno())
+        self.wait, self.wake_soon = self._bell.wait, self._bell.wake_soon
+
+    def watch(self, descriptor: int, before: int, events: int) -> None:
+        """Watch a descriptor for these events from now on, where it was watched for those `before`; 0 for none."""
+        if not before:
+            self._epoll.register(descriptor, events)
+        elif events:
+            self._epoll.modify(descriptor, events)
+        else:
+            with contextlib.suppress(OSError):  # the program has closed it
+                self._epoll.unregister(descriptor)
+
+    def poll(self) -> list[tuple[int, int]]:
+        """The descriptors that are ready, and for what: without waiting."""
+        return self._epoll.poll(0, self.MOST)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self._bell.close()
+        self._epoll.close()
+
+
+class _HubPoll(_Sleeper):
+    """The same where there is no epoll: eventlet's hub watches each descriptor."""
+
+    __slots__ = ("_ready", "_watched")
+    tells_of_ends = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ready: dict[int, int] = {}
+        self._watched: dict[tuple[int, int], Any] = {}
+
+    def watch(self, descriptor: int, before: int, events: int) -> None:
+        for event, kind in ((READABLE, "read"), (WRITABLE, "write")):
+            if events & ~before & event:
+                note = functools.partial(self._note, descriptor, event)
+                listener = self._hub.add(kind, descriptor, note, note, lambda: None)
+                self._watched[descriptor, event] = listener
+            elif before & ~events & event:
+                with contextlib.suppress(KeyError):  # the program has closed it
+                    self._hub.remove(self._watched.pop((descriptor, event)))
+
+    def _note(self, descriptor: int, event: int, *_: Any) -> None:
+        self._ready[descriptor] = self._ready.get(descriptor, 0) | event
+        self.wake_soon()
+
+    def poll(self) -> list[tuple[int, int]]:
+        ready, self._ready = self._ready, {}
+        return [*ready.items()]
+
+    def close(self) -> None:
+        for listener in self._watched.values():
+            self._hub.remove(listener)
+
+
+class HTTPPeer(ServedPeer):
+    """A client's connection to the embedded server. While it sends a head, or nothing, it has no coroutine: `on_event`
+    takes what comes. From a request to its answer the coroutine of that request waits for its socket."""
 
     DRAINED = 64 << 10  # bytes of an unread body that are read for the sake of the next request
     LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
+    LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
+    MOST_HELD = 256 << 10  # bytes of answers to pipelined requests that leave together
+    FILE_PIECE = 16 << 10, 256 << 10  # bytes that are read of a file at least, and at most, to be sent
+    IDLE = READABLE | HAS_ENDED
 
-    __slots__ = ("_failure", "_has_begun", "_is_blocked", "_is_probed", "_pace", "_server", "bell", "deadline",
-                 "is_gone", "parser", "peer_addr", "request", "served", "socket")  # fmt: skip
+    __slots__ = ("_failure", "_has_begun", "_held", "_is_blocked", "_is_idle", "_is_lingering", "_is_probed",
+                 "_may_hold", "_pace", "_reader", "_server", "_watched", "_writer", "deadline", "expects", "has_ended",
+                 "keep_alive", "parser", "served", "socket", "websocket")  # fmt: skip
 
-    def __init__(self, server: HTTPConnection, accepted: socket.socket, peer_addr: str) -> None:
-        self._server, self.socket, self.peer_addr = server, accepted, peer_addr
-        self.bell = _Bell(accepted.fileno())  # for what it receives
+    def __init__(self, server: HTTPServer, accepted: socket.socket, address: str) -> None:
+        super().__init__(server.load, address, "http", server.loopback)
+        self._server, self.socket = server, accepted
         self.parser = HTTPParser()
-        self.request: HTTPRequest | None = None  # that is being handled
-        self.deadline = _NEVER
+        self.deadline = time.monotonic() + server.head_timeout  # of the head, or of what the client does between heads
         self.served = 0  # requests; the number of the present one
-        self.is_gone = False
+        self.websocket: _HTTPWebSocket | None = None
+        self.keep_alive = self.has_ended = self.expects = False  # has_ended: the client sends no more
+        self._is_idle = self._is_lingering = False  # no byte of the next head has come; it is as good as closed
+        self._watched = 0
+        self._reader: _Sleeper | None = None  # the coroutine that waits for bytes of a body
+        self._writer: _Sleeper | None = None  # the one that waits until more can be sent
+        self._held, self._may_hold = b"", False  # answers that leave together with the next one
         self._has_begun = False  # something of the present answer was sent
         self._is_blocked = False  # the client must read before the rest can be sent
         self._is_probed = False  # an octet of what comes next was sent ahead
         self._failure: HTTPError | None = None  # what was wrong with the body
         self._pace: _Pace | None = None  # of the present body
+        self.watch(self.IDLE)
 
-    @property
-    def loopback(self) -> str:
-        """Where the server listens, if that is an address of this machine alone."""
-        return self._server.loopback
+    def watch(self, events: int) -> None:
+        """Be told of these events on the socket, from now on."""
+        if events != self._watched:
+            self._server.poller.watch(self.socket.fileno(), self._watched, events)
+            self._watched = events
 
-    def run(self) -> None:
+    # -- from one request to the next: without a coroutine
+
+    def on_event(self, events: int) -> HTTPRequest | None:
+        """Something has happened on the socket; the request whose head is now there whole, if any."""
+        if self.request is not None:
+            self._tell_coroutine(events)
+            return None
         try:
-            while self._serve():
-                pass
+            data = self.socket.recv(1 << 16)
+        except BlockingIOError:
+            return None
         except OSError:
-            pass  # the client is gone
-        except BaseException:  # a Timeout that a handler has left behind is no Exception
-            logger.exception("a connection failed")
-        finally:
-            self.close()
-
-    def _serve(self) -> bool:
-        """One request, from its first byte to the last of its answer; whether another may follow."""
-        request = self._receive_request()
-        if request is None:
-            return False
-        self.request, request.client = request, self
-        self._pace = self._failure = None
-        self._has_begun = self._is_probed = False
-        self._server.handle(request)
-        if request.keep_alive and not self.is_gone and (self.parser.body_is_over or self._drain()):
-            self.request, self.served = None, self.served + 1
-            return True
-        self._linger()
-        return False
-
-    def _receive_request(self) -> HTTPRequest | None:
-        """Wait for the next request. None at the end of the connection, and after a refusal."""
-        server, parser = self._server, self.parser
-        try:
-            request = parser.next_request() if parser.has_input else None
-            if request is not None:
-                eventlet.sleep(0)  # a pipelined one: now others have their turn
-            is_idle = self.served > 0 and not parser.has_input
-            deadline = time.monotonic() + (server.keep_alive if is_idle else server.head_timeout)
-            while request is None:
-                data = self._receive(deadline)
-                if not data:
-                    return None
-                if is_idle:
-                    is_idle, deadline = False, time.monotonic() + server.head_timeout
-                parser.feed(data)
-                request = parser.next_request()
-                if request is None and time.monotonic() >= deadline:  # bytes that never pause are never waited for
-                    raise TimeoutError
-            return request
-        except ProtocolError as error:
-            self._refuse(error.status, str(error))
-        except TimeoutError:
-            if parser.has_input:
-                self._refuse(408, f"the head took over {server.head_timeout} seconds")
-        return None
-
-    def _refuse(self, status: int, message: str) -> None:
-        request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), Framing(Headers({}), 0, False, False))
-        request.client = self
-        response = Response(f"{status_line(status)}\n{message}\n", status, None, TEXT)
-        self._server.load.refuse(self._server, request, response)
-        self._linger()
-
-    def _receive(self, deadline: float) -> bytes:
-        """Wait for bytes; b"" at their end, TimeoutError at the deadline."""
-        self.deadline = deadline
-        while True:
-            self.bell.wait()
-            try:
-                data = self.socket.recv(1 << 16)
-            except BlockingIOError:
-                if time.monotonic() >= self.deadline:  # which may have come nearer
-                    raise TimeoutError from None
-            else:
-                self.deadline = _NEVER
-                return data
-
-    def read_body(self, number: int, size: int) -> bytes:
-        """The next bytes of the body of the request with this number, at most `size`; b"" at its end. HTTPError where
-        it does not come as it should, after which the connection is closed; ValueError once it was answered."""
-        request = self.request
-        if request is None or number != self.served:
-            raise ValueError("the request is over: its body can no longer be read")
-        try:
-            if self._failure is None:
-                while (piece := self.parser.next_piece(size)) is None:
-                    self._receive_body(request)
-                request.expects = False
-                return piece
-        except ProtocolError as error:
-            self._failure = HTTPError(error.status, str(error))
-        except TimeoutError:
-            self._failure = HTTPError(408, "the body comes too slowly")
-        except OSError:
-            self._failure = HTTPError(400, "the body ended early")
-        request.keep_alive = False
-        raise self._failure
-
-    def _receive_body(self, request: HTTPRequest) -> None:
-        pace = self._pace = self._pace or _Pace(self._server.io_timeout)
-        with request.outside_pool():
-            if request.expects:
-                request.expects = False
-                self.send(CONTINUE)
-            began = time.monotonic()
-            data = self._receive(began + pace.left)
+            data = b""
         if not data:
-            raise ConnectionError
-        if pace.is_too_slow(began, len(data)):
-            raise TimeoutError
+            self.close()
+            return None
+        if self._is_lingering:
+            return None
         self.parser.feed(data)
+        request = self._parse()
+        self._may_hold = self.parser.has_input
+        return request
+
+    def _parse(self) -> HTTPRequest | None:
+        """The request whose head is there whole, or what refuses a broken one; None where more is needed."""
+        try:
+            request = self.parser.next_request()
+        except ProtocolError as error:
+            return self._refuse(error)
+        if request is not None:
+            request.peer, self.request, self.expects = self, request, request.expects
+        elif self._is_idle:
+            self._is_idle, self.deadline = False, time.monotonic() + self._server.head_timeout
+        return request
+
+    def _refuse(self, error: HTTPError) -> HTTPRequest:
+        request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), Framing(Headers({}), 0, False, False))
+        request.misread = plain_answer(error.status, error.message)
+        request.peer, self.request, self.expects = self, request, False
+        return request
+
+    def next_request(self) -> HTTPRequest | None:
+        """The present request is over: the next one where it has come already. The connection is closed where it cannot
+        be used again."""
+        if self.is_gone:
+            self.close()
+            return None
+        if not (self.keep_alive and self._failure is None and (self.parser.body_is_over or self._drain())):
+            self._linger()
+            return None
+        self.served += 1
+        self.request = self._pace = None
+        self._has_begun = False
+        request = self._parse() if self.parser.has_input else None
+        if request is None:
+            if self._held:
+                self.send(b"")
+            self._is_idle = not self.parser.has_input
+            self.deadline = time.monotonic() + (self._server.keep_alive if self._is_idle else self._server.head_timeout)
+            self.watch(self.IDLE)
+        return request
 
     def _drain(self) -> bool:
         """Read what the handler left of a body; False where that is too much, or does not come."""
@@ -6549,18 +6686,119 @@ class _HTTPClient:
 
     def _linger(self) -> None:
         """Half-close, and drop what still comes, lest a reset takes the answer from the client (RFC 9112, 9.6)."""
-        if not self.is_gone:
-            self.socket.shutdown(socket.SHUT_WR)
-            deadline = time.monotonic() + self.LINGER
-            while time.monotonic() < deadline and self._receive(deadline):
-                pass
+        try:
+            if self.send(b""):
+                self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.is_gone = True
+        if self.is_gone:
+            self.close()
+            return
+        self.request, self._is_lingering, self.deadline = None, True, time.monotonic() + self.LINGER
+        self.watch(READABLE)
+
+    def expire(self) -> HTTPRequest | None:
+        """The deadline has passed: the connection is closed, unless the client is to be told why."""
+        if self._is_lingering or not self.parser.has_input:
+            self.close()
+            return None
+        return self._refuse(HTTPError(408, f"the head took over {self._server.head_timeout} seconds"))
+
+    # -- while a request is handled: in its coroutine
+
+    def _tell_coroutine(self, events: int) -> None:
+        """Wake what waits for an event on the socket, and be told of it no more until somebody waits again."""
+        if self.websocket is not None:
+            self.websocket.on_event(events)
+            return
+        if events & ~(READABLE | WRITABLE):
+            self.has_ended = True
+            self.watch(0)
+        else:
+            self.watch(self._watched & ~events)
+        for sleeper in (self._reader, self._writer):
+            if sleeper is not None:
+                sleeper.wake_soon()
+
+    def receive(self, seconds: float) -> bytes:
+        """Wait for bytes; b"" at their end, TimeoutError after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self.socket.recv(1 << 16)
+            except BlockingIOError:
+                if (left := deadline - time.monotonic()) <= 0:
+                    raise TimeoutError from None
+            self._reader = _Sleeper()
+            self.watch(self._watched | READABLE)
+            try:
+                self._reader.wait(left)
+            finally:
+                self._reader = None
+
+    def read_body(self, number: int, size: int) -> bytes:
+        """The next bytes of the body of the request with this number, at most `size`; b"" at its end. HTTPError where
+        it does not come as it should, after which the connection is closed; ValueError once it was answered."""
+        if self.request is None or number != self.served:
+            raise ValueError("the request is over: its body can no longer be read")
+        try:
+            if self._failure is None:
+                while (piece := self.parser.next_piece(size)) is None:
+                    self._receive_body()
+                self.expects = False
+                return piece
+        except ProtocolError as error:
+            self._failure = HTTPError(error.status, error.message)
+        except TimeoutError:
+            self._failure = HTTPError(408, "the body comes too slowly")
+        except OSError:
+            self._failure = HTTPError(400, "the body ended early")
+        raise self._failure
+
+    def _receive_body(self) -> None:
+        pace = self._pace = self._pace or _Pace(self._server.io_timeout)
+        with self.outside_pool():
+            if self.expects:
+                self.expects = False
+                self.send(CONTINUE)
+            began = time.monotonic()
+            data = self.receive(pace.left)
+        if not data:
+            raise ConnectionError
+        if pace.is_too_slow(began, len(data)):
+            raise TimeoutError
+        self.parser.feed(data)
+
+    def keep_open(self, request: HTTPRequest) -> bool:
+        self.keep_alive = (request.keep_alive and not self._server.is_stopping and self._failure is None
+                           and not self.expects and self.parser.left <= self.DRAINED)  # fmt: skip
+        return self.keep_alive
+
+    def send_answer(self, head: bytes, body: bytes) -> bool:
+        if len(body) >= self.LARGE:
+            return self.send(head) and self.send(body)
+        if self._may_hold and self.parser.has_input and len(self._held) < self.MOST_HELD:
+            self._held += head + body
+            self._has_begun = True
+            return True
+        return self.send(head + body)
+
+    def stop_holding(self) -> None:
+        """The coroutine that handles the request waits: the answers to the requests before it go at once. To be called
+        in eventlet's hub."""
+        self._may_hold = False
+        if self._held and not self.is_gone:
+            with contextlib.suppress(OSError):  # the rest goes with what comes next, which also sees what is wrong
+                self._held = self._held[self.socket.send(self._held) :]
 
     def send(self, data: bytes) -> bool:
-        """Send all of it, waiting where the client is slow; False if it is gone, or too slow."""
         if self.is_gone:
             return False
-        if not self._has_begun:
-            data, self._has_begun, self._is_probed = data[self._is_probed :], True, False
+        if self._held:
+            data, self._held = self._held + data, b""
+        if self._is_probed:
+            data, self._is_probed = data[1:], False
+        self._has_begun = True
         try:
             sent = self.socket.send(data)
         except BlockingIOError:
@@ -6574,9 +6812,9 @@ class _HTTPClient:
         return not self.is_gone
 
     def send_file(self, pieces: FilePieces) -> bool:
-        """Send a file; False if the client is gone, or too slow. What it does not take at once is read again when it
-        does, so that nothing is held for it meanwhile."""
-        least, most = self._server.FILE_PIECE
+        """Send a file. What the client does not take at once is read again when it does, so that nothing is held for it
+        meanwhile."""
+        least, most = self.FILE_PIECE
         expected = most // 4  # bytes that the client takes in one go
 
         def send(_: int) -> int:
@@ -6593,8 +6831,7 @@ class _HTTPClient:
         """Send on, from `sent` to `size`, as the client has room: `send` does it from an offset, and says how much it
         was."""
         pace, turn, is_ready = _Pace(self._server.io_timeout), time.monotonic(), True
-        if self.request is not None:
-            self.request.leave_pool()
+        self.leave_pool()
         self._is_blocked = True
         while sent < size:
             if time.monotonic() - turn > STREAM_TURN:
@@ -6603,13 +6840,13 @@ class _HTTPClient:
             began, count = time.monotonic(), 0
             try:
                 if not is_ready:
-                    eventlet.hubs.trampoline(self.socket, write=True, timeout=pace.left, timeout_exc=TimeoutError)
+                    self._await_writable(pace.left)
                     turn, is_ready = time.monotonic(), True
                 count = send(sent)
                 sent += count
             except BlockingIOError:
                 is_ready = False
-            except OSError:  # TimeoutError too
+            except OSError:
                 self.abort()
                 break
             if sent < size and pace.is_too_slow(began, count):
@@ -6617,15 +6854,43 @@ class _HTTPClient:
                 break
         self._is_blocked = False
 
+    def _await_writable(self, seconds: float) -> None:
+        self._writer = _Sleeper()
+        self.watch(self._watched | WRITABLE)
+        try:
+            self._writer.wait(seconds)
+        finally:
+            self._writer = None
+
+    def send_message(self, body: bytes | Pieces) -> NoReturn:
+        raise NotImplementedError  # there are no message sockets in HTTP
+
+    def open_websocket(self, request: HTTPRequest, response: Upgrade) -> int:
+        head = format_head(101, response.fields(request), True)
+        self.keep_alive = False
+        websocket = _HTTPWebSocket(self._server, self, request, response.max_message)
+        try:
+            if self.send(head):
+                self.websocket = websocket
+                self._server.websockets.add(websocket)
+                websocket.feed(self.parser.take_rest())
+                converse(websocket, response)
+        finally:
+            self._server.websockets.discard(websocket)
+            self.websocket = None
+            websocket.let_go()
+        return 0
+
+    # -- whether the client is there
+
     def probe(self) -> bool:
         """Whether a client that sends no more still reads, as it may (RFC 9112, 9.6). One that has closed looks the
         same until it is sent something, which it answers with a reset. So an octet is sent ahead of what comes next in
         any case: the H of the head, or a zero before the size of the next chunk (RFC 9112, 7.1). Where there is none,
         only a reset that has come is seen."""
         octet = b""
-        if not (self._is_probed or self._is_blocked):
-            is_chunked = self.request is not None and self.request.is_chunked
-            octet = (b"0" if is_chunked else b"") if self._has_begun else b"H"
+        if not (self._is_probed or self._is_blocked or self._held):
+            octet = (b"0" if self.is_chunked else b"") if self._has_begun else b"H"
         try:
             if self.socket.send(octet):  # b"" is the least that raises what has happened to the connection
                 self._is_probed = True
@@ -6636,37 +6901,48 @@ class _HTTPClient:
         return not self.is_gone
 
     def is_there(self) -> bool:
-        """Whether the client has not left."""
+        """False once the client has left. One that has only said that it sends no more still waits for its answer."""
         try:
             return not self.is_gone and (bool(self.socket.recv(1, socket.MSG_PEEK)) or self.probe())
         except OSError as error:
             return isinstance(error, BlockingIOError)
 
+    def has_left(self) -> bool:
+        """Whether the client has left while something works for it that ends then, and writes nothing by which one
+        would see it."""
+        if self.coroutine is None or self.websocket is not None:
+            return False
+        return not (self.probe() if self.has_ended else self._server.poller.tells_of_ends or self.is_there())
+
     def abort(self) -> None:
         """Have the connection reset when it is closed: the client must not take what it has for the whole."""
         self.is_gone = True
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
-        self.bell.close()
-        self.socket.close()
-        self._server.forget(self)
+        """Close the connection."""
+        self.is_gone = True
+        descriptor = self.socket.fileno()
+        if descriptor >= 0:
+            self.watch(0)
+            self.socket.close()
+            self._server.forget(self, descriptor)
         self.request = self._failure = None
 
 
 class _HTTPWebSocket(WebSocket):
-    """One of the embedded server. The hub reads what its client sends, so that pings are answered while the handler
-    does something else, and sends what it cannot take at once."""
+    """One of the embedded server. What its client sends is taken as it comes, so that pings are answered while the
+    handler does something else; what the client cannot take at once is sent as it can."""
 
     MAX_HALF = 64 << 20  # bytes of messages that have not come whole, of all WebSockets of a server together
 
-    def __init__(self, server: HTTPConnection, request: HTTPRequest, limit: int) -> None:
+    def __init__(self, server: HTTPServer, peer: HTTPPeer, request: HTTPRequest, limit: int) -> None:
         super().__init__(request, limit)
-        self._server, self._socket = server, request.client.socket
+        self._server, self._peer = server, peer
         self._frames, self.held = FrameReader(limit), 0  # bytes of a message that has not come whole
         self._late: _Pace | None = None  # how fast it comes
         self._since = 0.0  # when its last bytes came
-        self._readable, self._writable = (_Listener(event, self._socket.fileno()) for event in ("read", "write"))
 
     def feed(self, data: bytes) -> None:
         try:
@@ -6676,7 +6952,7 @@ class _HTTPWebSocket(WebSocket):
                     self._late = None  # what is left begins the next
                 self.take(*message)
         except ProtocolError as error:
-            self.refuse(error.status, str(error))
+            self.refuse(error.status, error.message)
         else:
             self._note_held(self._frames.held)
 
@@ -6715,14 +6991,21 @@ class _HTTPWebSocket(WebSocket):
         super().check(now)
 
     def _pace(self) -> None:
-        if self._unread < self.MAX_UNREAD and not self._has_answered:
-            self._readable.start(self._on_readable)
-        else:
-            self._readable.stop()
+        if self._peer.websocket is self:
+            listens = self._unread < self.MAX_UNREAD and not self._has_answered
+            self._peer.watch((READABLE if listens else 0) | (WRITABLE if self._outbox else 0))
 
-    def _on_readable(self, *_: Any) -> None:
+    def on_event(self, events: int) -> None:
+        """Something has happened on the socket."""
+        if events & ~(READABLE | WRITABLE):  # the connection has failed
+            self._end()
+            return
+        if events & WRITABLE:
+            self.flush()
+        if not events & READABLE:
+            return
         try:  # tiny frames take their time: others have their turn after a few hundred of them
-            data = self._socket.recv(min(max(self._frames.wanted, 1 << 12), 1 << 16))
+            data = self._peer.socket.recv(min(max(self._frames.wanted, 1 << 12), 1 << 16))
         except BlockingIOError:
             return
         except OSError:
@@ -6731,28 +7014,27 @@ class _HTTPWebSocket(WebSocket):
             self.heard = time.monotonic()
             self.feed(data)
         else:
-            # The end of its connection is the end of a WebSocket, in both directions (RFC 6455, 7.1.4).
-            cast(HTTPRequest, self.request).client.is_gone = True
-            self.vanish()
+            self._end()
 
-    def flush(self, *_: Any) -> None:
+    def _end(self) -> None:
+        """The end of its connection is the end of a WebSocket, in both directions (RFC 6455, 7.1.4)."""
+        self._peer.is_gone = True
+        self.vanish()
+
+    def flush(self) -> None:
         try:
-            del self._outbox[: self._socket.send(self._outbox)]
+            del self._outbox[: self._peer.socket.send(self._outbox)]
             self._writer.wake_soon()
         except BlockingIOError:
             pass
         except OSError:
             self.vanish()
-        if self._outbox:
-            self._writable.start(self.flush)
-        else:
-            self._writable.stop()
+        self._pace()
 
     def let_go(self) -> None:
         super().let_go()
         self._note_held(0)
-        self._readable.stop()
-        self._writable.stop()
+        self._pace()
 
 
 class _Board:
@@ -6795,20 +7077,9 @@ class _Board:
         os.close(self.descriptor)
 
 
-class HTTPConnection:
-    """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767", "unix:/run/hello", or ":6767" and
-    "6767" for every IPv4 address; "[::]:6767" is every address. `mode`: the permissions of a unix socket, by default
-    for all users of the machine who may enter its folder.
+class HTTPServer:
+    """The embedded server, as it runs: what HTTPConnection says, at a listening socket, for one `run()`."""
 
-    In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
-    answer, and in each of them 1 KiB a second must come or go; `keep_alive` between requests. More than
-    `max_connections` wait to be accepted; where the process may not have as many files open, they are fewer: a quarter
-    of those is left for files. ValueError for what is no address or mode.
-    """
-
-    BACKLOG = 2048
-    FILE_PIECE = 16 << 10, 256 << 10  # bytes that are read of a file at least, and at most, to be sent
-    LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     PATIENCE = 0.002  # seconds in which a worker with fewer connections may accept
     BRIEF_LEAD = 16  # connections that a worker may have more than another while they are for one request each
     BRIEF = 0.1  # seconds since the last of those ended
@@ -6817,104 +7088,44 @@ class HTTPConnection:
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
     QUIET = 0.1  # seconds in which the handshake of a connection that began before that ends
     load: Load
+    poller: _Epoll | _HubPoll
+    loopback: str
+    _receivers: Receivers
 
-    def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
-                 max_connections: int = 20_000, mode: int = 0o666) -> None:  # fmt: skip
-        self._path, self._host, self._port = parse_address(address)
-        if not 0 <= mode <= 0o777:
-            raise ValueError(f"the mode of a unix socket is like 0o666 or 0o600, not {mode:#o}")
-        if min(head_timeout, io_timeout, keep_alive) <= 0 or max_connections < 1:
-            raise ValueError("timeouts are above 0 seconds, max_connections at least 1")
-        self.address, self.mode = address, mode
-        self.head_timeout, self.io_timeout, self.keep_alive = head_timeout, io_timeout, keep_alive
-        self.max_connections = max_connections
-        self._timeouts = head_timeout, keep_alive
-        self._socket: Any = None  # once it is bound
-        self._listener: _Listener | None = None
-        self._clients: set[_HTTPClient] = set()
-        self._websockets: set[_HTTPWebSocket] = set()
+    def __init__(self, settings: HTTPConnection) -> None:
+        self.listener = Listener(settings.address, settings.mode)
+        self.head_timeout, self.io_timeout, self.keep_alive = (
+            settings.head_timeout, settings.io_timeout, settings.keep_alive)  # fmt: skip
+        self.max_connections = settings.max_connections
+        self.peers: dict[int, HTTPPeer] = {}  # by descriptor
+        self.websockets: set[_HTTPWebSocket] = set()
         self.half = 0  # bytes of their messages that have not come whole
+        self.is_stopping = self.is_shared = False
+        self._is_over = self._is_short = False
         self._next_sweep = self._next_complaint = self._accepted_at = self._brief_until = 0.0
         self._board: _Board | None = None
         self._patience: Any = None  # the timer, while workers with fewer connections may accept
-        self._is_stopping = self._is_short = self._refuses = self.is_shared = False
-
-    # -- inside run()
+        self._events: list[tuple[int, int]] = []  # that were told of and not yet looked at
+        self._accepts = 0  # what the listening socket is watched for
 
     def open(self) -> None:
         """Listen; SystemExit 2, after a line that says why, where that cannot be."""
-        self._is_stopping = self._is_short = self._refuses = False  # it may have served, and stopped, before
-        if self._socket is not None:
-            return
-        try:
-            if self._path is not None:
-                self._remove_stale(self._path, _unpatched("socket"))
-                listening = _unpatched("socket").socket(socket.AF_UNIX)
-                umask = os.umask(0o777 & ~self.mode)  # a later chmod could meet another's file
-                try:
-                    listening.bind(self._path)
-                finally:
-                    os.umask(umask)
-                listening.listen(self.BACKLOG)
-            else:
-                listening = _listen_at(self._host, self._port, self.BACKLOG)
-                self._set_options(listening)
-                self._port = listening.getsockname()[1]
-        except OSError as error:
-            fail(f"cannot listen at {self.address}: {error.strerror or error} (--bind or run(bind=...) names another)")
-        listening.setblocking(False)
-        self._socket = listening
-
-    @staticmethod
-    def _set_options(listening: Any) -> None:
-        """What the connections that it accepts inherit. Keep-alive probes find the clients that have vanished, and
-        those that have closed while nothing could be sent to them: their system forgets them after a minute."""
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
-            if hasattr(socket, name):  # else two hours (RFC 1122, 4.2.3.6)
-                listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-    @staticmethod
-    def _remove_stale(path: str, socket: Any) -> None:
-        """Take away what a server that is no more has left; OSError where one listens."""
-        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1)
-            probe.connect(path)
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(os.stat(path).st_mode):
-                raise OSError(errno.EEXIST, "there is a file, and it is no socket")
-            os.unlink(path)
+        self.listener.open()
 
     def adopt(self, descriptor: int, board: _Board) -> None:
         """Accept from a socket that the parent of this worker listens with, instead of one of its own, and note on the
         board how many connections of it there are in this worker."""
-        self._socket, self._board = _unpatched("socket").socket(fileno=descriptor), board
-        self.is_shared = True
-
-    @property
-    def url(self) -> str:
-        """Where it serves, once it is open: http://HOST:PORT, or unix:PATH."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}" if self._path is None else self.address
-
-    @lazy
-    def loopback(self) -> str:
-        """The host of its address, if that is this machine alone; empty for others."""
-        address = "" if self._path is not None else self._socket.getsockname()[0]
-        return (f"[{self._host}]" if ":" in self._host else self._host) if is_loopback(address) else ""
-
-    def fileno(self) -> int:
-        """The descriptor of the socket it listens with."""
-        return int(self._socket.fileno())
+        self.listener.adopt(descriptor)
+        self._board, self.is_shared = board, True
 
     def start(self, load: Load) -> None:
-        """Accept clients, each in a coroutine of its own."""
-        self.load, self._listener = load, _Listener("read", self._socket.fileno())
+        """Accept connections, and have their requests handled."""
+        self.load, self.loopback = load, self.listener.loopback
         if not self.is_shared:
-            logger.info("serving %s", self.url)
+            logger.info("serving %s", self.listener.url)
         self._leave_reserve(load.servers)
+        self.poller = _Epoll() if hasattr(_unpatched("select"), "epoll") else _HubPoll()
+        self._receivers = Receivers(self.receive, load)
         self._listen()
 
     def _leave_reserve(self, servers: int) -> None:
@@ -6925,6 +7136,26 @@ class HTTPConnection:
         if limit != resource.RLIM_INFINITY:
             self.max_connections = min(self.max_connections, most)
 
+    def receive(self) -> HTTPRequest | None:
+        """The next request whose head has come; None where something else has. EOFError once the server is closed."""
+        if not self._events:
+            self._events = self.poller.poll()
+        while not self._events:
+            if self._is_over:
+                self.poller.close()
+                raise EOFError
+            self.poller.wait()
+            self._events = self.poller.poll()
+        descriptor, events = self._events.pop()
+        peer = self.peers.get(descriptor)
+        if peer is not None:
+            return peer.on_event(events)
+        if descriptor == self.listener.fileno():
+            self._accept()
+        return None
+
+    # -- accepting
+
     def _complain(self, reason: object) -> None:
         """Log, once a minute, that connections have to wait."""
         if time.monotonic() >= self._next_complaint:
@@ -6932,21 +7163,20 @@ class HTTPConnection:
             logger.warning("cannot accept connections for now: %s", reason)
 
     def _listen(self) -> None:
-        """Have the hub tell of those who wait to be accepted: as long as there is room for them."""
-        if self._listener is None:
+        """Be told of connections that wait to be accepted: as long as there may be more."""
+        if self.listener.socket is None:
             return
-        if is_full := len(self._clients) >= self.max_connections:
+        if is_full := len(self.peers) >= self.max_connections:
             self._complain(f"there are {self.max_connections} (see max_connections, and ulimit -n)")
-        takes = not (self._is_stopping or self._is_short or is_full)
+        takes = not (self.is_stopping or self._is_short or is_full)
         if self._board is not None:
-            self._board.note(len(self._clients) if takes else _Board.ABSENT)
+            self._board.note(len(self.peers) if takes else _Board.ABSENT)
         if self._patience is not None and not self._lead():  # its own connections have ended meanwhile
             self._patience.cancel()
             self._patience = None
-        if takes and self._patience is None:
-            self._listener.start(self._accept)
-        else:
-            self._listener.stop()
+        before, self._accepts = self._accepts, READABLE if takes and self._patience is None else 0
+        if before != self._accepts:
+            self.poller.watch(self.listener.fileno(), before, self._accepts)
 
     def _tolerance(self) -> int:
         """How many connections more than another worker it may have. Connections for one request each are soon gone:
@@ -6955,11 +7185,10 @@ class HTTPConnection:
 
     def _lead(self) -> int:
         """By how many connections this worker has too many."""
-        return 0 if self._board is None else max(self._board.lead(len(self._clients)) - self._tolerance(), 0)
+        return 0 if self._board is None else max(self._board.lead(len(self.peers)) - self._tolerance(), 0)
 
-    def _accept(self, *event: Any) -> None:
-        """Runs in the hub: take those who wait to be accepted. A worker with more of them than another lets that one
-        go first."""
+    def _accept(self) -> None:
+        """Take connections that wait to be accepted. A worker with more of them than another lets that one go first."""
         if self._board is None:
             self._take_in(64)
         elif not self._lead():
@@ -6974,118 +7203,60 @@ class HTTPConnection:
         self._take_in(min(max(self._lead() // 4, 1), 64))
 
     def _take_in(self, most: int) -> None:
-        """Accept so many at most, and start their coroutines."""
-        for _ in range(min(most, self.max_connections - len(self._clients)) if self._socket is not None else 0):
+        """Accept so many at most."""
+        for _ in range(min(most, self.max_connections - len(self.peers)) if self.listener.socket is not None else 0):
             try:
-                accepted, address = self._socket.accept()
+                accepted, address = self.listener.socket.accept()
                 accepted.setblocking(False)
                 # An IPv4 client of [::] is ::ffff:192.0.2.1 (RFC 4291, 2.5.5.2).
-                peer_addr = address[0].removeprefix("::ffff:") if isinstance(address, tuple) else ""
-                client = _HTTPClient(self, accepted, peer_addr)
+                own = address[0].removeprefix("::ffff:") if isinstance(address, tuple) else ""
+                self.peers[accepted.fileno()] = HTTPPeer(self, accepted, own)
             except ConnectionError:
                 continue  # it left already
             except BlockingIOError:
                 break
-            except Exception as error:  # the hub would take the listener away for ever
+            except Exception as error:
                 self._is_short = True  # of open files, mostly: `check` tries again
                 self._complain(error)
                 break
             self._accepted_at = time.monotonic()
-            self._clients.add(client)
-            call_soon(greenlet.greenlet(client.run, eventlet.hubs.get_hub().greenlet).switch)
         self._listen()
 
-    def handle(self, request: HTTPRequest) -> None:
-        """Have a request answered: now, or when there is room in the pool."""
-        load = self.load
-        if load.has_room():
-            load.take(self, request)
-            if load.waiting:
-                eventlet.spawn_n(load.take_waiting)
-        elif load.postpone(self, request):
-            request.done = eventlet.event.Event()
-            request.done.wait()
-
-    def finished(self, request: Any) -> None:
-        """Go on with the connection of a request that had to wait."""
-        if request.done is not None:
-            request.done.send()
-
-    def forget(self, client: _HTTPClient) -> None:
-        """A client is gone: there is room for another."""
-        self._clients.discard(client)
-        if self._board is not None and client.served + (client.request is not None) == 1:
+    def forget(self, peer: HTTPPeer, descriptor: int) -> None:
+        """A connection was closed: there may be another."""
+        self.peers.pop(descriptor, None)
+        if self._board is not None and peer.served + (peer.request is not None) == 1:
             self._brief_until = time.monotonic() + self.BRIEF
         self._listen()
 
+    # -- ten times a second
+
     def check(self) -> None:
-        """Wake who is past a deadline, and accept again where that failed: called ten times a second."""
+        """End what is past its deadline, and accept again where that failed."""
         now = time.monotonic()
-        if now >= self._next_sweep or self._is_stopping:
-            self._next_sweep = now + self.SWEEP
-            self._is_short = False
-            self._listen()
-            for client in self._clients:
-                if client.deadline <= now:
-                    client.bell.wake_soon()
-            for websocket in [*self._websockets]:
-                websocket.check(now)
-            self._end_what_nobody_reads()
-
-    def _end_what_nobody_reads(self) -> None:
-        """End what works for a client that has left, and writes nothing by which one would see it."""
-        poll, watched, sends_no_more = _unpatched("select").poll(), {}, getattr(select, "POLLRDHUP", None)
-        for client in self._clients:
-            if client.request is not None and client.request.coroutine is not None:
-                watched[client.socket.fileno()] = client
-                if sends_no_more is not None:
-                    poll.register(client.socket, sends_no_more)
-        if sends_no_more is None:  # but for Linux and some BSDs
-            gone = [client for client in watched.values() if not client.is_there()]
-        else:
-            gone = [watched[descriptor] for descriptor, _ in poll.poll(0) if not watched[descriptor].probe()]
-        for client in gone:
-            call_soon(cast(HTTPRequest, client.request).end_coroutine)
-
-    # -- answering
-
-    def answer(self, request: Any, response: Response) -> int:
-        """Send an answer. Raises before anything is sent, or not at all. How many bytes the body had."""
-        if isinstance(response, Upgrade):
-            return self._converse(request, response)
-        fields, body = response.finish(request)
-        client = request.client
-        if self._is_stopping or request.expects or client.parser.left > client.DRAINED:
-            request.keep_alive = request.expects = False
-        if type(body) is bytes:
-            head, size = format_head(request, response._status, fields, http_date(int(time.time()))), len(body)
-            if size < self.LARGE:
-                client.send(head + body)
-            elif client.send(head):
-                client.send(body)
-        else:
-            size = send_stream(request, response._status, fields, cast(Pieces, body), client.send, client.abort,
-                               client.send_file)  # fmt: skip
-        return size
-
-    def _converse(self, request: HTTPRequest, response: Upgrade) -> int:
-        client, head = request.client, format_head(request, 101, response.fields(request), http_date(int(time.time())))
-        request.keep_alive = False
-        client.bell.close()
-        websocket = _HTTPWebSocket(self, request, response.max_message)
-        self._websockets.add(websocket)
-        try:
-            if client.send(head):
-                websocket.feed(client.parser.take_rest())
-                self.load.converse(websocket, response)
-        finally:
-            self._websockets.discard(websocket)
-            websocket.let_go()
-        return 0
+        if now < self._next_sweep and not self.is_stopping:
+            return
+        self._next_sweep = now + self.SWEEP
+        self._is_short = False
+        self._listen()
+        for peer in [*self.peers.values()]:
+            if peer.request is not None:
+                if peer.has_left():
+                    call_soon(peer.end_coroutine)
+            elif peer.deadline <= now and (refusal := peer.expire()) is not None:
+                eventlet.spawn_n(self.load.serve, peer, refusal)
+        for websocket in [*self.websockets]:
+            websocket.check(now)
 
     def end_largest(self) -> None:
         """Close the WebSocket that holds the most of a message that has not come whole."""
-        max(self._websockets, key=operator.attrgetter("held")).end_message()
+        max(self.websockets, key=operator.attrgetter("held")).end_message()
+
+    def stats(self) -> Stats:
+        """The figures of this server: in whatever thread."""
+        receivers = getattr(self, "_receivers", None)
+        return {"coroutines": 0 if receivers is None else receivers.coroutines, "connections": len(self.peers),
+                "websockets": len(self.websockets)}  # fmt: skip
 
     # -- ending
 
@@ -7094,67 +7265,67 @@ class HTTPConnection:
         self._accept_last()
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
-        say_goodbye(self._websockets, [client.request for client in self._clients if client.request is not None])
+        say_goodbye(self.websockets, self.peers.values())
         deadline = time.monotonic() + self.GRACE
-        for client in self._clients:
-            if client.request is None:
-                client.deadline = min(client.deadline, deadline)
-
-    def stats(self) -> Stats:
-        """The figures of this connection: in whatever thread."""
-        clients = len(self._clients)
-        return {"coroutines": clients, "connections": clients, "websockets": len(self._websockets)}
-
-    def has_ended(self) -> bool:
-        """Whether it stopped, and its last client is gone."""
-        return self._is_stopping and not self._clients
-
-    def refuse_new(self) -> None:
-        """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
-        resets the others. Linux drops what would begin one: the client asks again a second later, and then is refused,
-        or reaches the next server. Elsewhere nothing like it can be done; a worker leaves it to its parent."""
-        if self._socket is None or self.is_shared or self._refuses:
-            return
-        self.remove_path()
-        self._refuses = True
-        if self._path is None and sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
-                fprog = struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
-                self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
+        for peer in self.peers.values():
+            peer.deadline = min(peer.deadline, deadline)
 
     def _accept_last(self) -> None:
         """Accept until no connection has come for a moment: the handshakes that are under way end in it."""
-        self.refuse_new()
+        self.listener.refuse_new()
         self._accepted_at = began = time.monotonic()
         while time.monotonic() < min(self._accepted_at + self.QUIET, began + self.GRACE):
             eventlet.sleep(self.QUIET / 10)
-        for _ in range(self.BACKLOG // 64):
+        for _ in range(Listener.BACKLOG // 64):
             self._take_in(64)
 
     def _end_listening(self) -> None:
-        self._is_stopping = True
+        self.is_stopping = True
         self._listen()
-        self._listener = None  # a client that leaves later is not to have it started, in whatever is open by then
-        self.refuse_new()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self.listener.close()
 
-    def remove_path(self) -> None:
-        """Take away the file of a unix socket, once: the next server may have its own there. A parent's it leaves to
-        the parent, and where that is no more to the next one."""
-        if self._path is not None and self._socket is not None and self._board is None and not self._refuses:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+    def has_ended(self) -> bool:
+        """Whether it stopped, and its last client is gone."""
+        return self.is_stopping and not self.peers
 
     def close(self) -> None:
         """Let go of the address, and of who is still connected."""
-        self._end_listening()
-        for client in [*self._clients]:
-            client.abort()
-            client.close()
-        self.head_timeout, self.keep_alive = self._timeouts
+        if hasattr(self, "poller"):
+            self._end_listening()
+            for peer in [*self.peers.values()]:
+                peer.abort()
+                peer.close()
+            self._is_over = True
+            self.poller.wake_soon()
+        else:
+            self.listener.close()
+
+
+class HTTPConnection:
+    """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767", "unix:/run/hello", or ":6767" and
+    "6767" for every IPv4 address; "[::]:6767" is every address. `mode`: the permissions of a unix socket, by default
+    for all users of the machine who may enter its folder.
+
+    In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
+    answer, and in each of them 1 KiB a second must come or go; `keep_alive` between requests. More than
+    `max_connections` wait to be accepted; where the process may not have as many files open, they are fewer: a quarter
+    of those is left for files. ValueError for what is no address or mode.
+    """
+
+    def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
+                 max_connections: int = 20_000, mode: int = 0o666) -> None:  # fmt: skip
+        parse_address(address)
+        if not 0 <= mode <= 0o777:
+            raise ValueError(f"the mode of a unix socket is like 0o666 or 0o600, not {mode:#o}")
+        if min(head_timeout, io_timeout, keep_alive) <= 0 or max_connections < 1:
+            raise ValueError("timeouts are above 0 seconds, max_connections at least 1")
+        self.address, self.mode = address, mode
+        self.head_timeout, self.io_timeout, self.keep_alive = head_timeout, io_timeout, keep_alive
+        self.max_connections = max_connections
+
+    def make_server(self) -> HTTPServer:
+        """What serves as this says, once."""
+        return HTTPServer(self)
 
 
 # -- the process: its logs and figures, its parent, and the server that runs an application until a signal ends it
@@ -7427,7 +7598,7 @@ class _Parent(_Lines):
         super().__init__(_unpatched("socket").socket(fileno=descriptor))
         self._next_beat, self._is_watched = 0.0, False
 
-    def share(self, connections: Sequence[Connection]) -> None:
+    def share(self, connections: Sequence[Connection], servers: Sequence[Any]) -> None:
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
         self.say(connections=[[each.address, each.mode] if isinstance(each, HTTPConnection) else
                               [each.pull, each.pub, each.identity] for each in connections])  # fmt: skip
@@ -7436,8 +7607,8 @@ class _Parent(_Lines):
             raise SystemExit(2)  # the parent has said why
         answer = json.loads(data)
         links, self._is_watched = answer["links"], answer["watched"]
-        for connection in connections:
-            if isinstance(connection, HTTPConnection):
+        for connection in servers:
+            if isinstance(connection, HTTPServer):
                 connection.adopt(descriptors.pop(0), _Board(descriptors.pop(0), answer["slot"]))
             else:
                 connection.adopt(links.pop(0))
@@ -7472,7 +7643,8 @@ class Server:
 
     def __init__(self, app: Brubeck, connections: Sequence[Connection], ending: Ending, parent: _Parent | None = None,
                  access_log: AccessLog | None = None) -> None:  # fmt: skip
-        self._app, self._connections, self._ending, self._parent = app, connections, ending, parent
+        self._app, self._ending, self._parent = app, ending, parent
+        self._connections, self._servers = connections, [each.make_server() for each in connections]
         self._load = Load(app, access_log)
         self._survive = Survivor()
         self._is_orphan = False  # the parent is gone
@@ -7483,19 +7655,19 @@ class Server:
         """The figures of this process: in whatever thread."""
         log = self._load.access_log
         own = {} if log is None else {"queues": {"access_log": len(log.noted) + len(log.lines)}}
-        return merge_stats([self._load.stats(), own, *(connection.stats() for connection in self._connections)])
+        return merge_stats([self._load.stats(), own, *(each.stats() for each in self._servers)])
 
     def run(self) -> None:
         """Serve, and return after SIGINT or SIGTERM; SystemExit 0 where one ends the start."""
-        self._ending.last_acts += [each.remove_path for each in self._connections if isinstance(each, HTTPConnection)]
+        self._ending.last_acts += [each.listener.remove_path for each in self._servers if isinstance(each, HTTPServer)]
         try:
             if self._parent is not None:
-                self._parent.share(self._connections)
-            for connection in self._connections:
+                self._parent.share(self._connections, self._servers)
+            for connection in self._servers:
                 connection.open()
             self._app.start()
             self._ending.is_starting = False
-            for connection in self._connections:
+            for connection in self._servers:
                 connection.start(self._load)
             if self._parent is not None:
                 self._parent.say(ready=True)
@@ -7504,7 +7676,7 @@ class Server:
                 eventlet.sleep(0.1)
             self._finish()
         finally:
-            for connection in self._connections:
+            for connection in self._servers:
                 connection.close()
             self._app.stop()
             if self._load.access_log is not None:
@@ -7516,10 +7688,10 @@ class Server:
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
         if self._parent is not None:
             self._parent.say(leaving=True)
-        for connection in self._connections:
+        for connection in self._servers:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
-        while self._load.busy or self._load.waiting or not all(each.has_ended() for each in self._connections):
+        while self._load.busy or self._load.waiting or not all(each.has_ended() for each in self._servers):
             if time.monotonic() >= deadline:
                 logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
                 return
@@ -7529,17 +7701,16 @@ class Server:
     def _tick(self) -> None:
         if self._parent is not None:
             self._survive(self._look_for_parent, self._parent)
-        for connection in self._connections:
+        for connection in self._servers:
             self._survive(connection.check)
-        if self._load.waiting:  # though whose coroutine would go on with them has ended
-            eventlet.spawn_n(self._load.take_waiting)
+        self._load.admit()  # though the coroutine that would go on with those that wait has ended
         if self._load.access_log is not None:
             self._survive(self._load.access_log.write)
 
     def _look_for_parent(self, parent: _Parent) -> None:
         if not parent.is_there(self._app):
             self._is_orphan = True
-            for connection in self._connections:
+            for connection in self._servers:
                 connection.is_shared = False  # nobody is left to say that there is no more
 
 
@@ -7942,7 +8113,7 @@ class Parent:
         self._files: dict[str, float | None] = {}  # when each was changed, for `reload`
         self._workers: list[_Worker] = []
         self._outdated: list[_Worker] = []  # to be replaced
-        self._listening: dict[str, tuple[HTTPConnection, _Board]] = {}
+        self._listening: dict[str, tuple[Listener, _Board]] = {}
         self._dealers: dict[tuple[str, str, str | None], _Dealer] = {}
         self._context: zmq.Context[Any] = zmq.Context()
         self._readers: dict[Any, Callable[[], None]] = {}  # by descriptor, or socket of ZeroMQ
@@ -8122,9 +8293,9 @@ class Parent:
         """Of a board: for the workers, those that retire, and some more; where none is left, workers share one."""
         return 2 * self._count + 16
 
-    def _listen(self, address: str, mode: int) -> tuple[HTTPConnection, _Board]:
+    def _listen(self, address: str, mode: int) -> tuple[Listener, _Board]:
         if address not in self._listening:
-            listening = HTTPConnection(address, mode=mode)
+            listening = Listener(address, mode)
             listening.open()
             logger.info("serving %s", listening.url)
             self._listening[address] = listening, _Board.create(self._slots())
@@ -8408,8 +8579,8 @@ def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str)
     """A configuration that fits an application: its message sockets, its bodies, its `upload_store`. It has a Mongrel2
     for each pair of `addresses`; the first listens at `bind`, the others at the ports behind it. Each stays in its
     folder (chroot), unless an address is elsewhere. ValueError for what Mongrel2 cannot do."""
-    listening = HTTPConnection(bind)
-    host, port = listening._host.replace("localhost", "127.0.0.1"), listening._port
+    _, host, port = parse_address(bind)
+    host = host.replace("localhost", "127.0.0.1")
     if not port or not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+", host):
         raise ValueError(f"Mongrel2 listens at a numeric address and a port, not at {bind}")
     rules = ["/", *sorted(str(route.rule) for route in app.routes.all if route.is_socket)]
