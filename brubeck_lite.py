@@ -93,7 +93,7 @@ import warnings
 import weakref
 from calendar import timegm
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from encodings import normalize_encoding
@@ -2437,9 +2437,9 @@ def format_head(status: int, fields: list[tuple[str, str]], keep_alive: bool) ->
 
 
 # ---- WebSocket -------------------------------------------------------------------------------------------------------
-# In: a request for a WebSocket, then the bytes that follow it, and what is to be said. Out: the answer 101, messages for
-# the handler, and frames to be sent. The status of a ProtocolError is the code to close with (RFC 6455, 7.4.1). Nothing
-# here touches a socket or a clock.
+# In: a request for a WebSocket, then the bytes that follow it, and what is to be said. Out: the answer 101, messages
+# for the handler, and frames to be sent; as the status of a ProtocolError, the code to close with (RFC 6455, 7.4.1).
+# Nothing here touches a socket or a clock.
 
 CONTINUATION, TEXT_MESSAGE, BINARY_MESSAGE, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 _FIRST_OCTETS = frozenset(opcode | final for opcode in (0, 1, 2, 8, 9, 10) for final in (0, 0x80))
@@ -4385,9 +4385,6 @@ class Receivers:
 # What comes for a coroutine, or a thread, waits in a mailbox.
 
 
-_NEVER = float("inf")
-
-
 class _Pace:
     """Whether a client sends, or reads, as fast as it must: SLOWEST bytes a second, over each `seconds` (30 s of a
     server) in which it is waited for."""
@@ -4451,7 +4448,7 @@ class Mailbox(_Closing):
         self._sleeper.wake_soon()
 
 
-def read_ahead(items: Iterator[Any], patience: float, size: int = 1) -> Iterator[Any]:
+def read_ahead(items: Iterator[Any], patience: float, size: int = 1) -> Generator[Any, None, None]:
     """What an iterator gives, which runs in a coroutine of its own, `size` items ahead, so that each item can be waited
     for with a limit: for each `patience` seconds without one there is None. To be closed, which ends the iterator
     wherever it stands, waits for its end, and raises what it raises then."""
@@ -5291,60 +5288,40 @@ class Ending:
             self._is_open = False
 
 
-class _Listener:
-    """Has eventlet's hub call a function whenever a descriptor is ready ("read" or "write"), from `start` to `stop`."""
-
-    __slots__ = ("_descriptor", "_event", "_function", "_listener")
-    _survive = Survivor()  # of all: what goes wrong with each of many connections is logged once
-
-    def __init__(self, event: str, descriptor: int) -> None:
-        self._event, self._descriptor = event, descriptor
-        self._listener: Any = None
-        self._function: Callable[[], None] | None = None
-
-    def start(self, function: Callable[[], None]) -> None:
-        if self._listener is None:
-            self._function, add = function, eventlet.hubs.get_hub().add
-            self._listener = add(self._event, self._descriptor, self._notify, self._notify, lambda: None)
-
-    def _notify(self, *_: Any) -> None:
-        """Runs in the hub, which would let go of a descriptor whose function raises, without a word to its owner. So
-        it is stopped, and may be started again."""
-        if self._function is not None and not self._survive(self._function):
-            self.stop()
-
-    def stop(self) -> None:
-        if self._listener is not None:
-            with contextlib.suppress(KeyError):  # the hub has let go of it: the program closed the descriptor
-                eventlet.hubs.get_hub().remove(self._listener)
-            self._listener = self._function = None  # its owner, which holds this
-
-
 class _Bell(_Sleeper):
-    """Wakes the one coroutine that waits to read from a descriptor. Its listener stays from one wait to the next, for
-    to register one costs more than most handlers do."""
+    """Wakes the one coroutine that waits to read from a descriptor. The hub's listener stays from one wait to the next,
+    for to register one costs more than most handlers do."""
 
-    __slots__ = ("_listener",)
+    __slots__ = ("_descriptor", "_listener")
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._listener = _Listener("read", descriptor)
+        self._descriptor = descriptor
+        self._listener: Any = None
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for something to read. A ZeroMQ descriptor tells of news once: its socket must have answered EAGAIN just
+        before (ZMQ_FD)."""
+        if self._listener is None:
+            self._listener = self._hub.add("read", self._descriptor, self._ring, self._ring, lambda: None)
+        return super().wait(seconds)
 
     def _ring(self, *_: Any) -> None:
-        if self.sleeping is not None:
-            self.wake()
-        else:
+        if self.sleeping is None:
             self.close()  # nobody reads for now, and the hub would ring for ever
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait for news. A ZeroMQ descriptor tells of them once: its socket must have answered EAGAIN just before
-        (ZMQ_FD)."""
-        self._listener.start(self._ring)
-        super().wait(seconds)
+            return
+        try:
+            self.wake()
+        except BaseException:  # of the coroutine: the hub lets go of a descriptor whose function raises
+            self.close()
+            raise
 
     def close(self) -> None:
         """Take the listener away: always before the descriptor is closed."""
-        self._listener.stop()
+        if self._listener is not None:
+            with contextlib.suppress(KeyError):  # the hub has let go of it: the program closed the descriptor
+                self._hub.remove(self._listener)
+            self._listener = None
 
 
 # -- Mongrel2: a pair of sockets for each of its lives, or what a parent deals; and the connection that outlives them
@@ -6992,7 +6969,7 @@ class _HTTPWebSocket(WebSocket):
 
     def _pace(self) -> None:
         if self._peer.websocket is self:
-            listens = self._unread < self.MAX_UNREAD and not self._has_answered
+            listens = self._unread < self.MAX_UNREAD and self._conversation.is_heard
             self._peer.watch((READABLE if listens else 0) | (WRITABLE if self._outbox else 0))
 
     def on_event(self, events: int) -> None:
