@@ -2596,8 +2596,8 @@ class Conversation:
     """What a client and a handler may still say to each other on a WebSocket (RFC 6455, 5.5 and 7): a value without
     sockets or clocks. `state` says whose turn it is; `closed` is None, or the code and the reason of the end.
 
-    What the client sends goes into `hear`. `close`, `answer_close` and `refuse` give the frame that closes from our
-    side, which is empty where none is to be sent."""
+    What the client sends goes into `hear`. `close` and `answer_close` give the frame that closes from our side, which
+    is empty where none is to be sent."""
 
     __slots__ = ("_limit", "_their_close", "closed", "state")
 
@@ -2613,7 +2613,8 @@ class Conversation:
 
     def hear(self, opcode: int, payload: bytes) -> tuple[str | bytes | None, bytes]:
         """A whole message or a control frame of the client's -> the message for the handler, or None, and the frame to
-        answer with, or nothing. After a close `answer_close` is due. ProtocolError: `refuse` it with this status."""
+        answer with, or nothing. After a close `answer_close` is due. ProtocolError: its status is the code to close
+        with, and `end` is due, for an answer to that is not waited for (RFC 6455, 7.1.7)."""
         if opcode < CLOSE:
             if self.state is not _OPEN:
                 return None, b""
@@ -2636,8 +2637,7 @@ class Conversation:
         if self.closed is not None:
             return b""
         self.closed = code, reason
-        is_answer = self.state is _CLIENT_CLOSED
-        self.state = _CLOSED if is_answer else _SERVER_CLOSED
+        self.state = _CLOSED if self.state is _CLIENT_CLOSED else _SERVER_CLOSED
         return frame
 
     def answer_close(self) -> bytes:
@@ -2647,14 +2647,8 @@ class Conversation:
         self.state, self.closed = _CLOSED, parse_close(self._their_close)
         return format_frame(CLOSE, self._their_close[:2])
 
-    def refuse(self, code: int, reason: str) -> bytes:
-        """Close for what the client did wrong: an answer to that is not waited for (RFC 6455, 7.1.7)."""
-        frame = self.close(code, reason)
-        self.state = _CLOSED
-        return frame
-
-    def vanish(self) -> None:
-        """The client is gone without a close: 1006, unless we have closed before."""
+    def end(self) -> None:
+        """Nothing more comes from the client: 1006, unless either side has closed before."""
         self.state, self.closed = _CLOSED, self.closed or (1006, "")
 
 
@@ -4625,9 +4619,7 @@ class WebSocket:
 
     A handler that is not receiving when its client leaves is ended a second later, and sees GreenletExit. A client that
     reads too slowly for what a channel publishes is closed with 1013; `send` waits for 30 seconds before it does so.
-
-    What may be said, and when, a Conversation decides. Each door derives its own WebSockets, which `take` what the
-    client sends and `flush` what waits to be sent, in `_outbox`; `_pace` receives only as long as little is unread."""
+    """
 
     IDLE = 30.0  # seconds of silence until a ping is sent; after as many more the client has vanished
     PATIENCE = 30.0  # seconds that `send` waits for a slow client to read something
@@ -4701,7 +4693,8 @@ class WebSocket:
             self._followed.append(channel)
             channel.add(self)
 
-    # -- for channels and connections
+    # -- for channels and doors. A Conversation decides what may be said; each door derives WebSockets of its own, which
+    # `take` what the client sends, `flush` the outbox, and `_pace` what they receive by what is unread.
 
     def push(self, frame: bytes) -> None:
         """Send a frame without waiting: a client that has too much unread is closed."""
@@ -4728,7 +4721,9 @@ class WebSocket:
 
     def refuse(self, code: int, reason: str) -> None:
         """Close it for what its client did wrong: whatever the client says more is not waited for."""
-        self._finish(self._conversation.refuse(code, reason))
+        frame = self._conversation.close(code, reason)
+        self._conversation.end()
+        self._finish(frame)
 
     def check(self, now: float) -> None:
         """Ask for a sign of life, or note that there was none: called once a second."""
@@ -4745,7 +4740,7 @@ class WebSocket:
 
     def vanish(self) -> None:
         """The client is gone without a close."""
-        self._conversation.vanish()
+        self._conversation.end()
         self.let_go()
         self._finish(b"")
 
@@ -4823,11 +4818,12 @@ _URL = re.compile(r"(https?)://([^/?#]+)((?:[/?].*)?)", re.DOTALL)
 class Answer(_Closing):
     """What a test client got: `status`, `headers`, `body` (bytes), `text`, `json`; and the `request` as it was seen.
     With `stream=True` the body is still to come: iterate over its pieces, or its `events`; `close`, or the end of a
-    `with` block, ends the handler's iterator as a client that leaves does."""
+    `with` block, ends the handler's iterator as a client that leaves does. `response`: what the application returned.
+    """
 
     def __init__(self, request: Request, pieces: Any, timeout: float) -> None:
         self.request, self._pieces, self._timeout = request, pieces, timeout
-        self._response, status, fields = self._on_time(next(pieces))
+        self.response, status, fields = self._on_time(next(pieces))
         self.status, self.headers = int(status[:3]), ResponseHeaders(fields)
 
     @lazy
@@ -4920,8 +4916,8 @@ class WebSocketClient(_Closing):
     """A test's end of a WebSocket, in a `with` block that closes it: `send`, `receive`, iterate, `close`. `answer` is
     the 101, or what refused it."""
 
-    def __init__(self, answer: Answer, raise_errors: bool) -> None:
-        response, self.answer, self._raise_errors = answer._response, answer, raise_errors
+    def __init__(self, answer: Answer) -> None:
+        response, self.answer = answer.response, answer
         self._end = end = _LocalWebSocket(answer.request, getattr(response, "max_message", 0))
         if isinstance(response, Upgrade):
             self._coroutine = eventlet.spawn(end.converse, response.handler, response.arguments)
@@ -5051,8 +5047,7 @@ class Client:
         `raise_errors=True`: what the handler raised is raised where the test receives the end."""
         handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
                      "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
-        answer = self.get(path, {**handshake, **dict(headers)}, raise_errors=raise_errors)
-        return WebSocketClient(answer, self.raise_errors if raise_errors is None else raise_errors)
+        return WebSocketClient(self.get(path, {**handshake, **dict(headers)}, raise_errors=raise_errors))
 
     def _encode(self, fields: dict[str, str], data: Any, json: Any, files: Mapping[str, Any] | None) -> bytes:
         """The body of a request, whose Content-Type is put into its fields."""
@@ -5290,7 +5285,7 @@ class Ending:
 
 class _Bell(_Sleeper):
     """Wakes the one coroutine that waits to read from a descriptor. The hub's listener stays from one wait to the next,
-    for to register one costs more than most handlers do."""
+    for registering one costs more than most handlers do."""
 
     __slots__ = ("_descriptor", "_listener")
 
