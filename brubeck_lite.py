@@ -4992,8 +4992,8 @@ def _with_method(
 
 class Client:
     """Asks an application in process: `client.get("/path")`, `client.post("/path", json={...})`, and so on; and talks
-    with `client.websocket("/path")`. `cookies` are kept. `base_url`: the scheme and host of paths; `remote_addr`: who
-    asks; `timeout`: seconds until the next piece of a stream must have come, else TimeoutError."""
+    with `client.websocket("/path")`. `cookies` are kept. `base_url`: the scheme and host of paths; `remote_addr`: the
+    address it asks from; `timeout`: seconds until the next piece of a stream must have come, else TimeoutError."""
 
     BOUNDARY = "take-five-0f1e2d3c4b5a"
     MAX_REDIRECTS = 20

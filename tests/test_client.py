@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
 import sys
@@ -322,6 +323,41 @@ def test_a_stream_that_is_too_slow_is_a_timeout_of_the_test() -> None:
         assert next(pieces) == b"first"
         with pytest.raises(TimeoutError, match="did not go on for"):
             next(pieces)
+
+
+def test_a_stream_that_was_too_slow_once_may_go_on() -> None:
+    app, channel = Brubeck(), Channel()
+
+    @app.get("/")
+    def pieces(request: Request) -> Iterator[str]:
+        with channel.subscribe() as subscription:
+            yield "first"
+            yield subscription.get()
+
+    with app.test(timeout=0.05).get("/", stream=True) as answer:
+        read = iter(answer)
+        assert next(read) == b"first"
+        with pytest.raises(TimeoutError):
+            next(read)
+        channel.publish("second")
+        assert list(read) == [b"second"]
+
+
+def test_a_stream_that_goes_on_though_it_is_left_is_read_to_its_end() -> None:
+    app, made = Brubeck(), list[int]()
+
+    @app.get("/")
+    def insist(request: Request) -> Iterator[str]:
+        yield "first"
+        for number in range(10):
+            with contextlib.suppress(BaseException):
+                eventlet.sleep(600 if number == 0 else 0)
+            made.append(number)
+            yield str(number)
+
+    with app.test().get("/", stream=True) as answer:
+        assert next(iter(answer)) == b"first"
+    assert made == [*range(10)]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -27,6 +27,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from brubeck_lite import (
     Brubeck,
+    Conversation,
+    ConversationState,
     FrameReader,
     HTTPError,
     HTTPParser,
@@ -319,6 +321,61 @@ def test_a_reason_that_does_not_fit_is_a_value_error() -> None:
     assert len(format_close(1000, "é" * 61)) == 2 + 2 + 122
     with pytest.raises(ValueError, match="at most 123 bytes"):
         format_close(1000, "é" * 62)
+
+
+# The conversation: whose turn it is between opening and end (RFC 6455, 5.5.1 and 7.1)
+
+OPEN, CLIENT_CLOSED, SERVER_CLOSED, CLOSED = ConversationState
+LEAVES = (CLOSE, b"\x03\xe9off")  # 1001 and a reason
+LEFT, BY_US, VANISHED = (1001, "off"), (4000, "us"), (1006, "")
+Step = tuple[str, tuple[Any, ...], Any]
+HEAR_CLOSE: Step = ("hear", LEAVES, (None, b""))
+CLOSE_FIRST: Step = ("close", (4000, "us"), format_close(4000, "us"))
+ANSWER: Step = ("answer_close", (), b"\x88\x02\x03\xe9")
+END: Step = ("end", (), None)
+CONVERSATIONS: dict[str, tuple[list[Step], Any, Any]] = {
+    "nothing has been said": ([], OPEN, None),
+    "messages": ([("hear", (TEXT, b"\xc3\xa9"), ("é", b"")), ("hear", (BINARY, b"x"), (b"x", b""))], OPEN, None),
+    "a ping": ([("hear", (PING, b"x"), (None, b"\x8a\x01x"))], OPEN, None),
+    "a pong": ([("hear", (PONG, b""), (None, b""))], OPEN, None),
+    "nobody has left, so nothing is to be answered": ([("answer_close", (), b"")], OPEN, None),
+    "the client closes": ([HEAR_CLOSE], CLIENT_CLOSED, None),
+    "and again": ([HEAR_CLOSE, ("hear", (CLOSE, b""), (None, b"")), ANSWER], CLOSED, LEFT),
+    "and is answered, once": ([HEAR_CLOSE, ANSWER, ("answer_close", (), b""), ("close", (1000,), b"")], CLOSED, LEFT),
+    "without a code": ([("hear", (CLOSE, b""), (None, b"")), ("answer_close", (), b"\x88\x00")], CLOSED, (1005, "")),
+    "and we close before the answer": ([HEAR_CLOSE, CLOSE_FIRST, ("answer_close", (), b"")], CLOSED, BY_US),
+    "and says more": ([HEAR_CLOSE, ("hear", (TEXT, b"x"), (None, b"")), ("hear", (PING, b""), (None, b""))],
+                      CLIENT_CLOSED, None),
+    "and vanishes": ([HEAR_CLOSE, END, ("answer_close", (), b"")], CLOSED, VANISHED),
+    "we close": ([CLOSE_FIRST], SERVER_CLOSED, BY_US),
+    "we close again": ([CLOSE_FIRST, ("close", (1000,), b"")], SERVER_CLOSED, BY_US),
+    "we close and are answered": ([CLOSE_FIRST, HEAR_CLOSE], CLOSED, BY_US),
+    "we close and hear more before the answer": (
+        [CLOSE_FIRST, ("hear", (TEXT, b"\xff"), (None, b"")), ("hear", (PING, b""), (None, b"")), HEAR_CLOSE],
+        CLOSED, BY_US),
+    "we close and are not answered": ([CLOSE_FIRST, END], CLOSED, BY_US),
+    "the client vanishes": ([END, ("close", (1000,), b""), ("hear", (TEXT, b"x"), (None, b""))], CLOSED, VANISHED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CONVERSATIONS)
+def test_whose_turn_it_is_after(case: str) -> None:
+    steps, state, closed = CONVERSATIONS[case]
+    conversation = Conversation(limit=100)
+    for name, arguments, expected in steps:
+        assert getattr(conversation, name)(*arguments) == expected, name
+    assert (conversation.state, conversation.closed) == (state, closed)
+    assert conversation.is_heard == (state in (OPEN, SERVER_CLOSED))
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload", "code"),
+    [(TEXT, b"\xff", 1007), (BINARY, b"x" * 101, 1009), (CLOSE, b"\x03", 1002), (CLOSE, b"\x03\xe8\xff", 1007)],
+)
+def test_what_must_not_be_said_is_an_error_with_the_code_to_close_with(opcode: int, payload: bytes, code: int) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        Conversation(limit=100).hear(opcode, payload)
+    assert refused.value.status == code
 
 
 # Against the frames of the `websockets` library
