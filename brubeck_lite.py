@@ -6555,7 +6555,7 @@ class HTTPPeer(ServedPeer):
     IDLE = READABLE | HAS_ENDED
 
     __slots__ = ("_failure", "_has_begun", "_held", "_is_blocked", "_is_idle", "_is_lingering", "_is_probed",
-                 "_may_hold", "_pace", "_reader", "_server", "_watched", "_writer", "deadline", "expects", "has_ended",
+                 "_may_hold", "_pace", "_server", "_sleepers", "_watched", "deadline", "expects", "has_ended",
                  "keep_alive", "parser", "served", "socket", "websocket")  # fmt: skip
 
     def __init__(self, server: HTTPServer, accepted: socket.socket, address: str) -> None:
@@ -6568,8 +6568,7 @@ class HTTPPeer(ServedPeer):
         self.keep_alive = self.has_ended = self.expects = False  # has_ended: the client sends no more
         self._is_idle = self._is_lingering = False  # no byte of the next head has come; it is as good as closed
         self._watched = 0
-        self._reader: _Sleeper | None = None  # the coroutine that waits for bytes of a body
-        self._writer: _Sleeper | None = None  # the one that waits until more can be sent
+        self._sleepers: tuple[_Sleeper, ...] = ()  # the coroutines that wait for the socket
         self._held, self._may_hold = b"", False  # answers that leave together with the next one
         self._has_begun = False  # something of the present answer was sent
         self._is_blocked = False  # the client must read before the rest can be sent
@@ -6643,7 +6642,8 @@ class HTTPPeer(ServedPeer):
                 self.send(b"")
             self._is_idle = not self.parser.has_input
             self.deadline = time.monotonic() + (self._server.keep_alive if self._is_idle else self._server.head_timeout)
-            self.watch(self.IDLE)
+            if self._watched != self.IDLE:
+                self.watch(self.IDLE)
         return request
 
     def _drain(self) -> bool:
@@ -6688,9 +6688,8 @@ class HTTPPeer(ServedPeer):
             self.watch(0)
         else:
             self.watch(self._watched & ~events)
-        for sleeper in (self._reader, self._writer):
-            if sleeper is not None:
-                sleeper.wake_soon()
+        for sleeper in self._sleepers:
+            sleeper.wake_soon()
 
     def receive(self, seconds: float) -> bytes:
         """Wait for bytes; b"" at their end, TimeoutError after so many seconds."""
@@ -6701,12 +6700,17 @@ class HTTPPeer(ServedPeer):
             except BlockingIOError:
                 if (left := deadline - time.monotonic()) <= 0:
                     raise TimeoutError from None
-            self._reader = _Sleeper()
-            self.watch(self._watched | READABLE)
-            try:
-                self._reader.wait(left)
-            finally:
-                self._reader = None
+            self._wait(READABLE, left)
+
+    def _wait(self, event: int, seconds: float) -> None:
+        """Wait for an event on the socket, for so many seconds at most; other events end the wait, too."""
+        sleeper = _Sleeper()
+        self._sleepers = (*self._sleepers, sleeper)
+        self.watch(self._watched | event)
+        try:
+            sleeper.wait(seconds)
+        finally:
+            self._sleepers = tuple(each for each in self._sleepers if each is not sleeper)
 
     def read_body(self, number: int, size: int) -> bytes:
         """The next bytes of the body of the request with this number, at most `size`; b"" at its end. HTTPError where
@@ -6812,7 +6816,7 @@ class HTTPPeer(ServedPeer):
             began, count = time.monotonic(), 0
             try:
                 if not is_ready:
-                    self._await_writable(pace.left)
+                    self._wait(WRITABLE, pace.left)
                     turn, is_ready = time.monotonic(), True
                 count = send(sent)
                 sent += count
@@ -6825,14 +6829,6 @@ class HTTPPeer(ServedPeer):
                 self.abort()
                 break
         self._is_blocked = False
-
-    def _await_writable(self, seconds: float) -> None:
-        self._writer = _Sleeper()
-        self.watch(self._watched | WRITABLE)
-        try:
-            self._writer.wait(seconds)
-        finally:
-            self._writer = None
 
     def send_message(self, body: bytes | Pieces) -> NoReturn:
         raise NotImplementedError  # there are no message sockets in HTTP
