@@ -253,26 +253,21 @@ class _Sleeper:
             self._alarm = self._hub.schedule_call_global(0, self.wake)
 
 
-class _Sleepers:
+class _Sleepers(list["_Sleeper"]):
     """Coroutines that wait for the same thing, each with a sleeper of its own."""
-
-    __slots__ = ("_all",)
-
-    def __init__(self) -> None:
-        self._all: list[_Sleeper] = []
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait to be woken, for so many seconds at most: whether somebody did."""
         sleeper = _Sleeper()
-        self._all.append(sleeper)
+        self.append(sleeper)
         try:
             return sleeper.wait(seconds)
         finally:
-            self._all.remove(sleeper)
+            self.remove(sleeper)
 
     def wake_soon(self) -> None:
         """Wake all that wait: to be called in any coroutine."""
-        for sleeper in self._all:
+        for sleeper in self:
             sleeper.wake_soon()
 
 
@@ -2584,20 +2579,20 @@ class ConversationState(Enum):
     """Where a WebSocket stands between its opening and its end, and whose turn it is then (RFC 6455, 7.1)."""
 
     OPEN = "both sides may send messages"
-    CLIENT_CLOSED = "the client has sent its close, and ours is due: messages that came before may be answered first"
-    SERVER_CLOSED = "we have sent our close, and the client's is due"
+    CLOSE_RECEIVED = "the other side has closed: our close is due, after what is still to be said"
+    CLOSE_SENT = "we have closed: the other side's close is due"
     CLOSED = "neither side sends anything more"
 
 
-_OPEN, _CLIENT_CLOSED, _SERVER_CLOSED, _CLOSED = ConversationState
+_OPEN, _CLOSE_RECEIVED, _CLOSE_SENT, _CLOSED = ConversationState
 
 
 class Conversation:
-    """What a client and a handler may still say to each other on a WebSocket (RFC 6455, 5.5 and 7): a value without
-    sockets or clocks. `state` says whose turn it is; `closed` is None, or the code and the reason of the end.
+    """What may still be said on a WebSocket, as one side sees it (RFC 6455, 5.5 and 7): a value without sockets or
+    clocks. `state` says whose turn it is; `closed` is None, or the code and the reason of the end.
 
-    What the client sends goes into `hear`. `close` and `answer_close` give the frame that closes from our side, which
-    is empty where none is to be sent."""
+    What the other side sends goes into `hear`. `close` and `answer_close` give the frame that closes from our side,
+    which is empty where none is to be sent."""
 
     __slots__ = ("_limit", "_their_close", "closed", "state")
 
@@ -2608,13 +2603,13 @@ class Conversation:
 
     @property
     def is_heard(self) -> bool:
-        """Whether the client may still say something."""
-        return self.state in (_OPEN, _SERVER_CLOSED)
+        """Whether the other side may still say something."""
+        return self.state in (_OPEN, _CLOSE_SENT)
 
     def hear(self, opcode: int, payload: bytes) -> tuple[str | bytes | None, bytes]:
-        """A whole message or a control frame of the client's -> the message for the handler, or None, and the frame to
-        answer with, or nothing. After a close `answer_close` is due. ProtocolError: its status is the code to close
-        with, and `end` is due, for an answer to that is not waited for (RFC 6455, 7.1.7)."""
+        """A whole message or a control frame -> the message, or None, and the frame to answer with, or nothing. After a
+        close `answer_close` is due. ProtocolError: its status is the code to close with, and `end` is due, for an
+        answer to that is not waited for (RFC 6455, 7.1.7)."""
         if opcode < CLOSE:
             if self.state is not _OPEN:
                 return None, b""
@@ -2626,8 +2621,8 @@ class Conversation:
         if opcode == CLOSE:
             parse_close(payload)
             if self.state is _OPEN:
-                self.state, self._their_close = _CLIENT_CLOSED, payload
-            elif self.state is _SERVER_CLOSED:
+                self.state, self._their_close = _CLOSE_RECEIVED, payload
+            elif self.state is _CLOSE_SENT:
                 self.state = _CLOSED
         return None, b""
 
@@ -2637,18 +2632,18 @@ class Conversation:
         if self.closed is not None:
             return b""
         self.closed = code, reason
-        self.state = _CLOSED if self.state is _CLIENT_CLOSED else _SERVER_CLOSED
+        self.state = _CLOSED if self.state is _CLOSE_RECEIVED else _CLOSE_SENT
         return frame
 
     def answer_close(self) -> bytes:
-        """Answer the client's close with its own code (RFC 6455, 5.5.1)."""
-        if self.state is not _CLIENT_CLOSED:
+        """Answer a close with its own code (RFC 6455, 5.5.1)."""
+        if self.state is not _CLOSE_RECEIVED:
             return b""
         self.state, self.closed = _CLOSED, parse_close(self._their_close)
         return format_frame(CLOSE, self._their_close[:2])
 
     def end(self) -> None:
-        """Nothing more comes from the client: 1006, unless either side has closed before."""
+        """Nothing more comes from the other side: 1006, unless either side has closed before."""
         self.state, self.closed = _CLOSED, self.closed or (1006, "")
 
 
@@ -4548,37 +4543,23 @@ class Channel:
     def __init__(self, size: int = 100) -> None:
         self.size = size
         self.subscriptions: set[Subscription] = set()
-        self._groups: dict[Any, set[WebSocket]] = {}  # of followers, by what sends to them, and the hub of their thread
-
-    @property
-    def followers(self) -> set[WebSocket]:
-        """The WebSockets that follow."""
-        return {follower for group in [*self._groups.values()] for follower in [*group]}
-
-    def add(self, follower: WebSocket) -> None:
-        """Send a WebSocket what is published from now on, until `discard`."""
-        self._groups.setdefault((follower.push_to_many, follower.hub), set()).add(follower)
-
-    def discard(self, follower: WebSocket) -> None:
-        """Send a WebSocket nothing more."""
-        key = follower.push_to_many, follower.hub
-        group = self._groups.get(key, set())
-        group.discard(follower)
-        if not group:
-            self._groups.pop(key, None)
+        self.followers: set[WebSocket] = set()
 
     def publish(self, message: Any) -> None:
         """Give a message (str, bytes, dict, list; Event for streams of events) to all, and wait for none of them. Any
         thread may do so."""
         for subscription in [*self.subscriptions]:
             subscription.put(message)
-        if self._groups:
+        if self.followers:
             frame, hub = format_message(message.data if isinstance(message, Event) else message), _hub()
-            for (push_to_many, their_hub), group in [*self._groups.items()]:
+            groups: dict[Any, list[WebSocket]] = {}
+            for follower in [*self.followers]:
+                groups.setdefault((follower.push_to_many, follower.hub), []).append(follower)
+            for (push_to_many, their_hub), followers in groups.items():
                 if their_hub is hub:
-                    push_to_many([*group], frame)
+                    push_to_many(followers, frame)
                 else:
-                    _calls_by_hub[their_hub].add(functools.partial(push_to_many, [*group], frame))
+                    _calls_by_hub[their_hub].add(functools.partial(push_to_many, followers, frame))
 
     def subscribe(self) -> Subscription:
         """What is published from now on, to iterate over."""
@@ -4631,7 +4612,7 @@ class WebSocket:
     def __init__(self, request: Request, limit: int) -> None:
         self.request = request
         self.heard = time.monotonic()
-        self.push_to_many: Callable[[Sequence[Any], bytes], None] = _push_to_each  # of a channel's followers
+        self.push_to_many: Callable[[Sequence[Any], bytes], None] = _push_to_each  # followers that share it
         self.hub: Any = eventlet.hubs.get_hub()
         self._limit, self._conversation = limit, Conversation(limit)
         self._reader, self._writer = _Sleeper(), _Sleepers()
@@ -4650,7 +4631,7 @@ class WebSocket:
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         """The next message: str for a text, bytes for binary; None after `timeout` seconds, and once it is closed."""
-        if not self._inbox.messages and self._conversation.state is _CLIENT_CLOSED:
+        if not self._inbox.messages and self._conversation.state is _CLOSE_RECEIVED:
             self._answer_close()
         message: str | bytes | None = self._inbox.get(timeout)
         if message is not None:
@@ -4691,7 +4672,7 @@ class WebSocket:
         if self.closed is None:
             calls_of_threads()  # by which other threads publish to it
             self._followed.append(channel)
-            channel.add(self)
+            channel.followers.add(self)
 
     # -- for channels and doors. A Conversation decides what may be said; each door derives WebSockets of its own, which
     # `take` what the client sends, `flush` the outbox, and `_pace` what they receive by what is unread.
@@ -4766,7 +4747,7 @@ class WebSocket:
             self._writer.wait(self.FAREWELL)
 
     def _answer_close(self) -> None:
-        if self._conversation.state is _CLIENT_CLOSED:
+        if self._conversation.state is _CLOSE_RECEIVED:
             self._finish(self._conversation.answer_close())
 
     def _finish(self, frame: bytes) -> None:
@@ -4777,7 +4758,7 @@ class WebSocket:
         if self._inbox.is_over:
             return
         for channel in self._followed:
-            channel.discard(self)
+            channel.followers.discard(self)
         if self._reader.sleeping is not None or self._coroutine is greenlet.getcurrent():
             self._coroutine = None
         elif self._coroutine is not None:
@@ -4880,36 +4861,23 @@ class Answer(_Closing):
 
 
 class _LocalWebSocket(WebSocket):
-    """A WebSocket whose client is in this process: what is to be sent waits until the client takes it."""
+    """One of two ends in this process: the other takes what this one sends, unless it has too much unread."""
 
-    def __init__(self, request: Request, limit: int) -> None:
-        super().__init__(request, limit)
-        self._arrived = _Sleeper()
-
-    def hear(self, opcode: int, payload: bytes) -> None:
-        """What the client sends."""
-        try:
-            self.take(opcode, payload)
-        except ProtocolError as error:
-            self.close(error.status, str(error))
-
-    def next_frame(self, timeout: float) -> tuple[int, bytes]:
-        """The next frame for the client; a close once there are no more."""
-        while not self._outbox:
-            if self.closed is not None:
-                return CLOSE, b""
-            if not self._arrived.wait(timeout):
-                raise TimeoutError(f"no message came in {timeout} seconds")
-        opcode, payload, size = parse_frame(self._outbox)
-        del self._outbox[:size]
-        self._writer.wake_soon()
-        return opcode, payload
+    other: _LocalWebSocket
 
     def flush(self) -> None:
-        self._arrived.wake_soon()
+        while self._outbox and self.other._unread < self.other.MAX_UNREAD:
+            opcode, payload, size = parse_frame(self._outbox)
+            del self._outbox[:size]
+            try:
+                self.other.take(opcode, payload)
+            except ProtocolError as error:
+                self.other.refuse(error.status, error.message)
+        self._writer.wake_soon()
 
     def _pace(self) -> None:
-        pass
+        if self.other._outbox:
+            call_soon(self.other.flush)
 
 
 class WebSocketClient(_Closing):
@@ -4918,35 +4886,35 @@ class WebSocketClient(_Closing):
 
     def __init__(self, answer: Answer) -> None:
         response, self.answer = answer.response, answer
-        self._end = end = _LocalWebSocket(answer.request, getattr(response, "max_message", 0))
+        self._end = _LocalWebSocket(answer.request, sys.maxsize)
+        self._end.other = self._handler = _LocalWebSocket(answer.request, getattr(response, "max_message", 0))
+        self._handler.other, self._handler.MAX_UNREAD = self._end, sys.maxsize
         if isinstance(response, Upgrade):
-            self._coroutine = eventlet.spawn(end.converse, response.handler, response.arguments)
+            self._coroutine = eventlet.spawn(self._handler.converse, response.handler, response.arguments)
             eventlet.sleep(0)  # the handler begins
         else:
-            end.vanish()
+            self._vanish()
 
     @property
     def closed(self) -> tuple[int, str] | None:
         """None, or the code and the reason with which it ended: 1006 where it was refused."""
-        return self._end.closed
+        return self._handler.closed
 
     def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
         """Send text, binary, or JSON as text, and let the handler go on. ConnectionError once it is closed."""
         if self.closed is not None:
             raise ConnectionError(f"the WebSocket is closed: {self.closed}, {self.answer!r}")
-        self._end.hear(*parse_frame(format_message(message))[:2])
+        self._end.send(message)
         eventlet.sleep(0)
 
     def receive(self, timeout: float = 10) -> str | bytes | None:
         """The next message; None once it is closed. TimeoutError after so many seconds."""
-        while (frame := self._end.next_frame(timeout))[0] != CLOSE:
-            if frame[0] == TEXT_MESSAGE:
-                return frame[1].decode()
-            if frame[0] == BINARY_MESSAGE:
-                return frame[1]
-        self._end.hear(*frame)
-        self.answer.raise_error()
-        return None
+        message = self._end.receive(timeout)
+        if message is None:
+            if self._end.closed is None:
+                raise TimeoutError(f"no message came in {timeout} seconds")
+            self.answer.raise_error()
+        return message
 
     def __iter__(self) -> Iterator[str | bytes]:
         while (message := self.receive()) is not None:
@@ -4955,12 +4923,17 @@ class WebSocketClient(_Closing):
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it (with 1006: vanish without a word), and wait for the end of the handler."""
         if code == 1006:
-            self._end.vanish()
-        elif self.closed is None:
-            self._end.hear(CLOSE, format_close(code, reason)[2:])
-        deque(self, 0)  # what was not received
+            self._vanish()
+        else:
+            self._end.close(code, reason)
+        deque(self._end, 0)  # what was not received
         if self.answer.status == 101:
             self._coroutine.wait()
+        self.answer.raise_error()
+
+    def _vanish(self) -> None:
+        for end in (self._handler, self._end):
+            end.vanish()
 
 
 def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:

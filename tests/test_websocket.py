@@ -325,7 +325,7 @@ def test_a_reason_that_does_not_fit_is_a_value_error() -> None:
 
 # The conversation: whose turn it is between opening and end (RFC 6455, 5.5.1 and 7.1)
 
-OPEN, CLIENT_CLOSED, SERVER_CLOSED, CLOSED = ConversationState
+OPEN, CLOSE_RECEIVED, CLOSE_SENT, CLOSED = ConversationState
 LEAVES = (CLOSE, b"\x03\xe9off")  # 1001 and a reason
 LEFT, BY_US, VANISHED = (1001, "off"), (4000, "us"), (1006, "")
 Step = tuple[str, tuple[Any, ...], Any]
@@ -339,16 +339,16 @@ CONVERSATIONS: dict[str, tuple[list[Step], Any, Any]] = {
     "a ping": ([("hear", (PING, b"x"), (None, b"\x8a\x01x"))], OPEN, None),
     "a pong": ([("hear", (PONG, b""), (None, b""))], OPEN, None),
     "nobody has left, so nothing is to be answered": ([("answer_close", (), b"")], OPEN, None),
-    "the client closes": ([HEAR_CLOSE], CLIENT_CLOSED, None),
+    "the client closes": ([HEAR_CLOSE], CLOSE_RECEIVED, None),
     "and again": ([HEAR_CLOSE, ("hear", (CLOSE, b""), (None, b"")), ANSWER], CLOSED, LEFT),
     "and is answered, once": ([HEAR_CLOSE, ANSWER, ("answer_close", (), b""), ("close", (1000,), b"")], CLOSED, LEFT),
     "without a code": ([("hear", (CLOSE, b""), (None, b"")), ("answer_close", (), b"\x88\x00")], CLOSED, (1005, "")),
     "and we close before the answer": ([HEAR_CLOSE, CLOSE_FIRST, ("answer_close", (), b"")], CLOSED, BY_US),
     "and says more": ([HEAR_CLOSE, ("hear", (TEXT, b"x"), (None, b"")), ("hear", (PING, b""), (None, b""))],
-                      CLIENT_CLOSED, None),
+                      CLOSE_RECEIVED, None),
     "and vanishes": ([HEAR_CLOSE, END, ("answer_close", (), b"")], CLOSED, VANISHED),
-    "we close": ([CLOSE_FIRST], SERVER_CLOSED, BY_US),
-    "we close again": ([CLOSE_FIRST, ("close", (1000,), b"")], SERVER_CLOSED, BY_US),
+    "we close": ([CLOSE_FIRST], CLOSE_SENT, BY_US),
+    "we close again": ([CLOSE_FIRST, ("close", (1000,), b"")], CLOSE_SENT, BY_US),
     "we close and are answered": ([CLOSE_FIRST, HEAR_CLOSE], CLOSED, BY_US),
     "we close and hear more before the answer": (
         [CLOSE_FIRST, ("hear", (TEXT, b"\xff"), (None, b"")), ("hear", (PING, b""), (None, b"")), HEAR_CLOSE],
@@ -365,7 +365,7 @@ def test_whose_turn_it_is_after(case: str) -> None:
     for name, arguments, expected in steps:
         assert getattr(conversation, name)(*arguments) == expected, name
     assert (conversation.state, conversation.closed) == (state, closed)
-    assert conversation.is_heard == (state in (OPEN, SERVER_CLOSED))
+    assert conversation.is_heard == (state in (OPEN, CLOSE_SENT))
 
 
 @pytest.mark.parametrize(
