@@ -2532,47 +2532,38 @@ class FrameReader:
 
     def next_message(self) -> tuple[int, bytes] | None:
         """The opcode and the payload of the next whole message or control frame; None where more is needed."""
-        while (frame := self._next_frame()) is not None:
-            first, payload = frame
-            opcode = first & 0x0F
-            if opcode >= CLOSE or (first > 0x80 and not self._opcode):
+        buffer = self._buffer
+        while len(buffer) >= 2:
+            first, size = buffer[0], buffer[1] - 0x80
+            opcode, is_last, is_control = first & 0x0F, first & 0x80, first & 0x08  # RFC 6455, 5.2
+            if size < 0:
+                raise ProtocolError("a client masks its frames", 1002)
+            check_opcode(first)
+            if is_control and (size > 125 or not is_last):
+                raise ProtocolError("a control frame is whole, and has at most 125 bytes", 1002)
+            if not is_control and (opcode == CONTINUATION) == (self._opcode == CONTINUATION):
+                raise ProtocolError("a message continues what began, and ends before the next", 1002)
+            start = 6 if size < 126 else 8 if size == 126 else 14
+            if len(buffer) < start:
+                return None
+            if size > 125:
+                size = int.from_bytes(buffer[2 : start - 4], "big")
+            if not is_control and len(self._message) + size > self._limit:
+                raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
+            self.wanted = max(0, start + size - len(buffer))
+            if self.wanted:
+                return None
+            payload = unmask(buffer[start - 4 : start], buffer[start : start + size])
+            del buffer[: start + size]
+            if is_control or (is_last and opcode):  # a whole message in one frame
                 return opcode, payload
             self._opcode = opcode or self._opcode
             self._message += payload
-            if first & 0x80:
+            if is_last:
                 message = self._opcode, bytes(self._message)
                 self._opcode, self._message = CONTINUATION, bytearray()
                 return message
         return None
-
-    def _next_frame(self) -> tuple[int, bytes] | None:
-        """The first octet and the payload of the next whole frame (RFC 6455, 5.2)."""
-        buffer, start = self._buffer, 6
-        if len(buffer) < 2:
-            return None
-        first, size = buffer[0], buffer[1] - 0x80
-        if size < 0:
-            raise ProtocolError("a client masks its frames", 1002)
-        check_opcode(first)
-        is_control = first & 0x08
-        if is_control and (size > 125 or first < 0x80):
-            raise ProtocolError("a control frame is whole, and has at most 125 bytes", 1002)
-        if not is_control and (first & 0x0F == CONTINUATION) == (self._opcode == CONTINUATION):
-            raise ProtocolError("a message continues what began, and ends before the next", 1002)
-        if size > 125:
-            start = 8 if size == 126 else 14
-            if len(buffer) < start:
-                return None
-            size = int.from_bytes(buffer[2 : start - 4], "big")
-        end = start + size
-        if not is_control and len(self._message) + size > self._limit:
-            raise ProtocolError(f"the message is over the limit of {self._limit} bytes", 1009)
-        self.wanted = max(0, end - len(buffer))
-        if self.wanted:
-            return None
-        payload = unmask(buffer[start - 4 : start], buffer[start:end])
-        del buffer[:end]
-        return first, payload
 
 
 class ConversationState(Enum):
@@ -4611,6 +4602,7 @@ class WebSocket:
 
     def __init__(self, request: Request, limit: int) -> None:
         self.request = request
+        self.closed: tuple[int, str] | None = None
         self.heard = time.monotonic()
         self.push_to_many: Callable[[Sequence[Any], bytes], None] = _push_to_each  # followers that share it
         self.hub: Any = eventlet.hubs.get_hub()
@@ -4621,11 +4613,6 @@ class WebSocket:
         self._pinged = 0.0
         self._coroutine: greenlet.greenlet | None = None  # the handler's, until it knows of the end
         self._followed: list[Channel] = []
-
-    @property
-    def closed(self) -> tuple[int, str] | None:
-        """None, or the code and the reason with which it ended."""
-        return self._conversation.closed
 
     # -- for handlers
 
@@ -4651,7 +4638,7 @@ class WebSocket:
         while len(self._outbox) > self.MAX_UNSENT and self.closed is None:
             if not self._writer.wait(self.PATIENCE):
                 self.close(1013, "too slow")
-        if self._conversation.closed is not None:
+        if self.closed is not None:
             self._coroutine = None
             raise ConnectionError(f"the WebSocket is closed: {self.closed}")
         self._write(frame)
@@ -4681,7 +4668,7 @@ class WebSocket:
         """Send a frame without waiting: a client that has too much unread is closed."""
         if len(self._outbox) > self.MAX_UNSENT:
             self.close(1013, "too slow")
-        elif self._conversation.closed is None:
+        elif self.closed is None:
             self._write(frame)
 
     def take(self, opcode: int, payload: bytes) -> None:
@@ -4752,6 +4739,7 @@ class WebSocket:
 
     def _finish(self, frame: bytes) -> None:
         """The conversation is closed: send the frame that says so, if there is one, and have all who wait know."""
+        self.closed = self._conversation.closed
         if frame:
             self._write(frame)
         self._writer.wake_soon()
@@ -4766,9 +4754,8 @@ class WebSocket:
         self._inbox.close()
 
     def _end_coroutine(self) -> None:
-        coroutine, self._coroutine = self._coroutine, None
-        if coroutine is not None:
-            coroutine.throw(greenlet.GreenletExit)
+        if self._coroutine is not None:
+            self._coroutine.throw(greenlet.GreenletExit)
 
     def let_go(self) -> None:
         """Neither send nor receive any more."""
@@ -4893,7 +4880,7 @@ class WebSocketClient(_Closing):
             self._coroutine = eventlet.spawn(self._handler.converse, response.handler, response.arguments)
             eventlet.sleep(0)  # the handler begins
         else:
-            self._vanish()
+            self.close(1006)
 
     @property
     def closed(self) -> tuple[int, str] | None:
@@ -4923,17 +4910,14 @@ class WebSocketClient(_Closing):
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it (with 1006: vanish without a word), and wait for the end of the handler."""
         if code == 1006:
-            self._vanish()
+            self._handler.vanish()
+            self._end.vanish()
         else:
             self._end.close(code, reason)
         deque(self._end, 0)  # what was not received
         if self.answer.status == 101:
             self._coroutine.wait()
         self.answer.raise_error()
-
-    def _vanish(self) -> None:
-        for end in (self._handler, self._end):
-            end.vanish()
 
 
 def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
