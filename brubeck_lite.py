@@ -2238,11 +2238,6 @@ def _read_request_line(line: bytes) -> RequestLine:
     return parsed
 
 
-def _is_common(name: str, value: str) -> bool:
-    """Whether a field may be remembered. The query in a Referer may hold a secret."""
-    return not value or (name in _COMMON_FIELDS and (name != "referer" or "?" not in value))
-
-
 def parse_field(line: bytes) -> tuple[str, str]:
     """`Name: value` -> the name in lower case, and the value without the blanks around it. The name is empty where it
     holds `_`, for in a WSGI environ that would pass for `-`. ProtocolError, which names the rule, for anything else
@@ -2258,28 +2253,33 @@ def parse_field(line: bytes) -> tuple[str, str]:
     raise ProtocolError(f"{_BROKEN_LINE}: there is one in a header field")
 
 
+def _read_field(line: bytes) -> tuple[str, str]:
+    """Parse the line of a header field, and remember it unless it may hold a secret, as the query in a Referer may."""
+    field = name, value = parse_field(line)
+    is_common = name in _COMMON_FIELDS and (name != "referer" or "?" not in value)
+    if len(line) < _SHORT and (is_common or not value):
+        _remember(_remembered_fields, line, field)
+    return field
+
+
 def parse_fields(block: bytes, version: str) -> tuple[Framing, bool]:
-    """The lines of header fields -> Framing, and whether all of them may be remembered. Fields whose names hold `_` are
-    left out. A field that came more than once is joined."""
+    """The lines of header fields -> Framing, and whether all of the lines were remembered. Fields whose names hold `_`
+    are left out. A field that came more than once is joined."""
     lines = block.split(b"\r\n")[:-1]
     if len(lines) > MAX_FIELDS:
         raise ProtocolError(f"the header fields are more than {MAX_FIELDS}", 431)
     fields: dict[str, str] = {}
-    is_common = True
+    is_known = True
     for line in lines:
         field = _remembered_fields.get(line)
         if field is None:
-            field = parse_field(line)
-            if len(line) < _SHORT and _is_common(*field):
-                _remember(_remembered_fields, line, field)
-            else:
-                is_common = False
+            field, is_known = _read_field(line), False
         name, value = field
         if name in fields:
             value = fields[name] + ("; " if name == "cookie" else ", ") + value
         fields[name] = value
     fields.pop("", None)
-    return frame(fields, version), is_common
+    return frame(fields, version), is_known
 
 
 def frame(fields: dict[str, str], version: str) -> Framing:
@@ -2323,10 +2323,10 @@ def _read_fields(block: bytes, version: str) -> tuple[Framing, tuple[str, str] |
     common, secret = _cut_secret(block)
     framing = heads.get(common)
     if framing is None:
-        framing, is_common = parse_fields(common, version)
+        framing, is_known = parse_fields(common, version)
         if secret is not None and framing[0][secret[0]]:  # this field came twice
             return parse_fields(block, version)[0], None
-        if is_common and len(common) < _SHORT:
+        if is_known and len(common) < _SHORT:
             _remember(heads, common, framing)
     return framing, secret
 
