@@ -364,7 +364,7 @@ class _Named(Mapping[str, T]):
 class Headers(_Named[str]):
     """The header fields of a request by name, in any case. A field that came more than once is joined with ", "."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ()
 
     def __getitem__(self, name: str) -> str:
         value: str = self._kept[name.lower()]
@@ -2162,28 +2162,26 @@ MAX_HEAD, MAX_FIELDS = 64 << 10, 100  # bytes of a request line and its header f
 MAX_TARGET, MAX_LINE = 8 << 10, 9 << 10  # bytes of a target, and of a request line
 MAX_CHUNK_LINE, MAX_EXTENSIONS, MAX_TRAILERS = 1 << 10, 16 << 10, 8 << 10  # bytes; extensions: of a whole body
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_REQUEST_LINE = re.compile(rf'({_TOKEN.pattern}) ([!"$-~]+) HTTP/([0-9]\.[0-9])')
+_REQUEST_LINE = re.compile(rf'({_TOKEN.pattern}) ([!"$-~]+) (HTTP/[0-9]\.[0-9])')
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?]+)(.*)")
 _FIELD_LINE = re.compile(rf"({_TOKEN.pattern}):([\t -~\x80-\xff]*)")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t -~\x80-\xff]*)?")
 _BROKEN = re.compile(rb"(?<!\r)\n|\r[^\n]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # whatever else is to come
 _LONG_LINE = f"the target is over the limit of {MAX_TARGET} bytes, or the request line over {MAX_LINE}"
 _BROKEN_LINE = "a line ends with CRLF and holds no control characters"
-
-
+# Method, path, query, version, and the host where the target names one. The path is decoded; bytes if it is no text.
 RequestLine = tuple[str, Union[str, bytes], str, str, Union[str, None]]
 
 
 def parse_request_line(line: bytes) -> RequestLine:
-    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; bytes if that is no path), query, version, and the host where
-    the target names one (RFC 9112, 3)."""
+    """`GET /a%20b?c HTTP/1.1` -> `("GET", "/a b", "c", "HTTP/1.1", None)` (RFC 9112, 3)."""
     if len(line) > MAX_LINE:
         raise ProtocolError(_LONG_LINE, 414)
     match = _REQUEST_LINE.fullmatch(line.decode("latin-1"))
     if match is None:
         raise ProtocolError("a request begins with METHOD TARGET HTTP/1.1, and the target is printable ASCII without #")
     method, target, version = match.groups()
-    if version not in ("1.1", "1.0"):
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise ProtocolError("this server speaks HTTP/1.1 and HTTP/1.0", 505)
     if len(target) > MAX_TARGET:
         raise ProtocolError(_LONG_LINE, 414)
@@ -2201,7 +2199,7 @@ def parse_request_line(line: bytes) -> RequestLine:
             path = decode_path(octets)
         except HTTPError:
             path = octets
-    return method, path, query, f"HTTP/{version}", host
+    return method, path, query, version, host
 
 
 # The header fields of a request, and what they say: how long its body is (None where it comes in chunks), whether its
@@ -2209,8 +2207,9 @@ def parse_request_line(line: bytes) -> RequestLine:
 Framing = tuple[dict[str, str], Union[int, None], bool, bool, bool]
 
 # What many clients send alike is parsed once: request lines without a query, lines of header fields, and the fields of
-# a whole head. Only fields of these names are remembered: they say what software a client is, and not who uses it.
-# `Cookie` and `Authorization` are remembered with an empty value, for which each request has its own.
+# a whole head whose lines were all known. Only fields of these names are remembered: they say what software a client
+# uses, and not who the client is. The fields of a head are looked up as if a Cookie or an Authorization in it were
+# empty; its value stays with the request.
 _SHORT, _MOST = 1024, 1024  # bytes of what is remembered; how many of each kind
 _COMMON_FIELDS = frozenset([
     "accept", "accept-charset", "accept-encoding", "accept-language", "cache-control", "connection", "content-length",
@@ -2225,13 +2224,14 @@ _remembered_heads: dict[str, dict[bytes, Framing]] = {"HTTP/1.1": {}, "HTTP/1.0"
 
 
 def _remember(memory: dict[bytes, T], octets: bytes, parsed: T) -> None:
+    """Remember what these bytes were parsed to. A client that fills the memory makes others parse once more."""
     if len(memory) >= _MOST:
         memory.clear()
     memory[octets] = parsed
 
 
 def _read_request_line(line: bytes) -> RequestLine:
-    """Parse a request line, and remember it if it has no query: these are many, and may hold secrets."""
+    """Parse a request line, and remember it unless it has a query: queries are many, and may hold secrets."""
     parsed = parse_request_line(line)
     if len(line) < _SHORT and b"?" not in line:
         _remember(_remembered_lines, line, parsed)
@@ -2318,7 +2318,8 @@ def _cut_secret(block: bytes) -> tuple[bytes, tuple[str, str] | None]:
 
 
 def _read_fields(block: bytes, version: str) -> tuple[Framing, tuple[str, str] | None]:
-    """The lines of header fields, which are not remembered -> Framing, and the secret whose value is empty there."""
+    """The lines of header fields, where a whole head is not remembered -> Framing, and the name and the value of a
+    secret, whose value in Framing is empty."""
     heads = _remembered_heads[version]
     common, secret = _cut_secret(block)
     framing = heads.get(common)
