@@ -25,7 +25,7 @@ def install() -> None:
         subprocess.run([sys.executable, "-m", "venv", str(FOLDER)], check=True)
     for name, version in PINNED.items():
         if not is_installed(name):
-            command = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{name}=={version}"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+            command = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+            done = subprocess.run([*command, f"{name}=={version}"], capture_output=True, text=True, check=False)
             if done.returncode:
                 print(f"{name} {version} cannot be installed:\n{done.stderr}", file=sys.stderr)

@@ -40,10 +40,10 @@ def workers(name: str, count: int, mongrel2: Mongrel2 | None) -> Iterator[tuple[
 
 
 @contextlib.contextmanager
-def doors() -> Iterator[dict[str, Mongrel2 | None]]:
-    """The embedded server, and a Mongrel2."""
+def doors(short: bool) -> Iterator[dict[str, Mongrel2 | None]]:
+    """A Mongrel2, and the embedded server unless the run is to be short."""
     with Mongrel2() as mongrel2:
-        yield {"HTTP": None, "Mongrel2": mongrel2}
+        yield {"Mongrel2": mongrel2} if short else {"HTTP": None, "Mongrel2": mongrel2}
 
 
 def rate_of_computing(name: str, count: int, mongrel2: Mongrel2 | None, seconds: int) -> float:
@@ -56,7 +56,7 @@ def compare_computing(table: Comparison, short: bool) -> None:
     """Two workers beside one, where what handlers do is what takes the time."""
     rounds, seconds = (1, 1) if short else (5, 4)
     one = "1 worker"
-    with doors() as each:
+    with doors(short) as each:
         for door, mongrel2 in each.items():
             probes = {name: partial(rate_of_computing, name, 2, mongrel2, seconds) for name in with_each()}
             probes[one] = partial(rate_of_computing, "ours", 1, mongrel2, seconds)
@@ -69,10 +69,11 @@ def compare_short_connections(table: Comparison, short: bool) -> None:
     be slower; how much faster they are depends on the core that the client takes."""
     rounds, seconds = (1, 1) if short else (5, 4)
     one, closing = "1 worker", ("-H", "Connection: close")
+    paths = [("/", "hello", 1.0), ("/compute", "a handler that computes for 1 ms", 1.6)]
     with contextlib.ExitStack() as stack:
         ports = {name: stack.enter_context(workers(name, 2, None))[1] for name in with_each()}
         ports[one] = stack.enter_context(workers("ours", 1, None))[1]
-        for path, what, aim in (("/", "hello", 1.0), ("/compute", "a handler that computes for 1 ms", 1.6)):
+        for path, what, aim in paths[:1] if short else paths:
             probes = {name: partial(ask, port, path, 10, seconds, *closing) for name, port in ports.items()}
             figures = {name: answers / seconds for name, answers in medians(interleave(rounds, probes)).items()}
             told = f"2 workers, {what}, a connection for each request, wrk -c10"
@@ -90,7 +91,7 @@ def measure_hello(name: str, count: int, mongrel2: Mongrel2 | None, seconds: int
 def compare_parents(table: Comparison, short: bool) -> None:
     """Hello with one worker and its parent, beside no parent; and the CPU time of the parent."""
     rounds, seconds = (1, 1) if short else (5, 4)
-    with doors() as each:
+    with doors(short) as each:
         for door, mongrel2 in each.items():
             probes = {name: partial(measure_hello, name, 1, mongrel2, seconds) for name in with_each()}
             probes["no parent"] = partial(measure_hello, "ours", 0, mongrel2, seconds)
