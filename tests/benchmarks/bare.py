@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from bare_programs import BODY, LISTS
-from peers import PINNED, PYTHON, is_installed
+from bare_servers import PINNED, PYTHON, is_installed
 from rounds import FOLDERS, interleave, medians_of, with_each
 from tables import Comparison
 from web import GRANIAN, RATE, UVICORN, running, serving, wrk
@@ -57,10 +57,9 @@ def expected_body(path: str) -> bytes:
 @contextlib.contextmanager
 def listening(load: Load) -> Iterator[int]:
     """The port of the server for this load, which is right."""
-    is_right = partial(check, path=load.path, expected=expected_body(load.path))
-    started = serving(load.server) if load.server in FOLDERS else running(load.server, SERVERS[load.server], is_right)
+    started = serving(load.server) if load.server in FOLDERS else running(load.server, SERVERS[load.server])
     with started as (port, _):
-        is_right(port)
+        check(port, load.path, expected_body(load.path))
         yield port
 
 

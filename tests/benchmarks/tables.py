@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from peers import PINNED
+from bare_servers import PINNED
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 OUR_PARTS = ("pyzmq", "eventlet", "greenlet", "werkzeug")

@@ -12,7 +12,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from peer import resident_bytes, run_wrk
@@ -65,13 +65,12 @@ def check(port: int) -> None:
 
 
 @contextlib.contextmanager
-def running(name: str, command: list[str], check: Callable[[int], None]) -> Iterator[tuple[int, int]]:
-    """A server that this command starts, and whose answers are right: its port and process id."""
+def running(name: str, command: list[str]) -> Iterator[tuple[int, int]]:
+    """A server that this command starts: its port and process id."""
     port = free_port()
     with process([part.format(port=port) for part in command], env=variables(name), cwd=HERE) as child:
         wait_for(lambda: listens(port) or child.poll() is not None, what=name)
         assert child.poll() is None, output(child)
-        check(port)
         yield port, child.pid
 
 
@@ -80,8 +79,9 @@ def serving(name: str) -> Iterator[tuple[int, int]]:
     """One of the servers, or ours with the brubeck_lite.py before: its port and process id."""
     command = SERVERS["ours" if name in FOLDERS else name]
     start = [sys.executable] if command[0].endswith(".py") else [sys.executable, "-m"]
-    with running(name, [*start, *command], check) as served:
-        yield served
+    with running(name, [*start, *command]) as (port, pid):
+        check(port)
+        yield port, pid
 
 
 def wrk(port: int, path: str, seconds: int, connections: int = 32, *options: str) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Servers that only the benchmarks need: those of peers.txt, in a virtual environment of their own beside this file. A
+"""Servers that only the benchmarks need: those of bare_servers.txt, in a virtual environment of their own beside this file. A
 server that cannot be installed is left out: bjoern is compiled, with the header of libev (Debian's libev-dev)."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / ".venv"
 PYTHON = FOLDER / "bin" / "python"
-PINNED = dict(line.split("==") for line in (HERE / "peers.txt").read_text().split())
+PINNED = dict(line.split("==") for line in (HERE / "bare_servers.txt").read_text().split())
 
 
 def is_installed(name: str) -> bool:
