@@ -1,4 +1,4 @@
-"""Servers that only the benchmarks need: those of bare_servers.txt, in a virtual environment of their own beside this file. A
+"""Servers that only the benchmarks need: those of bare_servers.txt, in a virtual environment of their own beside it. A
 server that cannot be installed is left out: bjoern is compiled, with the header of libev (Debian's libev-dev)."""
 
 from __future__ import annotations
