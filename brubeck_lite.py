@@ -357,6 +357,8 @@ _UNLIMITED = 1 << 62  # for a route that leaves the limit to the application beh
 class _Named(Mapping[str, T]):
     """What the mappings of requests and answers have in common: names, and what is kept for each."""
 
+    __slots__ = ("_kept",)
+
     def __init__(self, kept: dict[str, Any]) -> None:
         self._kept = kept
 
@@ -373,8 +375,11 @@ class _Named(Mapping[str, T]):
 class Headers(_Named[str]):
     """The header fields of a request by name, in any case. A field that came more than once is joined with ", "."""
 
+    __slots__ = ()
+
     def __getitem__(self, name: str) -> str:
-        return str(self._kept[name.lower()])
+        value: str = self._kept[name.lower()]
+        return value
 
 
 class MultiDict(_Named[T]):
@@ -2154,25 +2159,26 @@ MAX_HEAD, MAX_FIELDS = 64 << 10, 100  # bytes of a request line and its header f
 MAX_TARGET, MAX_LINE = 8 << 10, 9 << 10  # bytes of a target, and of a request line
 MAX_CHUNK_LINE, MAX_EXTENSIONS, MAX_TRAILERS = 1 << 10, 16 << 10, 8 << 10  # bytes; extensions: of a whole body
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_REQUEST_LINE = re.compile(rf'({_TOKEN.pattern}) ([!"$-~]+) HTTP/([0-9]\.[0-9])')
+_REQUEST_LINE = re.compile(rf'({_TOKEN.pattern}) ([!"$-~]+) (HTTP/[0-9]\.[0-9])')
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?]+)(.*)")
-_FIELD_LINES = re.compile(rf"(?:{_TOKEN.pattern}:[\t -~\x80-\xff]*\r\n)*")
+_FIELD_LINE = re.compile(rf"({_TOKEN.pattern}):([\t -~\x80-\xff]*)")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t -~\x80-\xff]*)?")
 _BROKEN = re.compile(rb"(?<!\r)\n|\r[^\n]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # whatever else is to come
 _LONG_LINE = f"the target is over the limit of {MAX_TARGET} bytes, or the request line over {MAX_LINE}"
 _BROKEN_LINE = "a line ends with CRLF and holds no control characters"
+# Method, path, query, version, and the host where the target names one. The path is decoded; bytes if it is no text.
+RequestLine = tuple[str, Union[str, bytes], str, str, Union[str, None]]
 
 
-def parse_request_line(line: bytes) -> tuple[str, str | bytes, str, str, str | None]:
-    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; bytes if that is no path), query, version, and the host where
-    the target names one (RFC 9112, 3)."""
+def parse_request_line(line: bytes) -> RequestLine:
+    """`GET /a%20b?c HTTP/1.1` -> `("GET", "/a b", "c", "HTTP/1.1", None)` (RFC 9112, 3)."""
     if len(line) > MAX_LINE:
         raise ProtocolError(_LONG_LINE, 414)
     match = _REQUEST_LINE.fullmatch(line.decode("latin-1"))
     if match is None:
         raise ProtocolError("a request begins with METHOD TARGET HTTP/1.1, and the target is printable ASCII without #")
     method, target, version = match.groups()
-    if version not in ("1.1", "1.0"):
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise ProtocolError("this server speaks HTTP/1.1 and HTTP/1.0", 505)
     if len(target) > MAX_TARGET:
         raise ProtocolError(_LONG_LINE, 414)
@@ -2190,34 +2196,91 @@ def parse_request_line(line: bytes) -> tuple[str, str | bytes, str, str, str | N
             path = decode_path(octets)
         except HTTPError:
             path = octets
-    return method, path, query, f"HTTP/{version}", host
+    return method, path, query, version, host
 
 
-class Framing(NamedTuple):
-    """The header fields of a request, and what they say about its body and its connection."""
+# The header fields of a request, and what they say: how long its body is (None where it comes in chunks), whether its
+# connection outlives the answer, whether the client waits for `100 Continue`, and whether it sent Authorization.
+Framing = tuple[dict[str, str], Union[int, None], bool, bool, bool]
 
-    headers: Headers
-    length: int | None  # of the body; None where it comes in chunks
-    keep_alive: bool
-    expects: bool  # the client waits for `100 Continue` before it sends the body
-    has_credentials: bool = False  # Authorization is there
+# What many clients send alike is parsed once: request lines without a query, lines of header fields, and the fields of
+# a whole head whose lines were all known. Only fields of these names are remembered: they say what software a client
+# uses, and not who the client is. The fields of a head are looked up as if a Cookie or an Authorization in it were
+# empty; its value stays with the request.
+_SHORT, _MOST = 1024, 1024  # bytes of what is remembered; how many of each kind
+_COMMON_FIELDS = frozenset([
+    "accept", "accept-charset", "accept-encoding", "accept-language", "cache-control", "connection", "content-length",
+    "content-type", "dnt", "host", "origin", "pragma", "priority", "referer", "sec-ch-ua", "sec-ch-ua-mobile",
+    "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-fetch-user", "sec-gpc", "te",
+    "transfer-encoding", "upgrade-insecure-requests", "user-agent", "x-forwarded-proto", "x-requested-with",
+])  # fmt: skip
+_SECRET_FIELDS = ((b"\r\nCookie: ", "cookie"), (b"\r\ncookie: ", "cookie"), (b"\r\nAuthorization: ", "authorization"))
+_remembered_lines: dict[bytes, RequestLine] = {}
+_remembered_fields: dict[bytes, tuple[str, str]] = {}
+_remembered_heads: dict[str, dict[bytes, Framing]] = {"HTTP/1.1": {}, "HTTP/1.0": {}}
 
 
-def parse_fields(block: bytes, version: str) -> Framing:
-    """The lines of header fields -> Framing. The rules that keep one request from passing for two: RFC 9112, 5 and 6.
-    What has `_` in its name is left out, for in a WSGI environ it would pass for `-`."""
-    text = block.decode("latin-1")
-    if text.count("\n") > MAX_FIELDS:
+def _remember(memory: dict[bytes, T], octets: bytes, parsed: T) -> None:
+    """Remember what these bytes were parsed to. A client that fills the memory makes others parse once more."""
+    if len(memory) >= _MOST:
+        memory.clear()
+    memory[octets] = parsed
+
+
+def _read_request_line(line: bytes) -> RequestLine:
+    """Parse a request line, and remember it unless it has a query: queries are many, and may hold secrets."""
+    parsed = parse_request_line(line)
+    if len(line) < _SHORT and b"?" not in line:
+        _remember(_remembered_lines, line, parsed)
+    return parsed
+
+
+def parse_field(line: bytes) -> tuple[str, str]:
+    """`Name: value` -> the name in lower case, and the value without the blanks around it. The name is empty where it
+    holds `_`, for in a WSGI environ that would pass for `-`. ProtocolError, which names the rule, for anything else
+    (RFC 9112, 5.1)."""
+    text = line.decode("latin-1")
+    match = _FIELD_LINE.fullmatch(text)
+    if match is not None:
+        return "" if "_" in match[1] else match[1].lower(), match[2].strip(" \t")
+    if text[:1] in (" ", "\t"):
+        raise ProtocolError("a header field may not be folded")
+    if ":" not in text or _TOKEN.fullmatch(text.partition(":")[0]) is None:
+        raise ProtocolError("a header field begins with its name and a colon right behind it")
+    raise ProtocolError(f"{_BROKEN_LINE}: there is one in a header field")
+
+
+def _read_field(line: bytes) -> tuple[str, str]:
+    """Parse the line of a header field, and remember it unless it may hold a secret, as the query in a Referer may."""
+    field = name, value = parse_field(line)
+    is_common = name in _COMMON_FIELDS and (name != "referer" or "?" not in value)
+    if len(line) < _SHORT and (is_common or not value):
+        _remember(_remembered_fields, line, field)
+    return field
+
+
+def parse_fields(block: bytes, version: str) -> tuple[Framing, bool]:
+    """The lines of header fields -> Framing, and whether all of the lines were remembered. Fields whose names hold `_`
+    are left out. A field that came more than once is joined."""
+    lines = block.split(b"\r\n")[:-1]
+    if len(lines) > MAX_FIELDS:
         raise ProtocolError(f"the header fields are more than {MAX_FIELDS}", 431)
-    check_field_lines(text)
     fields: dict[str, str] = {}
-    for line in text.split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        name, value = name.lower(), value.strip(" \t")
+    is_known = True
+    for line in lines:
+        field = _remembered_fields.get(line)
+        if field is None:
+            field, is_known = _read_field(line), False
+        name, value = field
         if name in fields:
-            fields[name] += ("; " if name == "cookie" else ", ") + value
-        elif "_" not in name:
-            fields[name] = value
+            value = fields[name] + ("; " if name == "cookie" else ", ") + value
+        fields[name] = value
+    fields.pop("", None)
+    return frame(fields, version), is_known
+
+
+def frame(fields: dict[str, str], version: str) -> Framing:
+    """Header fields -> Framing, by the rules that keep one request from passing for two: RFC 9112, 6."""
     is_new = version == "HTTP/1.1"
     if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host") or "-"):  # RFC 9112, 3.2
         raise ProtocolError("a request has one Host, which is empty, or a host with or without a port")
@@ -2233,54 +2296,61 @@ def parse_fields(block: bytes, version: str) -> Framing:
     expects = is_new and "expect" in fields
     if expects and fields["expect"].lower() != "100-continue":
         raise ProtocolError("the only expectation that is met here is 100-continue", 417)
-    tokens = [token.strip(" \t") for token in fields.get("connection", "").lower().split(",")]
-    keep_alive, expects = is_new and "close" not in tokens, expects and length != 0
-    return Framing(Headers(fields), length, keep_alive, expects, "authorization" in fields)
+    connection = fields.get("connection", "").lower()
+    closes = "close" in connection and "close" in [token.strip(" \t") for token in connection.split(",")]
+    return fields, length, is_new and not closes, expects and length != 0, "authorization" in fields
 
 
-def check_field_lines(text: str) -> None:
-    """ProtocolError, which names the rule, unless these are lines of header fields (RFC 9112, 5.1)."""
-    if _FIELD_LINES.fullmatch(text):
-        return
-    bad = next(line for line in text.split("\r\n") if not _FIELD_LINES.fullmatch(f"{line}\r\n"))
-    if bad[:1] in (" ", "\t"):
-        raise ProtocolError("a header field may not be folded")
-    if ":" not in bad or _TOKEN.fullmatch(bad.partition(":")[0]) is None:
-        raise ProtocolError("a header field begins with its name and a colon right behind it")
-    raise ProtocolError(f"{_BROKEN_LINE}: there is one in a header field")
+def _cut_secret(block: bytes) -> tuple[bytes, tuple[str, str] | None]:
+    """The lines of header fields -> the same lines with an empty value for a secret, and its name and value. Of several
+    secrets one is cut out; none that is not plain ASCII."""
+    for mark, name in _SECRET_FIELDS:
+        start = block.find(mark) + len(mark)
+        if start >= len(mark):
+            end = block.find(b"\r\n", start)
+            value = block[start:end].decode("latin-1")
+            if value.isascii() and value.isprintable():
+                return block[:start] + block[end:], (name, value.strip(" "))
+    return block, None
 
 
-# Clients repeat themselves: what was parsed is remembered, where it is short and lets nobody in.
-_SHORT, _MOST = 1024, 1024
-_SECRET_FIELDS = frozenset(["cookie", "authorization", "proxy-authorization"])
-_remembered_line = functools.lru_cache(maxsize=_MOST)(parse_request_line)
-_remembered_fields: dict[tuple[bytes, str], Framing] = {}
-
-
-def _read_fields(block: bytes, version: str) -> Framing:
-    """Parse the header fields, and remember them."""
-    framing = parse_fields(block, version)
-    if len(block) < _SHORT and _SECRET_FIELDS.isdisjoint(framing.headers):
-        if len(_remembered_fields) >= _MOST:
-            _remembered_fields.clear()
-        _remembered_fields[block, version] = framing
-    return framing
+def _read_fields(block: bytes, version: str) -> tuple[Framing, tuple[str, str] | None]:
+    """The lines of header fields, where a whole head is not remembered -> Framing, and the name and the value of a
+    secret, whose value in Framing is empty."""
+    heads = _remembered_heads[version]
+    common, secret = _cut_secret(block)
+    framing = heads.get(common)
+    if framing is None:
+        framing, is_known = parse_fields(common, version)
+        if secret is not None and framing[0][secret[0]]:  # this field came twice
+            return parse_fields(block, version)[0], None
+        if is_known and len(common) < _SHORT:
+            _remember(heads, common, framing)
+    return framing, secret
 
 
 class HTTPRequest(Request):
     """A request that came to the embedded server."""
 
     peer: HTTPPeer
-    headers: Headers
 
-    def __init__(self, line: tuple[str, str | bytes, str, str, str | None], framing: Framing) -> None:
-        self.method, path, self.query_string, self.version, host = line
-        self.headers, length, self.keep_alive, self.expects, self.has_credentials = framing
+    def __init__(self, line: RequestLine, framing: Framing, secret: tuple[str, str] | None = None) -> None:
+        self.method, path, self.query_string, self.version, self._host = line
+        self._fields, length, self.keep_alive, self.expects, self.has_credentials = framing
+        self._secret = secret
         if isinstance(path, bytes):
             path, self.refused = path.decode("latin-1"), HTTPError(400, _BAD_PATH)
         self.path, self.content_length = path, length or 0
-        if host is not None:  # it goes before the field (RFC 9112, 3.2.2)
-            self.headers = Headers({**self.headers, "host": host})
+
+    @lazy
+    def headers(self) -> Headers:
+        """The header fields, as Latin-1."""
+        fields = self._fields
+        if self._secret is not None:
+            fields = {**fields, self._secret[0]: self._secret[1]}
+        if self._host is not None:  # that of the target goes before the field (RFC 9112, 3.2.2)
+            fields = {**fields, "host": self._host}
+        return Headers(fields)
 
     @lazy
     def stream(self) -> io.BufferedReader:
@@ -2294,12 +2364,15 @@ class HTTPParser:
     """The requests of one connection: `feed` it what was received; ask for the `next_request`, then for each
     `next_piece` of its body, to the end, before the request after it. ProtocolError is the end of the connection."""
 
-    __slots__ = ("_at", "_buffer", "_chunked", "_extensions", "_in_trailers", "_seen", "_skipped", "left")
+    __slots__ = ("_at", "_buffer", "_chunked", "_extensions", "_in_trailers", "_seen", "_skipped", "body_is_over",
+                 "has_input", "left")  # fmt: skip
 
     def __init__(self) -> None:
         self._buffer, self._at = b"", 0  # what was received, and where in it we are
         self._seen = 0  # bytes from there on that were searched for the end of the head
+        self.has_input = False  # there is something that was not yet taken
         self._skipped = False  # the one empty line before a request
+        self.body_is_over = True  # the end of the body of the present request was seen
         self.left = 0  # bytes that are to come of the body, or of its present chunk
         self._chunked = self._in_trailers = False
         self._extensions = 0  # their bytes
@@ -2307,29 +2380,18 @@ class HTTPParser:
     def feed(self, data: bytes) -> None:
         """Add what was received."""
         self._buffer = self._buffer[self._at :] + data if self.has_input else data
-        self._at = 0
-
-    @property
-    def has_input(self) -> bool:
-        """Whether there is something that was not yet taken."""
-        return self._at < len(self._buffer)
+        self._at, self.has_input = 0, True
 
     def take_rest(self) -> bytes:
         """What was received and belongs to no request."""
-        rest, self._buffer, self._at = self._buffer[self._at :], b"", 0
+        rest, self._buffer, self._at, self.has_input = self._buffer[self._at :], b"", 0, False
         return rest
-
-    @property
-    def body_is_over(self) -> bool:
-        """Whether the whole body of the present request was taken."""
-        return not self.left and not self._chunked
 
     def next_request(self) -> HTTPRequest | None:
         """The next request; None where more is needed."""
-        buffer = self._buffer
-        if buffer[self._at : self._at + 1] in (b"\r", b"\n"):
+        if self._buffer[self._at : self._at + 1] in (b"\r", b"\n"):
             self._skip_empty_line()
-        start = self._at
+        buffer, start = self._buffer, self._at
         end = buffer.find(b"\r\n\r\n", start + self._seen)
         if end < 0 or end + 4 - start > MAX_HEAD:
             if buffer.find(b"\r\n", start, start + MAX_LINE + 2) < 0 and len(buffer) - start > MAX_LINE + 1:
@@ -2338,27 +2400,31 @@ class HTTPParser:
             return None
         middle = buffer.find(b"\r\n", start)
         line, fields = buffer[start:middle], buffer[middle + 2 : end + 2]
-        read_line = _remembered_line if len(line) < _SHORT else parse_request_line
-        request_line = read_line(line)
-        framing = _remembered_fields.get((fields, request_line[3])) or _read_fields(fields, request_line[3])
+        request_line = _remembered_lines.get(line) or _read_request_line(line)
+        framing, secret = _remembered_heads[request_line[3]].get(fields), None
+        if framing is None:
+            framing, secret = _read_fields(fields, request_line[3])
         self._seen, self._skipped = 0, False
-        if framing.length is None:
+        if framing[1] is None:
             self._chunked, self._in_trailers, self._extensions = True, False, 0
             self._skip_to(end + 2)  # CRLF comes before every chunk
         else:
-            self.left = framing.length
+            self.left = framing[1]
             self._skip_to(end + 4)
-        return HTTPRequest(request_line, framing)
+        self.body_is_over = framing[1] == 0
+        return HTTPRequest(request_line, framing, secret)
 
     def _skip_to(self, offset: int) -> None:
+        """Take what is before this offset. Of what was taken nothing is kept for an idle connection."""
         self._at = offset
         if offset >= len(self._buffer):
-            self._buffer, self._at = b"", 0
+            self._buffer, self._at, self.has_input = b"", 0, False
 
     def _skip_empty_line(self) -> None:
         """RFC 9112, 2.2: one empty line before a request is skipped."""
         if not self._skipped and self._buffer.startswith(b"\r\n", self._at):
-            self._at, self._skipped = self._at + 2, True
+            self._skip_to(self._at + 2)
+            self._skipped = True
         beginning = self._buffer[self._at : self._at + 2]
         if beginning[:1] in (b"\r", b"\n") and (self._skipped or beginning != b"\r"):
             raise ProtocolError("a request begins with its method, or with one empty line before it")
@@ -2378,6 +2444,7 @@ class HTTPParser:
             if not (self._end_trailers() if self._in_trailers else self._begin_chunk()):
                 return None
         if not self.left:
+            self.body_is_over = True
             return b""
         piece = self._buffer[self._at : self._at + min(size, self.left)]
         self.left -= len(piece)
@@ -2411,7 +2478,8 @@ class HTTPParser:
         if end < 0 or end + 2 - self._at > MAX_TRAILERS:
             self._check_lines(MAX_TRAILERS + 2, f"the trailers are over the limit of {MAX_TRAILERS} bytes")
             return False
-        check_field_lines(self._buffer[self._at + 2 : end + 2].decode("latin-1"))
+        for line in self._buffer[self._at + 2 : end + 2].split(b"\r\n")[:-1]:
+            parse_field(line)
         self._chunked, self._seen = False, 0
         self._skip_to(end + 4)
         return True
@@ -2419,16 +2487,19 @@ class HTTPParser:
 
 def format_head(status: int, fields: list[tuple[str, str]], keep_alive: bool) -> bytes:
     """The status line and the header fields of an HTTP/1.1 answer, with Date and Server where they are not given."""
-    given = "".join([f"\r\n{name}: {value}" for name, value in fields])
-    lowered = given.lower()
-    added = "" if "\r\ndate: " in lowered else f"\r\nDate: {http_date(int(time.time()))}"
+    head = f"HTTP/1.1 {_STATUS_LINES.get(status) or status_line(status)}"
+    for name, value in fields:
+        head += f"\r\n{name}: {value}"
+    lowered = head.lower()
+    if "\r\ndate: " not in lowered:
+        head += f"\r\nDate: {http_date(int(time.time()))}"
     if "\r\nserver: " not in lowered:
-        added += "\r\nServer: brubeck_lite"
+        head += "\r\nServer: brubeck_lite"
     if not keep_alive:
-        added += "\r\nConnection: close"
+        head += "\r\nConnection: close"
     if status == 426:  # RFC 9110, 15.5.22
-        added += "\r\nUpgrade: websocket\r\nConnection: Upgrade"
-    return f"HTTP/1.1 {status_line(status)}{given}{added}\r\n\r\n".encode("latin-1")
+        head += "\r\nUpgrade: websocket\r\nConnection: Upgrade"
+    return f"{head}\r\n\r\n".encode("latin-1")
 
 
 # ---- WebSocket -------------------------------------------------------------------------------------------------------
@@ -6063,7 +6134,7 @@ class Mongrel2Connection:
             size = self._stream(request, response.status, fields, body)
         else:
             size = len(body)
-            payload = format_head(request, response.status, fields, http_date(int(time.time()))) + body
+            payload = format_head(response.status, fields, request.keep_alive) + body
             if request.keep_alive and self.spend(request, len(payload), len(payload)):
                 request.is_reported = True
                 self.reply(request, payload, cast(_Life, request.life).LAST)
@@ -6180,7 +6251,7 @@ class Mongrel2Connection:
         return size
 
     def _converse(self, request: Mongrel2Request, response: Upgrade) -> int:
-        head = format_head(request, 101, response.fields(request), http_date(int(time.time())))
+        head = format_head(101, response.fields(request), request.keep_alive)
         websockets = cast(_Clients, request.life).websockets
         websocket = websockets[request.conn_id] = _Mongrel2WebSocket(self, request, response.max_message)
         try:
@@ -6576,7 +6647,7 @@ class HTTPPeer(ServedPeer):
         return request
 
     def _refuse(self, error: HTTPError) -> HTTPRequest:
-        request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), Framing(Headers({}), 0, False, False))
+        request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), ({}, 0, False, False, False))
         request.misread = plain_answer(error.status, error.message)
         request.peer, self.request, self.expects = self, request, False
         return request
