@@ -327,6 +327,7 @@ MIN_SECRET = 16  # bytes
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
+_COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
 _BAD_PATH = "the path is not UTF-8, or has a control character in it"
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
 _IN_QUERY = _IN_PATH + "?%"
@@ -398,6 +399,40 @@ def parse_cookies(header: str) -> MultiDict[str]:
     return MultiDict(cookies)
 
 
+def quote_cookie(value: str) -> str:
+    """A cookie's value as it is where RFC 6265 allows it, else quoted with octal escapes, as http.cookies does."""
+    if _COOKIE_OCTETS.fullmatch(value):
+        return value
+    if CONTROLS.search(value):
+        raise ValueError("a cookie's value has a control character in it")
+    escaped = (f"\\{octet:03o}" if octet > 126 or octet in b',;"\\' else chr(octet) for octet in value.encode())
+    return f'"{"".join(escaped)}"'
+
+
+def cookie_attributes(name: str, max_age: int | None, path: str = "/", domain: str | None = None,
+                      secure: bool | None = None, httponly: bool = True,
+                      samesite: str | None = "Lax") -> tuple[str, bool | None]:  # fmt: skip
+    """What Set-Cookie says behind the value (RFC 6265, 4.1.2) but for Secure; and whether it says that, None where the
+    scheme of the request decides. ValueError for what cannot be, as `Response.set_cookie` has it."""
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"not the name of a cookie: {name!r}")
+    if samesite not in ("Lax", "Strict", "None", None):
+        raise ValueError(f'samesite is "Lax", "Strict", "None" or None, not {samesite!r}')
+    is_host = name.lower().startswith("__host-")
+    if is_host or name.lower().startswith("__secure-") or samesite == "None":
+        if secure is False or (is_host and (domain or path != "/")):
+            raise ValueError(f"a cookie like {name!r} is for https alone{', the path / and no domain' * is_host}")
+        secure = True
+    text = "" if max_age is None else f"; Max-Age={int(max_age)}"
+    if max_age is not None and max_age <= 0:
+        text += "; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+    for attribute, value in (("Domain", domain or ""), ("Path", path)):
+        if not value.isascii() or CONTROLS.search(value) or ";" in value:
+            raise ValueError(f"not a {attribute} for a cookie: {value!r}")
+        text += f"; {attribute}={value}" if value or attribute == "Path" else ""
+    return text + ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else ""), secure
+
+
 _HOW_TO_MAKE_A_SECRET = 'make one with python -c "import secrets; print(secrets.token_hex(32))"'
 _PUBLISHED_SECRETS = frozenset(["made by: python -c 'import secrets; print(secrets.token_hex(32))'",
                                 "the new secret, which signs: 32 letters or more",
@@ -456,6 +491,19 @@ def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: s
     return _verified(text, _keys(secrets), max_age, purpose)
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"beyond what a number may be: {text:.40}")
+    return value
+
+
+# JSON without NaN and the infinities, which RFC 8259 does not have: ValueError for these, both ways. (`int` refuses
+# their names.) Made once, for `json.dumps` and `json.loads` with options make an encoder and a decoder for each call.
+dump_json = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":")).encode
+load_json = json.JSONDecoder(parse_constant=int, parse_float=_finite).decode
+
+
 @dataclass(frozen=True)
 class SessionCookie:
     """How the session's cookie is set, for `Brubeck.session_cookie`: its `name` (None: "session", and for a mounted
@@ -469,27 +517,21 @@ class SessionCookie:
     samesite: str | None = "Lax"
 
     def __post_init__(self) -> None:
-        if self.name is not None and not _TOKEN.fullmatch(self.name):
-            raise ValueError(f"not the name of a cookie: {self.name!r}")
-        if not isinstance(self.max_age, int) or self.max_age < 1:
-            raise ValueError(f"the age of a session is a number of seconds, not {self.max_age!r}")
-        if self.samesite not in ("Lax", "Strict", "None", None) or self.secure not in (True, False, None):
-            raise ValueError('samesite is "Lax", "Strict", "None" or None; secure is True, False or None')
-        if self.secure is False and (self.samesite == "None" or self._has_prefix):
-            raise ValueError('a cookie with samesite="None", or with __Host- or __Secure- before its name, is secure')
-
-    @property
-    def _has_prefix(self) -> bool:
-        return (self.name or "").lower().startswith(("__host-", "__secure-"))
+        cookie_attributes(self.name or "session", self.max_age, secure=self.secure, samesite=self.samesite)
+        if not isinstance(self.max_age, int) or self.max_age < 1 or self.secure not in (True, False, None):
+            raise ValueError("a session has an age in seconds, and is secure: True, False or None")
+        if self.name == "":
+            raise ValueError("a cookie has a name")
 
     def for_request(self, request: Request, prefix: str) -> tuple[str, bool]:
         """The name of the cookie for an application whose secret begins at this prefix; whether it is for https
         alone. A cookie that came by http is another one, for anybody on the way may have set that."""
         name = f"session{quote(prefix, safe='')}" if self.name is None else self.name
-        is_secure = self._has_prefix or self.samesite == "None" or self.secure
+        has_prefix = name.lower().startswith(("__host-", "__secure-"))
+        is_secure = has_prefix or self.samesite == "None" or self.secure
         if is_secure is None:
             is_secure = request.scheme == "https"
-        return f"__Host-{name}" if is_secure and not self._has_prefix else name, is_secure
+        return f"__Host-{name}" if is_secure and not has_prefix else name, is_secure
 
 
 class Session:
@@ -521,18 +563,6 @@ class Session:
         value = sign(text, self.app.secret, f"session {name}") if self.values else ""
         response.set_cookie(name, value, max_age=settings.max_age if self.values else 0, secure=is_secure,
                             samesite=settings.samesite)  # fmt: skip
-
-
-def dump_json(value: Any) -> str:
-    """A dict or a list that a handler returned, as JSON. ValueError for NaN and the infinities, which JSON has not."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"beyond what a number may be: {text:.40}")
-    return value
 
 
 def body_too_large(limit: int) -> HTTPError:
@@ -1089,8 +1119,7 @@ class Request:
         if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
-            # int refuses NaN and Infinity; a byte order mark may be skipped (RFC 8259, 8.1).
-            return json.loads(self.body.decode("utf-8-sig"), parse_constant=int, parse_float=_finite)
+            return load_json(self.body.decode("utf-8-sig"))  # a byte order mark may be skipped (RFC 8259, 8.1)
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
 
@@ -1323,23 +1352,21 @@ class Request:
 
 
 # ---- Response --------------------------------------------------------------------------------------------------------
-# In: what a handler returned. Out: a Response; and of a Response, the header fields and the body for a door to send.
-# Whatever could break the wire raises an error where it is set.
+# In: what a handler returned. Out: a Response; and of a Response, the header fields and the body that a door sends.
+# What could break an answer on the wire raises an error where it is set.
 
 HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
-# What Set-Cookie says, or what says that for a request, by name, path and domain.
+# By name, path and domain: the text of a Set-Cookie, or the function that makes that text for a request.
 Cookies = dict[tuple[str, str, Union[str, None]], Union[str, Callable[[Request], str]]]
-_NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another
-_COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
+_NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another dict
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 _BODILESS = frozenset([204, 304])
-_WHOLE = frozenset([bytes, dict, list, type(None)])  # what surely is no stream
+_ITS_LENGTH, _LENGTH_AND_TYPE = ("content-length",), ("content-length", "content-type")
 _KEPT_STREAM = frozenset(["content-length", "etag", "cache-control"])  # a stream with one of these may be cached
-_HTML_FIELD = ("Content-Type", HTML)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
-# The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids them to applications).
+# The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids these fields to applications).
 _HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
                          "trailers", "transfer-encoding", "upgrade"])  # fmt: skip
 
@@ -1349,46 +1376,53 @@ def status_line(status: int) -> str:
     return _STATUS_LINES.get(status) or f"{status} Status"
 
 
+def _checked_field(name: str, value: str | int) -> tuple[str, str]:
+    """A header field that may be sent: the rules of `ResponseHeaders`."""
+    text, key = str(value), name.lower()
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"not a header name: {name!r}")
+    if _NO_FIELD_VALUE.search(text):
+        raise ValueError(f"the value of the header {name} has a character that HTTP does not allow: {text!r}")
+    if key == "content-length" and not (text.isascii() and text.isdigit()):
+        raise ValueError(f"a Content-Length is digits, not {text!r}")
+    if key in _HOP_BY_HOP:
+        raise ValueError(f"only the server sends the header {name}")
+    return name, text
+
+
 class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     """The header fields of an answer: names in any case, sent as they were written; `add` repeats one. ValueError for a
     name that is no token, a value with CR, LF, NUL or anything that is not Latin-1 (RFC 9110, 5.5), and for the fields
     of the connection itself, such as Transfer-Encoding."""
 
     def __init__(self, fields: HeaderFields = ()) -> None:
-        self._kept = {}
+        super().__init__({})  # by name in lower case: a tuple of its fields, each (name, value)
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
 
     def __setitem__(self, name: str, value: str | int) -> None:
-        text, key = str(value), name.lower()
-        if not _TOKEN.fullmatch(name):
-            raise ValueError(f"not a header name: {name!r}")
-        if _NO_FIELD_VALUE.search(text):
-            raise ValueError(f"the value of the header {name} has a character that HTTP does not allow: {text!r}")
-        if key == "content-length" and not (text.isascii() and text.isdigit()):
-            raise ValueError(f"a Content-Length is digits, not {text!r}")
-        if key in _HOP_BY_HOP:
-            raise ValueError(f"the header {name} is the server's to send")
-        self._kept[key] = [(name, text)]
+        self._kept[name.lower()] = (_checked_field(name, value),)
 
     def add(self, name: str, value: str | int) -> None:
         """Send one more field of this name; but there is one Content-Length."""
-        before = self._kept.get(name.lower(), [])
-        self[name] = value
-        if before and name.lower() != "content-length":
-            self._kept[name.lower()][:0] = before
+        field, key = _checked_field(name, value), name.lower()
+        before = () if key == "content-length" else self._kept.get(key, ())
+        self._kept[key] = (*before, field)
 
     def __getitem__(self, name: str) -> str:
-        return ", ".join(value for _, value in self._kept[name.lower()])
+        return ", ".join([value for _, value in self._kept[name.lower()]])
 
     def __delitem__(self, name: str) -> None:
         del self._kept[name.lower()]
 
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._kept
-
     def __iter__(self) -> Iterator[str]:
         return (fields[0][0] for fields in self._kept.values())
+
+    def copy(self) -> ResponseHeaders:
+        """The same fields, to be changed apart from these."""
+        twin = ResponseHeaders()
+        twin._kept.update(self._kept)
+        return twin
 
     def vary(self, name: str) -> None:
         """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
@@ -1397,21 +1431,25 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
             self["Vary"] = f"{named}, {name}" if named else name
 
     def merge(self, fields: HeaderFields) -> None:
-        """Take over these fields, repeated ones too, in place of what has their names."""
-        other = fields if isinstance(fields, ResponseHeaders) else ResponseHeaders(fields)
-        self._kept.update({name: [*pairs] for name, pairs in other._kept.items()})
+        """Take over these fields, repeated ones too, in place of those with the same names."""
+        self._kept.update((fields if isinstance(fields, ResponseHeaders) else ResponseHeaders(fields))._kept)
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """Every field as (name, value), repeated ones too."""
-        return [pair for fields in self._kept.values() for pair in fields]
+    def pairs(self, without: Sequence[str] = ()) -> list[tuple[str, str]]:
+        """Every field as (name, value), repeated ones too, but those with one of these names in lower case."""
+        return [pair for key, fields in self._kept.items() if key not in without for pair in fields]
+
+
+_WITH_TYPE = {kind: ResponseHeaders([("Content-Type", kind)]) for kind in (HTML, TEXT, JSON)}  # to be copied
 
 
 class Pieces:
-    """A streamed body: the pieces of an iterator as bytes, empty ones left out. The first is made at once, so that an
-    iterator that fails before it has given anything is an ordinary error."""
+    """A streamed body: the pieces of an iterator as bytes, without the empty ones. The first is made at once, so that
+    an iterator that fails before its first piece is an ordinary error."""
+
+    request: Request | None = None  # which is over once this is closed, where a WSGI server does that
 
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
-        self._iterator, self._first, self.request = iterator, b"", cast("Request | None", None)
+        self._iterator, self._first = iterator, b""
         try:
             self._first = next(self, b"")
         except BaseException:
@@ -1431,7 +1469,7 @@ class Pieces:
         return piece.encode() if isinstance(piece, str) else piece
 
     def check_first(self, length: str | None) -> None:
-        """ValueError where what is known to come is over this Content-Length: nothing was sent, so it can be a 500."""
+        """ValueError if the first piece is already over this Content-Length: nothing was sent, so it can be a 500."""
         if length is not None and self._known() > int(length):
             self.close()
             raise ValueError(f"the body is longer than its Content-Length of {length} bytes")
@@ -1440,7 +1478,7 @@ class Pieces:
         return len(self._first)
 
     def close(self) -> None:
-        """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
+        """End the iterator, whether or not it was read to its end. An error in that is logged: the answer is out."""
         try:
             getattr(self._iterator, "close", tuple)()
         except Exception:
@@ -1450,14 +1488,14 @@ class Pieces:
 
 
 class FilePieces(Pieces):
-    """The next `left` bytes of a file as a streamed body, read when they are asked for. The file is closed behind them.
-    Our servers `peek` and take only what a client has room for, so that none are held for one that is slow."""
+    """The next `left` bytes of a file as a streamed body, read when they are asked for. The file is closed at their
+    end. Our servers `peek` and take what the connection accepts, so that no bytes are held for a slow client."""
 
     SIZE = 64 << 10  # bytes of a piece
 
     def __init__(self, file: io.FileIO, left: int) -> None:
-        self._iterator, self._first, self.request = iter(()), b"", None  # nothing is read yet
-        self.file, self.left, self._end = file, left, file.tell() + left
+        self._iterator = self.file = file
+        self.left, self._end = left, file.tell() + left
 
     def peek(self, size: int) -> bytes:
         """The next bytes, at most so many, which stay the next. ValueError where the file has become shorter."""
@@ -1478,26 +1516,12 @@ class FilePieces(Pieces):
     def _known(self) -> int:
         return self.left
 
-    def close(self) -> None:
-        self.file.close()
-        super().close()
-
     def __del__(self) -> None:
         self.file.close()
 
 
-def _quote_cookie(value: str) -> str:
-    """A cookie's value as it is where RFC 6265 allows it, else quoted with octal escapes, as http.cookies does."""
-    if _COOKIE_OCTETS.fullmatch(value):
-        return value
-    if CONTROLS.search(value):
-        raise ValueError("a cookie's value has a control character in it")
-    escaped = (f"\\{octet:03o}" if octet > 126 or octet in b',;"\\' else chr(octet) for octet in value.encode())
-    return f'"{"".join(escaped)}"'
-
-
-def _cookie_field(name: str, value: str, attributes: str, secure: bool | None, signed: bool, request: Request) -> str:
-    """What Set-Cookie says. The request decides whether it goes over https alone, and which secret signs it."""
+def _cookie_text(name: str, value: str, attributes: str, secure: bool | None, signed: bool, request: Request) -> str:
+    """A cookie as Set-Cookie has it. The request decides whether it goes over https alone, and which secret signs."""
     sent = sign(value, request.app.secret, name) if signed else value
     if len(name) + len(sent) > 4096:  # RFC 6265bis, 5.7: browsers drop it
         raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
@@ -1510,23 +1534,29 @@ class Response:
     mapping or pairs); `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or ValueError for what
     cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go without the body."""
 
-    __slots__ = ("_body", "_cookies", "_headers", "_status")
+    __slots__ = ("_body", "_headers", "_status", "_type", "cookies")
 
     def __init__(self, body: bytes | str | Iterator[str | bytes] = b"", status: int = 200,
                  headers: HeaderFields | None = None, content_type: str | None = None) -> None:  # fmt: skip
         if type(body) is str:
             self._body: bytes | Iterator[str | bytes] = body.encode()
+        elif type(body) is bytes:
+            self._body = body
         else:
             self.body = body
         self._status = 200
         if status != 200:
             self.status = status
+        self._type = HTML  # as long as nobody has asked for `headers`
         self._headers: ResponseHeaders | None = None
-        self._cookies = _NO_COOKIES
-        if headers is not None:
+        self.cookies = _NO_COOKIES
+        if headers:
             self.headers.merge(headers)
         if content_type is not None:
-            self.headers["Content-Type"] = content_type
+            if self._headers is None and content_type in _WITH_TYPE:
+                self._type = content_type
+            else:
+                self.headers["Content-Type"] = content_type
 
     @property
     def body(self) -> bytes | Iterator[str | bytes]:
@@ -1558,7 +1588,7 @@ class Response:
     def headers(self) -> ResponseHeaders:
         """The header fields; may be changed."""
         if self._headers is None:
-            self._headers = ResponseHeaders([("Content-Type", HTML)])
+            self._headers = _WITH_TYPE[self._type].copy()
         return self._headers
 
     def set_cookie(self, name: str, value: str, *, max_age: int | None = None, path: str = "/",
@@ -1568,43 +1598,32 @@ class Response:
         only over https if the request came by https. `samesite`: "Lax", "Strict", "None" or None. `signed`: for
         `request.get_signed_cookie` alone; the application needs a secret. ValueError for what cannot be in a cookie, or
         not beside a name with `__Host-` or `__Secure-` (RFC 6265bis, 4.1.3)."""
-        if not _TOKEN.fullmatch(name):
-            raise ValueError(f"not the name of a cookie: {name!r}")
-        if samesite not in ("Lax", "Strict", "None", None):
-            raise ValueError(f'samesite is "Lax", "Strict", "None" or None, not {samesite!r}')
-        is_host = name.lower().startswith("__host-")
-        if is_host or name.lower().startswith("__secure-") or samesite == "None":
-            if secure is False or (is_host and (domain or path != "/")):
-                raise ValueError(f"a cookie like {name!r} is for https alone{', the path / and no domain' * is_host}")
-            secure = True
-        value = value if signed else _quote_cookie(value)
-        attributes = "" if max_age is None else f"; Max-Age={int(max_age)}"
-        if max_age is not None and max_age <= 0:
-            attributes += "; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
-        for attribute, text in (("Domain", domain or ""), ("Path", path)):
-            if not text.isascii() or CONTROLS.search(text) or ";" in text:
-                raise ValueError(f"not a {attribute} for a cookie: {text!r}")
-            attributes += f"; {attribute}={text}" if text or attribute == "Path" else ""
-        attributes += ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else "")
-        field = functools.partial(_cookie_field, name, value, attributes, secure, signed)
-        self._cookies = {**self._cookies, (name, path, domain): field}
+        attributes, secure = cookie_attributes(name, max_age, path, domain, secure, httponly, samesite)
+        value = value if signed else quote_cookie(value)
+        text = functools.partial(_cookie_text, name, value, attributes, secure, signed)
+        self.cookies = {**self.cookies, (name, path, domain): text}
 
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie that was set with this path and domain."""
         self.set_cookie(name, "", max_age=0, path=path, domain=domain)
 
+    def add_cookies(self, other: Response) -> None:
+        """Set the cookies of another answer as well."""
+        self.cookies = {**self.cookies, **other.cookies}
+
     def copy(self) -> Response:
         """An answer like this one, with header fields and cookies of its own."""
         twin = copy.copy(self)
-        twin._headers = None if self._headers is None else ResponseHeaders(self._headers.pairs())
+        twin._headers = self._headers and self._headers.copy()
         return twin
 
-    def signed(self, request: Request) -> Response:
-        """This answer, its cookies signed with the secret of the application in which the request stands."""
-        if not self._cookies:
+    def with_cookies(self, request: Request) -> Response:
+        """This answer, its cookies as text: signed with the secret of the application in which the request stands. The
+        answers of `Brubeck.handle` have them so. RuntimeError without a secret, ValueError for a cookie too long."""
+        if not self.cookies:
             return self
         twin = self.copy()
-        twin._cookies = {key: text for key, (_, text) in zip(self._cookies, self._cookie_fields(request), strict=True)}
+        twin.cookies = {key: text if isinstance(text, str) else text(request) for key, text in self.cookies.items()}
         return twin
 
     def keep_private(self, fields: Iterable[str]) -> None:
@@ -1616,37 +1635,51 @@ class Response:
         kept = [part for part in directives if part and part != "public" and not part.startswith("s-maxage")]
         self.headers["Cache-Control"] = ", ".join(kept if {"private", "no-store"} & {*kept} else ["private", *kept])
 
-    def add_cookies(self, other: Response) -> None:
-        """Set the cookies of another answer as well."""
-        self._cookies = {**self._cookies, **other._cookies}
+    def begin_stream(self) -> None:
+        """Make the first piece of a streamed body, which is not for the caches that clients share unless it has a
+        length, an ETag or a Cache-Control."""
+        if not isinstance(self._body, (bytes, Pieces)):
+            self._body = Pieces(self._body)
+            if _KEPT_STREAM.isdisjoint(map(str.lower, self.headers)):
+                self.headers["Cache-Control"] = "private"
 
-    def _cookie_fields(self, request: Request) -> list[tuple[str, str]]:
-        cookies = self._cookies.values()
-        return [("Set-Cookie", cookie if isinstance(cookie, str) else cookie(request)) for cookie in cookies]
+    def cookie_fields(self) -> list[tuple[str, str]]:
+        """The header fields that set the cookies, once they are text."""
+        return [("Set-Cookie", str(text)) for text in self.cookies.values()]
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
-        body = self._body
-        bodiless = request.method == "HEAD" or self._status in _BODILESS
-        if type(body) is bytes and self._headers is None and not self._cookies and not bodiless:
-            return [_HTML_FIELD, ("Content-Length", str(len(body)))], body
+        body, headers = self._body, self._headers
+        is_bodiless = request.method == "HEAD" or self._status in _BODILESS
+        if type(body) is bytes and not is_bodiless:
+            length = ("Content-Length", str(len(body)))
+            if headers is None and not self.cookies:
+                return [("Content-Type", self._type), length], body
+            return [*self.headers.pairs(_ITS_LENGTH), length, *self.cookie_fields()], body
         if not isinstance(body, (bytes, Pieces)):  # middleware's own
             request.leave_pool()
             body = Pieces(body)
-        fields = self.headers.pairs()
+        headers = self.headers
         if self._status in _BODILESS:
-            fields = [field for field in fields if field[0].lower() not in ("content-type", "content-length")]
-        elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
-            fields = [field for field in fields if field[0].lower() != "content-length"]
-            fields.append(("Content-Length", str(len(body))))
+            fields = headers.pairs(_LENGTH_AND_TYPE)
         elif isinstance(body, Pieces):
-            body.check_first(self.headers.get("Content-Length"))
-        fields += self._cookie_fields(request)
-        if not bodiless:
+            body.check_first(headers.get("Content-Length"))
+            fields = headers.pairs()
+        elif body or "Content-Length" not in headers:  # else that of the file that a GET would bring
+            fields = [*headers.pairs(_ITS_LENGTH), ("Content-Length", str(len(body)))]
+        else:
+            fields = headers.pairs()
+        fields += self.cookie_fields()
+        if not is_bodiless:
             return fields, body
         if isinstance(body, Pieces):
             body.close()
         return fields, b""
+
+
+def plain_answer(status: int, message: str | None = None, headers: HeaderFields | None = None) -> Response:
+    """An error or a refusal as plain text: the status, and a sentence for the client where there is one."""
+    return Response(f"{status_line(status)}\n" + (f"{message}\n" if message else ""), status, headers, TEXT)
 
 
 def redirect(target: str, status: int = 303) -> Response:
@@ -1670,39 +1703,23 @@ def safe_target(request: Request, url: str) -> bool:
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
-    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed, and not
-    for the caches that clients share unless it has a length, an ETag or a Cache-Control. None: empty. (body, status)
-    and (body, status, headers): any of these, with both added. TypeError for the rest."""
-    response = _make_response(value, json_dumps)
-    if type(response._body) is Pieces and _KEPT_STREAM.isdisjoint(map(str.lower, response.headers)):
-        response.headers["Cache-Control"] = "private"
-    return response
-
-
-def _make_response(value: Any, json_dumps: Callable[[Any], str | bytes]) -> Response:
+    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed. None:
+    empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
     if value is None or isinstance(value, (str, bytes)):
         return Response(value or b"")
     if isinstance(value, Response):
-        if not isinstance(value.body, (bytes, Pieces)):
-            value.body = Pieces(value.body)
         return value
     if isinstance(value, (dict, list)):
         return Response(json_dumps(value), content_type=JSON)
     if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
-        response = _make_response(value[0], json_dumps)
+        response = to_response(value[0], json_dumps)
         response.status = value[1]
         if len(value) == 3:
             response.headers.merge(value[2] or ())
         return response
     if hasattr(value, "__next__"):
-        return Response(Pieces(value))
+        return Response(value)
     raise TypeError(f"cannot make an answer of {type(value).__name__}")
-
-
-def _is_stream(value: Any) -> bool:
-    """Whether the body of what a handler returned is an iterator."""
-    value = value[0] if type(value) is tuple and value else value
-    return hasattr(value.body if isinstance(value, Response) else value, "__next__")
 
 
 # -- files to clients
@@ -2592,7 +2609,7 @@ class Upgrade(Response):
     def fields(self, request: Request) -> list[tuple[str, str]]:
         """The header fields to send."""
         own = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
-        return [*own, *self.headers.pairs(), *self._cookie_fields(request)]
+        return [*own, *self.headers.pairs(), *self.cookie_fields()]
 
 
 def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
@@ -3563,7 +3580,7 @@ class Brubeck:
         def mounted(request: Request) -> Response:
             outer = request.enter((other, None, request.prefix + prefix, None))
             try:
-                response = other.handle(request).signed(request)
+                response = other.handle(request)
             finally:
                 inner = request.enter(outer)
                 request.inner_route = request.inner_route or (inner[1] and inner[1][0])
@@ -3634,7 +3651,7 @@ class Brubeck:
         if request.refused is not None:
             request.refused = None  # the frames of its traceback hold the request
         is_private = request.private_by is not None or request.has_credentials or response._status == 401
-        return self._keep_private(request, response) if is_private else response
+        return self._complete(request, response, is_private) if is_private or response.cookies else response
 
     def _serves_host(self, request: Request) -> bool:
         """Whether this host may be asked for. A page whose name was made to resolve to our address (DNS rebinding) is
@@ -3708,8 +3725,6 @@ class Brubeck:
                 value = route.call(request, **named) if named else route.call(request)
             if type(value) is str:
                 return Response(value)
-            if type(value) in _WHOLE:
-                return to_response(value, self.json_dumps)
             return self._to_response(request, value)
         except KeyboardInterrupt:
             raise
@@ -3719,26 +3734,29 @@ class Brubeck:
     def _to_response(self, request: Request, value: Any) -> Response:
         """What a handler returned, as a Response. The first piece of a stream may take its time: it is made outside the
         pool, and only as long as its client is there."""
-        if not _is_stream(value):
-            return to_response(value, self.json_dumps)
-        request.leave_pool()
-        return request.limited(None, True, to_response, value, self.json_dumps)
+        response = to_response(value, self.json_dumps)
+        if type(response._body) is not bytes:
+            request.leave_pool()
+            request.limited(None, True, response.begin_stream)
+        return response
 
-    def _keep_private(self, request: Request, response: Response) -> Response:
-        """A copy, for the handler may give the same answer to others: kept from shared caches, and with the session if
-        that changed. Caches should know by themselves that what was asked with Authorization is for its client alone,
-        unless the answer allows more (RFC 9111, 3.5); nginx does not."""
-        response = response.copy()
-        if request.private_by is not None:
-            response.keep_private(request.private_by)
-        elif not re.search(r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")):
-            response.keep_private(["Authorization"])
+    def _complete(self, request: Request, response: Response, is_private: bool) -> Response:
+        """A copy, for the handler may give the same answer to others: its cookies as text, and if it is private kept
+        from shared caches, with the session if that changed. Caches should know by themselves that what was asked with
+        Authorization is for its client alone, unless the answer allows more (RFC 9111, 3.5); nginx does not."""
         try:
+            if not is_private:
+                return response.with_cookies(request)
+            response = response.copy()
+            if request.private_by is not None:
+                response.keep_private(request.private_by)
+            elif not re.search(r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")):
+                response.keep_private(["Authorization"])
             if request._session is not None:
                 request._session.save(request, response)
-        except (TypeError, ValueError) as error:  # what JSON cannot hold
+            return response.with_cookies(request)
+        except Exception as error:  # what JSON cannot hold, a cookie without a secret
             return self.answer_error(request, error)
-        return response
 
     def answer_error(self, request: Request, error: BaseException) -> Response:
         """The answer to an exception: by the error handler of its nearest class (a status stands before HTTPError), by
@@ -3772,7 +3790,7 @@ class Brubeck:
                 response.status = told.status
             for field, text in told.headers.items():
                 response.headers.setdefault(field, text)
-            return response
+            return response.with_cookies(request)
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
@@ -5911,7 +5929,7 @@ class Mongrel2Connection:
         if isinstance(response, Upgrade):
             return self._converse(request, response)
         fields, body = response.finish(request)
-        if response._cookies:
+        if response.cookies:
             self._warn_of_cookies(fields)
         if request.is_message:
             payload = self._joined(body) if isinstance(body, Pieces) else body
