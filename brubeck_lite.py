@@ -327,7 +327,6 @@ MIN_SECRET = 16  # bytes
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
-_COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
 _BAD_PATH = "the path is not UTF-8, or has a control character in it"
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
 _IN_QUERY = _IN_PATH + "?%"
@@ -397,40 +396,6 @@ def parse_cookies(header: str) -> MultiDict[str]:
             octets = _COOKIE_ESCAPE.sub(lambda escape: escape[2] or bytes([int(escape[1], 8)]), octets[1:-1])
         cookies.append((name, octets.decode("utf-8", "replace")))
     return MultiDict(cookies)
-
-
-def quote_cookie(value: str) -> str:
-    """A cookie's value as it is where RFC 6265 allows it, else quoted with octal escapes, as http.cookies does."""
-    if _COOKIE_OCTETS.fullmatch(value):
-        return value
-    if CONTROLS.search(value):
-        raise ValueError("a cookie's value has a control character in it")
-    escaped = (f"\\{octet:03o}" if octet > 126 or octet in b',;"\\' else chr(octet) for octet in value.encode())
-    return f'"{"".join(escaped)}"'
-
-
-def cookie_attributes(name: str, max_age: int | None, path: str = "/", domain: str | None = None,
-                      secure: bool | None = None, httponly: bool = True,
-                      samesite: str | None = "Lax") -> tuple[str, bool | None]:  # fmt: skip
-    """What Set-Cookie says behind the value (RFC 6265, 4.1.2) but for Secure; and whether it says that, None where the
-    scheme of the request decides. ValueError for what cannot be, as `Response.set_cookie` has it."""
-    if not _TOKEN.fullmatch(name):
-        raise ValueError(f"not the name of a cookie: {name!r}")
-    if samesite not in ("Lax", "Strict", "None", None):
-        raise ValueError(f'samesite is "Lax", "Strict", "None" or None, not {samesite!r}')
-    is_host = name.lower().startswith("__host-")
-    if is_host or name.lower().startswith("__secure-") or samesite == "None":
-        if secure is False or (is_host and (domain or path != "/")):
-            raise ValueError(f"a cookie like {name!r} is for https alone{', the path / and no domain' * is_host}")
-        secure = True
-    text = "" if max_age is None else f"; Max-Age={int(max_age)}"
-    if max_age is not None and max_age <= 0:
-        text += "; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
-    for attribute, value in (("Domain", domain or ""), ("Path", path)):
-        if not value.isascii() or CONTROLS.search(value) or ";" in value:
-            raise ValueError(f"not a {attribute} for a cookie: {value!r}")
-        text += f"; {attribute}={value}" if value or attribute == "Path" else ""
-    return text + ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else ""), secure
 
 
 _HOW_TO_MAKE_A_SECRET = 'make one with python -c "import secrets; print(secrets.token_hex(32))"'
@@ -517,11 +482,10 @@ class SessionCookie:
     samesite: str | None = "Lax"
 
     def __post_init__(self) -> None:
-        cookie_attributes(self.name or "session", self.max_age, secure=self.secure, samesite=self.samesite)
+        name = "session" if self.name is None else self.name
+        Response().set_cookie(name, "", secure=self.secure, samesite=self.samesite)  # which refuses what cannot be
         if not isinstance(self.max_age, int) or self.max_age < 1 or self.secure not in (True, False, None):
-            raise ValueError("a session has an age in seconds, and is secure: True, False or None")
-        if self.name == "":
-            raise ValueError("a cookie has a name")
+            raise ValueError("the cookie of a session has an age in seconds; secure is True, False or None")
 
     def for_request(self, request: Request, prefix: str) -> tuple[str, bool]:
         """The name of the cookie for an application whose secret begins at this prefix; whether it is for https
@@ -733,8 +697,8 @@ _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7
 _CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"}
 _CHARSETS |= {"cp720", "cp737", "cp874", "koi8_t", "koi8_u", "utf_8_sig"}  # which have no aliases
 PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
-Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
 _UTF_8 = codecs.getincrementaldecoder("utf-8")
+Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
 
 
 def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, str]]:
@@ -1358,6 +1322,7 @@ class Request:
 HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
 # By name, path and domain: the text of a Set-Cookie, or the function that makes that text for a request.
 Cookies = dict[tuple[str, str, Union[str, None]], Union[str, Callable[[Request], str]]]
+_COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
 _NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another dict
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
@@ -1376,20 +1341,6 @@ def status_line(status: int) -> str:
     return _STATUS_LINES.get(status) or f"{status} Status"
 
 
-def _checked_field(name: str, value: str | int) -> tuple[str, str]:
-    """A header field that may be sent: the rules of `ResponseHeaders`."""
-    text, key = str(value), name.lower()
-    if not _TOKEN.fullmatch(name):
-        raise ValueError(f"not a header name: {name!r}")
-    if _NO_FIELD_VALUE.search(text):
-        raise ValueError(f"the value of the header {name} has a character that HTTP does not allow: {text!r}")
-    if key == "content-length" and not (text.isascii() and text.isdigit()):
-        raise ValueError(f"a Content-Length is digits, not {text!r}")
-    if key in _HOP_BY_HOP:
-        raise ValueError(f"only the server sends the header {name}")
-    return name, text
-
-
 class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     """The header fields of an answer: names in any case, sent as they were written; `add` repeats one. ValueError for a
     name that is no token, a value with CR, LF, NUL or anything that is not Latin-1 (RFC 9110, 5.5), and for the fields
@@ -1401,13 +1352,23 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
             self.add(name, value)
 
     def __setitem__(self, name: str, value: str | int) -> None:
-        self._kept[name.lower()] = (_checked_field(name, value),)
+        text, key = str(value), name.lower()
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"not a header name: {name!r}")
+        if _NO_FIELD_VALUE.search(text):
+            raise ValueError(f"the value of the header {name} has a character that HTTP does not allow: {text!r}")
+        if key == "content-length" and not (text.isascii() and text.isdigit()):
+            raise ValueError(f"a Content-Length is digits, not {text!r}")
+        if key in _HOP_BY_HOP:
+            raise ValueError(f"only the server sends the header {name}")
+        self._kept[key] = ((name, text),)
 
     def add(self, name: str, value: str | int) -> None:
         """Send one more field of this name; but there is one Content-Length."""
-        field, key = _checked_field(name, value), name.lower()
-        before = () if key == "content-length" else self._kept.get(key, ())
-        self._kept[key] = (*before, field)
+        before = self._kept.get(name.lower(), ())
+        self[name] = value
+        if before and name.lower() != "content-length":
+            self._kept[name.lower()] = before + self._kept[name.lower()]
 
     def __getitem__(self, name: str) -> str:
         return ", ".join([value for _, value in self._kept[name.lower()]])
@@ -1420,8 +1381,8 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
 
     def copy(self) -> ResponseHeaders:
         """The same fields, to be changed apart from these."""
-        twin = ResponseHeaders()
-        twin._kept.update(self._kept)
+        twin = ResponseHeaders.__new__(ResponseHeaders)
+        twin._kept = self._kept.copy()
         return twin
 
     def vary(self, name: str) -> None:
@@ -1520,6 +1481,16 @@ class FilePieces(Pieces):
         self.file.close()
 
 
+def _quote_cookie(value: str) -> str:
+    """A cookie's value as it is where RFC 6265 allows it, else quoted with octal escapes, as http.cookies does."""
+    if _COOKIE_OCTETS.fullmatch(value):
+        return value
+    if CONTROLS.search(value):
+        raise ValueError("a cookie's value has a control character in it")
+    escaped = (f"\\{octet:03o}" if octet > 126 or octet in b',;"\\' else chr(octet) for octet in value.encode())
+    return f'"{"".join(escaped)}"'
+
+
 def _cookie_text(name: str, value: str, attributes: str, secure: bool | None, signed: bool, request: Request) -> str:
     """A cookie as Set-Cookie has it. The request decides whether it goes over https alone, and which secret signs."""
     sent = sign(value, request.app.secret, name) if signed else value
@@ -1598,23 +1569,36 @@ class Response:
         only over https if the request came by https. `samesite`: "Lax", "Strict", "None" or None. `signed`: for
         `request.get_signed_cookie` alone; the application needs a secret. ValueError for what cannot be in a cookie, or
         not beside a name with `__Host-` or `__Secure-` (RFC 6265bis, 4.1.3)."""
-        attributes, secure = cookie_attributes(name, max_age, path, domain, secure, httponly, samesite)
-        value = value if signed else quote_cookie(value)
-        text = functools.partial(_cookie_text, name, value, attributes, secure, signed)
-        self.cookies = {**self.cookies, (name, path, domain): text}
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"not the name of a cookie: {name!r}")
+        if samesite not in ("Lax", "Strict", "None", None):
+            raise ValueError(f'samesite is "Lax", "Strict", "None" or None, not {samesite!r}')
+        is_host = name.lower().startswith("__host-")
+        if is_host or name.lower().startswith("__secure-") or samesite == "None":
+            if secure is False or (is_host and (domain or path != "/")):
+                raise ValueError(f"a cookie like {name!r} is for https alone{', the path / and no domain' * is_host}")
+            secure = True
+        value = value if signed else _quote_cookie(value)
+        attributes = "" if max_age is None else f"; Max-Age={int(max_age)}"
+        if max_age is not None and max_age <= 0:
+            attributes += "; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        for attribute, text in (("Domain", domain or ""), ("Path", path)):
+            if not text.isascii() or CONTROLS.search(text) or ";" in text:
+                raise ValueError(f"not a {attribute} for a cookie: {text!r}")
+            attributes += f"; {attribute}={text}" if text or attribute == "Path" else ""
+        attributes += ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else "")
+        field = functools.partial(_cookie_text, name, value, attributes, secure, signed)
+        self.cookies = {**self.cookies, (name, path, domain): field}
 
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie that was set with this path and domain."""
         self.set_cookie(name, "", max_age=0, path=path, domain=domain)
 
-    def add_cookies(self, other: Response) -> None:
-        """Set the cookies of another answer as well."""
-        self.cookies = {**self.cookies, **other.cookies}
-
     def copy(self) -> Response:
         """An answer like this one, with header fields and cookies of its own."""
-        twin = copy.copy(self)
-        twin._headers = self._headers and self._headers.copy()
+        twin = Response() if type(self) is Response else copy.copy(self)  # which takes ten times as long
+        twin._body, twin._status, twin._type, twin.cookies = self._body, self._status, self._type, self.cookies
+        twin._headers = None if self._headers is None else self._headers.copy()
         return twin
 
     def with_cookies(self, request: Request) -> Response:
@@ -1649,26 +1633,21 @@ class Response:
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
-        body, headers = self._body, self._headers
+        body = self._body
         is_bodiless = request.method == "HEAD" or self._status in _BODILESS
-        if type(body) is bytes and not is_bodiless:
-            length = ("Content-Length", str(len(body)))
-            if headers is None and not self.cookies:
-                return [("Content-Type", self._type), length], body
-            return [*self.headers.pairs(_ITS_LENGTH), length, *self.cookie_fields()], body
+        if type(body) is bytes and self._headers is None and not self.cookies and not is_bodiless:
+            return [("Content-Type", self._type), ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):  # middleware's own
             request.leave_pool()
             body = Pieces(body)
-        headers = self.headers
         if self._status in _BODILESS:
-            fields = headers.pairs(_LENGTH_AND_TYPE)
-        elif isinstance(body, Pieces):
-            body.check_first(headers.get("Content-Length"))
-            fields = headers.pairs()
-        elif body or "Content-Length" not in headers:  # else that of the file that a GET would bring
-            fields = [*headers.pairs(_ITS_LENGTH), ("Content-Length", str(len(body)))]
+            fields = self.headers.pairs(_LENGTH_AND_TYPE)
+        elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
+            fields = [*self.headers.pairs(_ITS_LENGTH), ("Content-Length", str(len(body)))]
         else:
-            fields = headers.pairs()
+            fields = self.headers.pairs()
+            if isinstance(body, Pieces):
+                body.check_first(self.headers.get("Content-Length"))
         fields += self.cookie_fields()
         if not is_bodiless:
             return fields, body
@@ -1726,9 +1705,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
 
 SMALL = 64 << 10  # bytes of a file that are sent in one go
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-# What Windows takes for something else: a separator, a stream, a short name, a device.
-_NOT_ON_WINDOWS = re.compile(r"(?i)[\\:~]|(?:^|/)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3]) *"
-                             r"(?:[./]|$)")  # fmt: skip
+_NOT_ON_WINDOWS = re.compile(r"[\\:~]")  # where they stand for a folder, a drive or a stream, and a short name
 _ETAGS = re.compile(r'(?:W/)?"[^"]*"')
 _RANGE = re.compile(r"(?i)bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
 _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", ".mjs": "text/javascript",
@@ -3333,7 +3310,7 @@ class WebMessageHandler(MessageHandler):
             response.status = self._status
         if self.headers:
             response.headers.merge(self.headers)
-        response.add_cookies(self._cookies)
+        response.cookies = {**response.cookies, **self._cookies.cookies}
         return response
 
 
