@@ -340,11 +340,11 @@ _FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*
 _FORWARDED = re.compile(rf"(?:^|,)({_FORWARDED_PAIR}(?:;{_FORWARDED_PAIR})*)$")
 _X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"])
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # as proxies name them; Traefik both
-_UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
+_UNLIMITED = 1 << 62  # the limit of a route that leaves the limit to a mounted application
 
 
 class _Named(Mapping[str, T]):
-    """What the mappings of requests and answers have in common: names, and what is kept for each."""
+    """The base of the mappings of requests and answers: one dict, and in it what is kept for each name."""
 
     def __init__(self, kept: dict[str, Any]) -> None:
         self._kept = kept
@@ -384,8 +384,8 @@ class MultiDict(_Named[T]):
 
 
 def parse_cookies(header: str) -> MultiDict[str]:
-    """A Cookie header -> its cookies, in linear time. What has no name or holds control characters is left out (RFC
-    6265, 5.4; quoted values as Python's http.cookies and werkzeug write them, UTF-8 inside)."""
+    """A Cookie header -> its cookies, in linear time (RFC 6265, 5.4). A cookie without a name, or with a control
+    character, is left out. Quoted values are read as Python's http.cookies and werkzeug write them, as UTF-8."""
     cookies = []
     for pair in header.split(";"):
         name, equals, value = pair.partition("=")
@@ -425,22 +425,22 @@ def _encode64(octets: bytes) -> str:
 
 
 def _signature(key: bytes, purpose: str, text: str) -> str:
-    if CONTROLS.search(purpose):  # a line break ends it, so it may have none itself
+    if CONTROLS.search(purpose):  # a line break ends the purpose, so there is none in it
         raise ValueError(f"the purpose of a signature has a control character in it: {purpose!r}")
     return _encode64(hmac.digest(key, f"brubeck_lite {purpose}\n{text}".encode(), "sha256"))
 
 
 def sign(value: str, secrets: Secrets, purpose: str = "") -> str:
     """A value, which stays readable, with the time and a signature (HMAC-SHA256, by the first of the secrets): letters,
-    digits, `-`, `_` and `.`. It holds for this `purpose` alone; that of a signed cookie is its name. RuntimeError where
-    there is no secret; ValueError for one under 16 bytes, and for control characters in the purpose."""
+    digits, `-`, `_` and `.`. The signature holds for this `purpose` alone; the purpose of a signed cookie is its name.
+    RuntimeError without a secret; ValueError for one under 16 bytes, and for control characters in the purpose."""
     text = f"{_encode64(value.encode())}.{int(time.time()):x}"
     return f"{text}.{_signature(_keys(secrets)[0], purpose, text)}"
 
 
 def _verified(text: str, keys: list[bytes], max_age: float | None, purpose: str) -> str | None:
     signed, _, signature = text.rpartition(".")
-    if len(signature) != 43 or not text.isascii():  # 32 octets: what is none costs no HMAC
+    if len(signature) != 43 or not text.isascii():  # 32 octets: another length needs no HMAC to be refused
         return None
     if not any(hmac.compare_digest(signature, _signature(key, purpose, signed)) for key in keys):
         return None
@@ -451,7 +451,7 @@ def _verified(text: str, keys: list[bytes], max_age: float | None, purpose: str)
 
 
 def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: str = "") -> str | None:
-    """The value that was signed with any of these secrets, at most `max_age` seconds ago; None for anything else.
+    """The value that was signed with one of these secrets, at most `max_age` seconds ago; None for any other text.
     Errors as for `sign`."""
     return _verified(text, _keys(secrets), max_age, purpose)
 
@@ -459,22 +459,23 @@ def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: s
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"beyond what a number may be: {text:.40}")
+        raise ValueError(f"the number is too large: {text:.40}")
     return value
 
 
-# JSON without NaN and the infinities, which RFC 8259 does not have: ValueError for these, both ways. (`int` refuses
-# their names.) Made once, for `json.dumps` and `json.loads` with options make an encoder and a decoder for each call.
+# JSON without NaN and the infinities, which RFC 8259 does not have: both raise ValueError for them (`int` does, for
+# their names). Encoder and decoder are made once: `json.dumps` and `json.loads` with options make one for each call. A
+# value that contains itself is a RecursionError: to look for that would cost an eighth of the time.
 dump_json = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":")).encode
 load_json = json.JSONDecoder(parse_constant=int, parse_float=_finite).decode
 
 
 @dataclass(frozen=True)
 class SessionCookie:
-    """How the session's cookie is set, for `Brubeck.session_cookie`: its `name` (None: "session", and for a mounted
-    application with a secret of its own the prefix of the mount behind it), its age in seconds, `secure` (None: as the
-    request's scheme is) and `samesite` as for `Response.set_cookie`. A cookie for https alone has `__Host-` before its
-    name, so that neither another subdomain nor an http page can set it. ValueError for what cannot be."""
+    """How the session's cookie is set, for `Brubeck.session_cookie`: its `name` (None: "session", which is followed by
+    the prefix of the mount for a mounted application with a secret of its own), its age in seconds, `secure` (None: as
+    the request's scheme is) and `samesite` as for `Response.set_cookie`. A cookie for https alone has `__Host-` before
+    its name, so that neither another subdomain nor an http page can set it. ValueError for what a cookie cannot be."""
 
     name: str | None = None
     max_age: int = 14 * 24 * 3600
@@ -483,13 +484,13 @@ class SessionCookie:
 
     def __post_init__(self) -> None:
         name = "session" if self.name is None else self.name
-        Response().set_cookie(name, "", secure=self.secure, samesite=self.samesite)  # which refuses what cannot be
+        Response().set_cookie(name, "", secure=self.secure, samesite=self.samesite)  # ValueError
         if not isinstance(self.max_age, int) or self.max_age < 1 or self.secure not in (True, False, None):
             raise ValueError("the cookie of a session has an age in seconds; secure is True, False or None")
 
     def for_request(self, request: Request, prefix: str) -> tuple[str, bool]:
-        """The name of the cookie for an application whose secret begins at this prefix; whether it is for https
-        alone. A cookie that came by http is another one, for anybody on the way may have set that."""
+        """The name of the cookie for an application whose secret begins to hold at this prefix; whether the cookie is
+        for https alone. By http the cookie has another name, for anybody on the way may have set that one."""
         name = f"session{quote(prefix, safe='')}" if self.name is None else self.name
         has_prefix = name.lower().startswith(("__host-", "__secure-"))
         is_secure = has_prefix or self.samesite == "None" or self.secure
@@ -505,15 +506,15 @@ class Session:
 
     def __init__(self, app: Brubeck, prefix: str = "") -> None:
         self.app, self.prefix = app, prefix  # whose settings and secret hold, and where it is mounted
-        self.kept = "{}"  # the JSON that the client has, by which a change of any depth is seen
-        self.values: dict[str, Any] | None = None  # None until somebody looks
+        self.kept = "{}"  # the JSON that the client has; compared with it, a change at any depth is seen
+        self.values: dict[str, Any] | None = None  # None until the program reads the session
 
     def load(self, request: Request) -> dict[str, Any]:
-        """What the session holds."""
+        """The values that the session holds."""
         if self.values is None:
             settings = self.app.session_cookie
             name, _ = settings.for_request(request, self.prefix)
-            # No cookie's name has a space: what a program signs for a cookie is never a session.
+            # No cookie's name has a space, so that what a program signs for a cookie is never taken for a session.
             self.kept = request.find_signed(name, f"session {name}", settings.max_age) or "{}"
             self.values = json.loads(self.kept)
         return cast("dict[str, Any]", self.values)
@@ -535,8 +536,8 @@ def body_too_large(limit: int) -> HTTPError:
 
 
 class _Body(io.RawIOBase):
-    """The body of a request as a door reads it. `length` is what the client declared, None where the body ends by
-    itself. Reading raises HTTPError: 413 beyond `limit`, 400 where the client stopped early."""
+    """The body of a request as a file, which calls the door's `read(size)`. `length` is what the client declared, None
+    where the body itself shows its end. Reading raises HTTPError: 413 beyond `limit`, 400 if it ends early."""
 
     def __init__(self, read: Callable[[int], bytes], length: int | None, limit: int) -> None:
         super().__init__()
@@ -552,13 +553,13 @@ class _Body(io.RawIOBase):
         return len(piece)
 
     def readall(self) -> bytes:
-        body = bytearray()  # a list of the pieces takes 20 times as much memory where they are chunks of two bytes
+        body = bytearray()  # for chunks of two bytes, a list of pieces takes 20 times as much memory
         while piece := self._take(1 << 16):
             body += piece
         return bytes(body)
 
     def _take(self, size: int) -> bytes:
-        self._turn = give_turn(self._turn)  # a disk answers at once, and chunks may be of a byte each
+        self._turn = give_turn(self._turn)  # for a disk never waits, and chunks may have one byte each
         wanted = size if self._left is None else min(size, self._left)
         piece = self._read(wanted) if wanted else b""
         if self._left is not None:
@@ -572,15 +573,15 @@ class _Body(io.RawIOBase):
 
 
 def parse_content_length(text: str) -> int:
-    """Digits and nothing else (RFC 9110, 8.6) -> the number; ProtocolError for anything else."""
+    """A Content-Length, which is digits and nothing else (RFC 9110, 8.6) -> the number; ProtocolError otherwise."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ProtocolError("Content-Length is not a number")
     return int(text)
 
 
 def decode_path(octets: bytes) -> str:
-    """The octets of a path, percent-decoded already, as strict UTF-8 without control characters, of which `$` in an
-    expression would let a line break pass; HTTPError 400 for anything else."""
+    """The octets of a path, percent-decoded already, as strict UTF-8 without control characters (`$` in a pattern would
+    let a line break pass); HTTPError 400 for any other path."""
     try:
         path = octets.decode()
     except UnicodeDecodeError:
@@ -605,9 +606,9 @@ def plain_address(text: str) -> str:
 
 
 def parse_forwarded(text: str, number: int) -> dict[str, str]:
-    """What the last but `number` - 1 of the elements of a Forwarded field (RFC 7239) says, by name in lower case; empty
-    where they are fewer. It is read from its end: a quote that a client has left open hides nothing of what proxies
-    have added."""
+    """The element number `number`, counted from the end, of a Forwarded field (RFC 7239): its values by name in lower
+    case; empty where there are fewer elements. The field is read from its end: a quote that a client has left open
+    hides nothing of what proxies have added."""
     element = ""
     for _ in range(number):
         if (match := _FORWARDED.search(text)) is None:
@@ -631,8 +632,8 @@ def plain_origin(origin: str) -> str:
 
 
 def compile_origins(origins: str | Iterable[str] | None, *also: str) -> frozenset[str]:
-    """The origins that a program names, "https://app.example", as `plain_origin` has them, or what is in `also`.
-    ValueError for anything else."""
+    """The origins that a program names ("https://app.example"), as `plain_origin` writes them; the words in `also` are
+    taken as they are. ValueError for anything else."""
     named = frozenset([origins] if isinstance(origins, str) else origins or ())
     for origin in named.difference(also):
         if not plain_origin(origin):
@@ -642,9 +643,9 @@ def compile_origins(origins: str | Iterable[str] | None, *also: str) -> frozense
 
 
 def is_own_origin(request: Request, origin: str, also_https: bool = False) -> bool:
-    """Whether a page of this origin is one of ours: with the request's scheme, host and port (RFC 6454, 5), of which
-    the port may be written where it is the usual one. `also_https`: or with https instead of http, as also a Host with
-    the port 443 means. `null` says nothing: then the browser's Sec-Fetch-Site must."""
+    """Whether a page of this origin is one of ours: whether scheme, host and port are the request's (RFC 6454, 5),
+    where the scheme's usual port may be named or not. `also_https`: https will do for a request by http, as it always
+    does where the Host has the port 443. The origin `null` says nothing: then the browser's Sec-Fetch-Site decides."""
     if origin == "null":
         return request.headers.get("sec-fetch-site") == "same-origin"
     schemes = {request.scheme, "https"} if also_https or request.host.endswith(":443") else {request.scheme}
@@ -658,8 +659,9 @@ def is_loopback(host: str) -> bool:
 
 
 def compile_hosts(hosts: Iterable[str]) -> re.Pattern[str]:
-    """Names and addresses of hosts, as a Host field has them -> what matches such a field in lower case: with any port
-    unless one is named. `*.example.org` stands for every name below that one, `*` for all. ValueError for the rest."""
+    """Names and addresses of hosts, as a Host field has them -> the pattern of such a field in lower case, with any
+    port unless one is named. `*.example.org` stands for every name below example.org, `*` for all hosts. ValueError for
+    anything else."""
     patterns = []
     for host in [hosts] if isinstance(hosts, str) else hosts:
         match = _HOST_RULE.fullmatch(host.lower())
@@ -676,15 +678,15 @@ _LOOPBACK_NAMES = compile_hosts(["localhost", "*.localhost", "127.0.0.1", "[::1]
 
 MULTIPART = "multipart/form-data"
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
-MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
+MAX_FORM_TEXT = 16 << 20  # bytes of all fields together, which are held in memory, whatever a route's max_body is
 MAX_PART_HEAD = 8 << 10
-SPOOLED = 512 << 10  # bytes of a form's files that are held in memory before they go to a temporary one
+SPOOLED = 512 << 10  # bytes: up to this size together, the files of a form are held in memory
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _PIECE = 16 << 10  # bytes of a long urlencoded value that are decoded in one turn
-MAX_BOUNDARY = 256  # characters; RFC 2046 has 70, and a list of characters that clients do not keep to
-# Parameters, by how the client quotes. First as RFC 9110, 5.6.4 has it: `\"` and `\\` are escapes. Where that cannot be
-# read, as browsers, curl and Node write: a backslash is one, and a quote ends the value if its parameter ends there, or
-# if it may begin another value.
+MAX_BOUNDARY = 256  # characters; RFC 2046 allows 70, of a list of characters, but clients send others
+# Parameters, by how the client quotes. First as RFC 9110, 5.6.4 has it: `\"` and `\\` are escapes. Where that does not
+# match, as browsers, curl and Node write: a backslash is a plain character, and a quote ends the value if the parameter
+# ends behind it, or if it may begin another value.
 _QUOTED = (r'(?:[^"\\]|\\.)*', r'(?:[^"]|(?<!=)"(?![ \t]*(?:;|\Z)))*')
 _PARAMETER = [rf'({_TOKEN.pattern})=(?:"({quoted})"[ \t]*|([^;"]*))' for quoted in _QUOTED]
 _PARAMETERS = [(re.compile(rf"(?:;[ \t]*(?:{one})?)*"), re.compile(one)) for one in _PARAMETER]
@@ -692,8 +694,8 @@ _EXTENDED = re.compile(r"(?i)(utf-8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[^%])*)")
 _ENCODED_WORD = re.compile(r"(?i)=\?utf-8\?b\?((?:[a-z0-9+/]{4})*(?:[a-z0-9+/]{2}(?:==|[a-z0-9+/]=))?)\?=")
 _BOUNDARY = re.compile(rf"[ -~\x80-\xff]{{1,{MAX_BOUNDARY}}}")
 _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
-# The charsets of fields. Python would keep each name that it does not know (encodings._cache), so it is asked for these
-# alone: no codec that is not text, and not UTF-7, which gives lone surrogates.
+# The charsets of fields. Python would remember each name that it does not know (encodings._cache), so it is asked for
+# these alone. Codecs that are no charsets are not among them, nor is UTF-7, which gives lone surrogates.
 _CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"}
 _CHARSETS |= {"cp720", "cp737", "cp874", "koi8_t", "koi8_u", "utf_8_sig"}  # which have no aliases
 PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
@@ -722,11 +724,11 @@ def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, s
 
 
 def find_charset(label: str) -> str:
-    """A charset as a client names it -> Python's name of it; HTTPError 400 for what is none."""
+    """A charset as a client names it -> Python's name of it; HTTPError 400 for an unknown one."""
     name = normalize_encoding(label[:40].strip().lower())
     name = aliases.get(name, name)
     if name not in _CHARSETS:
-        abort(400, "a field of a form has a charset that is not known here")
+        abort(400, "the charset of a form field is unknown")
     return name
 
 
@@ -737,8 +739,8 @@ def base_name(filename: str) -> str:
 
 
 class _Spool:
-    """What holds the files of a form, one behind the other: memory, and above 512 KiB one temporary file, so that a
-    form takes one descriptor at most."""
+    """The files of a form, one behind the other: in memory, and above 512 KiB in one temporary file, so that a form
+    takes one descriptor at most."""
 
     def __init__(self) -> None:
         self._file: Any = io.BytesIO()
@@ -751,7 +753,7 @@ class _Spool:
             piece = self._file.getvalue() + piece
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (it goes with the request)
         left = memoryview(piece)
-        while left:  # a file may take less than all
+        while left:  # a file may take a part of it
             left = left[self._file.write(left) :]
 
     def read(self, start: int, size: int) -> bytes:
@@ -761,7 +763,7 @@ class _Spool:
         return os.pread(self._file.fileno(), size, start)
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Free the memory, or the temporary file."""
         self._file.close()
 
 
@@ -795,8 +797,8 @@ class _Section(io.RawIOBase):
 
 class UploadedFile(io.BufferedReader):
     """A file of a form, a binary file object: `name` of its field, `filename` (without folders), `content_type` as the
-    client says, `size` in bytes. It is closed when the answer is over. Above 512 KiB, the files of a form are together
-    one temporary file, which then disappears."""
+    client says, `size` in bytes. It is closed when the answer is over. Above 512 KiB together, the files of a form are
+    in one temporary file, which disappears then."""
 
     name: str = ""  # of the field, not of the temporary file
 
@@ -821,11 +823,11 @@ class UploadedFile(io.BufferedReader):
 
 
 def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
-    """The `name` or `filename` of a part: `filename*` wins where it can be read (RFC 6266, 4.3), and is written by .NET
-    and others; a name beyond ASCII is an encoded word where .NET writes it."""
+    """The `name` or `filename` of a part. `filename*`, which .NET and others send, wins where it can be decoded (RFC
+    6266, 4.3). .NET also sends a name beyond ASCII as an encoded word."""
     plain, others = parameters.get(kind), [name for name in parameters if name.startswith(f"{kind}*")]
     if others and others != [f"{kind}*"]:  # RFC 2231, which RFC 8187 leaves out
-        abort(400, f"the {kind} of a part of a form comes in one piece")
+        abort(400, f"the {kind} of a part of a form must not be split into several parameters")
     if others:
         extended = parameters[others[0]]
         with contextlib.suppress(UnicodeError):
@@ -840,8 +842,8 @@ def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
 
 
 def parse_part_head(head: bytes) -> PartHead:
-    """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
-    anything else. Octets that are not UTF-8 are there as PEP 383 has them, for their charset may come later."""
+    """The header fields of a part -> name, filename (None for a field), content type; HTTPError 400 where they are
+    malformed. Octets that are not UTF-8 are escaped as in PEP 383, for the form may name their charset later."""
     text = re.sub(r"\r\n[ \t]+", " ", head.decode("utf-8", "surrogateescape"))  # folded lines: RFC 9112, 5.2
     if not _PART_HEAD.fullmatch(text):
         abort(400, "a part of a form begins with lines of header fields")
@@ -854,15 +856,15 @@ def parse_part_head(head: bytes) -> PartHead:
     if kind != "form-data" or name is None:
         abort(400, "a part of a form has a Content-Disposition of form-data, with a name")
     if fields.get("content-transfer-encoding", "binary").lower() not in ("7bit", "8bit", "binary"):
-        abort(400, "a part of a form comes as it is, without a Content-Transfer-Encoding")
+        abort(400, "a part of a form must not have a Content-Transfer-Encoding")
     if filename is None:
         return name, None, fields.get("content-type") or "text/plain"
     return name, base_name(filename), fields.get("content-type") or "application/octet-stream"
 
 
 def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[PartHead, Iterator[bytes]]]:
-    """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1), which `read(size)` gives: of each its head and
-    the pieces of its content, which are gone once the next is asked for. HTTPError 400 where it is malformed."""
+    """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1), which `read(size)` gives: for each its head
+    and the pieces of its content, which are gone once the next part is asked for. HTTPError 400 for what is malformed."""
     delimiter = b"\r\n--" + boundary
     buffer, at = b"\r\n", 0  # so that the first boundary begins a line too
     turn = time.monotonic()
@@ -878,7 +880,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
     def until_boundary(skipped: int) -> Iterator[bytes]:
         nonlocal at
         while (end := buffer.find(delimiter, at)) < 0:
-            start, end = at + skipped, len(buffer) - len(delimiter) + 1  # behind it a boundary may begin
+            start, end = at + skipped, len(buffer) - len(delimiter) + 1  # behind this place a boundary may begin
             if end > start:
                 at, skipped = end, 0
                 yield buffer[start:end]
@@ -887,7 +889,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
         if end > start:
             yield buffer[start:end]
 
-    pieces = until_boundary(0)  # of the preamble, which nobody reads
+    pieces = until_boundary(0)  # of the preamble, which is skipped
     while True:
         for _ in pieces:
             pass
@@ -904,7 +906,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
 
 
 def _decode_escaped(text: str, charset: str) -> str:
-    """What `parse_part_head` gave: in this charset where it is not UTF-8."""
+    """A text of `parse_part_head` with its escaped octets decoded: all of it in this charset, if it is not UTF-8."""
     octets = text.encode("utf-8", "surrogateescape")
     try:
         return octets.decode()
@@ -922,20 +924,20 @@ def _decode_in_turns(octets: bytearray, charset: str) -> str:
 
 
 def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | None = None) -> Form:
-    """The fields and files of a multipart/form-data body, the files in a spool. A field is in the charset of its
-    Content-Type, else in that of a field `_charset_` (RFC 7578, 4.6), else UTF-8. HTTPError 400 where it is malformed,
-    413 over the limits."""
+    """The fields and files of a multipart/form-data body, the files in a spool. A field is decoded by the charset of
+    its Content-Type, else by that which a field `_charset_` names (RFC 7578, 4.6), else as UTF-8. HTTPError 400 where
+    the body is malformed, 413 over the limits."""
     if not _BOUNDARY.fullmatch(boundary):
         abort(400, f"a multipart form needs a boundary of 1 to {MAX_BOUNDARY} characters, none of them a control")
     fields: list[tuple[str, bytearray, str]] = []
     files: list[UploadedFile] = []
-    room, spool = MAX_FORM_TEXT, spool or _Spool()
+    left, spool = MAX_FORM_TEXT, spool or _Spool()
     for (name, filename, content_type), pieces in read_parts(read, boundary.encode("latin-1")):
         if filename is None:
             octets = bytearray()
             for piece in pieces:
-                room -= len(piece)
-                if room < 0:
+                left -= len(piece)
+                if left < 0:
                     abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
                 octets += piece
             fields.append((name, octets, content_type))
@@ -958,8 +960,8 @@ def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | 
 
 
 def _unescape(octets: bytes) -> bytes:
-    """What `+` and percent signs stand for. The `=XX` of quoted-printable is what C decodes fastest, so they become
-    that: each `=`, and each `%` that begins no escape, is escaped before."""
+    """Urlencoded octets with `+` and percent escapes decoded. C code decodes the `=XX` of quoted-printable fastest, so
+    `%` becomes `=`; before that, each `=`, and each `%` that begins no escape, is escaped."""
     octets = octets.replace(b"+", b" ")
     if b"%" not in octets:
         return octets
@@ -1670,8 +1672,8 @@ def redirect(target: str, status: int = 303) -> Response:
 
 
 def safe_target(request: Request, url: str) -> bool:
-    """Whether an address that a user sent stays on this site: a path that begins with one `/`, or an address with the
-    scheme and host of the request. Browsers take `\\` for `/` and skip control characters, so neither may be in it."""
+    """Whether an address that a user sent stays on this site: it is a path that begins with one `/`, or has the scheme
+    and host of the request. Browsers take `\\` for `/` and skip control characters, so an address has neither."""
     if "\\" in url or url != url.strip() or CONTROLS.search(url):
         return False
     if url.startswith("/"):
@@ -1705,7 +1707,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
 
 SMALL = 64 << 10  # bytes of a file that are sent in one go
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_NOT_ON_WINDOWS = re.compile(r"[\\:~]")  # where they stand for a folder, a drive or a stream, and a short name
+_NOT_ON_WINDOWS = re.compile(r"[\\:~]")  # a folder; a drive or a stream; a short name
 _ETAGS = re.compile(r'(?:W/)?"[^"]*"')
 _RANGE = re.compile(r"(?i)bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
 _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", ".mjs": "text/javascript",
@@ -1734,8 +1736,8 @@ def _names_etag(field: str, etag: str) -> bool:
 
 
 def failed_precondition(request: Request, etag: str, modified: int) -> int | None:
-    """The status, 304 or 412, with which a file is not sent, by the conditions of the request in their order (RFC
-    9110, 13.2.2); None where it is. `etag` is a strong one; `modified`: seconds since 1970."""
+    """The status, 304 or 412, that is sent instead of a file, by the conditions of the request in their order (RFC
+    9110, 13.2.2); None where the file is sent. `etag` is a strong one; `modified`: seconds since 1970."""
     headers, is_read = request.headers, request.method in ("GET", "HEAD")
     if "if-match" in headers:
         is_same = _names_etag(headers["if-match"], etag)
@@ -1751,8 +1753,8 @@ def failed_precondition(request: Request, etag: str, modified: int) -> int | Non
 
 
 def parse_range(text: str, size: int) -> tuple[int, int] | None:
-    """A Range -> where it begins and ends in a file of `size` bytes; None for the whole, where it is no single range of
-    bytes (RFC 9110, 14.2 allows that). HTTPError 416 where it lies outside."""
+    """A Range -> where it begins and ends in a file of `size` bytes; None, which means the whole file, for anything but
+    one range of bytes (RFC 9110, 14.2 allows that). HTTPError 416 for a range outside of the file."""
     match = _RANGE.fullmatch(text)
     if match is None or (match[2] and int(match[1]) > int(match[2])):
         return None
@@ -1777,12 +1779,12 @@ def accepts_encoding(header: str, coding: str) -> bool:
 _FOLDER = getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FILE = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO does not wait
-_IS_LINK = frozenset([errno.ELOOP, errno.EMLINK, errno.ENOTDIR])  # what these flags make of one
+_IS_LINK = frozenset([errno.ELOOP, errno.EMLINK, errno.ENOTDIR])  # what opening a link with these flags gives
 _IS_SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 
 
 def _open_below(folder: str, segments: Sequence[str]) -> int:
-    """The descriptor of what is there below a folder, none of the segments being a link; OSError otherwise."""
+    """The descriptor of what is below a folder at these segments; OSError where one of them is a link, or missing."""
     descriptor = os.open(folder, _FOLDER)
     for place, segment in enumerate(segments, 1):
         above = descriptor
@@ -1794,7 +1796,7 @@ def _open_below(folder: str, segments: Sequence[str]) -> int:
 
 
 def _open_real(root: str, name: str) -> int:
-    """The descriptor by the real path: for a link, and on Windows, which opens nothing relative to a descriptor."""
+    """The descriptor of a file by its real path: for links, and for Windows, which opens nothing below a descriptor."""
     root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
     below = os.path.join(root, "")
     if not path.startswith(below):
@@ -1803,10 +1805,10 @@ def _open_real(root: str, name: str) -> int:
 
 
 def open_file(root: str, name: str) -> io.FileIO | None:
-    """The file with this name, segments between `/`, below the folder `root`; None where there is none. What is no name
-    is refused before the file system is asked; links must not lead outside. Whoever may write in the folder may replace
-    a file by a link at any moment, so what was opened is what counts: segment by segment, following no link. Where
-    there is one, the real path is opened so."""
+    """The file with this name, segments between `/`, below the folder `root`; None where there is none. A name that
+    cannot be is refused before the file system is asked; links must not lead outside. Whoever may write in the folder
+    may replace a file by a link at any moment, so a file is opened segment by segment, following no link. Where there
+    is a link, the real path is opened in that way."""
     segments, is_windows = name.split("/"), os.name == "nt"
     if _NOT_IN_NAMES.search(name) or (is_windows and _NOT_ON_WINDOWS.search(name)) or {"", ".", ".."} & {*segments}:
         return None
@@ -1828,10 +1830,11 @@ def open_file(root: str, name: str) -> io.FileIO | None:
 
 
 def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders) -> io.FileIO:
-    """The file, or the compressed one beside it that the client takes, as the header fields then say."""
+    """The file, or the compressed one beside it if the client takes that, which then is put into the header fields."""
     file = open_file(root, name) or abort(404)
     for suffix, coding in _PRECOMPRESSED.items():
-        if (compressed := open_file(root, name + suffix)) is not None:
+        is_there = os.path.lexists(os.path.join(root, name + suffix))  # which takes less time than to open none
+        if is_there and (compressed := open_file(root, name + suffix)) is not None:
             headers.vary("Accept-Encoding")
             accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
             if accepted and "Content-Encoding" not in headers:
@@ -1841,7 +1844,8 @@ def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders)
 
 
 def _content_disposition(name: str) -> str:
-    """To be saved under this name (RFC 6266; RFC 8187 for what is not ASCII); ValueError for control characters."""
+    """The Content-Disposition with which a browser saves an answer under this name (RFC 6266; RFC 8187 for names beyond
+    ASCII); ValueError for control characters."""
     if CONTROLS.search(name):
         raise ValueError(f"not the name of a file: {name!r}")
     plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
@@ -1861,7 +1865,7 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
     guessed, compression = mimetypes.guess_type(name)
     extension = os.path.splitext(name)[1].lower()
     kind = _TYPES.get(extension) or (not compression and guessed) or "application/octet-stream"
-    if extension == ".svgz" and not download:  # which browsers show only so (SVG 1.1, appendix I)
+    if extension == ".svgz" and not download:  # without both, browsers do not show it (SVG 1.1, appendix I)
         kind, headers["Content-Encoding"] = "image/svg+xml", "gzip"
     headers["Content-Type"] = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
     if download:
