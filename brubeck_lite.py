@@ -864,7 +864,7 @@ def parse_part_head(head: bytes) -> PartHead:
 
 def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[PartHead, Iterator[bytes]]]:
     """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1), which `read(size)` gives: for each its head
-    and the pieces of its content, which are gone once the next part is asked for. HTTPError 400 for what is malformed."""
+    and the pieces of its content, which are gone once the next part is asked for. HTTPError 400 if malformed."""
     delimiter = b"\r\n--" + boundary
     buffer, at = b"\r\n", 0  # so that the first boundary begins a line too
     turn = time.monotonic()
@@ -1378,6 +1378,9 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     def __delitem__(self, name: str) -> None:
         del self._kept[name.lower()]
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._kept
+
     def __iter__(self) -> Iterator[str]:
         return (fields[0][0] for fields in self._kept.values())
 
@@ -1631,7 +1634,7 @@ class Response:
 
     def cookie_fields(self) -> list[tuple[str, str]]:
         """The header fields that set the cookies, once they are text."""
-        return [("Set-Cookie", str(text)) for text in self.cookies.values()]
+        return [("Set-Cookie", cast(str, text)) for text in self.cookies.values()]
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
