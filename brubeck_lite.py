@@ -334,6 +334,8 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9
 _HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# Whether this is an address, or the name, of the machine itself (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3).
+is_loopback = re.compile(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost").fullmatch
 _IP_ADDRESS = re.compile(r"\[([^]%]*)(?:%[^]]*)?\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?"
                          r"|([0-9A-Fa-f:.]+)(?:%.*)?")
 _FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*")[ \t]*'  # RFC 7239, 4
@@ -651,11 +653,6 @@ def is_own_origin(request: Request, origin: str, also_https: bool = False) -> bo
     schemes = {request.scheme, "https"} if also_https or request.host.endswith(":443") else {request.scheme}
     ours = [plain_origin(f"{scheme}://{request.host}") for scheme in schemes]
     return plain_origin(origin) in ours and "" not in ours
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this is an address, or the name, of the machine itself (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
-    return re.fullmatch(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost", host) is not None
 
 
 def compile_hosts(hosts: Iterable[str]) -> re.Pattern[str]:
@@ -1496,15 +1493,6 @@ def _quote_cookie(value: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def _cookie_text(name: str, value: str, attributes: str, secure: bool | None, signed: bool, request: Request) -> str:
-    """A cookie as Set-Cookie has it. The request decides whether it goes over https alone, and which secret signs."""
-    sent = sign(value, request.app.secret, name) if signed else value
-    if len(name) + len(sent) > 4096:  # RFC 6265bis, 5.7: browsers drop it
-        raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
-    is_secure = request.scheme == "https" if secure is None else secure
-    return f"{name}={sent}{attributes}{'; Secure' if is_secure else ''}"
-
-
 class Response:
     """An answer: `body` (bytes, str as UTF-8, or an iterator of either, which is streamed), `status`, `headers` (a
     mapping or pairs); `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or ValueError for what
@@ -1592,8 +1580,15 @@ class Response:
                 raise ValueError(f"not a {attribute} for a cookie: {text!r}")
             attributes += f"; {attribute}={text}" if text or attribute == "Path" else ""
         attributes += ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else "")
-        field = functools.partial(_cookie_text, name, value, attributes, secure, signed)
-        self.cookies = {**self.cookies, (name, path, domain): field}
+
+        def make_text(request: Request) -> str:
+            sent = sign(value, request.app.secret, name) if signed else value
+            if len(name) + len(sent) > 4096:  # RFC 6265bis, 5.7: browsers drop it
+                raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
+            is_secure = request.scheme == "https" if secure is None else secure
+            return f"{name}={sent}{attributes}{'; Secure' if is_secure else ''}"
+
+        self.cookies = {**self.cookies, (name, path, domain): make_text}
 
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie that was set with this path and domain."""
