@@ -1498,7 +1498,7 @@ class Response:
     mapping or pairs); `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or ValueError for what
     cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go without the body."""
 
-    __slots__ = ("_body", "_headers", "_status", "_type", "cookies")
+    __slots__ = ("_body", "_headers", "_status", "cookies")
 
     def __init__(self, body: bytes | str | Iterator[str | bytes] = b"", status: int = 200,
                  headers: HeaderFields | None = None, content_type: str | None = None) -> None:  # fmt: skip
@@ -1511,14 +1511,13 @@ class Response:
         self._status = 200
         if status != 200:
             self.status = status
-        self._type = HTML  # as long as nobody has asked for `headers`
-        self._headers: ResponseHeaders | None = None
+        self._headers: ResponseHeaders | str = HTML  # the Content-Type alone, until somebody asks for `headers`
         self.cookies = _NO_COOKIES
         if headers:
             self.headers.merge(headers)
         if content_type is not None:
-            if self._headers is None and content_type in _WITH_TYPE:
-                self._type = content_type
+            if self._headers is HTML and content_type in _WITH_TYPE:
+                self._headers = content_type
             else:
                 self.headers["Content-Type"] = content_type
 
@@ -1551,8 +1550,8 @@ class Response:
     @property
     def headers(self) -> ResponseHeaders:
         """The header fields; may be changed."""
-        if self._headers is None:
-            self._headers = _WITH_TYPE[self._type].copy()
+        if isinstance(self._headers, str):
+            self._headers = _WITH_TYPE[self._headers].copy()
         return self._headers
 
     def set_cookie(self, name: str, value: str, *, max_age: int | None = None, path: str = "/",
@@ -1597,8 +1596,8 @@ class Response:
     def copy(self) -> Response:
         """An answer like this one, with header fields and cookies of its own."""
         twin = Response() if type(self) is Response else copy.copy(self)  # which takes ten times as long
-        twin._body, twin._status, twin._type, twin.cookies = self._body, self._status, self._type, self.cookies
-        twin._headers = None if self._headers is None else self._headers.copy()
+        twin._body, twin._status, twin.cookies = self._body, self._status, self.cookies
+        twin._headers = self._headers if isinstance(self._headers, str) else self._headers.copy()
         return twin
 
     def with_cookies(self, request: Request) -> Response:
@@ -1635,8 +1634,8 @@ class Response:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
         body = self._body
         is_bodiless = request.method == "HEAD" or self._status in _BODILESS
-        if type(body) is bytes and self._headers is None and not self.cookies and not is_bodiless:
-            return [("Content-Type", self._type), ("Content-Length", str(len(body)))], body
+        if type(body) is bytes and type(self._headers) is str and not self.cookies and not is_bodiless:
+            return [("Content-Type", self._headers), ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):  # middleware's own
             request.leave_pool()
             body = Pieces(body)
@@ -3629,8 +3628,9 @@ class Brubeck:
             response = self.answer_error(request, error)
         if request.refused is not None:
             request.refused = None  # the frames of its traceback hold the request
-        is_private = request.private_by is not None or request.has_credentials or response._status == 401
-        return self._complete(request, response, is_private) if is_private or response.cookies else response
+        if request.private_by is not None or request.has_credentials or response.cookies or response._status == 401:
+            return self._complete(request, response)
+        return response
 
     def _serves_host(self, request: Request) -> bool:
         """Whether this host may be asked for. A page whose name was made to resolve to our address (DNS rebinding) is
@@ -3719,22 +3719,22 @@ class Brubeck:
             request.limited(None, True, response.begin_stream)
         return response
 
-    def _complete(self, request: Request, response: Response, is_private: bool) -> Response:
-        """A copy, for the handler may give the same answer to others: its cookies as text, and if it is private kept
-        from shared caches, with the session if that changed. Caches should know by themselves that what was asked with
-        Authorization is for its client alone, unless the answer allows more (RFC 9111, 3.5); nginx does not."""
+    def _complete(self, request: Request, response: Response) -> Response:
+        """A copy, for the handler may give the same answer to others: with its cookies as text, kept from shared caches
+        if it is private, and with the session if that changed. Caches should know by themselves that the answer to a
+        request with Authorization is for its client alone, unless it allows more (RFC 9111, 3.5); nginx does not."""
         try:
-            if not is_private:
-                return response.with_cookies(request)
             response = response.copy()
             if request.private_by is not None:
                 response.keep_private(request.private_by)
-            elif not re.search(r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")):
+            elif (request.has_credentials or response._status == 401) and not re.search(
+                r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")
+            ):
                 response.keep_private(["Authorization"])
             if request._session is not None:
                 request._session.save(request, response)
             return response.with_cookies(request)
-        except Exception as error:  # what JSON cannot hold, a cookie without a secret
+        except Exception as error:  # what JSON cannot hold, or a cookie that cannot be signed
             return self.answer_error(request, error)
 
     def answer_error(self, request: Request, error: BaseException) -> Response:
