@@ -98,7 +98,9 @@ ENDLESS: list[Any] = []
 ENDLESS.append(ENDLESS)
 
 
-@pytest.mark.parametrize("value", [{"a": float("nan")}, [float("inf")], [-float("inf")], {"a": object()}, [b"a"], ENDLESS])
+@pytest.mark.parametrize(
+    "value", [{"a": float("nan")}, [float("inf")], [-float("inf")], {"a": object()}, [b"a"], ENDLESS]
+)
 def test_what_json_cannot_hold_is_a_500(value: Any) -> None:
     assert get(lambda request: value).status == 500
 
