@@ -338,17 +338,19 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9
 _HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# Whether this is an address, or the name, of the machine itself (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3).
+is_loopback = re.compile(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost").fullmatch
 _IP_ADDRESS = re.compile(r"\[([^]%]*)(?:%[^]]*)?\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?"
                          r"|([0-9A-Fa-f:.]+)(?:%.*)?")
 _FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*")[ \t]*'  # RFC 7239, 4
 _FORWARDED = re.compile(rf"(?:^|,)({_FORWARDED_PAIR}(?:;{_FORWARDED_PAIR})*)$")
 _X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"])
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # as proxies name them; Traefik both
-_UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
+_UNLIMITED = 1 << 62  # the limit of a route that leaves the limit to a mounted application
 
 
 class _Named(Mapping[str, T]):
-    """What the mappings of requests and answers have in common: names, and what is kept for each."""
+    """The base of the mappings of requests and answers: one dict, and in it what is kept for each name."""
 
     __slots__ = ("_kept",)
 
@@ -393,8 +395,8 @@ class MultiDict(_Named[T]):
 
 
 def parse_cookies(header: str) -> MultiDict[str]:
-    """A Cookie header -> its cookies, in linear time. What has no name or holds control characters is left out (RFC
-    6265, 5.4; quoted values as Python's http.cookies and werkzeug write them, UTF-8 inside)."""
+    """A Cookie header -> its cookies, in linear time (RFC 6265, 5.4). A cookie without a name, or with a control
+    character, is left out. Quoted values are read as Python's http.cookies and werkzeug write them, as UTF-8."""
     cookies = []
     for pair in header.split(";"):
         name, equals, value = pair.partition("=")
@@ -434,22 +436,22 @@ def _encode64(octets: bytes) -> str:
 
 
 def _signature(key: bytes, purpose: str, text: str) -> str:
-    if CONTROLS.search(purpose):  # a line break ends it, so it may have none itself
+    if CONTROLS.search(purpose):  # a line break ends the purpose, so there is none in it
         raise ValueError(f"the purpose of a signature has a control character in it: {purpose!r}")
     return _encode64(hmac.digest(key, f"brubeck_lite {purpose}\n{text}".encode(), "sha256"))
 
 
 def sign(value: str, secrets: Secrets, purpose: str = "") -> str:
     """A value, which stays readable, with the time and a signature (HMAC-SHA256, by the first of the secrets): letters,
-    digits, `-`, `_` and `.`. It holds for this `purpose` alone; that of a signed cookie is its name. RuntimeError where
-    there is no secret; ValueError for one under 16 bytes, and for control characters in the purpose."""
+    digits, `-`, `_` and `.`. The signature holds for this `purpose` alone; the purpose of a signed cookie is its name.
+    RuntimeError without a secret; ValueError for one under 16 bytes, and for control characters in the purpose."""
     text = f"{_encode64(value.encode())}.{int(time.time()):x}"
     return f"{text}.{_signature(_keys(secrets)[0], purpose, text)}"
 
 
 def _verified(text: str, keys: list[bytes], max_age: float | None, purpose: str) -> str | None:
     signed, _, signature = text.rpartition(".")
-    if len(signature) != 43 or not text.isascii():  # 32 octets: what is none costs no HMAC
+    if len(signature) != 43 or not text.isascii():  # 32 octets: another length needs no HMAC to be refused
         return None
     if not any(hmac.compare_digest(signature, _signature(key, purpose, signed)) for key in keys):
         return None
@@ -460,17 +462,31 @@ def _verified(text: str, keys: list[bytes], max_age: float | None, purpose: str)
 
 
 def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: str = "") -> str | None:
-    """The value that was signed with any of these secrets, at most `max_age` seconds ago; None for anything else.
+    """The value that was signed with one of these secrets, at most `max_age` seconds ago; None for any other text.
     Errors as for `sign`."""
     return _verified(text, _keys(secrets), max_age, purpose)
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number is too large: {text:.40}")
+    return value
+
+
+# JSON without NaN and the infinities, which RFC 8259 does not have: both raise ValueError for them (`int` does, for
+# their names). Encoder and decoder are made once: `json.dumps` and `json.loads` with options make one for each call.
+# `check_circular` stays: without it, a value that contains itself ends Python 3.13 in a thread with a small stack.
+dump_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+load_json = json.JSONDecoder(parse_constant=int, parse_float=_finite).decode
+
+
 @dataclass(frozen=True)
 class SessionCookie:
-    """How the session's cookie is set, for `Brubeck.session_cookie`: its `name` (None: "session", and for a mounted
-    application with a secret of its own the prefix of the mount behind it), its age in seconds, `secure` (None: as the
-    request's scheme is) and `samesite` as for `Response.set_cookie`. A cookie for https alone has `__Host-` before its
-    name, so that neither another subdomain nor an http page can set it. ValueError for what cannot be."""
+    """How the session's cookie is set, for `Brubeck.session_cookie`: its `name` (None: "session", which is followed by
+    the prefix of the mount for a mounted application with a secret of its own), its age in seconds, `secure` (None: as
+    the request's scheme is) and `samesite` as for `Response.set_cookie`. A cookie for https alone has `__Host-` before
+    its name, so that neither another subdomain nor an http page can set it. ValueError for what a cookie cannot be."""
 
     name: str | None = None
     max_age: int = 14 * 24 * 3600
@@ -478,27 +494,20 @@ class SessionCookie:
     samesite: str | None = "Lax"
 
     def __post_init__(self) -> None:
-        if self.name is not None and not _TOKEN.fullmatch(self.name):
-            raise ValueError(f"not the name of a cookie: {self.name!r}")
-        if not isinstance(self.max_age, int) or self.max_age < 1:
-            raise ValueError(f"the age of a session is a number of seconds, not {self.max_age!r}")
-        if self.samesite not in ("Lax", "Strict", "None", None) or self.secure not in (True, False, None):
-            raise ValueError('samesite is "Lax", "Strict", "None" or None; secure is True, False or None')
-        if self.secure is False and (self.samesite == "None" or self._has_prefix):
-            raise ValueError('a cookie with samesite="None", or with __Host- or __Secure- before its name, is secure')
-
-    @property
-    def _has_prefix(self) -> bool:
-        return (self.name or "").lower().startswith(("__host-", "__secure-"))
+        name = "session" if self.name is None else self.name
+        Response().set_cookie(name, "", secure=self.secure, samesite=self.samesite)  # ValueError
+        if not isinstance(self.max_age, int) or self.max_age < 1 or self.secure not in (True, False, None):
+            raise ValueError("the cookie of a session has an age in seconds; secure is True, False or None")
 
     def for_request(self, request: Request, prefix: str) -> tuple[str, bool]:
-        """The name of the cookie for an application whose secret begins at this prefix; whether it is for https
-        alone. A cookie that came by http is another one, for anybody on the way may have set that."""
+        """The name of the cookie for an application whose secret begins to hold at this prefix; whether the cookie is
+        for https alone. By http the cookie has another name, for anybody on the way may have set that one."""
         name = f"session{quote(prefix, safe='')}" if self.name is None else self.name
-        is_secure = self._has_prefix or self.samesite == "None" or self.secure
+        has_prefix = name.lower().startswith(("__host-", "__secure-"))
+        is_secure = has_prefix or self.samesite == "None" or self.secure
         if is_secure is None:
             is_secure = request.scheme == "https"
-        return f"__Host-{name}" if is_secure and not self._has_prefix else name, is_secure
+        return f"__Host-{name}" if is_secure and not has_prefix else name, is_secure
 
 
 class Session:
@@ -508,15 +517,15 @@ class Session:
 
     def __init__(self, app: Brubeck, prefix: str = "") -> None:
         self.app, self.prefix = app, prefix  # whose settings and secret hold, and where it is mounted
-        self.kept = "{}"  # the JSON that the client has, by which a change of any depth is seen
-        self.values: dict[str, Any] | None = None  # None until somebody looks
+        self.kept = "{}"  # the JSON that the client has; compared with it, a change at any depth is seen
+        self.values: dict[str, Any] | None = None  # None until the program reads the session
 
     def load(self, request: Request) -> dict[str, Any]:
-        """What the session holds."""
+        """The values that the session holds."""
         if self.values is None:
             settings = self.app.session_cookie
             name, _ = settings.for_request(request, self.prefix)
-            # No cookie's name has a space: what a program signs for a cookie is never a session.
+            # No cookie's name has a space, so that what a program signs for a cookie is never taken for a session.
             self.kept = request.find_signed(name, f"session {name}", settings.max_age) or "{}"
             self.values = json.loads(self.kept)
         return cast("dict[str, Any]", self.values)
@@ -532,26 +541,14 @@ class Session:
                             samesite=settings.samesite)  # fmt: skip
 
 
-def dump_json(value: Any) -> str:
-    """A dict or a list that a handler returned, as JSON. ValueError for NaN and the infinities, which JSON has not."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"beyond what a number may be: {text:.40}")
-    return value
-
-
 def body_too_large(limit: int) -> HTTPError:
     """The 413 that names the limit."""
     return HTTPError(413, f"the body is over the limit of {limit} bytes")
 
 
 class _Body(io.RawIOBase):
-    """The body of a request as a door reads it. `length` is what the client declared, None where the body ends by
-    itself. Reading raises HTTPError: 413 beyond `limit`, 400 where the client stopped early."""
+    """The body of a request as a file, which calls the door's `read(size)`. `length` is what the client declared, None
+    where the body itself shows its end. Reading raises HTTPError: 413 beyond `limit`, 400 if it ends early."""
 
     def __init__(self, read: Callable[[int], bytes], length: int | None, limit: int) -> None:
         super().__init__()
@@ -567,13 +564,13 @@ class _Body(io.RawIOBase):
         return len(piece)
 
     def readall(self) -> bytes:
-        body = bytearray()  # a list of the pieces takes 20 times as much memory where they are chunks of two bytes
+        body = bytearray()  # for chunks of two bytes, a list of pieces takes 20 times as much memory
         while piece := self._take(1 << 16):
             body += piece
         return bytes(body)
 
     def _take(self, size: int) -> bytes:
-        self._turn = give_turn(self._turn)  # a disk answers at once, and chunks may be of a byte each
+        self._turn = give_turn(self._turn)  # for a disk never waits, and chunks may have one byte each
         wanted = size if self._left is None else min(size, self._left)
         piece = self._read(wanted) if wanted else b""
         if self._left is not None:
@@ -587,15 +584,15 @@ class _Body(io.RawIOBase):
 
 
 def parse_content_length(text: str) -> int:
-    """Digits and nothing else (RFC 9110, 8.6) -> the number; ProtocolError for anything else."""
+    """A Content-Length, which is digits and nothing else (RFC 9110, 8.6) -> the number; ProtocolError otherwise."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ProtocolError("Content-Length is not a number")
     return int(text)
 
 
 def decode_path(octets: bytes) -> str:
-    """The octets of a path, percent-decoded already, as strict UTF-8 without control characters, of which `$` in an
-    expression would let a line break pass; HTTPError 400 for anything else."""
+    """The octets of a path, percent-decoded already, as strict UTF-8 without control characters (`$` in a pattern would
+    let a line break pass); HTTPError 400 for any other path."""
     try:
         path = octets.decode()
     except UnicodeDecodeError:
@@ -620,9 +617,9 @@ def plain_address(text: str) -> str:
 
 
 def parse_forwarded(text: str, number: int) -> dict[str, str]:
-    """What the last but `number` - 1 of the elements of a Forwarded field (RFC 7239) says, by name in lower case; empty
-    where they are fewer. It is read from its end: a quote that a client has left open hides nothing of what proxies
-    have added."""
+    """The element number `number`, counted from the end, of a Forwarded field (RFC 7239): its values by name in lower
+    case; empty where there are fewer elements. The field is read from its end: a quote that a client has left open
+    hides nothing of what proxies have added."""
     element = ""
     for _ in range(number):
         if (match := _FORWARDED.search(text)) is None:
@@ -646,8 +643,8 @@ def plain_origin(origin: str) -> str:
 
 
 def compile_origins(origins: str | Iterable[str] | None, *also: str) -> frozenset[str]:
-    """The origins that a program names, "https://app.example", as `plain_origin` has them, or what is in `also`.
-    ValueError for anything else."""
+    """The origins that a program names ("https://app.example"), as `plain_origin` writes them; the words in `also` are
+    taken as they are. ValueError for anything else."""
     named = frozenset([origins] if isinstance(origins, str) else origins or ())
     for origin in named.difference(also):
         if not plain_origin(origin):
@@ -657,9 +654,9 @@ def compile_origins(origins: str | Iterable[str] | None, *also: str) -> frozense
 
 
 def is_own_origin(request: Request, origin: str, also_https: bool = False) -> bool:
-    """Whether a page of this origin is one of ours: with the request's scheme, host and port (RFC 6454, 5), of which
-    the port may be written where it is the usual one. `also_https`: or with https instead of http, as also a Host with
-    the port 443 means. `null` says nothing: then the browser's Sec-Fetch-Site must."""
+    """Whether a page of this origin is one of ours: whether scheme, host and port are the request's (RFC 6454, 5),
+    where the scheme's usual port may be named or not. `also_https`: https will do for a request by http, as it always
+    does where the Host has the port 443. The origin `null` says nothing: then the browser's Sec-Fetch-Site decides."""
     if origin == "null":
         return request.headers.get("sec-fetch-site") == "same-origin"
     schemes = {request.scheme, "https"} if also_https or request.host.endswith(":443") else {request.scheme}
@@ -667,14 +664,10 @@ def is_own_origin(request: Request, origin: str, also_https: bool = False) -> bo
     return plain_origin(origin) in ours and "" not in ours
 
 
-def is_loopback(host: str) -> bool:
-    """Whether this is an address, or the name, of the machine itself (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
-    return re.fullmatch(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost", host) is not None
-
-
 def compile_hosts(hosts: Iterable[str]) -> re.Pattern[str]:
-    """Names and addresses of hosts, as a Host field has them -> what matches such a field in lower case: with any port
-    unless one is named. `*.example.org` stands for every name below that one, `*` for all. ValueError for the rest."""
+    """Names and addresses of hosts, as a Host field has them -> the pattern of such a field in lower case, with any
+    port unless one is named. `*.example.org` stands for every name below example.org, `*` for all hosts. ValueError for
+    anything else."""
     patterns = []
     for host in [hosts] if isinstance(hosts, str) else hosts:
         match = _HOST_RULE.fullmatch(host.lower())
@@ -691,15 +684,15 @@ _LOOPBACK_NAMES = compile_hosts(["localhost", "*.localhost", "127.0.0.1", "[::1]
 
 MULTIPART = "multipart/form-data"
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
-MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
+MAX_FORM_TEXT = 16 << 20  # bytes of all fields together, which are held in memory, whatever a route's max_body is
 MAX_PART_HEAD = 8 << 10
-SPOOLED = 512 << 10  # bytes of a form's files that are held in memory before they go to a temporary one
+SPOOLED = 512 << 10  # bytes: up to this size together, the files of a form are held in memory
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _PIECE = 16 << 10  # bytes of a long urlencoded value that are decoded in one turn
-MAX_BOUNDARY = 256  # characters; RFC 2046 has 70, and a list of characters that clients do not keep to
-# Parameters, by how the client quotes. First as RFC 9110, 5.6.4 has it: `\"` and `\\` are escapes. Where that cannot be
-# read, as browsers, curl and Node write: a backslash is one, and a quote ends the value if its parameter ends there, or
-# if it may begin another value.
+MAX_BOUNDARY = 256  # characters; RFC 2046 allows 70, of a list of characters, but clients send others
+# Parameters, by how the client quotes. First as RFC 9110, 5.6.4 has it: `\"` and `\\` are escapes. Where that does not
+# match, as browsers, curl and Node write: a backslash is a plain character, and a quote ends the value if the parameter
+# ends behind it, or if it may begin another value.
 _QUOTED = (r'(?:[^"\\]|\\.)*', r'(?:[^"]|(?<!=)"(?![ \t]*(?:;|\Z)))*')
 _PARAMETER = [rf'({_TOKEN.pattern})=(?:"({quoted})"[ \t]*|([^;"]*))' for quoted in _QUOTED]
 _PARAMETERS = [(re.compile(rf"(?:;[ \t]*(?:{one})?)*"), re.compile(one)) for one in _PARAMETER]
@@ -707,13 +700,13 @@ _EXTENDED = re.compile(r"(?i)(utf-8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[^%])*)")
 _ENCODED_WORD = re.compile(r"(?i)=\?utf-8\?b\?((?:[a-z0-9+/]{4})*(?:[a-z0-9+/]{2}(?:==|[a-z0-9+/]=))?)\?=")
 _BOUNDARY = re.compile(rf"[ -~\x80-\xff]{{1,{MAX_BOUNDARY}}}")
 _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
-# The charsets of fields. Python would keep each name that it does not know (encodings._cache), so it is asked for these
-# alone: no codec that is not text, and not UTF-7, which gives lone surrogates.
+# The charsets of fields. Python would remember each name that it does not know (encodings._cache), so it is asked for
+# these alone. Codecs that are no charsets are not among them, nor is UTF-7, which gives lone surrogates.
 _CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"}
 _CHARSETS |= {"cp720", "cp737", "cp874", "koi8_t", "koi8_u", "utf_8_sig"}  # which have no aliases
 PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
-Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
 _UTF_8 = codecs.getincrementaldecoder("utf-8")
+Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
 
 
 def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, str]]:
@@ -737,11 +730,11 @@ def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, s
 
 
 def find_charset(label: str) -> str:
-    """A charset as a client names it -> Python's name of it; HTTPError 400 for what is none."""
+    """A charset as a client names it -> Python's name of it; HTTPError 400 for an unknown one."""
     name = normalize_encoding(label[:40].strip().lower())
     name = aliases.get(name, name)
     if name not in _CHARSETS:
-        abort(400, "a field of a form has a charset that is not known here")
+        abort(400, "the charset of a form field is unknown")
     return name
 
 
@@ -752,8 +745,8 @@ def base_name(filename: str) -> str:
 
 
 class _Spool:
-    """What holds the files of a form, one behind the other: memory, and above 512 KiB one temporary file, so that a
-    form takes one descriptor at most."""
+    """The files of a form, one behind the other: in memory, and above 512 KiB in one temporary file, so that a form
+    takes one descriptor at most."""
 
     def __init__(self) -> None:
         self._file: Any = io.BytesIO()
@@ -766,7 +759,7 @@ class _Spool:
             piece = self._file.getvalue() + piece
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (it goes with the request)
         left = memoryview(piece)
-        while left:  # a file may take less than all
+        while left:  # a file may take a part of it
             left = left[self._file.write(left) :]
 
     def read(self, start: int, size: int) -> bytes:
@@ -776,7 +769,7 @@ class _Spool:
         return os.pread(self._file.fileno(), size, start)
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Free the memory, or the temporary file."""
         self._file.close()
 
 
@@ -810,8 +803,8 @@ class _Section(io.RawIOBase):
 
 class UploadedFile(io.BufferedReader):
     """A file of a form, a binary file object: `name` of its field, `filename` (without folders), `content_type` as the
-    client says, `size` in bytes. It is closed when the answer is over. Above 512 KiB, the files of a form are together
-    one temporary file, which then disappears."""
+    client says, `size` in bytes. It is closed when the answer is over. Above 512 KiB together, the files of a form are
+    in one temporary file, which disappears then."""
 
     name: str = ""  # of the field, not of the temporary file
 
@@ -836,11 +829,11 @@ class UploadedFile(io.BufferedReader):
 
 
 def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
-    """The `name` or `filename` of a part: `filename*` wins where it can be read (RFC 6266, 4.3), and is written by .NET
-    and others; a name beyond ASCII is an encoded word where .NET writes it."""
+    """The `name` or `filename` of a part. `filename*`, which .NET and others send, wins where it can be decoded (RFC
+    6266, 4.3). .NET also sends a name beyond ASCII as an encoded word."""
     plain, others = parameters.get(kind), [name for name in parameters if name.startswith(f"{kind}*")]
     if others and others != [f"{kind}*"]:  # RFC 2231, which RFC 8187 leaves out
-        abort(400, f"the {kind} of a part of a form comes in one piece")
+        abort(400, f"the {kind} of a part of a form must not be split into several parameters")
     if others:
         extended = parameters[others[0]]
         with contextlib.suppress(UnicodeError):
@@ -855,8 +848,8 @@ def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
 
 
 def parse_part_head(head: bytes) -> PartHead:
-    """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
-    anything else. Octets that are not UTF-8 are there as PEP 383 has them, for their charset may come later."""
+    """The header fields of a part -> name, filename (None for a field), content type; HTTPError 400 where they are
+    malformed. Octets that are not UTF-8 are escaped as in PEP 383, for the form may name their charset later."""
     text = re.sub(r"\r\n[ \t]+", " ", head.decode("utf-8", "surrogateescape"))  # folded lines: RFC 9112, 5.2
     if not _PART_HEAD.fullmatch(text):
         abort(400, "a part of a form begins with lines of header fields")
@@ -869,15 +862,15 @@ def parse_part_head(head: bytes) -> PartHead:
     if kind != "form-data" or name is None:
         abort(400, "a part of a form has a Content-Disposition of form-data, with a name")
     if fields.get("content-transfer-encoding", "binary").lower() not in ("7bit", "8bit", "binary"):
-        abort(400, "a part of a form comes as it is, without a Content-Transfer-Encoding")
+        abort(400, "a part of a form must not have a Content-Transfer-Encoding")
     if filename is None:
         return name, None, fields.get("content-type") or "text/plain"
     return name, base_name(filename), fields.get("content-type") or "application/octet-stream"
 
 
 def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[PartHead, Iterator[bytes]]]:
-    """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1), which `read(size)` gives: of each its head and
-    the pieces of its content, which are gone once the next is asked for. HTTPError 400 where it is malformed."""
+    """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1), which `read(size)` gives: for each its head
+    and the pieces of its content, which are gone once the next part is asked for. HTTPError 400 if malformed."""
     delimiter = b"\r\n--" + boundary
     buffer, at = b"\r\n", 0  # so that the first boundary begins a line too
     turn = time.monotonic()
@@ -893,7 +886,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
     def until_boundary(skipped: int) -> Iterator[bytes]:
         nonlocal at
         while (end := buffer.find(delimiter, at)) < 0:
-            start, end = at + skipped, len(buffer) - len(delimiter) + 1  # behind it a boundary may begin
+            start, end = at + skipped, len(buffer) - len(delimiter) + 1  # behind this place a boundary may begin
             if end > start:
                 at, skipped = end, 0
                 yield buffer[start:end]
@@ -902,7 +895,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
         if end > start:
             yield buffer[start:end]
 
-    pieces = until_boundary(0)  # of the preamble, which nobody reads
+    pieces = until_boundary(0)  # of the preamble, which is skipped
     while True:
         for _ in pieces:
             pass
@@ -919,7 +912,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
 
 
 def _decode_escaped(text: str, charset: str) -> str:
-    """What `parse_part_head` gave: in this charset where it is not UTF-8."""
+    """A text of `parse_part_head` with its escaped octets decoded: all of it in this charset, if it is not UTF-8."""
     octets = text.encode("utf-8", "surrogateescape")
     try:
         return octets.decode()
@@ -937,20 +930,20 @@ def _decode_in_turns(octets: bytearray, charset: str) -> str:
 
 
 def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | None = None) -> Form:
-    """The fields and files of a multipart/form-data body, the files in a spool. A field is in the charset of its
-    Content-Type, else in that of a field `_charset_` (RFC 7578, 4.6), else UTF-8. HTTPError 400 where it is malformed,
-    413 over the limits."""
+    """The fields and files of a multipart/form-data body, the files in a spool. A field is decoded by the charset of
+    its Content-Type, else by that which a field `_charset_` names (RFC 7578, 4.6), else as UTF-8. HTTPError 400 where
+    the body is malformed, 413 over the limits."""
     if not _BOUNDARY.fullmatch(boundary):
         abort(400, f"a multipart form needs a boundary of 1 to {MAX_BOUNDARY} characters, none of them a control")
     fields: list[tuple[str, bytearray, str]] = []
     files: list[UploadedFile] = []
-    room, spool = MAX_FORM_TEXT, spool or _Spool()
+    left, spool = MAX_FORM_TEXT, spool or _Spool()
     for (name, filename, content_type), pieces in read_parts(read, boundary.encode("latin-1")):
         if filename is None:
             octets = bytearray()
             for piece in pieces:
-                room -= len(piece)
-                if room < 0:
+                left -= len(piece)
+                if left < 0:
                     abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
                 octets += piece
             fields.append((name, octets, content_type))
@@ -973,8 +966,8 @@ def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | 
 
 
 def _unescape(octets: bytes) -> bytes:
-    """What `+` and percent signs stand for. The `=XX` of quoted-printable is what C decodes fastest, so they become
-    that: each `=`, and each `%` that begins no escape, is escaped before."""
+    """Urlencoded octets with `+` and percent escapes decoded. C code decodes the `=XX` of quoted-printable fastest, so
+    `%` becomes `=`; before that, each `=`, and each `%` that begins no escape, is escaped."""
     octets = octets.replace(b"+", b" ")
     if b"%" not in octets:
         return octets
@@ -1128,8 +1121,7 @@ class Request:
         if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
-            # int refuses NaN and Infinity; a byte order mark may be skipped (RFC 8259, 8.1).
-            return json.loads(self.body.decode("utf-8-sig"), parse_constant=int, parse_float=_finite)
+            return load_json(self.body.decode("utf-8-sig"))  # a byte order mark may be skipped (RFC 8259, 8.1)
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
 
@@ -1313,23 +1305,22 @@ class Request:
 
 
 # ---- Response --------------------------------------------------------------------------------------------------------
-# In: what a handler returned. Out: a Response; and of a Response, the header fields and the body for a door to send.
-# Whatever could break the wire raises an error where it is set.
+# In: what a handler returned. Out: a Response; and of a Response, the header fields and the body that a door sends.
+# What could break an answer on the wire raises an error where it is set.
 
 HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
-# What Set-Cookie says, or what says that for a request, by name, path and domain.
+# By name, path and domain: the text of a Set-Cookie, or the function that makes that text for a request.
 Cookies = dict[tuple[str, str, Union[str, None]], Union[str, Callable[[Request], str]]]
-_NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another
 _COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
+_NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another dict
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 _BODILESS = frozenset([204, 304])
-_WHOLE = frozenset([bytes, dict, list, type(None)])  # what surely is no stream
+_ITS_LENGTH, _LENGTH_AND_TYPE = ("content-length",), ("content-length", "content-type")
 _KEPT_STREAM = frozenset(["content-length", "etag", "cache-control"])  # a stream with one of these may be cached
-_HTML_FIELD = ("Content-Type", HTML)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
-# The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids them to applications).
+# The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids these fields to applications).
 _HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
                          "trailers", "transfer-encoding", "upgrade"])  # fmt: skip
 
@@ -1345,7 +1336,7 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     of the connection itself, such as Transfer-Encoding."""
 
     def __init__(self, fields: HeaderFields = ()) -> None:
-        self._kept = {}
+        super().__init__({})  # by name in lower case: a tuple of its fields, each (name, value)
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
 
@@ -1358,18 +1349,18 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
         if key == "content-length" and not (text.isascii() and text.isdigit()):
             raise ValueError(f"a Content-Length is digits, not {text!r}")
         if key in _HOP_BY_HOP:
-            raise ValueError(f"the header {name} is the server's to send")
-        self._kept[key] = [(name, text)]
+            raise ValueError(f"only the server sends the header {name}")
+        self._kept[key] = ((name, text),)
 
     def add(self, name: str, value: str | int) -> None:
         """Send one more field of this name; but there is one Content-Length."""
-        before = self._kept.get(name.lower(), [])
+        before = self._kept.get(name.lower(), ())
         self[name] = value
         if before and name.lower() != "content-length":
-            self._kept[name.lower()][:0] = before
+            self._kept[name.lower()] = before + self._kept[name.lower()]
 
     def __getitem__(self, name: str) -> str:
-        return ", ".join(value for _, value in self._kept[name.lower()])
+        return ", ".join([value for _, value in self._kept[name.lower()]])
 
     def __delitem__(self, name: str) -> None:
         del self._kept[name.lower()]
@@ -1380,6 +1371,12 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     def __iter__(self) -> Iterator[str]:
         return (fields[0][0] for fields in self._kept.values())
 
+    def copy(self) -> ResponseHeaders:
+        """The same fields, to be changed apart from these."""
+        twin = ResponseHeaders.__new__(ResponseHeaders)
+        twin._kept = self._kept.copy()
+        return twin
+
     def vary(self, name: str) -> None:
         """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
         named = self.get("Vary", "")
@@ -1387,21 +1384,25 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
             self["Vary"] = f"{named}, {name}" if named else name
 
     def merge(self, fields: HeaderFields) -> None:
-        """Take over these fields, repeated ones too, in place of what has their names."""
-        other = fields if isinstance(fields, ResponseHeaders) else ResponseHeaders(fields)
-        self._kept.update({name: [*pairs] for name, pairs in other._kept.items()})
+        """Take over these fields, repeated ones too, in place of those with the same names."""
+        self._kept.update((fields if isinstance(fields, ResponseHeaders) else ResponseHeaders(fields))._kept)
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """Every field as (name, value), repeated ones too."""
-        return [pair for fields in self._kept.values() for pair in fields]
+    def pairs(self, without: Sequence[str] = ()) -> list[tuple[str, str]]:
+        """Every field as (name, value), repeated ones too, but those with one of these names in lower case."""
+        return [pair for key, fields in self._kept.items() if key not in without for pair in fields]
+
+
+_WITH_TYPE = {kind: ResponseHeaders([("Content-Type", kind)]) for kind in (HTML, TEXT, JSON)}  # to be copied
 
 
 class Pieces:
-    """A streamed body: the pieces of an iterator as bytes, empty ones left out. The first is made at once, so that an
-    iterator that fails before it has given anything is an ordinary error."""
+    """A streamed body: the pieces of an iterator as bytes, without the empty ones. The first is made at once, so that
+    an iterator that fails before its first piece is an ordinary error."""
+
+    request: Request | None = None  # which is over once this is closed, where a WSGI server does that
 
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
-        self._iterator, self._first, self.request = iterator, b"", cast("Request | None", None)
+        self._iterator, self._first = iterator, b""
         try:
             self._first = next(self, b"")
         except BaseException:
@@ -1421,7 +1422,7 @@ class Pieces:
         return piece.encode() if isinstance(piece, str) else piece
 
     def check_first(self, length: str | None) -> None:
-        """ValueError where what is known to come is over this Content-Length: nothing was sent, so it can be a 500."""
+        """ValueError if the first piece is already over this Content-Length: nothing was sent, so it can be a 500."""
         if length is not None and self._known() > int(length):
             self.close()
             raise ValueError(f"the body is longer than its Content-Length of {length} bytes")
@@ -1430,7 +1431,7 @@ class Pieces:
         return len(self._first)
 
     def close(self) -> None:
-        """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
+        """End the iterator, whether or not it was read to its end. An error in that is logged: the answer is out."""
         try:
             getattr(self._iterator, "close", tuple)()
         except Exception:
@@ -1440,14 +1441,14 @@ class Pieces:
 
 
 class FilePieces(Pieces):
-    """The next `left` bytes of a file as a streamed body, read when they are asked for. The file is closed behind them.
-    Our servers `peek` and take only what a client has room for, so that none are held for one that is slow."""
+    """The next `left` bytes of a file as a streamed body, read when they are asked for. The file is closed at their
+    end. Our servers `peek` and take what the connection accepts, so that no bytes are held for a slow client."""
 
     SIZE = 64 << 10  # bytes of a piece
 
     def __init__(self, file: io.FileIO, left: int) -> None:
-        self._iterator, self._first, self.request = iter(()), b"", None  # nothing is read yet
-        self.file, self.left, self._end = file, left, file.tell() + left
+        self._iterator = self.file = file
+        self.left, self._end = left, file.tell() + left
 
     def peek(self, size: int) -> bytes:
         """The next bytes, at most so many, which stay the next. ValueError where the file has become shorter."""
@@ -1468,10 +1469,6 @@ class FilePieces(Pieces):
     def _known(self) -> int:
         return self.left
 
-    def close(self) -> None:
-        self.file.close()
-        super().close()
-
     def __del__(self) -> None:
         self.file.close()
 
@@ -1486,37 +1483,33 @@ def _quote_cookie(value: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def _cookie_field(name: str, value: str, attributes: str, secure: bool | None, signed: bool, request: Request) -> str:
-    """What Set-Cookie says. The request decides whether it goes over https alone, and which secret signs it."""
-    sent = sign(value, request.app.secret, name) if signed else value
-    if len(name) + len(sent) > 4096:  # RFC 6265bis, 5.7: browsers drop it
-        raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
-    is_secure = request.scheme == "https" if secure is None else secure
-    return f"{name}={sent}{attributes}{'; Secure' if is_secure else ''}"
-
-
 class Response:
     """An answer: `body` (bytes, str as UTF-8, or an iterator of either, which is streamed), `status`, `headers` (a
     mapping or pairs); `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or ValueError for what
     cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go without the body."""
 
-    __slots__ = ("_body", "_cookies", "_headers", "_status")
+    __slots__ = ("_body", "_headers", "_status", "cookies")
 
     def __init__(self, body: bytes | str | Iterator[str | bytes] = b"", status: int = 200,
                  headers: HeaderFields | None = None, content_type: str | None = None) -> None:  # fmt: skip
         if type(body) is str:
             self._body: bytes | Iterator[str | bytes] = body.encode()
+        elif type(body) is bytes:
+            self._body = body
         else:
             self.body = body
         self._status = 200
         if status != 200:
             self.status = status
-        self._headers: ResponseHeaders | None = None
-        self._cookies = _NO_COOKIES
-        if headers is not None:
+        self._headers: ResponseHeaders | str = HTML  # the Content-Type alone, until somebody asks for `headers`
+        self.cookies = _NO_COOKIES
+        if headers:
             self.headers.merge(headers)
         if content_type is not None:
-            self.headers["Content-Type"] = content_type
+            if self._headers is HTML and content_type in _WITH_TYPE:
+                self._headers = content_type
+            else:
+                self.headers["Content-Type"] = content_type
 
     @property
     def body(self) -> bytes | Iterator[str | bytes]:
@@ -1547,8 +1540,8 @@ class Response:
     @property
     def headers(self) -> ResponseHeaders:
         """The header fields; may be changed."""
-        if self._headers is None:
-            self._headers = ResponseHeaders([("Content-Type", HTML)])
+        if isinstance(self._headers, str):
+            self._headers = _WITH_TYPE[self._headers].copy()
         return self._headers
 
     def set_cookie(self, name: str, value: str, *, max_age: int | None = None, path: str = "/",
@@ -1576,8 +1569,15 @@ class Response:
                 raise ValueError(f"not a {attribute} for a cookie: {text!r}")
             attributes += f"; {attribute}={text}" if text or attribute == "Path" else ""
         attributes += ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else "")
-        field = functools.partial(_cookie_field, name, value, attributes, secure, signed)
-        self._cookies = {**self._cookies, (name, path, domain): field}
+
+        def make_text(request: Request) -> str:
+            sent = sign(value, request.app.secret, name) if signed else value
+            if len(name) + len(sent) > 4096:  # RFC 6265bis, 5.7: browsers drop it
+                raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
+            is_secure = request.scheme == "https" if secure is None else secure
+            return f"{name}={sent}{attributes}{'; Secure' if is_secure else ''}"
+
+        self.cookies = {**self.cookies, (name, path, domain): make_text}
 
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie that was set with this path and domain."""
@@ -1585,16 +1585,18 @@ class Response:
 
     def copy(self) -> Response:
         """An answer like this one, with header fields and cookies of its own."""
-        twin = copy.copy(self)
-        twin._headers = None if self._headers is None else ResponseHeaders(self._headers.pairs())
+        twin = Response() if type(self) is Response else copy.copy(self)  # which takes ten times as long
+        twin._body, twin._status, twin.cookies = self._body, self._status, self.cookies
+        twin._headers = self._headers if isinstance(self._headers, str) else self._headers.copy()
         return twin
 
-    def signed(self, request: Request) -> Response:
-        """This answer, its cookies signed with the secret of the application in which the request stands."""
-        if not self._cookies:
+    def with_cookies(self, request: Request) -> Response:
+        """This answer, its cookies as text: signed with the secret of the application in which the request stands. The
+        answers of `Brubeck.handle` have them so. RuntimeError without a secret, ValueError for a cookie too long."""
+        if not self.cookies:
             return self
         twin = self.copy()
-        twin._cookies = {key: text for key, (_, text) in zip(self._cookies, self._cookie_fields(request), strict=True)}
+        twin.cookies = {key: text if isinstance(text, str) else text(request) for key, text in self.cookies.items()}
         return twin
 
     def keep_private(self, fields: Iterable[str]) -> None:
@@ -1606,41 +1608,45 @@ class Response:
         kept = [part for part in directives if part and part != "public" and not part.startswith("s-maxage")]
         self.headers["Cache-Control"] = ", ".join(kept if {"private", "no-store"} & {*kept} else ["private", *kept])
 
-    def add_cookies(self, other: Response) -> None:
-        """Set the cookies of another answer as well."""
-        self._cookies = {**self._cookies, **other._cookies}
+    def begin_stream(self) -> None:
+        """Make the first piece of a streamed body, which is not for the caches that clients share unless it has a
+        length, an ETag or a Cache-Control."""
+        if not isinstance(self._body, (bytes, Pieces)):
+            self._body = Pieces(self._body)
+            if _KEPT_STREAM.isdisjoint(map(str.lower, self.headers)):
+                self.headers["Cache-Control"] = "private"
 
-    def _cookie_fields(self, request: Request) -> list[tuple[str, str]]:
-        cookies = self._cookies.values()
-        return [("Set-Cookie", cookie if isinstance(cookie, str) else cookie(request)) for cookie in cookies]
+    def cookie_fields(self) -> list[tuple[str, str]]:
+        """The header fields that set the cookies, once they are text."""
+        return [("Set-Cookie", cast(str, text)) for text in self.cookies.values()]
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
         body = self._body
-        bodiless = request.method == "HEAD" or self._status in _BODILESS
-        if type(body) is bytes and self._headers is None and not self._cookies and not bodiless:
-            return [_HTML_FIELD, ("Content-Length", str(len(body)))], body
+        is_bodiless = request.method == "HEAD" or self._status in _BODILESS
+        if type(body) is bytes and type(self._headers) is str and not self.cookies and not is_bodiless:
+            return [("Content-Type", self._headers), ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):  # middleware's own
             request.peer.leave_pool()
             body = Pieces(body)
-        fields = self.headers.pairs()
         if self._status in _BODILESS:
-            fields = [field for field in fields if field[0].lower() not in ("content-type", "content-length")]
+            fields = self.headers.pairs(_LENGTH_AND_TYPE)
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
-            fields = [field for field in fields if field[0].lower() != "content-length"]
-            fields.append(("Content-Length", str(len(body))))
-        elif isinstance(body, Pieces):
-            body.check_first(self.headers.get("Content-Length"))
-        fields += self._cookie_fields(request)
-        if not bodiless:
+            fields = [*self.headers.pairs(_ITS_LENGTH), ("Content-Length", str(len(body)))]
+        else:
+            fields = self.headers.pairs()
+            if isinstance(body, Pieces):
+                body.check_first(self.headers.get("Content-Length"))
+        fields += self.cookie_fields()
+        if not is_bodiless:
             return fields, body
         if isinstance(body, Pieces):
             body.close()
         return fields, b""
 
 
-def plain_answer(status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> Response:
-    """The status and a sentence, as plain text."""
+def plain_answer(status: int, message: str | None = None, headers: HeaderFields | None = None) -> Response:
+    """An error or a refusal as plain text: the status, and a sentence for the client where there is one."""
     return Response(f"{status_line(status)}\n" + (f"{message}\n" if message else ""), status, headers, TEXT)
 
 
@@ -1653,8 +1659,8 @@ def redirect(target: str, status: int = 303) -> Response:
 
 
 def safe_target(request: Request, url: str) -> bool:
-    """Whether an address that a user sent stays on this site: a path that begins with one `/`, or an address with the
-    scheme and host of the request. Browsers take `\\` for `/` and skip control characters, so neither may be in it."""
+    """Whether an address that a user sent stays on this site: it is a path that begins with one `/`, or has the scheme
+    and host of the request. Browsers take `\\` for `/` and skip control characters, so an address has neither."""
     if "\\" in url or url != url.strip() or CONTROLS.search(url):
         return False
     if url.startswith("/"):
@@ -1665,48 +1671,30 @@ def safe_target(request: Request, url: str) -> bool:
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
-    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed, and not
-    for the caches that clients share unless it has a length, an ETag or a Cache-Control. None: empty. (body, status)
-    and (body, status, headers): any of these, with both added. TypeError for the rest."""
-    response = _make_response(value, json_dumps)
-    if type(response._body) is Pieces and _KEPT_STREAM.isdisjoint(map(str.lower, response.headers)):
-        response.headers["Cache-Control"] = "private"
-    return response
-
-
-def _make_response(value: Any, json_dumps: Callable[[Any], str | bytes]) -> Response:
+    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed. None:
+    empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
     if value is None or isinstance(value, (str, bytes)):
         return Response(value or b"")
     if isinstance(value, Response):
-        if not isinstance(value.body, (bytes, Pieces)):
-            value.body = Pieces(value.body)
         return value
     if isinstance(value, (dict, list)):
         return Response(json_dumps(value), content_type=JSON)
     if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
-        response = _make_response(value[0], json_dumps)
+        response = to_response(value[0], json_dumps)
         response.status = value[1]
         if len(value) == 3:
             response.headers.merge(value[2] or ())
         return response
     if hasattr(value, "__next__"):
-        return Response(Pieces(value))
+        return Response(value)
     raise TypeError(f"cannot make an answer of {type(value).__name__}")
-
-
-def _is_stream(value: Any) -> bool:
-    """Whether the body of what a handler returned is an iterator."""
-    value = value[0] if type(value) is tuple and value else value
-    return hasattr(value.body if isinstance(value, Response) else value, "__next__")
 
 
 # -- files to clients
 
 SMALL = 64 << 10  # bytes of a file that are sent in one go
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-# What Windows takes for something else: a separator, a stream, a short name, a device.
-_NOT_ON_WINDOWS = re.compile(r"(?i)[\\:~]|(?:^|/)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3]) *"
-                             r"(?:[./]|$)")  # fmt: skip
+_NOT_ON_WINDOWS = re.compile(r"[\\:~]")  # a folder; a drive or a stream; a short name
 _ETAGS = re.compile(r'(?:W/)?"[^"]*"')
 _RANGE = re.compile(r"(?i)bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
 _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", ".mjs": "text/javascript",
@@ -1735,8 +1723,8 @@ def _names_etag(field: str, etag: str) -> bool:
 
 
 def failed_precondition(request: Request, etag: str, modified: int) -> int | None:
-    """The status, 304 or 412, with which a file is not sent, by the conditions of the request in their order (RFC
-    9110, 13.2.2); None where it is. `etag` is a strong one; `modified`: seconds since 1970."""
+    """The status, 304 or 412, that is sent instead of a file, by the conditions of the request in their order (RFC
+    9110, 13.2.2); None where the file is sent. `etag` is a strong one; `modified`: seconds since 1970."""
     headers, is_read = request.headers, request.method in ("GET", "HEAD")
     if "if-match" in headers:
         is_same = _names_etag(headers["if-match"], etag)
@@ -1752,8 +1740,8 @@ def failed_precondition(request: Request, etag: str, modified: int) -> int | Non
 
 
 def parse_range(text: str, size: int) -> tuple[int, int] | None:
-    """A Range -> where it begins and ends in a file of `size` bytes; None for the whole, where it is no single range of
-    bytes (RFC 9110, 14.2 allows that). HTTPError 416 where it lies outside."""
+    """A Range -> where it begins and ends in a file of `size` bytes; None, which means the whole file, for anything but
+    one range of bytes (RFC 9110, 14.2 allows that). HTTPError 416 for a range outside of the file."""
     match = _RANGE.fullmatch(text)
     if match is None or (match[2] and int(match[1]) > int(match[2])):
         return None
@@ -1778,12 +1766,12 @@ def accepts_encoding(header: str, coding: str) -> bool:
 _FOLDER = getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FILE = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO does not wait
-_IS_LINK = frozenset([errno.ELOOP, errno.EMLINK, errno.ENOTDIR])  # what these flags make of one
+_IS_LINK = frozenset([errno.ELOOP, errno.EMLINK, errno.ENOTDIR])  # what opening a link with these flags gives
 _IS_SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 
 
 def _open_below(folder: str, segments: Sequence[str]) -> int:
-    """The descriptor of what is there below a folder, none of the segments being a link; OSError otherwise."""
+    """The descriptor of what is below a folder at these segments; OSError where one of them is a link, or missing."""
     descriptor = os.open(folder, _FOLDER)
     for place, segment in enumerate(segments, 1):
         above = descriptor
@@ -1795,7 +1783,7 @@ def _open_below(folder: str, segments: Sequence[str]) -> int:
 
 
 def _open_real(root: str, name: str) -> int:
-    """The descriptor by the real path: for a link, and on Windows, which opens nothing relative to a descriptor."""
+    """The descriptor of a file by its real path: for links, and for Windows, which opens nothing below a descriptor."""
     root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
     below = os.path.join(root, "")
     if not path.startswith(below):
@@ -1804,10 +1792,10 @@ def _open_real(root: str, name: str) -> int:
 
 
 def open_file(root: str, name: str) -> io.FileIO | None:
-    """The file with this name, segments between `/`, below the folder `root`; None where there is none. What is no name
-    is refused before the file system is asked; links must not lead outside. Whoever may write in the folder may replace
-    a file by a link at any moment, so what was opened is what counts: segment by segment, following no link. Where
-    there is one, the real path is opened so."""
+    """The file with this name, segments between `/`, below the folder `root`; None where there is none. A name that
+    cannot be is refused before the file system is asked; links must not lead outside. Whoever may write in the folder
+    may replace a file by a link at any moment, so a file is opened segment by segment, following no link. Where there
+    is a link, the real path is opened in that way."""
     segments, is_windows = name.split("/"), os.name == "nt"
     if _NOT_IN_NAMES.search(name) or (is_windows and _NOT_ON_WINDOWS.search(name)) or {"", ".", ".."} & {*segments}:
         return None
@@ -1829,10 +1817,11 @@ def open_file(root: str, name: str) -> io.FileIO | None:
 
 
 def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders) -> io.FileIO:
-    """The file, or the compressed one beside it that the client takes, as the header fields then say."""
+    """The file, or the compressed one beside it if the client takes that, which then is put into the header fields."""
     file = open_file(root, name) or abort(404)
     for suffix, coding in _PRECOMPRESSED.items():
-        if (compressed := open_file(root, name + suffix)) is not None:
+        is_there = os.path.lexists(os.path.join(root, name + suffix))  # which takes less time than to open none
+        if is_there and (compressed := open_file(root, name + suffix)) is not None:
             headers.vary("Accept-Encoding")
             accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
             if accepted and "Content-Encoding" not in headers:
@@ -1842,7 +1831,8 @@ def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders)
 
 
 def _content_disposition(name: str) -> str:
-    """To be saved under this name (RFC 6266; RFC 8187 for what is not ASCII); ValueError for control characters."""
+    """The Content-Disposition with which a browser saves an answer under this name (RFC 6266; RFC 8187 for names beyond
+    ASCII); ValueError for control characters."""
     if CONTROLS.search(name):
         raise ValueError(f"not the name of a file: {name!r}")
     plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
@@ -1862,7 +1852,7 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
     guessed, compression = mimetypes.guess_type(name)
     extension = os.path.splitext(name)[1].lower()
     kind = _TYPES.get(extension) or (not compression and guessed) or "application/octet-stream"
-    if extension == ".svgz" and not download:  # which browsers show only so (SVG 1.1, appendix I)
+    if extension == ".svgz" and not download:  # without both, browsers do not show it (SVG 1.1, appendix I)
         kind, headers["Content-Encoding"] = "image/svg+xml", "gzip"
     headers["Content-Type"] = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
     if download:
@@ -2643,7 +2633,7 @@ class Upgrade(Response):
     def fields(self, request: Request) -> list[tuple[str, str]]:
         """The header fields to send."""
         own = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
-        return [*own, *self.headers.pairs(), *self._cookie_fields(request)]
+        return [*own, *self.headers.pairs(), *self.cookie_fields()]
 
 
 def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
@@ -3371,7 +3361,7 @@ class WebMessageHandler(MessageHandler):
             response.status = self._status
         if self.headers:
             response.headers.merge(self.headers)
-        response.add_cookies(self._cookies)
+        response.cookies = {**response.cookies, **self._cookies.cookies}
         return response
 
 
@@ -3618,7 +3608,7 @@ class Brubeck:
         def mounted(request: Request) -> Response:
             outer = request.enter((other, None, request.prefix + prefix, None))
             try:
-                response = other.handle(request).signed(request)
+                response = other.handle(request)
             finally:
                 inner = request.enter(outer)
                 request.inner_route = request.inner_route or (inner[1] and inner[1][0])
@@ -3688,8 +3678,9 @@ class Brubeck:
             response = self.answer_error(request, error)
         if request.refused is not None:
             request.refused = None  # the frames of its traceback hold the request
-        is_private = request.private_by is not None or request.has_credentials or response._status == 401
-        return self._keep_private(request, response) if is_private else response
+        if request.private_by is not None or request.has_credentials or response.cookies or response._status == 401:
+            return self._complete(request, response)
+        return response
 
     def _serves_host(self, request: Request) -> bool:
         """Whether this host may be asked for. A page whose name was made to resolve to our address (DNS rebinding) is
@@ -3763,8 +3754,6 @@ class Brubeck:
                 value = route.call(request, **named) if named else route.call(request)
             if type(value) is str:
                 return Response(value)
-            if type(value) in _WHOLE:
-                return to_response(value, self.json_dumps)
             return self._to_response(request, value)
         except KeyboardInterrupt:
             raise
@@ -3774,26 +3763,29 @@ class Brubeck:
     def _to_response(self, request: Request, value: Any) -> Response:
         """What a handler returned, as a Response. The first piece of a stream may take its time: it is made outside the
         pool, and only as long as its client is there."""
-        if not _is_stream(value):
-            return to_response(value, self.json_dumps)
-        request.peer.leave_pool()
-        return request.peer.limited(None, True, to_response, value, self.json_dumps)
+        response = to_response(value, self.json_dumps)
+        if type(response._body) is not bytes:
+            request.peer.leave_pool()
+            request.peer.limited(None, True, response.begin_stream)
+        return response
 
-    def _keep_private(self, request: Request, response: Response) -> Response:
-        """A copy, for the handler may give the same answer to others: kept from shared caches, and with the session if
-        that changed. Caches should know by themselves that what was asked with Authorization is for its client alone,
-        unless the answer allows more (RFC 9111, 3.5); nginx does not."""
-        response = response.copy()
-        if request.private_by is not None:
-            response.keep_private(request.private_by)
-        elif not re.search(r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")):
-            response.keep_private(["Authorization"])
+    def _complete(self, request: Request, response: Response) -> Response:
+        """A copy, for the handler may give the same answer to others: with its cookies as text, kept from shared caches
+        if it is private, and with the session if that changed. Caches should know by themselves that the answer to a
+        request with Authorization is for its client alone, unless it allows more (RFC 9111, 3.5); nginx does not."""
         try:
+            response = response.copy()
+            if request.private_by is not None:
+                response.keep_private(request.private_by)
+            elif (request.has_credentials or response._status == 401) and not re.search(
+                r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")
+            ):
+                response.keep_private(["Authorization"])
             if request._session is not None:
                 request._session.save(request, response)
-        except (TypeError, ValueError) as error:  # what JSON cannot hold
+            return response.with_cookies(request)
+        except Exception as error:  # what JSON cannot hold, or a cookie that cannot be signed
             return self.answer_error(request, error)
-        return response
 
     def answer_error(self, request: Request, error: BaseException) -> Response:
         """The answer to an exception: by the error handler of its nearest class (a status stands before HTTPError), by
@@ -3827,7 +3819,7 @@ class Brubeck:
                 response.status = told.status
             for field, text in told.headers.items():
                 response.headers.setdefault(field, text)
-            return response
+            return response.with_cookies(request)
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
@@ -6083,7 +6075,7 @@ class Mongrel2Connection:
         if isinstance(response, Upgrade):
             return self._converse(request, response)
         fields, body = response.finish(request)
-        if response._cookies:
+        if response.cookies:
             self._warn_of_cookies(fields)
         if request.is_message:
             payload = self._joined(body) if isinstance(body, Pieces) else body
@@ -6092,7 +6084,7 @@ class Mongrel2Connection:
             return len(payload)
         if request.after is not None and not request.after.is_answered:
             # Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting.
-            request.leave_pool()
+            request.peer.leave_pool()
             request.after.follower = eventlet.event.Event()
             request.after.follower.wait()
         request.after = None

@@ -94,7 +94,13 @@ def test_anything_else_is_a_500_whose_log_names_the_handler_and_the_type(value: 
     assert "curious" in caplog.text and type(value).__name__ in caplog.text
 
 
-@pytest.mark.parametrize("value", [{"a": float("nan")}, [float("inf")], [-float("inf")], {"a": object()}, [b"a"]])
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": float("nan")}, [float("inf")], [-float("inf")], {"a": object()}, [b"a"], ENDLESS]
+)
 def test_what_json_cannot_hold_is_a_500(value: Any) -> None:
     assert get(lambda request: value).status == 500
 
