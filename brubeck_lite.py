@@ -2947,27 +2947,21 @@ class Routes:
                 allowed |= route.accepts
         return allowed
 
-    def _build(self, route: Route, values: Mapping[str, Any]) -> str | None:
-        """What the rule of this route makes of these values; None where it lacks one, or would not match the result."""
-        alone = self._alone.get(route)
-        if alone is None:
-            rules = Map([Rule(cast(str, route.rule), endpoint=route)], converters=self.map.converters)
-            alone = self._alone[route] = rules.bind("routes", url_scheme="http")
-        try:
-            address = quote(alone.build(cast(Any, route), values), safe=_IN_QUERY)
-            path = unquote(address.partition("?")[0], errors="strict")
-            alone.match(path)
-        except (BuildError, RequestRedirect, NotFound, ValueError, TypeError, ArithmeticError):
-            return None
-        return None if CONTROLS.search(path) else address
-
     def build(self, name: str, values: Mapping[str, Any]) -> str:
-        """The path of the named route with these values: those that its rule has no argument for are the query, where a
-        list repeats, and None is left out. ValueError if there is no such route, or its rule would not match."""
+        """The path of the named route with these values. Those that its rule has no argument for are the query, where a
+        list repeats and None is left out. ValueError if there is no such route, or its rule would not match."""
         routes = self.named.get(name, [])
         for route in routes:
-            if (address := self._build(route, values)) is not None:
-                return address
+            if route not in self._alone:
+                rules = Map([Rule(str(route.rule), endpoint=route)], converters=self.map.converters)
+                self._alone[route] = rules.bind("routes", url_scheme="http")
+            # A rule that lacks a value, or would not match the result, leaves it to the next route of this name.
+            with contextlib.suppress(BuildError, RequestRedirect, NotFound, ValueError, TypeError, ArithmeticError):
+                address = quote(self._alone[route].build(cast(Any, route), values), safe=_IN_QUERY)
+                path = unquote(address.partition("?")[0], errors="strict")
+                self._alone[route].match(path)
+                if not CONTROLS.search(path):
+                    return address
         raise ValueError(f"no route named {name!r} takes the values {values!r}; of this name there are {routes}")
 
 
@@ -3735,33 +3729,31 @@ class Brubeck:
             return self.answer_error(request, error)
         return response
 
-    def answer_error(self, request: Request, error: BaseException) -> Response:
+    def answer_error(self, request: Request, error: BaseException, *, is_last: bool = False) -> Response:
         """The answer to an exception: of the error handler for its nearest class (a status stands before HTTPError), of
-        the handler for 500, else a plain one. An exception that is no HTTPError, and that has no handler for its class,
-        is logged."""
-        try:
-            return self._tell_error(request, error)
-        finally:
-            _forget_frames(request, error)
-
-    def _tell_error(self, request: Request, error: BaseException) -> Response:
+        the handler for 500, else a plain one. An exception that is no HTTPError, and has no handler for its class, is
+        logged. `is_last`: an error handler itself has raised it, and the plain 500 is the answer."""
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
+            _forget_frames(request, error)
             error = HTTPError(503, "too many files are open", {"Retry-After": "1"})
-        told = error if isinstance(error, HTTPError) else HTTPError(499 if request.is_cancelled else 500)
+        told = HTTPError(499 if request.is_cancelled else 500)  # what the client is told
+        if isinstance(error, HTTPError) and not is_last:
+            told = error
+        handlers = {} if is_last else self._error_handlers
         kinds: list[Any] = [*type(error).__mro__]
         if told is error:
             kinds.insert(kinds.index(HTTPError), told.status)
-        handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
-        if handler is None and told is not error:
-            handler = self._error_handlers.get(500)
-            if not request.is_cancelled:
-                request.note_error(error)
-                name = name_handler(request.route.handler) if request.route else "no handler"
-                logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
+        handler = next((handlers[kind] for kind in kinds if kind in handlers), None)
         try:
+            if handler is None and told is not error:
+                handler = handlers.get(500)
+                self._log_error(request, error, is_last)
             if handler is None:
-                return self._plain_error(error, told)
+                message = told.message
+                if self.debug and told is not error:
+                    message = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
+                return plain_answer(told.status, message, told.headers)
             value = handler(request, error)
             response = self._to_response(request, value)
             if not isinstance(value, (Response, tuple)):
@@ -3772,18 +3764,18 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
-            if not request.is_cancelled:
-                request.note_error(failure)
-                logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
-            answer = self._plain_error(failure, HTTPError(499 if request.is_cancelled else 500))
-            _forget_frames(request, failure)
-            del error  # if it is the failure itself, its traceback holds this frame
-            return answer
+            return self.answer_error(request, failure, is_last=True)
+        finally:
+            _forget_frames(request, error)
+            del error, told  # which a test client may keep, with a traceback that holds this frame
 
-    def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
-        """What a client is told of an error, as plain text: with `debug` the traceback of an exception, too."""
-        message = "".join(traceback.format_exception(error)) if self.debug and told is not error else told.message
-        return plain_answer(told.status, message, told.headers)
+    @staticmethod
+    def _log_error(request: Request, error: BaseException, is_last: bool) -> None:
+        if not request.is_cancelled:
+            request.note_error(error)
+            name = name_handler(request.route.handler) if request.route else "middleware"
+            name = f"the error handler for {name}" if is_last else name
+            logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
 
     # -- the doors that need no server of ours
 
