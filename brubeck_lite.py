@@ -1185,6 +1185,11 @@ class Request:
             self._session = Session(self.app)
         return self._session
 
+    def save_session(self, response: Response) -> None:
+        """Set or delete the cookie of the session, if that has changed; errors as for `Session.save`."""
+        if self._session is not None:
+            self._session.save(self, response)
+
     @property
     def current_user(self) -> Any:
         """Who is signed in: `session["user"]`, unless a check such as `basic_auth` found somebody. None for nobody."""
@@ -3322,7 +3327,7 @@ class WebMessageHandler(MessageHandler):
         abort(status, message)
 
     def __call__(self, *arguments: Any, **named: Any) -> Response:
-        response = self.app._to_response(self.request, super().__call__(*arguments, **named)).copy()
+        response = self.app.make_response(self.request, super().__call__(*arguments, **named)).copy()
         if self._status is not None:
             response.status = self._status
         if self.headers:
@@ -3699,13 +3704,13 @@ class Brubeck:
                 value = route.call(request, *positional)
             else:
                 value = route.call(request, **named) if named else route.call(request)
-            return Response(value) if type(value) is str else self._to_response(request, value)
+            return Response(value) if type(value) is str else self.make_response(request, value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
             return self.answer_error(request, error)
 
-    def _to_response(self, request: Request, value: Any) -> Response:
+    def make_response(self, request: Request, value: Any) -> Response:
         """What a handler returned, as a Response. The first piece of a stream may take long to make: it takes no place
         in the pool meanwhile, and is made only as long as its client is there."""
         if type(value) in _WHOLE or not _is_stream(value):
@@ -3723,8 +3728,7 @@ class Brubeck:
         elif not re.search(r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")):
             response.keep_private(["Authorization"])
         try:
-            if request._session is not None:
-                request._session.save(request, response)
+            request.save_session(response)
         except (TypeError, ValueError) as error:  # what JSON cannot hold
             return self.answer_error(request, error)
         return response
@@ -3755,7 +3759,7 @@ class Brubeck:
                     message = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
                 return plain_answer(told.status, message, told.headers)
             value = handler(request, error)
-            response = self._to_response(request, value)
+            response = self.make_response(request, value)
             if not isinstance(value, (Response, tuple)):
                 response.status = told.status
             for field, text in told.headers.items():

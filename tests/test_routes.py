@@ -1,4 +1,4 @@
-"""Rooms Routes, Handlers and Brubeck: which handler gets a request, and inside what."""
+"""Sections Routes, Handlers and Brubeck: which handler gets a request, and inside what."""
 
 from __future__ import annotations
 
@@ -572,6 +572,89 @@ def test_a_mounted_stream_has_its_own_application_while_it_is_sent() -> None:
         yield request.url_for("stream")
 
     assert outer.test().get("/inner/stream").text == "first /inner/stream"
+
+
+@pytest.mark.parametrize("first", ["outer", "inner"])
+@pytest.mark.parametrize("read", [lambda r: r.body, lambda r: r.form["a"], lambda r: r.state, lambda r: r.query,
+                                  lambda r: r.headers, lambda r: r.stream, lambda r: r.cookies])  # fmt: skip
+def test_what_is_read_of_a_message_is_one_for_the_outer_and_the_mounted_application(read: Any, first: str) -> None:
+    (outer, inner), seen = mounted(), []
+
+    def look(request: Request) -> str:
+        seen.append(read(request))
+        return "looked"
+
+    inner.post("/look")(look)
+
+    @outer.wrap
+    def middleware(respond: Respond) -> Respond:
+        def around(request: Request) -> Response:
+            if first == "outer":
+                look(request)
+            response = respond(request)
+            look(request)
+            return response
+
+        return around
+
+    assert outer.test(raise_errors=True).post("/inner/look?b=c", data={"a": "b"}).text == "looked"
+    assert len(seen) == 2 + (first == "outer")
+    assert all(value is seen[0] for value in seen)
+
+
+def test_a_mounted_application_and_the_outer_one_have_a_route_arguments_and_prefix_each() -> None:
+    outer, inner, top, seen = Brubeck(), Brubeck(), Brubeck(), []
+
+    def note(request: Request) -> None:
+        route, app = request.route, [top, outer, inner].index(request.app)
+        seen.append((app, route and route.name, request.arguments, request.url_for("root")))
+        request.seen = "the same"  # type: ignore[attr-defined]
+
+    def middleware(respond: Respond) -> Respond:
+        def around(request: Request) -> Response:
+            note(request)
+            response = respond(request)
+            note(request)
+            assert request.seen == "the same"  # type: ignore[attr-defined]
+            return response
+
+        return around
+
+    for app in (top, outer, inner):
+        app.wrap(middleware)
+        app.route("/", name="root")(says("root"))
+    inner.route("/<x>", name="x")(lambda request, x: (note(request), Response(x))[1])
+    outer.mount("/b", inner)
+    top.mount("/a", outer)
+    assert top.test(raise_errors=True).get("/a/b/c").text == "c"
+    around = [(0, "/a", {}, "/"), (1, "/b", {}, "/a/"), (2, "x", {"x": "c"}, "/a/b/")]
+    assert seen == [*around, around[2], *reversed(around)]
+
+
+def test_who_is_signed_in_is_one_for_applications_with_one_secret_and_each_its_own_for_others() -> None:
+    for secret, expected in ((None, ["dave", "paul"]), ("another secret of many letters", [None, "dave"])):
+        outer, inner = Brubeck(secret="a secret of many letters"), Brubeck(secret=secret)
+        seen: list[Any] = []
+
+        def sign_in(request: Request, seen: list[Any] = seen) -> str:
+            seen.append(request.current_user)
+            request.current_user = "paul"
+            return "in"
+
+        def middleware(respond: Respond, seen: list[Any] = seen) -> Respond:
+            def around(request: Request) -> Response:
+                request.current_user = "dave"
+                response = respond(request)
+                seen.append(request.current_user)
+                return response
+
+            return around
+
+        outer.wrap(middleware)
+        inner.route("/")(sign_in)
+        outer.mount("/inner", inner)
+        assert outer.test(raise_errors=True).get("/inner/").text == "in"
+        assert seen == expected
 
 
 def test_a_mounted_applications_own_max_body_counts() -> None:
