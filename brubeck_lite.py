@@ -3307,7 +3307,7 @@ class WebMessageHandler(MessageHandler):
         super().__init__(app, request)
         self.headers = ResponseHeaders()
         self._status: int | None = None
-        self._cookies = Response()
+        self._cookies: Response | None = None  # which has the cookies that were set
 
     def set_status(self, code: int) -> None:
         """Answer with this status."""
@@ -3315,6 +3315,7 @@ class WebMessageHandler(MessageHandler):
 
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
         """Set a cookie, with the attributes of `Response.set_cookie`."""
+        self._cookies = self._cookies or Response()
         self._cookies.set_cookie(name, value, **attributes)
 
     def redirect(self, target: str, status: int = 303) -> Response:
@@ -3327,12 +3328,15 @@ class WebMessageHandler(MessageHandler):
         abort(status, message)
 
     def __call__(self, *arguments: Any, **named: Any) -> Response:
-        response = self.app.make_response(self.request, super().__call__(*arguments, **named)).copy()
+        response = self.app.make_response(self.request, super().__call__(*arguments, **named))
+        if self._status is None and self._cookies is None and not self.headers:
+            return response
+        response = response.copy()  # the method may give the same answer to others
         if self._status is not None:
             response.status = self._status
-        if self.headers:
-            response.headers.merge(self.headers)
-        response.add_cookies(self._cookies)
+        response.headers.merge(self.headers)
+        if self._cookies is not None:
+            response.add_cookies(self._cookies)
         return response
 
 
