@@ -2662,7 +2662,7 @@ def _from_environ(key: str, default: str) -> lazy[str]:
 
 
 def _octets(text: str) -> bytes:
-    """The octets of a path; of what is beyond Latin-1, and so was decoded already (httpx.WSGITransport), as UTF-8."""
+    """The octets of a path. One with characters beyond Latin-1 was decoded already (httpx.WSGITransport): as UTF-8."""
     return text.encode("latin-1" if max(text, default="") <= "\xff" else "utf-8", "surrogatepass")
 
 
@@ -2697,7 +2697,7 @@ class WSGIRequest(Request):
         self.has_credentials = "HTTP_AUTHORIZATION" in environ
         try:
             if prefix or not path or not path.isascii() or not path.isprintable():
-                self.path = "/"  # for what is no path
+                self.path = "/"  # in case what follows refuses the path
                 # PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path.
                 prefix = decode_path(_octets(prefix)).rstrip("/")
                 self.path = prefix + decode_path(_octets(path)) or "/"
@@ -2711,7 +2711,7 @@ class WSGIRequest(Request):
 
     @lazy
     def headers(self) -> Headers:
-        """The header fields, from HTTP_* and the two that CGI names otherwise."""
+        """The header fields: those in HTTP_*, and the two that CGI names otherwise."""
         names = {name: name[5:] for name in self.environ if name.startswith("HTTP_")}
         names |= {name: name for name in ("CONTENT_TYPE", "CONTENT_LENGTH") if self.environ.get(name)}
         return Headers({field.replace("_", "-").lower(): self.environ[name] for name, field in names.items()})
@@ -2749,13 +2749,13 @@ Handler = Callable[..., Any]
 Found = tuple["Route", Sequence[Union[str, None]], dict[str, Any]]  # a route, and its arguments by position and by name
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_UNSUPPORTED = " UNSUPPORTED"  # no client can send it: the route of a class takes it, to answer what it does not take
+_UNSUPPORTED = " UNSUPPORTED"  # no client can send it; classes take it, to answer for methods that they do not have
 _NO_METHOD = " NONE"  # no client can send it, and no route takes it
 _REMEMBERED = 4096
 
 
 def name_handler(handler: Any) -> str:
-    """What a handler is called in its program."""
+    """The name of a handler in its program."""
     handler = handler.func if isinstance(handler, functools.partial) else handler
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
@@ -2766,7 +2766,8 @@ def format_allow(methods: Iterable[str]) -> str:
 
 
 def _callable(handler: Handler, timeout: float | None, cancel: bool) -> Handler:
-    """What is called with the request and the arguments of the path."""
+    """The function to be called with the request and the arguments of the path: the handler, made from its class where
+    it is one, within the time limit of its route."""
     call = handler
     if isinstance(handler, type):
 
@@ -2811,18 +2812,17 @@ class Route:
         self.name = name if name != "<lambda>" else None
         self.call = call or _callable(handler, timeout, cancel)  # call(request, *positional, **named)
         self.is_rememberable = True  # no handler can change its arguments, so that later requests may have the same
-        # What is matched: HEAD follows GET, and a class answers for what it does not take, too.
+        # The methods to be matched: HEAD follows GET, and a class answers for methods that it does not have, too.
         self.accepts: set[str] | None = None
         if self.methods is not None:
             own = {_UNSUPPORTED} if hasattr(handler, "unsupported") else set()
             self.accepts = {*self.methods, *own, *({"HEAD"} if "GET" in self.methods else ())}
 
     def __repr__(self) -> str:
-        rule = self.rule if isinstance(self.rule, str) else self.rule.pattern
-        return f"<Route {rule!r} {self.name}>"
+        return f"<Route {getattr(self.rule, 'pattern', self.rule)!r} {self.name}>"
 
 
-# One route for OPTIONS of all paths: answers are counted by route, and clients must not make routes.
+# One route for OPTIONS of all paths: answers are counted by route, and clients must not be able to make new ones.
 _OPTIONS = Route(re.compile(""), lambda request, allow: Response(headers={"Allow": allow}), max_body=_UNLIMITED)
 
 
@@ -2837,14 +2837,14 @@ class Routes:
         self.found: dict[tuple[str, str], Found] = {}  # what was found lately, by method and path
         self._adapter = self.map.bind("routes", url_scheme="http")
         self._expressions: list[Route] = []
-        self._alone: dict[Route, MapAdapter] = {}  # each rule in a map of its own, once `build` needed it
-        # The first route that declares a method (None: all methods), by the paths that it has in common with others.
+        self._alone: dict[Route, MapAdapter] = {}  # the rule of a route in a map of its own, once `build` needed it
+        # The first route for each method (None: all methods), by what routes for the same paths have in common.
         self._declared: dict[str | re.Pattern[str], dict[str | None, Route]] = {}
 
     def add(self, route: Route) -> None:
         """Register a route; ValueError for what conflicts with another or cannot be understood."""
         rule, methods = route.rule, route.methods
-        # Two rules take the same paths if they differ in the names of their arguments alone.
+        # Rules that differ only in the names of their arguments are for the same paths.
         paths = re.sub(r"(?:\b(?:default|string):)?\w+>", ">", rule) if isinstance(rule, str) else rule
         declared = self._declared.setdefault(paths, {})
         if isinstance(rule, str):
@@ -2886,7 +2886,7 @@ class Routes:
         like a path with one slash, and middleware that compares the beginning of `request.path` could be passed."""
         if path.startswith("//"):
             merged = f"/{path.lstrip('/')}"
-            self._match(method, merged)  # which may have a redirect of its own
+            self._match(method, merged)  # which may raise a redirect of its own
             raise RequestRedirect(quote(merged, safe=_IN_PATH)) if self.knows(method, merged) else HTTPError(404)
         found = self._match(method, path) or self._refuse(method, path)
         if len(path) <= 256 and found[0].is_rememberable and len(method) <= 16:
@@ -2896,7 +2896,7 @@ class Routes:
         return found
 
     def _match(self, method: str, path: str) -> Found | None:
-        """What is found; None where routes take the path, but perhaps not with this method; else HTTPError 404."""
+        """What is found. None where the path has routes, but none for this method; HTTPError 404 where it has none."""
         if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
             raise RequestRedirect("/")
         if path[0] != "/":
@@ -2944,7 +2944,7 @@ class Routes:
 
     def allowed(self, path: str) -> set[str]:
         """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
-        if path[:1] != "/":  # which werkzeug would put there
+        if path[:1] != "/":  # werkzeug would add one
             return set()
         allowed = {method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)}
         for route in self._expressions:
@@ -2976,8 +2976,8 @@ class Routes:
 
 
 def _guarded(handler: Handler, check: Callable[[Request, Any], Response | None]) -> Handler:
-    """The handler behind a check of the request and of the handler's first argument. The check returns None where the
-    handler may be called, or the answer in its place."""
+    """The handler behind a check, which is called with the request and the handler's first argument. It returns None
+    where the handler may be called, else the answer."""
 
     @functools.wraps(handler)
     def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
@@ -3007,7 +3007,7 @@ def authenticated(handler: Handler) -> Handler:
 
 
 def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `find_user` knows the credentials of the request's Authorization (RFC 9110, 11.6.2), else 401."""
+    """Decorator: `find_user` must know the credentials in Authorization (RFC 9110, 11.6.2), else HTTPError 401."""
 
     def check(request: Request, first: Any) -> None:
         request.keep_private("Authorization")
@@ -3064,7 +3064,7 @@ class _Cores:
         self._threads = 0
 
     def compute(self, function: Callable[[], T]) -> T:
-        """What the function, which raises nothing, returns. HTTPError 503 where too many wait already."""
+        """Call the function, which must raise nothing, in a thread. HTTPError 503 where too many wait already."""
         results: list[T] = []
         sleeper = make_sleeper()
         task = function, results, sleeper.wake_soon
@@ -3154,7 +3154,8 @@ def render(request: Request, name: str, /, **values: Any) -> str:
 
 
 def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
-    """For `app.templates`: Jinja2 in a folder, autoescaping. ImportError without it, ValueError without the folder."""
+    """For `app.templates`: the Jinja2 templates of a folder, with autoescaping. ImportError where Jinja2 is missing,
+    ValueError where the folder is."""
     try:
         import jinja2
     except ImportError as error:
@@ -3250,10 +3251,9 @@ def csrf(origins: Iterable[str] = ()) -> Middleware:
 
 
 class MessageHandler:
-    """A handler with one method of the class for each method of HTTP that it takes: `get`, `post`, `put`, `patch`,
-    `delete`, `head`, `options`; others only where `methods = ("REPORT",)` lists them. `message()` takes the messages of
-    a message socket. What they return is the body of a plain answer to HTTP, and the bare payload for a message
-    socket."""
+    """A class with a method for each HTTP method that it takes: `get`, `post`, `put`, `patch`, `delete`, `head`,
+    `options`; others only where `methods = ("REPORT",)` lists them. `message()` takes the messages of a message socket.
+    What they return is the body of a plain answer to HTTP, and the bare payload for a message socket."""
 
     methods: Sequence[str] = ()
 
@@ -3268,8 +3268,7 @@ class MessageHandler:
         return frozenset(method for method in listed if hasattr(cls, method.lower()))
 
     def prepare(self) -> Any:
-        """Called before the method. If it returns anything but None, that is the answer, and the method is not
-        called."""
+        """Called before the method. Anything it returns but None is the answer, and the method is not called."""
 
     def on_finish(self) -> None:
         """Called after the method, also when the method has raised an exception."""
@@ -3307,7 +3306,7 @@ class WebMessageHandler(MessageHandler):
         super().__init__(app, request)
         self.headers = ResponseHeaders()
         self._status: int | None = None
-        self._cookies: Response | None = None  # which has the cookies that were set
+        self._cookies: Response | None = None  # one that has the cookies
 
     def set_status(self, code: int) -> None:
         """Answer with this status."""
@@ -3351,7 +3350,7 @@ class AuthMixin:
     """For a MessageHandler: `current_user`, for methods with `@authenticated` above them."""
 
     def get_current_user(self: Any) -> Any:
-        """Who is signed in, None for nobody: to be defined by the program; by default as `Request.current_user`."""
+        """Who is signed in, None for nobody. Programs may define it; by default it is `Request.current_user`."""
         return self.request.current_user
 
     @lazy
@@ -3618,8 +3617,7 @@ class Brubeck:
 
     def handle(self, request: Request) -> Response:
         """Answer a request: find its route, call its handler inside the middleware, make a Response of what the handler
-        returned. Always returns a Response, whatever was raised, except for KeyboardInterrupt, which is the
-        operator's."""
+        returned. Whatever is raised becomes a Response too, except for KeyboardInterrupt, which is the operator's."""
         request.app = self
         if (self.debug or self.hosts is not None) and not self._serves_host(request):
             return self.answer_error(request, HTTPError(400, "the Host is none that is served here (see hosts=...)"))
@@ -3635,7 +3633,7 @@ class Brubeck:
                 raise TypeError(f"middleware gave a {type(response).__name__} for a Response")
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # middleware's own
+        except BaseException as error:  # raised by middleware
             response = self.answer_error(request, error)
         if request.refused is not None:
             request.refused = None  # the frames of its traceback hold the request
@@ -3654,7 +3652,7 @@ class Brubeck:
             return False
         if self.hosts is not None:
             hosts, request.has_known_host = self.hosts, True
-        elif request.loopback and request.proxies is None and host:  # every browser names a host
+        elif request.loopback and request.proxies is None and host:  # without a host it is no browser
             if re.sub(r"\.?(?::[0-9]+)?$", "", host) == request.loopback.lower():
                 return True
             hosts = _LOOPBACK_NAMES
@@ -3682,7 +3680,7 @@ class Brubeck:
         request.app = self
         try:
             request.found = self._find(request, request.path[len(request.prefix) :])
-        except Exception:  # which `handle` answers
+        except Exception:  # `handle` will answer it
             return -1
         route = request.found[0]
         if isinstance(route.handler, Brubeck):
@@ -3693,7 +3691,7 @@ class Brubeck:
         respond: Respond = self._call_handler
         for middleware in reversed(self._middleware):
             respond = middleware(respond)
-        self._respond = respond  # a `lazy` attribute would slow down the application's others
+        self._respond = respond  # a `lazy` attribute would slow down the other attributes of the application
         return respond
 
     def _call_handler(self, request: Request) -> Response:
@@ -3792,10 +3790,10 @@ class Brubeck:
         with self._starting:
             if not self._started:
                 with contextlib.suppress(OSError):
-                    tempfile.gettempdir()  # which looks for it once, and finds none where too many files are open
+                    tempfile.gettempdir()  # it looks for a folder once, and finds none when too many files are open
                 for function in [*self._on_start, *(app.start for app in self._mounted)]:
                     function()
-                logger.disabled = False  # logging.config disables loggers that it is not told of, unless told not to
+                logger.disabled = False  # logging.config disables the loggers that its settings do not name
                 self._started = True
 
     def stop(self) -> None:
@@ -3824,7 +3822,7 @@ class Brubeck:
             response = plain_answer(501, "WebSockets are not for WSGI servers")
         try:
             fields, body = context.run(response.finish, request)
-        except Exception as error:  # middleware left something in it that cannot be sent
+        except Exception as error:  # middleware has left something in the answer that cannot be sent
             response = context.run(self.answer_error, request, error)
             fields, body = context.run(response.finish, request)
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
@@ -3836,12 +3834,12 @@ class Brubeck:
             return [body] if body or any(name.lower() == "content-length" for name, _ in fields) else iter([body])
         request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
         pieces = Pieces(_InContext(context, cast("Iterator[bytes]", body)))
-        pieces.request = request  # which is over when the server closes them (PEP 3333)
+        pieces.request = request  # it is over when the server closes the pieces (PEP 3333)
         return pieces
 
     def test(self, raise_errors: bool = False, **options: Any) -> Client:
-        """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test.
-        `options`: as for Client."""
+        """A test client, in process and without a server. `raise_errors=True`: exceptions of handlers are raised in the
+        test. `options`: as for Client."""
         return Client(self, raise_errors, **options)
 
     def stats(self) -> Stats:
