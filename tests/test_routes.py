@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import logging
 import re
 import subprocess
 import sys
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -655,6 +658,28 @@ def test_who_is_signed_in_is_one_for_applications_with_one_secret_and_each_its_o
         outer.mount("/inner", inner)
         assert outer.test(raise_errors=True).get("/inner/").text == "in"
         assert seen == expected
+
+
+@pytest.mark.parametrize("path", ["/", "/stream", "/fails", "/fails/twice", "/missing", "/none/missing"])
+def test_the_requests_of_both_applications_are_gone_after_the_answer_without_the_garbage_collector(
+    path: str, caplog: Any
+) -> None:
+    (outer, inner), seen = mounted(), []
+    caplog.set_level(logging.CRITICAL)  # what pytest keeps of the log would hold them
+    for app in (outer, inner):
+        app.wrap(lambda respond: lambda request: (seen.append(weakref.ref(request)), respond(request))[1])
+    inner.get("/stream", name="stream")(lambda request: (each(request) for each in [lambda r: r.url_for("stream")]))
+    inner.get("/fails", name="fails")(lambda request: 1 / 0)
+    inner.get("/fails/twice", name="twice")(lambda request: ()[len(request.query)])
+    inner.error(IndexError)(lambda request, error: 1 / 0)
+    gc.disable()
+    try:
+        status, _, body = by_wsgi(outer, PATH_INFO=f"/inner{path}".replace("/inner/none", ""))
+        assert status[:3] == ("500" if "fails" in path else "404" if "missing" in path else "200")
+        assert len(seen) == (1 if path == "/none/missing" else 2) and [ref() for ref in seen] == [None] * len(seen)
+        assert path != "/stream" or body == b"/inner/stream"
+    finally:
+        gc.enable()
 
 
 def test_a_mounted_applications_own_max_body_counts() -> None:
