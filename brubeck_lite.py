@@ -3066,9 +3066,15 @@ class _Cores:
     def compute(self, function: Callable[[], T]) -> T:
         """Call the function, which must raise nothing, in a thread. HTTPError 503 where too many wait already."""
         results: list[T] = []
-        sleeper = make_sleeper()
+        sleeper, cores = make_sleeper(), count_cores()
         task = function, results, sleeper.wake_soon
-        self._add(task)
+        with self._lock:
+            if len(self._waiting) >= cores * MAX_WAITING_FOR_A_CORE:
+                abort(503, "too many passwords are to be checked just now", {"Retry-After": "2"})
+            if self._threads < cores:
+                _unpatched("threading").Thread(target=self._work, name="password", daemon=True).start()
+                self._threads += 1
+            self._waiting.append(task)
         try:
             while not results:
                 sleeper.wait()
@@ -3077,16 +3083,6 @@ class _Cores:
                 self._waiting.remove(task)
             raise
         return results[0]
-
-    def _add(self, task: tuple[Callable[[], Any], list[Any], Callable[[], Any]]) -> None:
-        cores = count_cores()
-        with self._lock:
-            if len(self._waiting) >= cores * MAX_WAITING_FOR_A_CORE:
-                abort(503, "too many passwords are to be checked just now", {"Retry-After": "2"})
-            if self._threads < cores:
-                _unpatched("threading").Thread(target=self._work, name="password", daemon=True).start()
-                self._threads += 1
-            self._waiting.append(task)
 
     def _work(self) -> None:
         task = self._next()
