@@ -513,7 +513,8 @@ class SessionCookie:
 class Session:
     """The session of a client: of an application, and of all that is mounted in it with the same secret."""
 
-    __slots__ = ("app", "kept", "prefix", "values")
+    __slots__ = ("app", "kept", "prefix", "user", "values")
+    user: Any  # who is signed in, once that is known
 
     def __init__(self, app: Brubeck, prefix: str = "") -> None:
         self.app, self.prefix = app, prefix  # whose settings and secret hold, and where it is mounted
@@ -1063,8 +1064,9 @@ class Request:
     has_credentials = False  # its client sent Authorization
     private_by: frozenset[str] | None = None  # the fields that say who asks, where the answer depends on that
     _session: Session | None = None
-    proxies: int | None = None  # of the outermost application, once the request has entered another
-    prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
+    _arguments: dict[str, Any] | None = None
+    proxies: int | None = None  # of the outermost application, once a mounted one has the request too
+    prefix = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
     content_length = 0  # as declared; 0 where it is not known
     keep_alive = True  # the client wants to use its connection for another request
     is_message = False  # a message socket's, not HTTP
@@ -1093,10 +1095,12 @@ class Request:
         """The route that takes this request; None where there is none."""
         return None if self.found is None else self.found[0]
 
-    @lazy
+    @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of the path, by name."""
-        return {} if self.found is None else self.found[2].copy()
+        if self._arguments is None:
+            self._arguments = {} if self.found is None else self.found[2].copy()
+        return self._arguments
 
     @property
     def max_body(self) -> int:
@@ -1204,14 +1208,30 @@ class Request:
         """What this client's signed cookie holds, as JSON: change it, and it is sent again, for two weeks or as
         `Brubeck.session_cookie` says. The client can read it, but not write it. RuntimeError where the application has
         no secret."""
+        return self.own_session().load(self)
+
+    def own_session(self) -> Session:
+        """The session, without looking into it."""
         if self._session is None:
             self._session = Session(self.app)
-        return self._session.load(self)
+        return self._session
 
-    @lazy
+    def save_session(self, response: Response) -> None:
+        """Set or delete the cookie of the session, if that has changed; errors as for `Session.save`."""
+        if self._session is not None:
+            self._session.save(self, response)
+
+    @property
     def current_user(self) -> Any:
         """Who is signed in: `session["user"]`, unless a check such as `basic_auth` found somebody. None for nobody."""
-        return self.session.get("user")
+        session = self.own_session()
+        if not hasattr(session, "user"):
+            session.user = session.load(self).get("user")
+        return session.user
+
+    @current_user.setter
+    def current_user(self, user: Any) -> None:
+        self.own_session().user = user
 
     def _forwarded(self, name: str) -> str:
         """What the outermost of the proxies that the application trusts has noted of its client, "for", "proto" or
@@ -1282,18 +1302,18 @@ class Request:
         """The path of the named route as the client must write it: with the prefix of the application."""
         return quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
 
-    def enter(self, place: Place) -> Place:
-        """Stand in another application, with its session if its secret is another; returns where it stood before."""
-        self._session = self._session or Session(self.app)
-        before = self.app, self.found, self.prefix, self._session
-        app, self.found, self.prefix, session = place
-        if app.secret != self.app.secret:
-            self._session = session or Session(app, self.prefix)
-            self.__dict__.pop("current_user", None)
-        self.proxies = self.app.proxies if self.proxies is None else self.proxies
-        self.app = app
-        self.__dict__.pop("arguments", None)
-        return before
+    def inside(self, app: Brubeck, prefix: str) -> Request:
+        """This request as an application gets it that is mounted at `prefix`. Both are the same message and share all
+        that is known of it, whoever reads or sets that first. The route, the arguments and the prefix of the new one
+        are its own, and so is the session, with the user, where the application has another secret."""
+        if self.proxies is None:
+            self.proxies = self.app.proxies
+        inner: Request = object.__new__(_mounted_class(cast(Any, type(self))))
+        inner.__dict__ = self.__dict__
+        inner.app, inner.found, inner._arguments, inner.prefix = app, None, None, self.prefix + prefix
+        is_shared = app.secret == self.app.secret
+        inner._session = self.own_session() if is_shared else Session(app, inner.prefix)
+        return inner
 
     def end(self) -> None:
         """The answer is over: close the files of the body, whoever keeps the request."""
@@ -1302,6 +1322,13 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
+
+
+@functools.cache
+def _mounted_class(kind: type[Request]) -> type[Request]:
+    """The class of requests of this kind inside a mounted application: what it has slots for is kept in each of them,
+    and everything else in the `__dict__`, which `inside` makes one with that of the outer request."""
+    return type(kind.__name__, (kind,), {"__slots__": ("_arguments", "_session", "app", "found", "prefix")})
 
 
 # ---- Response --------------------------------------------------------------------------------------------------------
@@ -2671,12 +2698,13 @@ def _from_environ(key: str, default: str) -> lazy[str]:
 
 
 def _octets(text: str) -> bytes:
-    """The octets of a path; of what is beyond Latin-1, and so was decoded already (httpx.WSGITransport), as UTF-8."""
+    """The octets of a path. One with characters beyond Latin-1 was decoded already (httpx.WSGITransport): as UTF-8."""
     return text.encode("latin-1" if max(text, default="") <= "\xff" else "utf-8", "surrogatepass")
 
 
 class _InContext:
-    """The pieces of a streamed body, each made in the context of its handler: a server's thread has others between."""
+    """The pieces of a streamed body, each made in the context of its handler: a thread of the server makes those of
+    other requests in between."""
 
     def __init__(self, context: contextvars.Context, pieces: Iterator[str | bytes]) -> None:
         self._context, self._pieces = context, pieces
@@ -2705,7 +2733,7 @@ class WSGIRequest(Request):
         self.has_credentials = "HTTP_AUTHORIZATION" in environ
         try:
             if prefix or not path or not path.isascii() or not path.isprintable():
-                self.path = "/"  # for what is no path
+                self.path = "/"  # in case what follows refuses the path
                 # PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path.
                 prefix = decode_path(_octets(prefix)).rstrip("/")
                 self.path = prefix + decode_path(_octets(path)) or "/"
@@ -2719,7 +2747,7 @@ class WSGIRequest(Request):
 
     @lazy
     def headers(self) -> Headers:
-        """The header fields, from HTTP_* and the two that CGI names otherwise."""
+        """The header fields: those in HTTP_*, and the two that CGI names otherwise."""
         names = {name: name[5:] for name in self.environ if name.startswith("HTTP_")}
         names |= {name: name for name in ("CONTENT_TYPE", "CONTENT_LENGTH") if self.environ.get(name)}
         return Headers({field.replace("_", "-").lower(): self.environ[name] for name, field in names.items()})
@@ -2758,18 +2786,16 @@ class WSGIRequest(Request):
 # worked out when it is registered; werkzeug matches rules, and what it found is remembered.
 
 Handler = Callable[..., Any]
-Found = tuple["Route", Sequence[Union[str, None]], dict[str, Any]]
-# An application, what it found for a request, its prefix, and the session that its secret signs (None: not yet made).
-Place = tuple["Brubeck", Union[Found, None], Any, Union[Session, None]]
+Found = tuple["Route", Sequence[Union[str, None]], dict[str, Any]]  # a route, and its arguments by position and by name
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_UNSUPPORTED = " UNSUPPORTED"  # no client can name it: a class's route takes it, to answer for what it does not take
-_NO_METHOD = " NONE"  # no route takes it
+_UNSUPPORTED = " UNSUPPORTED"  # no client can send it; classes take it, to answer for methods that they do not have
+_NO_METHOD = " NONE"  # no client can send it, and no route takes it
 _REMEMBERED = 4096
 
 
 def name_handler(handler: Any) -> str:
-    """What a handler is called in its program."""
+    """The name of a handler in its program."""
     handler = handler.func if isinstance(handler, functools.partial) else handler
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
@@ -2780,7 +2806,8 @@ def format_allow(methods: Iterable[str]) -> str:
 
 
 def _callable(handler: Handler, timeout: float | None, cancel: bool) -> Handler:
-    """What is called with the request and the arguments of the path."""
+    """The function to be called with the request and the arguments of the path: the handler, made from its class where
+    it is one, within the time limit of its route."""
     call = handler
     if isinstance(handler, type):
 
@@ -2804,7 +2831,7 @@ class Route:
     """One route: `rule` (a str, or a compiled expression), `handler`, `methods` (None: all), `name`, `max_body`.
     ValueError for what cannot be."""
 
-    __slots__ = ("accepts", "call", "handler", "max_body", "methods", "name", "rememberable", "rule")
+    __slots__ = ("accepts", "call", "handler", "is_rememberable", "is_socket", "max_body", "methods", "name", "rule")
 
     def __init__(self, rule: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None = None,
                  name: str | None = None, *, default: Iterable[str] | None = None, max_body: int | None = None,
@@ -2816,6 +2843,7 @@ class Route:
         if isinstance(methods, str):
             raise ValueError(f"methods is a list: [{methods!r}]")
         self.rule, self.handler, self.max_body = rule, handler, max_body
+        self.is_socket = isinstance(rule, str) and rule[:1] != "/"
         if methods is None:
             methods = getattr(handler, "taken_methods", lambda: default)()
         self.methods = None if methods is None or self.is_socket else frozenset(method.upper() for method in methods)
@@ -2823,40 +2851,18 @@ class Route:
             name = getattr(handler, "__name__", type(handler).__name__)
         self.name = name if name != "<lambda>" else None
         self.call = call or _callable(handler, timeout, cancel)  # call(request, *positional, **named)
-        self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
-        # What is matched: HEAD follows GET, a class also answers for what it does not take.
+        self.is_rememberable = True  # no handler can change its arguments, so that later requests may have the same
+        # The methods to be matched: HEAD follows GET, and a class answers for methods that it does not have, too.
         self.accepts: set[str] | None = None
         if self.methods is not None:
             own = {_UNSUPPORTED} if hasattr(handler, "unsupported") else set()
             self.accepts = {*self.methods, *own, *({"HEAD"} if "GET" in self.methods else ())}
 
-    @property
-    def is_socket(self) -> bool:
-        """Whether it is the route of a message socket of Mongrel2."""
-        return isinstance(self.rule, str) and self.rule[:1] in ("@", "<")
-
-    @property
-    def paths(self) -> str | re.Pattern[str]:
-        """What routes for the same paths have in common: the rule, whatever it calls its arguments."""
-        if isinstance(self.rule, re.Pattern):
-            return self.rule
-        return re.sub(r"(?:\b(?:default|string):)?\w+>", ">", self.rule)
-
-    def overlaps(self, other: Route) -> bool:
-        """Whether both, which have the same rule, declare a method in common."""
-        return self.methods is None or other.methods is None or bool(self.methods & other.methods)
-
-    def leave_head(self, other: Route) -> None:
-        """HEAD follows GET here, unless `other`, which has the same rule, is there for HEAD."""
-        if self.accepts is not None and other.methods is not None and "HEAD" in other.methods - (self.methods or set()):
-            self.accepts.discard("HEAD")
-
     def __repr__(self) -> str:
-        rule = self.rule if isinstance(self.rule, str) else self.rule.pattern
-        return f"<Route {rule!r} {self.name}>"
+        return f"<Route {getattr(self.rule, 'pattern', self.rule)!r} {self.name}>"
 
 
-# Of whatever path and method: what is counted by routes must not grow with what clients send.
+# One route for OPTIONS of all paths: answers are counted by route, and clients must not be able to make new ones.
 _OPTIONS = Route(re.compile(""), lambda request, allow: Response(headers={"Allow": allow}), max_body=_UNLIMITED)
 
 
@@ -2866,30 +2872,36 @@ class Routes:
     def __init__(self) -> None:
         self.map = Map()
         self.all: list[Route] = []
+        self.named: dict[str | None, list[Route]] = {}  # by name, those with the most arguments first
+        self.sockets: dict[str, Found] = {}
+        self.found: dict[tuple[str, str], Found] = {}  # what was found lately, by method and path
         self._adapter = self.map.bind("routes", url_scheme="http")
         self._expressions: list[Route] = []
-        self._alike: dict[str | re.Pattern[str], list[Route]] = {}  # by their paths
-        self._alone: dict[Route, MapAdapter] = {}  # the rule of each, for `build`
-        self.named: dict[str | None, list[Route]] = {}  # those with the most arguments first
-        self.sockets: dict[str, Found] = {}
-        self.found: dict[tuple[str, str], Found] = {}
+        self._alone: dict[Route, MapAdapter] = {}  # the rule of a route in a map of its own, once `build` needed it
+        # The first route for each method (None: all methods), by what routes for the same paths have in common.
+        self._declared: dict[str | re.Pattern[str], dict[str | None, Route]] = {}
 
     def add(self, route: Route) -> None:
         """Register a route; ValueError for what conflicts with another or cannot be understood."""
-        alike = self._alike.setdefault(route.paths, [])
-        for other in alike:
-            if not isinstance(route.rule, re.Pattern) and route.overlaps(other):
-                raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
-        if isinstance(route.rule, re.Pattern):
+        rule, methods = route.rule, route.methods
+        # Rules that differ only in the names of their arguments are for the same paths.
+        paths = re.sub(r"(?:\b(?:default|string):)?\w+>", ">", rule) if isinstance(rule, str) else rule
+        declared = self._declared.setdefault(paths, {})
+        if isinstance(rule, str):
+            for method, other in declared.items():
+                if methods is None or method is None or method in methods:
+                    raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
+        if not isinstance(rule, str):
             self._expressions.append(route)
         elif route.is_socket:
-            self.sockets[route.rule] = route, (), {}
+            self.sockets[rule] = route, (), {}
         else:
-            self._add_rule(route.rule, route)
-        for other in alike:
-            route.leave_head(other)
-            other.leave_head(route)
-        alike.append(route)
+            self._add_rule(rule, route)
+        for method in [None] if methods is None else methods:
+            declared.setdefault(method, route)
+        get, head = declared.get("GET"), declared.get("HEAD")
+        if get is not None and get.accepts is not None and head not in (None, get):
+            get.accepts.discard("HEAD")  # which follows GET only where no other route for these paths declares it
         self.all.append(route)
         self.found = {}
 
@@ -2902,7 +2914,7 @@ class Routes:
             own.methods = route.accepts  # the set itself: a route for HEAD may take that out of it later
             self.map.add(own)
             names = [name or "default" for name in re.findall(r"<(?:(\w+)(?=[:(]))?", rule)]
-            route.rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
+            route.is_rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
         except (LookupError, ValueError, TypeError, SyntaxError, re.error) as error:
             raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
         if route.name is not None:
@@ -2910,20 +2922,21 @@ class Routes:
 
     def find(self, method: str, path: str) -> Found:
         """The route for this method of this path, and its arguments, kept in `found`. HTTPError if there is none,
-        RequestRedirect where a final slash is missing or a path begins with more than one. werkzeug would match that
-        like a path with one, and so pass middleware that compares the beginning of `request.path`."""
+        RequestRedirect where a final slash is missing or a path begins with several slashes. werkzeug would match that
+        like a path with one slash, and middleware that compares the beginning of `request.path` could be passed."""
         if path.startswith("//"):
             merged = f"/{path.lstrip('/')}"
-            self._match(method, merged)  # which may have a redirect of its own
+            self._match(method, merged)  # which may raise a redirect of its own
             raise RequestRedirect(quote(merged, safe=_IN_PATH)) if self.knows(method, merged) else HTTPError(404)
         found = self._match(method, path) or self._refuse(method, path)
-        if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
+        if len(path) <= 256 and found[0].is_rememberable and len(method) <= 16:
             if len(self.found) >= _REMEMBERED:
                 self.found = {}
             self.found[method, path] = found
         return found
 
     def _match(self, method: str, path: str) -> Found | None:
+        """What is found. None where the path has routes, but none for this method; HTTPError 404 where it has none."""
         if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
             raise RequestRedirect("/")
         if path[0] != "/":
@@ -2932,82 +2945,79 @@ class Routes:
             # werkzeug would take "get" for GET; methods are case-sensitive (RFC 9110, 9.1).
             route, arguments = self._adapter.match(path, method if method.isupper() else _NO_METHOD)
             return route, (), arguments  # type: ignore[return-value]
-        except (NotFound, MethodNotAllowed):
-            pass
+        except NotFound:
+            is_taken = False
+        except MethodNotAllowed:
+            is_taken = True
         for route in self._expressions:
-            match = route.rule.match(path)  # type: ignore[union-attr]
+            match = cast("re.Pattern[str]", route.rule).match(path)
             if match is not None and (route.accepts is None or method in route.accepts):
                 named = match.groupdict()
                 return route, () if named else match.groups(), named
-        return None
+            is_taken = is_taken or match is not None
+        return None if is_taken else abort(404)
 
     def _refuse(self, method: str, path: str) -> Found:
-        """For a method that no route takes: OPTIONS is answered; a class has its own say; else HTTPError 404 or 405."""
+        """What answers a method that no route takes: OPTIONS has its own route, and a class answers for itself; else
+        HTTPError 404 or 405."""
         allowed = {*HTTP_METHODS} if path == "*" else self.allowed(path)  # `OPTIONS *`: RFC 9110, 9.3.7
         if not allowed:
             raise HTTPError(404)
-        headers = {"Allow": format_allow(allowed)}
         if method == "OPTIONS":
-            return _OPTIONS, (headers["Allow"],), {}
+            return _OPTIONS, (format_allow(allowed),), {}
         found = self._match(_UNSUPPORTED, path)
         if found is None:
-            raise HTTPError(405, headers=headers)
+            raise HTTPError(405, headers={"Allow": format_allow(allowed)})
         return found
 
     def knows(self, method: str, path: str) -> bool:
-        """Whether a route, also of a mounted application, takes this path in any method, or a redirect leads on."""
+        """Whether this path is anything but a 404, also in the application that is mounted there."""
         path = f"/{path.lstrip('/')}" if path else path
         try:
-            found = self._match(method, path)
+            route = (self._match(method, path) or self._refuse(method, path))[0]
         except RequestRedirect:
             return True
-        inner = getattr(found and found[0].handler, "routes", None)
-        if isinstance(inner, Routes):
-            prefix = cast("re.Match[str]", found[0].rule.match(path))[0]  # type: ignore[index,union-attr]
-            return inner.knows(method, path[len(prefix) :]) or bool(self.allowed(path))
-        return found is not None or bool(self.allowed(path))
+        except HTTPError as error:
+            return error.status != 404
+        inner = getattr(route.handler, "routes", None)
+        return not isinstance(inner, Routes) or inner.knows(method, path[len(str(route.name)) :])
 
     def allowed(self, path: str) -> set[str]:
         """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
-        if path[:1] != "/":  # which werkzeug would put there
+        if path[:1] != "/":  # werkzeug would add one
             return set()
         allowed = {method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)}
         for route in self._expressions:
-            if route.accepts is not None and route.rule.match(path):  # type: ignore[union-attr]
+            if route.accepts is not None and cast("re.Pattern[str]", route.rule).match(path):
                 allowed |= route.accepts
         return allowed
 
-    def _build(self, route: Route, values: Mapping[str, Any]) -> str | None:
-        """What the rule of this route makes of these values; None where it lacks one, or would not match the result."""
-        alone = self._alone.get(route)
-        if alone is None:
-            rules = Map([Rule(cast(str, route.rule), endpoint=route)], converters=self.map.converters)
-            alone = self._alone[route] = rules.bind("routes", url_scheme="http")
-        try:
-            address = quote(alone.build(cast(Any, route), values), safe=_IN_QUERY)
-            path = unquote(address.partition("?")[0], errors="strict")
-            alone.match(path)
-        except (BuildError, RequestRedirect, NotFound, ValueError, TypeError, ArithmeticError):
-            return None
-        return None if CONTROLS.search(path) else address
-
     def build(self, name: str, values: Mapping[str, Any]) -> str:
-        """The path of the named route with these values: those that its rule has no argument for are the query, where a
-        list repeats, and None is left out. ValueError if there is no such route, or its rule would not match."""
+        """The path of the named route with these values. Those that its rule has no argument for are the query, where a
+        list repeats and None is left out. ValueError if there is no such route, or its rule would not match."""
         routes = self.named.get(name, [])
         for route in routes:
-            if (address := self._build(route, values)) is not None:
-                return address
+            if route not in self._alone:
+                rules = Map([Rule(str(route.rule), endpoint=route)], converters=self.map.converters)
+                self._alone[route] = rules.bind("routes", url_scheme="http")
+            # A rule that lacks a value, or would not match the result, leaves it to the next route of this name.
+            with contextlib.suppress(BuildError, RequestRedirect, NotFound, ValueError, TypeError, ArithmeticError):
+                address = quote(self._alone[route].build(cast(Any, route), values), safe=_IN_QUERY)
+                path = unquote(address.partition("?")[0], errors="strict")
+                self._alone[route].match(path)
+                if not CONTROLS.search(path):
+                    return address
         raise ValueError(f"no route named {name!r} takes the values {values!r}; of this name there are {routes}")
 
 
 # ---- Helpers ---------------------------------------------------------------------------------------------------------
-# What handlers lean on: who is asking, passwords, templates; and, around all of an application, other origins. Plain
+# What handlers use: who is signed in, passwords, templates; and middleware against pages of other origins. Plain
 # functions and decorators; a decorator takes a function (whose first argument is the request) or a method of a handler.
 
 
 def _guarded(handler: Handler, check: Callable[[Request, Any], Response | None]) -> Handler:
-    """The handler behind a check of the request and the first argument: None for who may pass, an answer for others."""
+    """The handler behind a check, which is called with the request and the handler's first argument. It returns None
+    where the handler may be called, else the answer."""
 
     @functools.wraps(handler)
     def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
@@ -3019,7 +3029,8 @@ def _guarded(handler: Handler, check: Callable[[Request, Any], Response | None])
 
 def authenticated(handler: Handler) -> Handler:
     """Decorator: somebody must be signed in, that is, `current_user` of the request or the handler is true. Others who
-    GET go to the route named "login", with `?next=` and where they wanted to; else, or without it, HTTPError 401."""
+    GET are sent to the route named "login", with the address they asked for in `?next=`; for other methods, and where
+    there is no such route, HTTPError 401."""
     if isinstance(handler, type):
         raise TypeError(f"@authenticated stands above a function or a method, not above the class {handler.__name__}")
 
@@ -3036,7 +3047,7 @@ def authenticated(handler: Handler) -> Handler:
 
 
 def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `find_user` knows the credentials of the request's Authorization (RFC 9110, 11.6.2), else 401."""
+    """Decorator: `find_user` must know the credentials in Authorization (RFC 9110, 11.6.2), else HTTPError 401."""
 
     def check(request: Request, first: Any) -> None:
         request.keep_private("Authorization")
@@ -3050,8 +3061,8 @@ def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[
 
 
 def basic_auth(check: Callable[[str, str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `check(name, password)` takes the client's Basic credentials (RFC 7617). What it returns, if true, is
-    the `current_user` (for True, the name); else HTTPError 401. Such a check is
+    """Decorator: `check(name, password)` is called with the client's Basic credentials (RFC 7617). If it returns
+    something true, that is the `current_user` (for True, the name); else HTTPError 401. An example of such a check:
     `lambda name, password: check_password(password, hashes.get(name))`."""
 
     def find_user(credentials: str) -> Any:
@@ -3068,15 +3079,13 @@ def basic_auth(check: Callable[[str, str], Any]) -> Callable[[Handler], Handler]
 
 
 def bearer_auth(check: Callable[[str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `check(token)` takes the client's Bearer token (RFC 6750). What it returns, if true, is the
-    `current_user`; else HTTPError 401."""
+    """Decorator: `check(token)` is called with the client's Bearer token (RFC 6750). If it returns something true, that
+    is the `current_user`; else HTTPError 401."""
     return _with_credentials("Bearer", lambda token: check(token) if token else None)
 
 
 _HASHED = re.compile(r"scrypt\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9A-Za-z_-]+)\$([0-9A-Za-z_-]+)")
 _SCRYPT = (1 << 14, 8, 5)  # n, r, p: 16 MiB and about 0.2 s (OWASP's password storage cheat sheet)
-
-
 MAX_WAITING_FOR_A_CORE = 10  # computations for each core, which are two seconds' work
 
 
@@ -3086,8 +3095,8 @@ def count_cores() -> int:
 
 
 class _Cores:
-    """Threads of the system's that compute: at most one for each core, and none while there is nothing to do. A thread
-    keeps the memory of its last computation, so their number bounds that too."""
+    """Threads of the operating system that compute: at most one for each core, and none while there is nothing to
+    compute. A thread keeps the memory of its last computation, so the number of threads bounds that memory too."""
 
     def __init__(self) -> None:
         self._lock = _unpatched("threading").Lock()
@@ -3095,22 +3104,10 @@ class _Cores:
         self._threads = 0
 
     def compute(self, function: Callable[[], T]) -> T:
-        """What the function, which raises nothing, returns. HTTPError 503 where too many wait already."""
+        """Call the function, which must raise nothing, in a thread. HTTPError 503 where too many wait already."""
         results: list[T] = []
-        sleeper = make_sleeper()
+        sleeper, cores = make_sleeper(), count_cores()
         task = function, results, sleeper.wake_soon
-        self._add(task)
-        try:
-            while not results:
-                sleeper.wait()
-        except BaseException:  # a time limit, or its client has left
-            with self._lock, contextlib.suppress(ValueError):  # once it has begun, it cannot be stopped
-                self._waiting.remove(task)
-            raise
-        return results[0]
-
-    def _add(self, task: tuple[Callable[[], Any], list[Any], Callable[[], Any]]) -> None:
-        cores = count_cores()
         with self._lock:
             if len(self._waiting) >= cores * MAX_WAITING_FOR_A_CORE:
                 abort(503, "too many passwords are to be checked just now", {"Retry-After": "2"})
@@ -3118,13 +3115,21 @@ class _Cores:
                 _unpatched("threading").Thread(target=self._work, name="password", daemon=True).start()
                 self._threads += 1
             self._waiting.append(task)
+        try:
+            while not results:
+                sleeper.wait()
+        except BaseException:  # a time limit, or the client has left
+            with self._lock, contextlib.suppress(ValueError):  # a computation that has begun cannot be stopped
+                self._waiting.remove(task)
+            raise
+        return results[0]
 
     def _work(self) -> None:
         task = self._next()
         while task is not None:
             function, results, wake_soon = task
             result = function()
-            task = self._next()  # first: whoever is told may fork, and the child must not wait for this thread
+            task = self._next()  # first: the coroutine that is woken may fork, and its child has no such thread
             results.append(result)
             wake_soon()
 
@@ -3136,11 +3141,11 @@ class _Cores:
             return None
 
 
-_cores = _Cores()  # the machine's are one for all applications of a process
+_cores = _Cores()  # one for all applications of a process: the cores are the machine's
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> str | None:
-    """scrypt (RFC 7914), while other threads and coroutines go on. None where it cannot be computed so."""
+    """scrypt (RFC 7914), while other threads and coroutines go on. None where it cannot be computed."""
     octets = password.encode(errors="surrogatepass")  # JSON can hold half of a character
 
     def derive() -> str | None:
@@ -3153,8 +3158,8 @@ def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> str | None:
 
 
 def hash_password(password: str) -> str:
-    """A password -> what to keep of it: `scrypt$n$r$p$salt$hash`. Other coroutines go on meanwhile. As many are
-    computed at once as there are cores; HTTPError 503, with Retry-After, where too many wait for their turn."""
+    """A password -> the text to keep of it: `scrypt$n$r$p$salt$hash`. Other coroutines go on meanwhile. As many hashes
+    are computed at once as there are cores; HTTPError 503, with Retry-After, where too many wait for their turn."""
     salt = secrets.token_bytes(16)
     derived = _scrypt(password, salt, *_SCRYPT)
     if derived is None:
@@ -3164,8 +3169,8 @@ def hash_password(password: str) -> str:
 
 def check_password(password: str, hashed: str | None) -> bool:
     """Whether this is the password of which `hash_password` made `hashed`. For None, which stands for a name that does
-    not exist, and for what is no such hash, it is False, but takes as long: how long it takes does not tell which names
-    there are. HTTPError 503 as for `hash_password`."""
+    not exist, and for anything that is no such hash, the answer is False and takes as long to find: the time does not
+    tell which names exist. HTTPError 503 as for `hash_password`."""
     match, derived = _HASHED.fullmatch(hashed or ""), None
     if match:
         with contextlib.suppress(ValueError):
@@ -3185,7 +3190,8 @@ def render(request: Request, name: str, /, **values: Any) -> str:
 
 
 def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
-    """For `app.templates`: Jinja2 in a folder, autoescaping. ImportError without it, ValueError without the folder."""
+    """For `app.templates`: the Jinja2 templates of a folder, with autoescaping. ImportError where Jinja2 is missing,
+    ValueError where the folder is."""
     try:
         import jinja2
     except ImportError as error:
@@ -3210,8 +3216,9 @@ def cors(origins: str | Iterable[str], *, methods: Iterable[str] = ("GET", "HEAD
          headers: Iterable[str] = ("Content-Type", "Authorization", "X-CSRF-Token"), expose: Iterable[str] = (),
          credentials: bool = False, max_age: int = 600) -> Middleware:
     """Middleware for `app.wrap`: scripts of these origins ("https://app.example"; "*" for all) may use the application
-    (WHATWG Fetch, 3.2): with these methods and header fields, reading the answers' fields in `expose` too, and with
-    cookies if `credentials`, not for "*". Browsers remember it for `max_age` seconds. ValueError for what is wrong."""
+    (WHATWG Fetch, 3.2). They may send these methods and header fields, read the fields of answers in `expose` too, and
+    use cookies if `credentials` is true, which cannot be for "*". Browsers remember this for `max_age` seconds.
+    ValueError for an origin that is none, and for "*" with `credentials`."""
     allowed = compile_origins(origins, "*")
     if "*" in allowed and credentials:
         raise ValueError('credentials are for origins that are named, not for "*"')
@@ -3244,9 +3251,9 @@ def csrf_token(request: Request) -> str:
 
 
 def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
-    """Whether a page of another origin sends this: by what browsers say (Fetch Metadata, 2; RFC 6454, 7), else by the
-    token, as for the Origin `null` of a page with `Referrer-Policy: no-referrer`. A client that is no browser sends
-    neither, and no cookie that a browser would send unasked."""
+    """Whether a page of another origin sends this request: by the fields of the browser (Fetch Metadata, 2; RFC 6454,
+    7), else by the token, as for the Origin `null` of a page with `Referrer-Policy: no-referrer`. A client that is no
+    browser sends neither these fields nor a cookie that its user did not mean to send."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if origin is not None and plain_origin(origin) in trusted:
         return False
@@ -3262,8 +3269,9 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
 
 
 def csrf(origins: Iterable[str] = ()) -> Middleware:
-    """Middleware for `app.wrap`: any method but GET, HEAD, OPTIONS and TRACE must come from our own pages or these
-    origins, else 403 is the answer. Browsers that say neither Sec-Fetch-Site nor Origin need the `csrf_token`."""
+    """Middleware for `app.wrap`: requests with any method but GET, HEAD, OPTIONS and TRACE must come from pages of this
+    site or of these origins, else the answer is 403. Browsers that send neither Sec-Fetch-Site nor Origin need the
+    `csrf_token`."""
     trusted = compile_origins(origins)
 
     def answer(respond: Respond, request: Request) -> Response:
@@ -3279,9 +3287,9 @@ def csrf(origins: Iterable[str] = ()) -> Middleware:
 
 
 class MessageHandler:
-    """A handler with a method for each method it takes: `get`, `post`, `put`, `patch`, `delete`, `head`, `options`;
-    others only where `methods = ("REPORT",)` lists them. `message()` takes what comes through a message socket. What
-    they return is the body of a plain answer to HTTP, and the bare payload to a message socket."""
+    """A class with a method for each HTTP method that it takes: `get`, `post`, `put`, `patch`, `delete`, `head`,
+    `options`; others only where `methods = ("REPORT",)` lists them. `message()` takes the messages of a message socket.
+    What they return is the body of a plain answer to HTTP, and the bare payload for a message socket."""
 
     methods: Sequence[str] = ()
 
@@ -3296,27 +3304,25 @@ class MessageHandler:
         return frozenset(method for method in listed if hasattr(cls, method.lower()))
 
     def prepare(self) -> Any:
-        """Comes before the method. What it returns, unless None, is the answer and the method is not called."""
+        """Called before the method. Anything it returns but None is the answer, and the method is not called."""
 
     def on_finish(self) -> None:
-        """Comes after the method, also when that raised."""
+        """Called after the method, also when the method has raised an exception."""
 
     def unsupported(self) -> Any:
         """Answers a method that the class does not take: 405, with Allow."""
         path = self.request.path[len(self.request.prefix) :]
         abort(405, headers={"Allow": format_allow(self.app.routes.allowed(path) or self.taken_methods())})
 
-    def _takes(self, method: str) -> bool:
-        route = self.request.route
-        return method in self.taken_methods() and (route is None or route.methods is None or method in route.methods)
-
     def _method(self) -> Callable[..., Any] | None:
         if self.request.is_message:
             return getattr(self, "message", None)
-        name = self.request.method
-        if name == "HEAD" and not self._takes("HEAD"):
-            name = "GET"
-        return getattr(self, name.lower()) if self._takes(name) else None
+        taken, route = self.taken_methods(), self.request.route
+        declared = taken if route is None or route.methods is None else route.methods
+        for name in ("HEAD", "GET") if self.request.method == "HEAD" else (self.request.method,):
+            if name in taken and name in declared:
+                return cast("Callable[..., Any]", getattr(self, name.lower()))
+        return None
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         try:
@@ -3336,7 +3342,7 @@ class WebMessageHandler(MessageHandler):
         super().__init__(app, request)
         self.headers = ResponseHeaders()
         self._status: int | None = None
-        self._cookies = Response()
+        self._cookies: Response | None = None  # one that has the cookies
 
     def set_status(self, code: int) -> None:
         """Answer with this status."""
@@ -3344,6 +3350,7 @@ class WebMessageHandler(MessageHandler):
 
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
         """Set a cookie, with the attributes of `Response.set_cookie`."""
+        self._cookies = self._cookies or Response()
         self._cookies.set_cookie(name, value, **attributes)
 
     def redirect(self, target: str, status: int = 303) -> Response:
@@ -3356,12 +3363,15 @@ class WebMessageHandler(MessageHandler):
         abort(status, message)
 
     def __call__(self, *arguments: Any, **named: Any) -> Response:
-        response = self.app._to_response(self.request, super().__call__(*arguments, **named)).copy()
+        response = self.app.make_response(self.request, super().__call__(*arguments, **named))
+        if self._status is None and self._cookies is None and not self.headers:
+            return response
+        response = response.copy()  # the method may give the same answer to others
         if self._status is not None:
             response.status = self._status
-        if self.headers:
-            response.headers.merge(self.headers)
-        response.cookies = {**response.cookies, **self._cookies.cookies}
+        response.headers.merge(self.headers)
+        if self._cookies is not None:
+            response.cookies = {**response.cookies, **self._cookies.cookies}
         return response
 
 
@@ -3376,7 +3386,7 @@ class AuthMixin:
     """For a MessageHandler: `current_user`, for methods with `@authenticated` above them."""
 
     def get_current_user(self: Any) -> Any:
-        """Who is signed in, None for nobody: to be defined by the program; by default as `Request.current_user`."""
+        """Who is signed in, None for nobody. Programs may define it; by default it is `Request.current_user`."""
         return self.request.current_user
 
     @lazy
@@ -3398,24 +3408,24 @@ class TemplateMixin:
 # What a server has done and holds, as numbers, and as dicts of them by label: for programs, JSON and Prometheus.
 
 Stats = dict[str, Any]
-FIGURES: dict[str, tuple[str, str, tuple[str, ...], str]] = {  # name, type and labels for Prometheus, meaning
-    "requests": ("requests_total", "counter", ("route", "status"), "Answers, by name of the route."),
-    "seconds": ("request_seconds_total", "counter", ("route",), "Seconds that those took, but for WebSockets."),
-    "handling": ("requests_in_progress", "gauge", (), "Requests that are being handled."),
-    "waiting": ("requests_waiting", "gauge", (), "Requests that wait for room in the pool."),
+FIGURES: dict[str, tuple[str, str, tuple[str, ...], str]] = {  # name, type and labels for Prometheus, help text
+    "requests": ("requests_total", "counter", ("route", "status"), "Requests answered."),
+    "seconds": ("request_seconds_total", "counter", ("route",), "Seconds spent answering, WebSockets excluded."),
+    "handling": ("requests_in_progress", "gauge", (), "Requests being handled now."),
+    "waiting": ("requests_waiting", "gauge", (), "Requests waiting for a place in the pool."),
     "coroutines": ("coroutines", "gauge", (), "Coroutines that serve connections and messages."),
-    "connections": ("connections", "gauge", (), "Connections of clients."),
-    "websockets": ("websockets", "gauge", (), "WebSockets among those."),
-    "queues": ("queue_length", "gauge", ("queue",), "What waits in other queues."),
-    "dropped": ("dropped_answers_total", "counter", (), "Answers to clients of a Mongrel2 that was gone."),
-    "workers": ("workers", "gauge", (), "Processes that serve."),
-    "restarts": ("worker_restarts_total", "counter", (), "Workers that were replaced."),
+    "connections": ("connections", "gauge", (), "Open connections of clients, WebSockets included."),
+    "websockets": ("websockets", "gauge", (), "Open WebSockets."),
+    "queues": ("queue_length", "gauge", ("queue",), "Entries in the other queues of the server."),
+    "dropped": ("dropped_answers_total", "counter", (), "Answers dropped because their Mongrel2 had gone."),
+    "workers": ("workers", "gauge", (), "Processes that serve requests."),
+    "restarts": ("worker_restarts_total", "counter", (), "Worker processes that were replaced."),
 }
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def merge_stats(each: Iterable[Stats]) -> Stats:
-    """The figures of several processes as those of one: all are counts, so their sums."""
+    """The figures of several processes as those of one. All figures are counts, so each is the sum."""
     merged: Stats = {}
     for stats in each:
         for name, value in stats.items():
@@ -3449,28 +3459,15 @@ def format_stats(stats: Stats) -> str:
 # The application: routes in, `handle(request) -> response` out. It opens no socket and knows no door but WSGI's call.
 
 
-def _pieces_inside(request: Request, pieces: Pieces, inner: Place) -> Iterator[bytes]:
-    """The stream of a mounted application: each piece is made where its handler was called."""
-    with contextlib.closing(pieces):
-        while True:
-            outer = request.enter(inner)
-            try:
-                piece = next(pieces, None)
-            finally:
-                inner = request.enter(outer)
-            if piece is None:
-                return
-            yield piece
-
-
-def _talk_inside(request: Request, inner: Place, handler: Handler, ws: Any, **arguments: Any) -> None:
-    request.enter(inner)
+def _talk(request: Request, handler: Handler, ws: Any, **arguments: Any) -> None:
+    """Have a WebSocket's handler talk. Its request is that of the application that the handler belongs to."""
+    ws.request = request
     handler(ws, **arguments)
 
 
 def _forget_frames(request: Request, error: BaseException | None) -> None:
-    """Drop the tracebacks of an exception and of those behind it, unless a test client wants them: their frames hold
-    the request, which then would go only when the garbage collector comes by, if one of them holds the exception."""
+    """Drop the tracebacks of an exception and of its causes, unless a test client wants them. Their frames hold the
+    request: where such a frame also holds the exception, only the garbage collector would free the request."""
     while error is not None and error.__traceback__ is not None and not request.peer.keeps_error:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
@@ -3487,19 +3484,20 @@ def _route_for(method: str) -> Callable[..., Callable[[T], T]]:
 class Brubeck:
     """An application: routes, and what is common to them.
 
-    `msg_conn`: the connection, or a list of them, for `run()`. `handler_tuples`: (pattern, handler) or (pattern,
-    handler, methods), where a pattern is an expression. `pool_size`: how many requests are handled at once;
-    `max_waiting`: how many more may wait for that, before 503 is the answer. `max_body`: bytes of a request, and
-    `timeout`: seconds until a handler is ended and answered with 503, unless its route says otherwise. `secret`: signs
-    cookies; of a list the first does; 16 bytes or more. `proxies`: how many stand in front and are believed about the
-    client's address, scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process
-    sees it. `debug=True` shows tracebacks in pages. `hosts`: the names and addresses by which it may be asked for, such
-    as `["example.org", "*.example.org"]`, with any port unless one is named; 400 is the answer to requests for others.
-    Without it that is every host (with `debug` at a loopback address: the names of this machine). ValueError for a
-    route that cannot be, a host that is none, or a secret that anybody can guess.
+    `msg_conn`: the connection, or a list of connections, for `run()`. `handler_tuples`: (pattern, handler) or (pattern,
+    handler, methods), where a pattern is a regular expression. `pool_size`: how many requests are handled at once;
+    `max_waiting`: how many more may wait until one of those is done; the rest are answered with 503. `max_body`: bytes
+    of a request's body; `timeout`: seconds until a handler is ended and 503 is the answer; a route may have its own.
+    `secret`: signs cookies, 16 bytes or more; of a list the first signs and all verify. `proxies`: how many proxies
+    stand in front; they are believed about the client's address, scheme and host. `upload_store`: the folder of
+    Mongrel2's `upload.temp_store`, as this process sees it. `debug=True` shows tracebacks in pages. `hosts`: the names
+    and addresses that requests may be for, such as `["example.org", "*.example.org"]`, with any port unless one is
+    named; requests for others are answered with 400. Without `hosts` every host is served (with `debug` at a loopback
+    address: the names of this machine). ValueError for a route or a host that cannot be, or a secret that anybody can
+    guess.
 
-    To be set, or changed, before the routes: `converters` of rules by name (werkzeug.routing.BaseConverter); at any
-    time: `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
+    Attributes that a program may set: before the routes `converters` of rules by name (werkzeug.routing.BaseConverter);
+    at any time `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
     `session_cookie`, a SessionCookie."""
 
     def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
@@ -3527,7 +3525,7 @@ class Brubeck:
         self._started, self._starting = False, threading.Lock()
         self.own_stats: Callable[[], Stats] = dict  # of this process, when it serves
         self.other_stats: Stats = {}  # of the other workers
-        for pattern, handler, *methods in handler_tuples:  # whose functions take every method unless told otherwise
+        for pattern, handler, *methods in handler_tuples:  # a function takes every method unless `methods` are given
             try:
                 rule = re.compile(pattern) if isinstance(pattern, str) and pattern[:1] not in ("@", "<") else pattern
             except re.error as error:
@@ -3549,11 +3547,11 @@ class Brubeck:
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
               max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[T], T]:
-        """Decorator: the function or class answers requests for this rule: `/hello/<name>` (werkzeug's, converters as
-        in `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled expression. `methods`: by default GET for
-        a function, what it defines for a class. `name`: for `url_for`, by default the handler's. `max_body` (bytes) and
-        `timeout` (seconds) instead of the application's. `cancel`: the handler is ended when its client leaves.
-        ValueError for what cannot be."""
+        """Decorator: the function or class answers requests for this rule: `/hello/<name>` (in werkzeug's syntax, with
+        converters as in `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled regular expression.
+        `methods`: by default GET for a function, and for a class those it defines. `name`: for `url_for`, by default
+        the handler's. `max_body` (bytes) and `timeout` (seconds) replace the application's. `cancel`: the handler is
+        ended when its client leaves. ValueError for a rule that cannot be, or conflicts with another route."""
 
         def register(handler: T) -> T:
             self.routes.map.converters.update(self.converters)
@@ -3567,17 +3565,18 @@ class Brubeck:
 
     def websocket(self, rule: str, name: str | None = None, *, origins: str | Iterable[str] | None = None,
                   subprotocols: Sequence[str] = (), max_message: int = 1 << 20, **options: Any) -> Callable[[T], T]:
-        """Decorator: `handler(ws, **arguments)` talks with those who open a WebSocket here (RFC 6455). Pages of our own
-        host may, those of `origins`, and with "*" all. Of `subprotocols` the first that the client knows is spoken.
-        `max_message`: bytes. When it returns, the WebSocket is closed with 1000, when it raises, with 1011."""
-
+        """Decorator: `handler(ws, **arguments)` talks with clients that open a WebSocket here (RFC 6455). Pages of this
+        host may open one, those of `origins`, and with "*" all pages. Of `subprotocols` the first that the client knows
+        is used. `max_message`: bytes of a message. When the handler returns, the WebSocket is closed with 1000, when it
+        raises an exception, with 1011."""
         allowed = compile_origins(origins, "*")
 
         def register(handler: T) -> T:
             @functools.wraps(cast(Handler, handler))
             def upgrade(request: Request, **arguments: Any) -> Response:
                 check_handshake(request, allowed)
-                response = Upgrade(request, cast(Handler, handler), arguments, max_message)
+                talk = functools.partial(_talk, request, cast(Handler, handler))
+                response = Upgrade(request, talk, arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
                 if spoken := next((protocol for protocol in subprotocols if protocol in offered), None):
                     response.headers["Sec-WebSocket-Protocol"] = spoken
@@ -3591,31 +3590,24 @@ class Brubeck:
 
     def static(self, prefix: str, root: str | os.PathLike[str], *, dotfiles: bool = False) -> None:
         """Serve the files below the folder `root` under this prefix, by `static_file`; with `dotfiles` also those whose
-        names begin with a dot. The first is the route "static": `url_for("static", name="style.css")`; others have
-        their prefix for a name. ValueError as for `mount`."""
+        names begin with a dot. The first such route is named "static": `url_for("static", name="style.css")`; the names
+        of others are their prefixes. ValueError as for `mount`."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
         handler = functools.partial(static_file, root=os.path.abspath(root), dotfiles=dotfiles)
         self.route(f"{prefix}/<path:name>", name=prefix if "static" in self.routes.named else "static")(handler)
 
     def mount(self, prefix: str, other: Brubeck) -> None:
-        """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
-        errors and middleware, and its secret if it has one: then its session is another too. ValueError unless the
-        prefix is like "/admin"."""
+        """Give every path below `prefix` that no rule of this application takes to another application, which keeps its
+        own error handlers and middleware. Where it has another secret, it has a session of its own too. ValueError
+        unless the prefix is like "/admin"."""
         if not re.fullmatch(r"(?:/[^/]+)+", prefix):
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
         def mounted(request: Request) -> Response:
-            outer = request.enter((other, None, request.prefix + prefix, None))
-            try:
-                response = other.handle(request)
-            finally:
-                inner = request.enter(outer)
-                request.inner_route = request.inner_route or (inner[1] and inner[1][0])
-            if isinstance(response, Upgrade):
-                response.handler = functools.partial(_talk_inside, request, inner, response.handler)
-            if type(response.body) is Pieces:  # a file's are the same everywhere
-                response.body = Pieces(_pieces_inside(request, response.body, inner))
+            inner = request.inside(other, prefix)
+            response = other.handle(inner)
+            request.inner_route = request.inner_route or inner.route
             return response
 
         other._outer = other._outer or self
@@ -3624,9 +3616,9 @@ class Brubeck:
         self.routes.add(Route(rule, other, name=prefix, call=mounted, max_body=_UNLIMITED))
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
-        """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class: the nearest
-        one wins, where a status stands between HTTPError and its subclasses. 500 is the page for what nothing else
-        takes, which is logged all the same. The answer keeps the error's status unless it gives one."""
+        """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class. The nearest
+        class wins; a status stands between HTTPError and its subclasses. The handler of 500 answers exceptions that no
+        other handler takes, which are logged all the same. Its answer keeps the error's status unless it gives one."""
 
         def register(handler: T) -> T:
             self._error_handlers[what] = cast(Handler, handler)
@@ -3635,8 +3627,9 @@ class Brubeck:
         return register
 
     def wrap(self, middleware: Middleware) -> Middleware:
-        """Put `middleware(respond) -> respond` around every answer, where `respond(request) -> Response`; the first is
-        the outermost. Routing is done (`request.route` is None where nothing matched), errors are Responses already."""
+        """Put `middleware(respond) -> respond` around the answering of every request, where `respond(request) ->
+        Response`; the middleware that was given first is the outermost. When it is called, routing is done
+        (`request.route` is None where no route matched), and what `respond` returns for an error is a Response too."""
         self._middleware.append(middleware)
         self._respond = None
         return middleware
@@ -3652,20 +3645,22 @@ class Brubeck:
         return function
 
     def url_for(self, name: str, /, **values: Any) -> str:
-        """The path of the route of this name with these arguments: what its rule does not take becomes the query, where
-        a list repeats. ValueError if there is none, or for a value that the rule would not match."""
+        """The path of the route of this name with these arguments. Those that its rule does not take become the query;
+        a list is repeated there. ValueError if there is no such route, or for a value that its rule would not match."""
         return self.routes.build(name, values)
 
     # -- the life of a request
 
     def handle(self, request: Request) -> Response:
-        """Answer a request: find its route, call its handler inside the middleware, make a Response of what came back.
-        It always returns a Response, whatever was raised (but for KeyboardInterrupt, which is the operator's)."""
+        """Answer a request: find its route, call its handler inside the middleware, make a Response of what the handler
+        returned. Whatever is raised becomes a Response too, except for KeyboardInterrupt, which is the operator's."""
         request.app = self
         if (self.debug or self.hosts is not None) and not self._serves_host(request):
             return self.answer_error(request, HTTPError(400, "the Host is none that is served here (see hosts=...)"))
+        path = request.path[len(request.prefix) :] if request.prefix else request.path
+        is_plain = request.refused is None and not request.is_message
         try:
-            request.found = self._find(request)
+            request.found = (is_plain and self.routes.found.get((request.method, path))) or self._find(request, path)
         except Exception as error:
             request.found, request.refused = None, error
         try:
@@ -3674,7 +3669,7 @@ class Brubeck:
                 raise TypeError(f"middleware gave a {type(response).__name__} for a Response")
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # middleware's own
+        except BaseException as error:  # raised by middleware
             response = self.answer_error(request, error)
         if request.refused is not None:
             request.refused = None  # the frames of its traceback hold the request
@@ -3683,9 +3678,9 @@ class Brubeck:
         return response
 
     def _serves_host(self, request: Request) -> bool:
-        """Whether this host may be asked for. A page whose name was made to resolve to our address (DNS rebinding) is
-        of our own origin for the browser and all checks of origins: its name is what gives it away. The outermost
-        application that has `hosts` decides."""
+        """Whether requests for this host are served. A page whose name was made to resolve to our address (DNS
+        rebinding) has our own origin for the browser and for all checks of origins: only the name of the host shows
+        that it is another's. The outermost application that has `hosts` decides."""
         if request.is_message or request.has_known_host:
             return True
         try:
@@ -3694,7 +3689,7 @@ class Brubeck:
             return False
         if self.hosts is not None:
             hosts, request.has_known_host = self.hosts, True
-        elif request.peer.loopback and request.proxies is None and host:  # every browser names a host
+        elif request.peer.loopback and request.proxies is None and host:  # without a host it is no browser
             if re.sub(r"\.?(?::[0-9]+)?$", "", host) == request.peer.loopback.lower():
                 return True
             hosts = _LOOPBACK_NAMES
@@ -3702,15 +3697,15 @@ class Brubeck:
             return True
         return any(hosts.fullmatch(host + port) for port in ("", ":443" if request.scheme == "https" else ":80"))
 
-    def _find(self, request: Request) -> Found:
-        """The route and its arguments; an HTTPError where there is none, or where the door refused already."""
+    def _find(self, request: Request, path: str) -> Found:
+        """The route for this path below the prefix, and its arguments; an HTTPError where there is none, or where the
+        door has refused the request already."""
         if request.refused is not None:
             raise request.refused
         if request.is_message:
             return self.routes.sockets.get(request.path) or abort(404)
-        path = request.path[len(request.prefix) :] if request.prefix else request.path
         try:
-            return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
+            return self.routes.find(request.method, path)
         except RequestRedirect as redirect:
             _, mark, query = request.target.partition("?")
             location = f"{quote(request.prefix, safe=_IN_PATH)}/{urlsplit(redirect.new_url).path.lstrip('/')}"
@@ -3721,23 +3716,19 @@ class Brubeck:
         -1 where there is none."""
         request.app = self
         try:
-            request.found = self._find(request)
-        except Exception:  # which `handle` answers
+            request.found = self._find(request, request.path[len(request.prefix) :])
+        except Exception:  # `handle` will answer it
             return -1
         route = request.found[0]
-        if not isinstance(route.handler, Brubeck):
-            return request.max_body
-        outer = request.enter((route.handler, None, f"{request.prefix}{route.name}", None))
-        try:
-            return route.handler.body_limit(request)
-        finally:
-            request.enter(outer)
+        if isinstance(route.handler, Brubeck):
+            return route.handler.body_limit(request.inside(route.handler, str(route.name)))
+        return request.max_body
 
     def _wrapped(self) -> Respond:
         respond: Respond = self._call_handler
         for middleware in reversed(self._middleware):
             respond = middleware(respond)
-        self._respond = respond  # a `lazy` attribute would slow down the application's others
+        self._respond = respond  # a `lazy` attribute would slow down the other attributes of the application
         return respond
 
     def _call_handler(self, request: Request) -> Response:
@@ -3752,15 +3743,13 @@ class Brubeck:
                 value = route.call(request, *positional)
             else:
                 value = route.call(request, **named) if named else route.call(request)
-            if type(value) is str:
-                return Response(value)
-            return self._to_response(request, value)
+            return Response(value) if type(value) is str else self.make_response(request, value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
             return self.answer_error(request, error)
 
-    def _to_response(self, request: Request, value: Any) -> Response:
+    def make_response(self, request: Request, value: Any) -> Response:
         """What a handler returned, as a Response. The first piece of a stream may take its time: it is made outside the
         pool, and only as long as its client is there."""
         response = to_response(value, self.json_dumps)
@@ -3781,40 +3770,38 @@ class Brubeck:
                 r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")
             ):
                 response.keep_private(["Authorization"])
-            if request._session is not None:
-                request._session.save(request, response)
+            request.save_session(response)
             return response.with_cookies(request)
         except Exception as error:  # what JSON cannot hold, or a cookie that cannot be signed
             return self.answer_error(request, error)
 
-    def answer_error(self, request: Request, error: BaseException) -> Response:
-        """The answer to an exception: by the error handler of its nearest class (a status stands before HTTPError), by
-        that of 500, else plain. What was not meant for the client, and no handler of its class takes, is logged."""
-        try:
-            return self._tell_error(request, error)
-        finally:
-            _forget_frames(request, error)
-
-    def _tell_error(self, request: Request, error: BaseException) -> Response:
+    def answer_error(self, request: Request, error: BaseException, *, is_last: bool = False) -> Response:
+        """The answer to an exception: of the error handler for its nearest class (a status stands before HTTPError), of
+        the handler for 500, else a plain one. An exception that is no HTTPError, and has no handler for its class, is
+        logged. `is_last`: an error handler itself has raised it, and the plain 500 is the answer."""
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
+            _forget_frames(request, error)
             error = HTTPError(503, "too many files are open", {"Retry-After": "1"})
-        told = error if isinstance(error, HTTPError) else HTTPError(499 if request.peer.is_cancelled else 500)
+        told = HTTPError(499 if request.peer.is_cancelled else 500)  # what the client is told
+        if isinstance(error, HTTPError) and not is_last:
+            told = error
+        handlers = {} if is_last else self._error_handlers
         kinds: list[Any] = [*type(error).__mro__]
         if told is error:
             kinds.insert(kinds.index(HTTPError), told.status)
-        handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
-        if handler is None and told is not error:
-            handler = self._error_handlers.get(500)
-            if not request.peer.is_cancelled:
-                request.peer.note_error(error)
-                name = name_handler(request.route.handler) if request.route else "no handler"
-                logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
+        handler = next((handlers[kind] for kind in kinds if kind in handlers), None)
         try:
+            if handler is None and told is not error:
+                handler = handlers.get(500)
+                self._log_error(request, error, is_last)
             if handler is None:
-                return self._plain_error(error, told)
+                message = told.message
+                if self.debug and told is not error:
+                    message = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
+                return plain_answer(told.status, message, told.headers)
             value = handler(request, error)
-            response = self._to_response(request, value)
+            response = self.make_response(request, value)
             if not isinstance(value, (Response, tuple)):
                 response.status = told.status
             for field, text in told.headers.items():
@@ -3823,34 +3810,34 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
-            if not request.peer.is_cancelled:
-                request.peer.note_error(failure)
-                logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
-            answer = self._plain_error(failure, HTTPError(499 if request.peer.is_cancelled else 500))
-            _forget_frames(request, failure)
-            del error  # which may be the same, and then this frame is in its traceback
-            return answer
+            return self.answer_error(request, failure, is_last=True)
+        finally:
+            _forget_frames(request, error)
+            del error, told  # which a test client may keep, with a traceback that holds this frame
 
-    def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
-        """What a client is told of an error, as plain text: with `debug`, also what was not meant for it."""
-        message = "".join(traceback.format_exception(error)) if self.debug and told is not error else told.message
-        return plain_answer(told.status, message, told.headers)
+    @staticmethod
+    def _log_error(request: Request, error: BaseException, is_last: bool) -> None:
+        if not request.peer.is_cancelled:
+            request.peer.note_error(error)
+            name = name_handler(request.route.handler) if request.route else "middleware"
+            name = f"the error handler for {name}" if is_last else name
+            logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
 
     # -- the doors that need no server of ours
 
     def start(self) -> None:
-        """Call the functions of `on_start`, once in a process: `run()` and the first WSGI request do."""
+        """Call the functions of `on_start`, once in a process: before the first request, by whatever door it comes."""
         with self._starting:
             if not self._started:
                 with contextlib.suppress(OSError):
-                    tempfile.gettempdir()  # which looks for it once, and finds none where too many files are open
+                    tempfile.gettempdir()  # it looks for a folder once, and finds none when too many files are open
                 for function in [*self._on_start, *(app.start for app in self._mounted)]:
                     function()
-                logger.disabled = False  # logging.config disables loggers that it is not told of, unless told not to
+                logger.disabled = False  # logging.config disables the loggers that its settings do not name
                 self._started = True
 
     def stop(self) -> None:
-        """Call the functions of `on_stop`, if those of `on_start` were; what they raise is logged."""
+        """Call the functions of `on_stop`, if those of `on_start` were called; what they raise is logged."""
         with self._starting:
             started, self._started = self._started, False
         for function in [*(app.stop for app in self._mounted), *self._on_stop] if started else ():
@@ -3869,53 +3856,56 @@ class Brubeck:
 
     def answer_wsgi(self, request: WSGIRequest, response: Response, start_response: StartResponse,
                     context: contextvars.Context) -> Iterable[bytes]:  # fmt: skip
-        """Send the answer: status and fields by `start_response`, the body as what is returned; what makes that runs in
-        the context of its handler, which is no other request's in the same thread."""
+        """Send the answer: status and fields by `start_response`, the body as what is returned. A streamed body is made
+        in the context of its handler, which is not that of other requests in the same thread."""
         if response._status == 101:
             response = plain_answer(501, "WebSockets are not for WSGI servers")
         try:
             fields, body = context.run(response.finish, request)
-        except Exception as error:  # middleware left something in it that cannot be sent
+        except Exception as error:  # middleware has left something in the answer that cannot be sent
             response = context.run(self.answer_error, request, error)
             fields, body = context.run(response.finish, request)
-        if type(body) is not bytes:
-            request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
         if type(body) is bytes:
-            request.end()
+            if request.kept:
+                request.end()
             # Of a list wsgiref and waitress know the length: they would say `Content-Length: 0` in the answer to HEAD
             # for a stream. No piece at all would be a 500 under hypercorn.
             return [body] if body or any(name.lower() == "content-length" for name, _ in fields) else iter([body])
+        request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
         pieces = Pieces(_InContext(context, cast("Iterator[bytes]", body)))
-        pieces.request = request  # which is over when the server closes them (PEP 3333)
+        pieces.request = request  # it is over when the server closes the pieces (PEP 3333)
         return pieces
 
     def test(self, raise_errors: bool = False, **options: Any) -> Client:
-        """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test.
-        `options`: as for Client."""
+        """A test client, in process and without a server. `raise_errors=True`: exceptions of handlers are raised in the
+        test. `options`: as for Client."""
         return Client(self, raise_errors, **options)
 
     def stats(self) -> Stats:
-        """What `run()` has done and holds, in all workers together; no requests but those it served are counted.
-        By route (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting`
-        for room in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: in `room` answers that
-        wait for clients of Mongrel2 to read, in `access_log` lines, in `dealt` connections to which a parent's workers
-        owe an answer, in `replies` those that Mongrel2 is not ready for; `dropped` answers to clients of a Mongrel2
-        that was gone; `workers`, and their `restarts`."""
+        """What `run()` has done and holds, in all workers together; only requests that it served are counted. By route
+        (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting` for a
+        place in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: `room` counts answers that
+        wait until clients of Mongrel2 have read, `access_log` lines, `dealt` connections to which the workers of a
+        parent owe an answer, `replies` answers that Mongrel2 is not ready for; `dropped` answers whose Mongrel2 had
+        gone; `workers`, and their `restarts`."""
         return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
                             self.own_stats(), self.other_stats])  # fmt: skip
 
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
             workers: int | str = 1, patch: bool = True) -> None:
-        """Serve until SIGINT or SIGTERM, which let requests finish for up to 9 seconds (a second one does not).
-        `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
-        replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
-        from there, made or begun before (`from socket import socket`, an SSLContext, a thread) keeps blocking or fails,
-        and a warning names it: prefer the command line, which patches first, or `eventlet.monkey_patch()` above all
-        other imports. `workers`: so many processes, each of which starts this program anew ("auto": one for each core
-        that this process may use), and a parent that replaces those that die, and on SIGHUP all. ValueError for a
-        `bind` that is no address; SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker
-        it does not return."""
+        """Serve until SIGINT or SIGTERM arrives; then requests may take up to 9 seconds more, or until a second signal.
+
+        `connection`: one connection or several; by default `msg_conn`, else an HTTPConnection at `bind`. `workers`: the
+        number of worker processes ("auto": one for each core that this process may use); each starts this program
+        anew, and their parent replaces a worker that dies, and all of them on SIGHUP. `patch=True` lets eventlet
+        replace the blocking functions of the standard library, so that a handler that waits does not stop the others.
+        What the program imported, created or started before `run` (`from socket import socket`, an SSLContext, a
+        thread) is not replaced: it blocks or fails, and a warning names it. The command line patches first and has no
+        such problem, nor has a program that calls `eventlet.monkey_patch()` above all other imports.
+
+        ValueError for a `bind` that is no address. SystemExit 2 where the server cannot start, 0 where a signal ends
+        the start. In a worker `run` does not return."""
         refuse_windows()
         count, parent = count_workers(workers), parent_of_worker()
         if count > 1 and parent is None:
@@ -3929,7 +3919,7 @@ class Brubeck:
             if parent is None:
                 ending.close()
         if parent is not None:
-            raise SystemExit(0)  # what the program does after `run` is for the parent alone
+            raise SystemExit(0)  # only the parent goes on with what the program does after `run`
 
 
 # ---- Peers and pipeline ----------------------------------------------------------------------------------------------

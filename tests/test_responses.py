@@ -467,6 +467,23 @@ def test_what_a_handler_of_a_mounted_application_takes_is_not_logged_either(capl
     assert not caplog.records
 
 
+def test_a_traceback_with_half_of_a_character_in_it_can_be_shown() -> None:
+    app = serving(failing(ValueError("\ud800")))
+    app.debug = True
+    got = app.test().get("/")
+    assert (got.status, "ValueError: \\ud800" in got.text) == (500, True)
+
+
+@pytest.mark.parametrize("failure", [HTTPError(403), HTTPError(404), SystemExit(), OSError(24, "too many files")])
+def test_an_error_handler_that_raises_whatever_gets_the_plain_500(failure: BaseException) -> None:
+    app = serving(failing(ZeroDivisionError()))
+    for kind in (ZeroDivisionError, 403, 404, 500, 503, BaseException):
+        app.error(kind)(lambda request, error: failing(failure)(request))
+    assert [(app.test().get(path).status, app.test().get(path).text) for path in ("/", "/missing")] == [
+        (500, "500 Internal Server Error\n")
+    ] * 2
+
+
 def test_an_error_handler_that_fails_is_logged_and_raised_in_tests(caplog: Any) -> None:
     app = serving(failing(ZeroDivisionError("the first")))
     app.error(ZeroDivisionError)(lambda request, error: failing(LookupError("the second"))(request))
