@@ -4453,8 +4453,8 @@ class _Closing:
 
 
 class Mailbox(_Closing):
-    """Messages for the one coroutine, or thread, that waits for them with this sleeper. Who puts them there bounds how
-    many they are."""
+    """Messages for the one coroutine, or thread, that waits for them with this sleeper. Their number is bounded where
+    they come from: a channel drops a slow subscriber, `read_ahead` waits, a WebSocket receives no more."""
 
     __slots__ = ("_sleeper", "is_over", "messages")
 

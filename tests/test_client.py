@@ -1,4 +1,4 @@
-"""Room Client: how programs are tested without a server. Nothing here opens a socket, and nothing is patched."""
+"""Section Client: how programs are tested without a server. Nothing here opens a socket, and nothing is patched."""
 
 from __future__ import annotations
 
