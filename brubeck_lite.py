@@ -253,8 +253,10 @@ class _Sleeper:
             self._alarm = self._hub.schedule_call_global(0, self.wake)
 
 
-class _Sleepers(list["_Sleeper"]):
+class _Sleepers(list[_Sleeper]):
     """Coroutines that wait for the same thing, each with a sleeper of its own."""
+
+    __slots__ = ()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait to be woken, for so many seconds at most: whether somebody did."""
