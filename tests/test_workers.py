@@ -462,7 +462,7 @@ def test_a_folder_that_was_removed_is_told_in_one_line(tmp_path: Path) -> None:
         script = f"mkdir -p gone && cd gone && rmdir ../gone && {command}"
         ended = run("sh", "-c", script, cwd=tmp_path)
         assert ended.returncode == 2
-        assert re.fullmatch(r"brubeck_lite: the folder that this was started in is no more: .+\n", ended.stderr)
+        assert re.fullmatch(r"brubeck_lite: the folder that this was started in was removed: .+\n", ended.stderr)
 
 
 @pytest.mark.parametrize("kept", ["an empty", "no", "a long"])
