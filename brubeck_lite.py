@@ -7013,20 +7013,21 @@ def patch_program() -> None:
         patch_standard_library()
         objects = gc.get_objects()
     if early := find_early(objects, threads):
-        logger.warning("made before eventlet patched the standard library, so that it blocks all requests or fails: "
-                       '%s. Put "import eventlet; eventlet.monkey_patch()" above all other lines of the program, or '
-                       "start it by the command line: brubeck_lite MODULE:APP",
+        logger.warning("the program imported, made or started this before eventlet patched the standard library, so it "
+                       'blocks all requests or fails: %s. Put "import eventlet; eventlet.monkey_patch()" above all '
+                       "other lines of the program, or start it by the command line: brubeck_lite MODULE:APP",
                        ", ".join(early[:5]) + f" and {len(early) - 5} more" * (len(early) > 5))  # fmt: skip
 
 
 # Characters of each of the five texts in a line of the access log: 800 on Linux, where PIPE_BUF is 4096.
 _LOGGED = (getattr(select, "PIPE_BUF", 512) - 96) // 5
+_NOT_LOGGED = re.compile(r"[^ !#-\[\]-~]")  # characters that are written as \xHH
 
 
 def _escape_for_log(text: str) -> str:
     """A client's text as printable ASCII without quotes and backslashes, so that it cannot pass for another field; cut,
     so that a line is shorter than PIPE_BUF."""
-    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:_LOGGED])[:_LOGGED]
+    return _NOT_LOGGED.sub(lambda match: f"\\x{ord(match[0]):02x}", text[:_LOGGED])[:_LOGGED]
 
 
 def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
