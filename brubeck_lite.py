@@ -4967,9 +4967,9 @@ class Ending:
         self._is_open, self._mask = True, set[int | signal.Signals]()
         self._exit_began = _unpatched("threading").Event()
         os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._leave_to_parent)
-        # For the thread, which must not look for them while the main thread imports eventlet. It is not one of the
-        # module `threading`, which forgets its threads when eventlet patches it.
-        self._poll, self._os = _unpatched("select").poll, _unpatched("os")
+        # The thread must not look for `poll` while the main thread imports eventlet. It is not one of the module
+        # `threading`, which forgets its threads when eventlet patches it.
+        self._poll = _unpatched("select").poll
         _unpatched("_thread").start_new_thread(self._watch, (reading,))
 
     @property
@@ -5001,12 +5001,12 @@ class Ending:
         poll.register(reading, select.POLLIN)
         while poll.poll(max(0.0, self.deadline - time.monotonic()) * 1000 if self.is_asked else None):
             try:
-                numbers = self._os.read(reading, 100)
+                numbers = os.read(reading, 100)
             except OSError:
                 return  # the program has closed all descriptors
             if not numbers:  # `close`
                 poll.unregister(reading)
-                self._os.close(reading)
+                os.close(reading)
                 if not self.is_asked:
                     return
             count += sum(number in self.SIGNALS for number in numbers)
@@ -5022,7 +5022,7 @@ class Ending:
         poll.register(2, select.POLLOUT)
         if poll.poll(0):  # this thread must neither use `logging`, which eventlet has patched, nor wait
             with contextlib.suppress(OSError):
-                self._os.write(2, b"brubeck_lite: the process did not end in time after a signal: ended by force\n")
+                os.write(2, b"brubeck_lite: the process did not end in time after a signal: ended by force\n")
         self.end_now()
 
     def end_now(self) -> NoReturn:
@@ -7102,24 +7102,25 @@ class StatsServer:
             self._listener = Listener("" if address.startswith("unix:") else address, option="--stats")
         except ValueError:
             fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100, [::1]:9100 or :9100)")
-        self._get_stats, self._ended = get_stats, _unpatched("threading").Event()
+        self._get_stats = get_stats
 
     def start(self) -> StatsServer:
         """Listen, and answer from now on."""
         self._listener.open()
-        self.port, self._socket = self._listener.port, self._listener.socket
-        self._socket.setblocking(True)
+        self._listener.socket.setblocking(True)
+        self.port = self._listener.port
         _unpatched("threading").Thread(target=self._run, name="stats", daemon=True).start()
         return self
 
     def _run(self) -> None:
-        while not self._ended.is_set():
+        sleep = _unpatched("time").sleep
+        while (listening := self._listener.socket) is not None:
             try:
-                accepted, _ = self._socket.accept()
+                accepted, _ = listening.accept()
                 with accepted:
                     self._answer(accepted, time.monotonic() + self.PATIENCE)
             except Exception:  # the client left or sent no HTTP, or too many files are open: a thread does not log that
-                self._ended.wait(0.05)
+                sleep(0.05)
 
     def _answer(self, accepted: Any, deadline: float) -> None:
         parser, request = HTTPParser(), None
@@ -7139,9 +7140,8 @@ class StatsServer:
 
     def close(self) -> None:
         """Let go of the address."""
-        self._ended.set()
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # without it `accept` would go on waiting
+            self._listener.socket.shutdown(socket.SHUT_RDWR)  # without it `accept` would go on waiting
         self._listener.close()
 
 
