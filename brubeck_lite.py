@@ -6698,7 +6698,7 @@ class HTTPConnection:
         self._next_sweep = self._next_complaint = self._accepted_at = self._brief_until = 0.0
         self._board: _Board | None = None
         self._patience: Any = None  # the timer, while workers with fewer connections may accept
-        self._is_stopping = self._is_short = self.is_shared = False
+        self._is_stopping = self._is_short = False
 
     # -- inside run()
 
@@ -6711,12 +6711,12 @@ class HTTPConnection:
         """Accept from a socket that the parent of this worker listens with, instead of one of its own, and note on the
         board how many connections of it there are in this worker."""
         self.listener.adopt(descriptor)
-        self._board, self.is_shared = board, True
+        self._board = board
 
     def start(self, load: Load) -> None:
         """Accept clients, each in a coroutine of its own."""
         self.load, self._listener = load, _Listener("read", self.listener.socket.fileno())
-        if not self.is_shared:
+        if not self.listener.is_shared:
             logger.info("serving %s", self.listener.url)
         self._leave_reserve(load.servers)
         self._listen()
@@ -7267,8 +7267,9 @@ class Server:
         self._app, self._connections, self._ending, self._parent = app, connections, ending, parent
         self._load = Load(app, access_log)
         self._survive = Survivor()
-        self._listeners = [each.listener for each in connections if isinstance(each, HTTPConnection)]
-        self._load.servers = len(self._listeners)
+        # What a parent may share with other workers:
+        self._shared = [each.listener if isinstance(each, HTTPConnection) else each for each in connections]
+        self._load.servers = sum(isinstance(each, Listener) for each in self._shared)
         app.own_stats = self.stats
 
     def stats(self) -> Stats:
@@ -7279,7 +7280,7 @@ class Server:
 
     def run(self) -> None:
         """Serve, and return after SIGINT or SIGTERM; SystemExit 0 where a signal ends the start."""
-        self._ending.last_acts += [listener.remove_path for listener in self._listeners]
+        self._ending.last_acts += [each.remove_path for each in self._shared if isinstance(each, Listener)]
         try:
             if self._parent is not None:
                 self._parent.share(self._connections)
@@ -7308,8 +7309,8 @@ class Server:
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
         if self._parent is not None:
             self._parent.say(leaving=True)
-            for each in (*self._connections, *self._listeners):
-                each.is_shared = not self._parent.is_gone  # then nobody else refuses new clients
+            for each in self._shared:
+                each.is_shared = not self._parent.is_gone  # else nobody is left who refuses what is new
         for connection in self._connections:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
@@ -8173,12 +8174,12 @@ MONGREL2_CONFIG = """\
 settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {limit},
             # Larger bodies, and chunked ones of any size, are handed over as files{store}.
             'upload.temp_store': '{upload}/upload.XXXXXX',
-            # By default (0600) a handler of another user can neither read nor remove them. With this one of the same
-            # group can, as can everybody else in it: chgrp GROUP {upload} && chmod 2770 {upload}
+            # By default (0600) a handler that runs as another user can neither read nor remove them. With 0660 every
+            # user of the folder's group can: chgrp GROUP {upload} && chmod 2770 {upload}
             'upload.temp_store_mode': '0660',
-            # The largest head: 4,096 by default, which one large cookie fills. Costs 6 KiB more for each connection.
+            # Bytes of the largest head: 4096 by default, which one large cookie fills. Costs 6 KiB more a connection.
             'limits.buffer_size': 65536,
-            # In how many pieces a head may come: 5 by default. Who sends it slowly keeps a connection for longer.
+            # Pieces in which a head may arrive: 5 by default. A client that sends slowly keeps its connection longer.
             'limits.client_read_retries': 1000,
             # Connections beyond superpoll.max_fd / hot_dividend (10240 / 4) take the place of the handlers' sockets.
             'superpoll.hot_dividend': 2}}
