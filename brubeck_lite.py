@@ -100,7 +100,7 @@ from encodings import normalize_encoding
 from encodings.aliases import aliases
 from enum import Enum
 from http import HTTPStatus
-from types import SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
 from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
@@ -5150,41 +5150,46 @@ def fail(message: str) -> NoReturn:
 
 
 def refuse_windows() -> None:
-    """SystemExit 2, after a line that says what to do, on Windows: it lacks most of what the servers are made of."""
-    if os.name == "nt" or sys.platform.startswith("win"):
-        fail("this does not serve on Windows: use WSL, or a WSGI server like waitress (waitress-serve MODULE:app)")
+    """SystemExit 2 on Windows, which lacks most of what the servers are made of, after a line that says what to do."""
+    if os.name == "nt":
+        fail("the servers do not run on Windows: use WSL, or a WSGI server like waitress (waitress-serve MODULE:app)")
 
 
 class Ending:
-    """What SIGTERM and SIGINT do in this process from now on, until `close`. While it starts, a signal ends it at once
-    (SystemExit 0 in the main thread). Later the first one sets `is_asked`, and a second one ends the process at once.
+    """What SIGTERM and SIGINT do in this process from now on, until `close`. While the process starts, a signal ends it
+    at once (SystemExit 0 in the main thread). Later the first signal sets `is_asked`, and a second one ends the process
+    at once.
 
-    A thread of its own ends the process after DEADLINE seconds, whatever the main thread waits for: a handler that
-    computes, a C call, a function of `on_stop`, or the interpreter's exit, which joins threads and pools of processes.
+    A thread of its own ends the process DEADLINE seconds after the first signal, whatever the main thread waits for: a
+    handler that computes, a C call, a function of `on_stop`, or the interpreter's exit, which joins threads and pools
+    of processes.
     """
 
-    DEADLINE = 10.0  # seconds for everything; for workers half a second less, lest the parent kills them
-    START = 1.0  # seconds to leave a start
+    DEADLINE = 10.0  # seconds for everything; a worker has half a second less, so that its parent need not kill it
+    START = 1.0  # seconds for the same while the process starts
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, is_worker: bool = False) -> None:
         self.is_starting, self.is_worker = True, is_worker
-        self.last_acts: list[Callable[[], object]] = []  # where the process is ended in the middle of something
-        self.deadline = math.inf  # once a signal has come
+        self.last_acts: list[Callable[[], object]] = []  # called before the process is ended from the thread
+        self.deadline = math.inf  # until a signal comes
         self._before = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
         if is_worker:
-            # Signals to the whole process group, as of a terminal, are the parent's: it says when to end, by SIGTERM.
+            # A terminal sends its signals to all processes of a group. The parent decides when a worker ends, and then
+            # sends it SIGTERM.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        self._is_open, self._is_exiting, self._mask = True, False, set[int | signal.Signals]()
+        self._is_open, self._mask = True, set[int | signal.Signals]()
+        self._exit_began = _unpatched("threading").Event()
         os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._leave_to_parent)
-        # For the threads, which must not look for them while the main thread imports eventlet.
-        self._poll, self._os, self._time = _unpatched("select").poll, _unpatched("os"), _unpatched("time")
-        self._start_thread(self._watch, reading)
+        # The thread must not look for `poll` while the main thread imports eventlet. It is not one of the module
+        # `threading`, which forgets its threads when eventlet patches it.
+        self._poll = _unpatched("select").poll
+        _unpatched("_thread").start_new_thread(self._watch, (reading,))
 
     @property
     def is_asked(self) -> bool:
@@ -5202,47 +5207,45 @@ class Ending:
             raise SystemExit(0)
 
     def complete(self, function: Callable[[], object]) -> None:
-        """Call a function of the start that a signal must not end in its middle: SystemExit 0 after it instead."""
+        """Call a function of the start that a signal must not interrupt: SystemExit 0 comes after it instead."""
         self.is_starting = False
         function()
         self.is_starting = True
         if self.is_asked:
             raise SystemExit(0)
 
-    @staticmethod
-    def _start_thread(function: Callable[..., None], *arguments: Any) -> None:
-        # Not by `threading`, which would lose what it knows of the thread when eventlet patches it.
-        _unpatched("_thread").start_new_thread(function, arguments)
-
     def _watch(self, reading: int) -> None:
-        """Learn of signals by the bytes that Python writes for them, though the main thread may not run meanwhile."""
+        """Learn of signals by the bytes that Python writes for them, for the main thread may not run meanwhile."""
         poll, count = self._poll(), 0
         poll.register(reading, select.POLLIN)
         while poll.poll(max(0.0, self.deadline - time.monotonic()) * 1000 if self.is_asked else None):
             try:
-                numbers = self._os.read(reading, 100)
+                numbers = os.read(reading, 100)
             except OSError:
                 return  # the program has closed all descriptors
-            if not numbers:
+            if not numbers:  # `close`
+                poll.unregister(reading)
                 os.close(reading)
-                return
+                if not self.is_asked:
+                    return
             count += sum(number in self.SIGNALS for number in numbers)
             if count > 1 and not self.is_worker:
                 self.end_now()
             if count:
                 self._ask()
-        self._end_late()
+        if self._is_open or self._exit_began.is_set():
+            self._end_late()
 
-    def _end_late(self) -> None:
+    def _end_late(self) -> NoReturn:
         poll = self._poll()
         poll.register(2, select.POLLOUT)
-        if poll.poll(0):  # it is not for a thread to use `logging`, when patched, nor to wait
+        if poll.poll(0):  # this thread must neither use `logging`, which eventlet has patched, nor wait
             with contextlib.suppress(OSError):
-                self._os.write(2, b"brubeck_lite: something did not end in time after a signal: ended now\n")
+                os.write(2, b"brubeck_lite: the process did not end in time after a signal: ended by force\n")
         self.end_now()
 
     def end_now(self) -> NoReturn:
-        """End the process, and the processes of its pools, which would stay for ever, with status 0."""
+        """End the process with status 0, and the processes of its pools, which would stay for ever."""
         try:
             for act in self.last_acts:
                 act()
@@ -5259,40 +5262,29 @@ class Ending:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        with contextlib.suppress(OSError):
-            os.close(self._writing)
         if self.is_asked:
             # `atexit` comes after threads and pools were joined; this, which concurrent.futures uses, before.
-            getattr(threading, "_register_atexit", atexit.register)(self._note_exit)
-            self._start_thread(self._end_exit)  # now, for Python 3.12 starts none while it exits
+            getattr(threading, "_register_atexit", atexit.register)(self._exit_began.set)
+        with contextlib.suppress(OSError):
+            os.close(self._writing)
 
-    def _note_exit(self) -> None:
-        self._is_exiting = True
-
-    def _end_exit(self) -> None:
-        self._time.sleep(max(0.0, self.deadline - time.monotonic()))
-        if self._is_exiting:
-            self._end_late()
-
-    # What is forked, as children of pools are, has the handlers and the descriptors of this process at first: a signal
-    # to it would be one to the server. It is held back until the child has its own ways: SIGTERM ends it, and Ctrl-C is
-    # for the server, whose handlers may need what the child does.
+    # A forked process, such as the child of a pool, begins with the signal handlers and descriptors of this one, where
+    # a signal to it would count as one to the server. Signals are held back until the child has its own handlers:
+    # SIGTERM ends it, and Ctrl-C is ignored, for it is the server that ends, and its handlers may need the child.
 
     def _hold(self) -> None:
-        if self._is_open:
-            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
 
     def _let_go(self) -> None:
-        if self._is_open:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _leave_to_parent(self) -> None:
         if self._is_open:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self._let_go()
             self._is_open = False
+        self._let_go()
 
 
 class _Bell(_Sleeper):
@@ -6360,74 +6352,62 @@ _NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0
 _BIND = re.compile(r"unix:(.+)|(?:(\[[^\s\]]+\]|[^\s:/\[\]]*):)?([0-9]{1,5})")
 
 
-def parse_address(address: str) -> tuple[str | None, str, int]:
-    """Where to listen, "HOST:PORT", "[IPV6]:PORT", ":PORT" or "PORT" (both at every IPv4 address), or "unix:PATH" ->
-    path, host, port. ValueError for anything else."""
-    match = _BIND.fullmatch(address)
-    if match is None or int(match[3] or 0) > 65535:
-        raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:80, [::1]:80, :80 or unix:/run/hello)")
-    return match[1], (match[2] or "0.0.0.0").strip("[]"), int(match[3] or 0)
-
-
-def _listen_at(host: str, port: int, backlog: int) -> Any:
-    """A socket that eventlet has not patched. At [::] it is for IPv4 too, as Linux has it by default (ipv6(7))."""
-    unpatched = _unpatched("socket")
-    if ":" not in host:
-        return unpatched.create_server((host, port), backlog=backlog)
-    takes_both = unpatched.has_dualstack_ipv6()
-    return unpatched.create_server((host, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=takes_both)
-
-
 class Listener:
-    """The listening socket at an address of `parse_address`. `mode`: the permissions of a unix socket."""
+    """A socket that accepts connections, at "HOST:PORT", "[IPV6]:PORT", ":PORT" or "PORT" (both at every IPv4 address;
+    [::] is every address), or at "unix:PATH", whose file gets the permissions `mode`. `option` is named in the line
+    that says why it cannot listen. ValueError for what is no address or mode. Eventlet has not patched the socket."""
 
     BACKLOG = 2048
 
-    def __init__(self, address: str, mode: int = 0o666) -> None:
-        self.address, self.mode = address, mode
-        self.path, self.host, self.port = parse_address(address)
-        self.socket: Any = None  # once it is open
-        self.is_adopted = False  # it is the parent's
-        self._refuses = False  # no connection begins any more
+    def __init__(self, address: str, mode: int = 0o666, option: str = "--bind or run(bind=...)") -> None:
+        match = _BIND.fullmatch(address)
+        if match is None or int(match[3] or 0) > 65535:
+            raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:80, [::1]:80, :80 or unix:/run/hello)")
+        if not 0 <= mode <= 0o777:
+            raise ValueError(f"the mode of a unix socket is like 0o666 or 0o600, not {mode:#o}")
+        self.address, self.mode, self._option = address, mode, option
+        self.path, self.host, self.port = match[1], (match[2] or "0.0.0.0").strip("[]"), int(match[3] or 0)
+        self.socket: Any = None  # while it is open
+        self.url = address  # once it is open: http://HOST:PORT, or unix:PATH
+        self.loopback = ""  # once it is open: the host of its address, if that is this machine alone
+        self.is_shared = False  # with other workers, by a parent, which closes it for all
+        self._own_path: str | None = None  # the file that it has made, until that is removed
 
     def open(self) -> None:
-        """Listen; SystemExit 2, after a line that says why, where that cannot be."""
+        """Listen, unless it does; SystemExit 2, after a line that says why, where that cannot be."""
         if self.socket is not None:
             return
-        self._refuses = False  # it may have listened before
         try:
-            if self.path is not None:
-                self._remove_stale(self.path, _unpatched("socket"))
-                listening = _unpatched("socket").socket(socket.AF_UNIX)
-                umask = os.umask(0o777 & ~self.mode)  # a later chmod could meet another's file
-                try:
-                    listening.bind(self.path)
-                finally:
-                    os.umask(umask)
-                listening.listen(self.BACKLOG)
-            else:
-                listening = _listen_at(self.host, self.port, self.BACKLOG)
-                self._set_options(listening)
-                self.port = listening.getsockname()[1]
+            self._use(self._listen_at_port() if self.path is None else self._listen_at_path(self.path))
         except OSError as error:
-            fail(f"cannot listen at {self.address}: {error.strerror or error} (--bind or run(bind=...) names another)")
+            fail(f"cannot listen at {self.address}: {error.strerror or error} ({self._option} names another address)")
+
+    def _use(self, listening: Any) -> None:
         listening.setblocking(False)
         self.socket = listening
+        if self.path is None:
+            host, self.port = listening.getsockname()[:2]
+            url_host = f"[{self.host}]" if ":" in self.host else self.host
+            self.url, self.loopback = f"http://{url_host}:{self.port}", url_host if is_loopback(host) else ""
 
-    @staticmethod
-    def _set_options(listening: Any) -> None:
-        """What the connections that it accepts inherit. Keep-alive probes find the clients that have vanished, and
-        those that have closed while nothing could be sent to them: their system forgets them after a minute."""
+    def _listen_at_port(self) -> Any:
+        """Listen by TCP. What is set here holds for the accepted connections. Keep-alive probes find the clients that
+        have vanished, and those that have closed while nothing could be sent: their system forgets them in a minute."""
+        unpatched, family = _unpatched("socket"), socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        takes_both = family == socket.AF_INET6 and unpatched.has_dualstack_ipv6()  # as Linux's default, ipv6(7)
+        listening = unpatched.create_server((self.host, self.port), family=family, backlog=self.BACKLOG,
+                                            dualstack_ipv6=takes_both)  # fmt: skip
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
             if hasattr(socket, name):  # else two hours (RFC 1122, 4.2.3.6)
                 listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        return listening
 
-    @staticmethod
-    def _remove_stale(path: str, socket: Any) -> None:
-        """Take away what a server that is no more has left; OSError where one listens."""
-        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), socket.socket(socket.AF_UNIX) as probe:
+    def _listen_at_path(self, path: str) -> Any:
+        """Listen at a path, from which is removed what a server that has ended has left; OSError where one listens."""
+        unpatched = _unpatched("socket")
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), unpatched.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
             probe.connect(path)
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
@@ -6435,47 +6415,40 @@ class Listener:
             if not stat.S_ISSOCK(os.stat(path).st_mode):
                 raise OSError(errno.EEXIST, "there is a file, and it is no socket")
             os.unlink(path)
+        listening, umask = unpatched.socket(socket.AF_UNIX), os.umask(0o777 & ~self.mode)
+        try:
+            listening.bind(path)  # with its mode at once: a later chmod could meet another's file
+        finally:
+            os.umask(umask)
+        listening.listen(self.BACKLOG)
+        self._own_path = path
+        return listening
 
     def adopt(self, descriptor: int) -> None:
-        """Use a socket that the parent of this worker listens with, instead of one of its own."""
-        self.socket, self.is_adopted = _unpatched("socket").socket(fileno=descriptor), True
+        """Accept from a socket that another process listens with, instead of one of its own."""
+        self._use(_unpatched("socket").socket(fileno=descriptor))
+        self.is_shared = True
 
-    @property
-    def url(self) -> str:
-        """Where it listens, once it is open: http://HOST:PORT, or unix:PATH."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}" if self.path is None else self.address
-
-    @property
-    def loopback(self) -> str:
-        """The host of its address, if that is this machine alone; empty for others."""
-        address = "" if self.path is not None else self.socket.getsockname()[0]
-        return (f"[{self.host}]" if ":" in self.host else self.host) if is_loopback(address) else ""
-
-    def fileno(self) -> int:
-        """Its descriptor; -1 once it is closed."""
-        return -1 if self.socket is None else int(self.socket.fileno())
+    def remove_path(self) -> None:
+        """Remove the file of a unix socket, once: the next server may have its own there. A worker leaves it to the
+        parent, and where that has ended to the next server."""
+        path, self._own_path = self._own_path, None
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def refuse_new(self) -> None:
         """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
-        resets the others. Linux drops what would begin one: the client asks again a second later, and then is refused,
-        or reaches the next server. Elsewhere nothing like it can be done; a worker leaves it to its parent."""
-        if self.socket is None or self.is_adopted or self._refuses:
+        resets the others. Linux drops the packet that would begin a connection: the client repeats it a second later,
+        and then is refused, or reaches the next server. Other systems have nothing like it."""
+        if self.socket is None or self.is_shared:
             return
         self.remove_path()
-        self._refuses = True
         if self.path is None and sys.platform == "linux":
             with contextlib.suppress(OSError):
                 program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
                 fprog = struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
                 self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
-
-    def remove_path(self) -> None:
-        """Take away the file of a unix socket, once: the next server may have its own there. A parent's it leaves to
-        the parent, and where that is no more to the next one."""
-        if self.path is not None and self.socket is not None and not self.is_adopted and not self._refuses:
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
 
     def close(self) -> None:
         """Let go of the address."""
@@ -7080,7 +7053,7 @@ class HTTPServer:
         self.peers: dict[int, HTTPPeer] = {}  # by descriptor
         self.websockets: set[_HTTPWebSocket] = set()
         self.half = 0  # bytes of their messages that have not come whole
-        self.is_stopping = self.is_shared = False
+        self.is_stopping = False
         self._is_over = self._is_short = False
         self._next_sweep = self._next_complaint = self._accepted_at = self._brief_until = 0.0
         self._board: _Board | None = None
@@ -7096,12 +7069,12 @@ class HTTPServer:
         """Accept from a socket that the parent of this worker listens with, instead of one of its own, and note on the
         board how many connections of it there are in this worker."""
         self.listener.adopt(descriptor)
-        self._board, self.is_shared = board, True
+        self._board = board
 
     def start(self, load: Load) -> None:
         """Accept connections, and have their requests handled."""
         self.load, self.loopback = load, self.listener.loopback
-        if not self.is_shared:
+        if not self.listener.is_shared:
             logger.info("serving %s", self.listener.url)
         self._leave_reserve(load.servers)
         self.poller = _Epoll() if hasattr(_unpatched("select"), "epoll") else _HubPoll()
@@ -7130,7 +7103,7 @@ class HTTPServer:
         peer = self.peers.get(descriptor)
         if peer is not None:
             return peer.on_event(events)
-        if descriptor == self.listener.fileno():
+        if self.listener.socket is not None and descriptor == self.listener.socket.fileno():
             self._accept()
         return None
 
@@ -7156,7 +7129,7 @@ class HTTPServer:
             self._patience = None
         before, self._accepts = self._accepts, READABLE if takes and self._patience is None else 0
         if before != self._accepts:
-            self.poller.watch(self.listener.fileno(), before, self._accepts)
+            self.poller.watch(self.listener.socket.fileno(), before, self._accepts)
 
     def _tolerance(self) -> int:
         """How many connections more than another worker it may have. Connections for one request each are soon gone:
@@ -7294,9 +7267,7 @@ class HTTPConnection:
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
                  max_connections: int = 20_000, mode: int = 0o666) -> None:  # fmt: skip
-        parse_address(address)
-        if not 0 <= mode <= 0o777:
-            raise ValueError(f"the mode of a unix socket is like 0o666 or 0o600, not {mode:#o}")
+        Listener(address, mode)  # ValueError
         if min(head_timeout, io_timeout, keep_alive) <= 0 or max_connections < 1:
             raise ValueError("timeouts are above 0 seconds, max_connections at least 1")
         self.address, self.mode = address, mode
@@ -7318,59 +7289,59 @@ def patch_standard_library() -> None:
 
 
 @functools.cache
-def installed_folders() -> tuple[str, ...]:
-    """Where Python's own modules and installed packages are, each with a slash behind it."""
-    paths = sysconfig.get_paths()  # of which Debian's "data" is /usr/local, below which programs may be, too
+def _installed_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()  # not its "data": Debian's is /usr/local, and programs may be below that
     folders = [*map(paths.get, ("stdlib", "platstdlib", "purelib", "platlib")), *site.getsitepackages()]
     return tuple(os.path.join(str(folder), "") for folder in folders)
 
 
-_BLOCKING = {  # what eventlet replaces and makes nothing of in what has it already: where it is, and where it was made
+def is_installed(file: str) -> bool:
+    """Whether a file belongs to Python itself or to an installed package, not to the program."""
+    return os.path.abspath(file).startswith(_installed_folders())
+
+
+_BLOCKING = {  # by module: functions and classes that eventlet replaces there, but not where they were imported before
     "time": "sleep", "socket": "socket getaddrinfo", "_socket": "gethostbyname", "ssl": "SSLContext",
     "select": "select poll epoll", "selectors": "SelectSelector PollSelector EpollSelector KqueueSelector",
     "_queue": "SimpleQueue", "subprocess": "Popen",
 }  # fmt: skip
-_KEPT = "<class '_thread.lock'>", "<class '_thread._local'>"  # which all coroutines share; in packages it does no harm
-_OUR_OWN = {"brubeck_lite", "eventlet", "greenlet", "dns", "zmq"}  # packages that have it on purpose
+_BLOCKING_OBJECTS = "<class '_thread.lock'>", "<class '_thread._local'>"  # in packages these do no harm
+_UNHARMED = sys.stdlib_module_names | {"brubeck_lite", "eventlet", "greenlet", "dns", "zmq"}  # packages
 _COPIES = "__original_module_", "__patched_module_"  # eventlet's, of the standard library
 
 
 def _is_early(value: Any) -> bool:
-    """Whether this is a function or class of those, and not the one that eventlet has put in its place."""
-    name = value.__name__
-    if name not in _BLOCKING.get(value.__module__, "").split():
+    """Whether this is a blocking function or class, and eventlet has put another in its place."""
+    if not issubclass(type(value), (type, FunctionType, BuiltinFunctionType)):
         return False
-    return getattr(sys.modules[value.__module__.lstrip("_")], name, None) is not value
+    module, name = value.__module__, value.__name__
+    if name not in _BLOCKING.get(module, "").split():
+        return False
+    return getattr(sys.modules[module.lstrip("_")], name, None) is not value
 
 
-def find_early(objects: Iterable[Any]) -> list[str]:
-    """What the program imported, made or began before eventlet patched the standard library, and what therefore blocks
-    all coroutines, fails (an SSLContext does, with a RecursionError) or loses what it is given: names in modules, and
-    of these objects some, and threads. What the standard library has itself does no harm."""
-    found: dict[Any, str] = {}  # of each kind in each package the first
-    callables, others = (type, type(find_early), type(len)), sys.stdlib_module_names | _OUR_OWN
+def find_early(objects: Sequence[Any], threads: Iterable[threading.Thread]) -> list[str]:
+    """What the program imported, made or started before eventlet patched the standard library, and what therefore
+    blocks all coroutines, fails (an SSLContext does, with a RecursionError) or loses what it is given: names in
+    modules, some of these objects, and these threads."""
+    found: dict[Any, str] = {}  # the first of each kind in each package
     for name, module in [*sys.modules.items()]:
-        if "asyncio" in name or name.startswith(_COPIES) or name.partition(".")[0] in others:
+        package, names = name.partition(".")[0], {**getattr(module, "__dict__", {})}
+        if package in _UNHARMED or "asyncio" in name or name.startswith(_COPIES):
             continue
-        is_own = not os.path.abspath(getattr(module, "__file__", None) or "").startswith(installed_folders())
-        for key, value in [*vars(module).items()]:
-            is_kept = is_own and str(type(value)) in _KEPT
-            if is_kept or (issubclass(type(value), callables) and _is_early(value)):
-                found.setdefault((name.partition(".")[0], key), f"{name}.{key}")
-    running, kinds = {*sys._current_frames()} - {threading.main_thread().ident}, dict[type, bool]()
-    for made in objects:
-        kind = type(made)
-        if kind not in kinds:
-            kinds[kind] = kind.__name__ != "Popen" and _is_early(kind)
-        if kinds[kind] and getattr(made, "family", None) != socket.AF_UNIX:  # such as that to the parent of a worker
-            found[kind] = f"an object of class {kind.__name__}"
-        elif isinstance(made, threading.Thread) and getattr(made, "_ident", None) in running and made.is_alive():
-            found[made] = f"the thread {made.name!r}"
-    return [*found.values()]
+        is_own = not is_installed(str(names.get("__file__") or ""))
+        for key, value in names.items():
+            if _is_early(value) or (is_own and str(type(value)) in _BLOCKING_OBJECTS):
+                found.setdefault((package, key), f"{name}.{key}")
+    early = {kind for kind in {*map(type, objects)} if kind.__name__ != "Popen" and _is_early(kind)}
+    for made in objects:  # a unix socket may be the one to the parent of a worker
+        if type(made) in early and getattr(made, "family", None) != socket.AF_UNIX:
+            found[type(made)] = f"an object of class {type(made).__name__}"
+    return [*found.values(), *(f"the thread {thread.name!r}" for thread in threads)]
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Log on standard error, unless the program has chosen otherwise: to be called once it was imported."""
+    """Log on standard error, unless the program has chosen otherwise: to be called once the program is imported."""
     if not logger.hasHandlers():
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
 
@@ -7378,24 +7349,27 @@ def configure_logging(level: int = logging.INFO) -> None:
 def patch_program() -> None:
     """Patch the standard library under a program that was imported before; log a warning, which says what to do, where
     that comes too late."""
-    # Where the program itself has patched it, an original may well be inside of one of eventlet's objects.
-    was_patched = eventlet.patcher.is_monkey_patched("socket")
-    patch_standard_library()
-    if early := find_early([] if was_patched else gc.get_objects()):
-        logger.warning("made before eventlet patched the standard library, so that it blocks or fails: %s. "
-                       'Put "import eventlet; eventlet.monkey_patch()" above all other lines of the program, or start '
-                       "it by the command line: brubeck_lite MODULE:APP",
+    objects, threads = list[Any](), list[threading.Thread]()
+    if not eventlet.patcher.is_monkey_patched("socket"):  # else eventlet's own objects have originals inside them
+        threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+        patch_standard_library()
+        objects = gc.get_objects()
+    if early := find_early(objects, threads):
+        logger.warning("the program imported, made or started this before eventlet patched the standard library, so it "
+                       'blocks all requests or fails: %s. Put "import eventlet; eventlet.monkey_patch()" above all '
+                       "other lines of the program, or start it by the command line: brubeck_lite MODULE:APP",
                        ", ".join(early[:5]) + f" and {len(early) - 5} more" * (len(early) > 5))  # fmt: skip
 
 
 # Characters of each of the five texts in a line of the access log: 800 on Linux, where PIPE_BUF is 4096.
 _LOGGED = (getattr(select, "PIPE_BUF", 512) - 96) // 5
+_NOT_LOGGED = re.compile(r"[^ !#-\[\]-~]")  # characters that are written as \xHH
 
 
 def _escape_for_log(text: str) -> str:
-    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more; its
-    beginning, so that a line is shorter than PIPE_BUF."""
-    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:_LOGGED])[:_LOGGED]
+    """A client's text as printable ASCII without quotes and backslashes, so that it cannot pass for another field; cut,
+    so that a line is shorter than PIPE_BUF."""
+    return _NOT_LOGGED.sub(lambda match: f"\\x{ord(match[0]):02x}", text[:_LOGGED])[:_LOGGED]
 
 
 def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
@@ -7410,19 +7384,20 @@ def format_access_line(when: float, request: Request, status: int, size: int) ->
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` notes it; `write` writes many at once:
-    what a pipe takes without waiting, and without mixing it with what other processes write (pipe(7), PIPE_BUF)."""
+    """A line for each answer in the combined format, on standard output. `add` notes an answer; `write` writes many
+    lines at once: as many as a pipe takes without waiting, and without mixing them with the lines of other processes
+    (pipe(7), PIPE_BUF)."""
 
-    HELD = 200  # lines that are noted
+    HELD = 200  # answers that are noted before their lines are written
     MOST = 10_000  # lines that wait to be read
-    SILENCE = 60.0  # seconds between complaints
+    SILENCE = 60.0  # seconds between two complaints in the log
 
     def __init__(self, descriptor: int = 1) -> None:
         self.noted: list[tuple[float, Request, int, int]] = []
         self.lines: deque[bytes] = deque()
         self._descriptor, self._write, self._poll = descriptor, _unpatched("os").write, _unpatched("select").poll()
         self._poll.register(descriptor, select.POLLOUT)
-        self._is_torn = False  # the last line that was written has no end
+        self._is_torn = False  # the last line was written in part
         self._next_complaint = 0.0
 
     def add(self, request: Request, status: int, size: int) -> None:
@@ -7432,7 +7407,7 @@ class AccessLog:
             self.write()
 
     def write(self, seconds: float = 0.0) -> None:
-        """Write what is read within so many seconds; what is too much, or cannot be written, is lost."""
+        """Write what is read within so many seconds. Lines beyond MOST, and lines that cannot be written, are lost."""
         noted, self.noted = self.noted, []
         deadline = time.monotonic() + seconds
         try:
@@ -7458,44 +7433,42 @@ class AccessLog:
 
 
 class StatsServer:
-    """Tells Prometheus figures, at / and /metrics of an address as for HTTPConnection, but no unix socket: in a thread
-    of the system's, so that it answers while a handler computes. One client after the other, each for 2 seconds: it is
-    for a monitor, not for the world. SystemExit 2, after a line that says why, where it cannot."""
+    """Serves the figures for Prometheus, at / and /metrics of an address as for HTTPConnection, but no unix socket. A
+    thread of the system's answers, also while a handler computes: one client after the other, each for PATIENCE seconds
+    at most, for this is for a monitor, not for the world. SystemExit 2, after a line that says why, where it cannot."""
 
     PATIENCE = 2.0
 
     def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
         try:
-            _, self._host, self.port = parse_address("" if address.startswith("unix:") else address)
+            self._listener = Listener("" if address.startswith("unix:") else address, option="--stats")
         except ValueError:
             fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100, [::1]:9100 or :9100)")
         self._get_stats = get_stats
-        self._ended = _unpatched("threading").Event()
 
     def start(self) -> StatsServer:
         """Listen, and answer from now on."""
-        try:
-            self._listening = _listen_at(self._host, self.port, 16)
-        except OSError as error:
-            fail(f"--stats: cannot listen at {self._host}:{self.port}: {error.strerror or error}")
-        self.port = self._listening.getsockname()[1]
+        self._listener.open()
+        self._listener.socket.setblocking(True)
+        self.port = self._listener.port
         _unpatched("threading").Thread(target=self._run, name="stats", daemon=True).start()
         return self
 
     def _run(self) -> None:
-        while not self._ended.is_set():
+        sleep = _unpatched("time").sleep
+        while (listening := self._listener.socket) is not None:
             try:
-                client, _ = self._listening.accept()
-                with client:
-                    self._answer(client, time.monotonic() + self.PATIENCE)
-            except Exception:  # it left, sent no HTTP, or files are too many: not for a thread to log, when patched
-                self._ended.wait(0.05)
+                accepted, _ = listening.accept()
+                with accepted:
+                    self._answer(accepted, time.monotonic() + self.PATIENCE)
+            except Exception:  # the client left or sent no HTTP, or too many files are open: a thread does not log that
+                sleep(0.05)
 
-    def _answer(self, client: Any, deadline: float) -> None:
+    def _answer(self, accepted: Any, deadline: float) -> None:
         parser, request = HTTPParser(), None
         while request is None:
-            client.settimeout(max(deadline - time.monotonic(), 0.001))
-            if not (data := client.recv(1 << 12)):
+            accepted.settimeout(max(deadline - time.monotonic(), 0.001))
+            if not (data := accepted.recv(1 << 12)):
                 return
             parser.feed(data)
             request = parser.next_request()
@@ -7504,23 +7477,35 @@ class StatsServer:
         else:
             response = plain_answer(404)
         fields, body = response.finish(request)
-        client.sendall(format_head(response.status, fields, False) + cast(bytes, body))
+        accepted.sendall(format_head(response.status, fields, False) + cast(bytes, body))
 
     def close(self) -> None:
         """Let go of the address."""
-        self._ended.set()
         with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)  # or `accept` would go on waiting
-        self._listening.close()
+            self._listener.socket.shutdown(socket.SHUT_RDWR)  # without it `accept` would go on waiting
+        self._listener.close()
 
 
-WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of its end of the pair
+WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of its end of the pair of sockets
+
+# What goes over that pair: JSON objects, one a line, whose names are these.
+#
+#   of a worker:  connections  first of all, a list: [address, mode] for HTTP, [pull, pub, identity] for a Mongrel2
+#                 ready        true: it serves
+#                 stats        its figures, every second: a sign of life
+#                 files        the files that `--reload` watches; with `stats`, or because the import failed
+#                 leaving      true: it was asked to end, takes nothing new, and finishes what it has
+#   of a parent:  links        answers `connections`: for each Mongrel2 the address at which this worker is given its
+#                              messages. With this line come two descriptors for each HTTP address: socket and board
+#                 slot         in the same line: the worker's place on the boards
+#                 watched      in the same line: whether to send `files`
+#                 others       answers `stats`: the figures of all other processes, those that have ended too
 
 
 class _Lines:
-    """One end of the pair of sockets between a parent and a worker: values as lines of JSON."""
+    """One end of the pair of sockets between a parent and a worker: dicts as lines of JSON."""
 
-    MOST = 1 << 20  # bytes beyond which nothing more waits for the other
+    MOST = 1 << 20  # bytes that wait to be sent, beyond which no more are added
 
     def __init__(self, end: socket.socket) -> None:
         self._socket, self._received, self._unsent = end, b"", b""
@@ -7529,21 +7514,21 @@ class _Lines:
         return self._socket.fileno()
 
     def say(self, descriptors: Sequence[int] = (), **values: Any) -> None:
-        """Send what there is to say, with what there was no room for before; nothing to who does not listen at all."""
+        """Send these values, after what the socket did not take before. A process that has ended gets nothing."""
         if len(self._unsent) < self.MOST:
             self._unsent += json.dumps(values).encode() + b"\n"
         with contextlib.suppress(OSError):
             self._unsent = self._unsent[socket.send_fds(self._socket, [self._unsent], descriptors) :]
 
     def hear(self) -> list[dict[str, Any]] | None:
-        """What the other said since; None once it is gone."""
+        """What the other process has said since; None once it has ended."""
         try:
             while data := self._socket.recv(1 << 16):
                 self._received += data
             return None
         except BlockingIOError:
             pass
-        except ConnectionError:  # it went without reading all (unix(7))
+        except ConnectionError:  # it ended without reading all (unix(7))
             return None
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines]
@@ -7553,15 +7538,14 @@ class _Lines:
 
 
 def program_files(app: Brubeck | None, error: BaseException | None = None) -> list[str]:
-    """What `--reload` watches: the modules of the program, but for Python's own and installed packages, the files that
+    """What `--reload` watches: the modules of the program, but not Python's own and installed packages, the files that
     an error comes from, and the templates."""
     # Not by getattr: what stands in sys.modules for a module may do anything when asked for an attribute.
     modules = {str(getattr(module, "__dict__", {}).get("__file__") or "") for module in [*sys.modules.values()]}
     if error is not None:
         modules.update(frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
         modules.add(getattr(error, "filename", None) or "")
-    files = [name for name in modules if os.path.isfile(name)
-             and not os.path.abspath(name).startswith(installed_folders())]  # fmt: skip
+    files = [name for name in modules if os.path.isfile(name) and not is_installed(name)]
     for folder, _, names in os.walk(getattr(getattr(app, "templates", None), "folder", os.devnull)):
         files += [os.path.join(folder, name) for name in names]
     return files
@@ -7571,12 +7555,11 @@ class _Parent(_Lines):
     """A worker's parent, as the worker sees it."""
 
     BEAT = 1.0  # seconds between signs of life
-    OUTLIVE = 12.0  # seconds for requests to finish when the parent is gone
 
     def __init__(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
         super().__init__(_unpatched("socket").socket(fileno=descriptor))
-        self._next_beat, self._is_watched = 0.0, False
+        self._next_beat, self._is_watched, self.is_gone = 0.0, False, False
 
     def share(self, connections: Sequence[Connection], servers: Sequence[Any]) -> None:
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
@@ -7595,23 +7578,22 @@ class _Parent(_Lines):
         self._socket.setblocking(False)
         _unpatched("threading").Thread(target=self._outlive, daemon=True).start()
 
-    def is_there(self, app: Brubeck) -> bool:
-        """Whether the parent is; once a second it is told the figures, and tells those of all others."""
+    def talk(self, app: Brubeck) -> None:
+        """Once a second, send the figures of this process, and get those of all others."""
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + self.BEAT
             self.say(stats=app.own_stats(), files=program_files(app) if self._is_watched else [])
-        if (heard := self.hear()) is None:
-            return False
-        for values in heard:
+        for values in self.hear() or ():
             app.other_stats = values["others"]
-        return True
 
     def _outlive(self) -> None:
-        """End a worker that hangs after its parent: a thread of its own, which eventlet has not replaced."""
+        """End this worker when its parent has ended: in a thread that eventlet has not replaced, for it may hang."""
         poll = _unpatched("select").poll()
-        poll.register(self.fileno(), 0)  # which tells of the other end's end only
+        poll.register(self.fileno(), 0)  # no events: `poll` returns when the other end is closed
         poll.poll()
-        _unpatched("time").sleep(self.OUTLIVE)
+        self.is_gone = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        _unpatched("time").sleep(Ending.DEADLINE + 2)  # where the program ignores the signal
         os._exit(1)
 
 
@@ -7619,7 +7601,7 @@ class Server:
     """Runs an application on its connections until a signal ends it."""
 
     DRAIN = 8.0  # seconds for WebSockets, uploads and large answers behind Mongrel2, which need to hear from it
-    DEADLINE = 9.0  # seconds for requests to finish; what `Ending` gives beyond is for functions of `on_stop`
+    DEADLINE = 9.0  # seconds for requests to finish; the rest of what `Ending` gives is for functions of `on_stop`
 
     def __init__(self, app: Brubeck, connections: Sequence[Connection], ending: Ending, parent: _Parent | None = None,
                  access_log: AccessLog | None = None) -> None:  # fmt: skip
@@ -7627,8 +7609,9 @@ class Server:
         self._connections, self._servers = connections, [each.make_server() for each in connections]
         self._load = Load(app, access_log)
         self._survive = Survivor()
-        self._is_orphan = False  # the parent is gone
-        self._load.servers = sum(isinstance(each, HTTPConnection) for each in connections)
+        # What a parent may share with other workers:
+        self._shared = [each.listener if isinstance(each, HTTPServer) else each for each in self._servers]
+        self._load.servers = sum(isinstance(each, Listener) for each in self._shared)
         app.own_stats = self.stats
 
     def stats(self) -> Stats:
@@ -7638,8 +7621,8 @@ class Server:
         return merge_stats([self._load.stats(), own, *(each.stats() for each in self._servers)])
 
     def run(self) -> None:
-        """Serve, and return after SIGINT or SIGTERM; SystemExit 0 where one ends the start."""
-        self._ending.last_acts += [each.listener.remove_path for each in self._servers if isinstance(each, HTTPServer)]
+        """Serve, and return after SIGINT or SIGTERM; SystemExit 0 where a signal ends the start."""
+        self._ending.last_acts += [each.remove_path for each in self._shared if isinstance(each, Listener)]
         try:
             if self._parent is not None:
                 self._parent.share(self._connections, self._servers)
@@ -7651,7 +7634,7 @@ class Server:
                 connection.start(self._load)
             if self._parent is not None:
                 self._parent.say(ready=True)
-            while not (self._ending.is_asked or self._is_orphan):
+            while not self._ending.is_asked:
                 self._tick()
                 eventlet.sleep(0.1)
             self._finish()
@@ -7662,12 +7645,14 @@ class Server:
             if self._load.access_log is not None:
                 self._load.access_log.write(1.0)
             with contextlib.suppress(Exception):
-                sys.stdout.flush()  # what is left when the deadline comes is lost
+                sys.stdout.flush()  # what is not flushed when the deadline comes is lost
 
     def _finish(self) -> None:
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
         if self._parent is not None:
             self._parent.say(leaving=True)
+            for each in self._shared:
+                each.is_shared = not self._parent.is_gone  # else nobody is left who refuses what is new
         for connection in self._servers:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
@@ -7680,18 +7665,12 @@ class Server:
 
     def _tick(self) -> None:
         if self._parent is not None:
-            self._survive(self._look_for_parent, self._parent)
+            self._survive(self._parent.talk, self._app)
         for connection in self._servers:
             self._survive(connection.check)
-        self._load.admit()  # though the coroutine that would go on with those that wait has ended
+        self._load.admit()  # the coroutine that would go on with those that wait may have ended
         if self._load.access_log is not None:
             self._survive(self._load.access_log.write)
-
-    def _look_for_parent(self, parent: _Parent) -> None:
-        if not parent.is_there(self._app):
-            self._is_orphan = True
-            for connection in self._servers:
-                connection.is_shared = False  # nobody is left to say that there is no more
 
 
 # ---- Workers ---------------------------------------------------------------------------------------------------------
@@ -8261,7 +8240,7 @@ class Parent:
         for each in connections:
             if len(each) == 2:  # an HTTP address; three are a Mongrel2's
                 listening, board = self._listen(*each)
-                descriptors += [listening.fileno(), board.descriptor]
+                descriptors += [listening.socket.fileno(), board.descriptor]
             else:
                 dealer = self._dealers.setdefault(tuple(each), _Dealer(self._context, self._watch, *each))
                 links.append(dealer.link(worker))
@@ -8334,25 +8313,25 @@ def current_folder() -> str:
     try:
         return os.getcwd()
     except FileNotFoundError:
-        fail("the folder that this was started in is no more: start it in one that is there, or name one by --chdir")
+        fail("the folder that this was started in was removed: start it in another one, or name one by --chdir")
 
 
 def same_command() -> tuple[list[str], str]:
     """What starts this program again, and the folder to start it in, by the name that the shell had for it ($PWD):
-    where that is a symbolic link to a release, it is then the release that it points to by now."""
+    where that is a symbolic link to a release, the program is then started from the release that it leads to by now."""
     script = str(getattr(sys.modules["__main__"], "__file__", ""))
-    started = script.removesuffix(sys.argv[0])  # a script may have gone elsewhere since
+    started = script.removesuffix(sys.argv[0])  # a script may have changed its folder since
     folder, named = started if os.path.isdir(started) else current_folder(), os.environ.get("PWD", "")
     if os.path.isabs(named) and os.path.isdir(named) and os.path.samefile(named, folder):
         folder = named
-    python = sys.orig_argv[0]  # where it is below the folder, sys.executable has no link in it any more
+    python = sys.orig_argv[0]  # where it is below the folder, links are resolved in sys.executable
     is_below = os.sep in python and os.pardir not in python.split(os.sep)
     python = os.path.join(folder, python) if is_below else os.path.abspath(sys.executable)
     return [python, *sys.orig_argv[1:]], folder
 
 
 def count_workers(workers: int | str) -> int:
-    """How many there are to be: "auto" is one for each core that this process may use. ValueError for none."""
+    """The number of workers; "auto" is one for each core that this process may use. ValueError for less than one."""
     count = count_cores() if workers == "auto" else int(workers)
     if count < 1:
         raise ValueError("there must be at least one worker")
@@ -8360,37 +8339,42 @@ def count_workers(workers: int | str) -> int:
 
 
 def parent_of_worker() -> _Parent | None:
-    """The parent, where this process is a worker; SystemExit 2, after a line that says why, where it only looks so."""
+    """The parent, where this process is a worker; SystemExit 2, after a line that says why, where WORKER is set by
+    accident."""
     if (descriptor := os.environ.pop(WORKER, None)) is None:
         return None
     try:
         return _Parent(int(descriptor))
     except (ValueError, OSError, OverflowError):
-        fail(f"{WORKER} is set to {descriptor!r}: unset it, for it is only for what a parent starts")
+        fail(f"{WORKER} is set to {descriptor!r}: unset it, for only a parent sets it, for its workers")
+
+
+def list_connections(connection: Connection | Sequence[Connection] | None) -> list[Connection]:
+    """One connection, several or none, as a list."""
+    return [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else [*(connection or ())]
 
 
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: Ending, *, patch: bool = True,
           access_log: bool = False, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
-    line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
+    line for each answer on standard output. `stats`: the HOST:PORT at which its figures are served for Prometheus."""
     configure_logging()
     if patch:
         ending.complete(patch_program)  # eventlet would log and forget a SystemExit
-    connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     if access_log and sys.stdout is None:
         fail("--access-log: standard output is closed")
-    server = Server(app, connections, ending, parent, AccessLog() if access_log else None)
-    telling = None if stats is None or parent is not None else StatsServer(stats, app.stats).start()
-    try:
+    server = Server(app, list_connections(connection), ending, parent, AccessLog() if access_log else None)
+    with contextlib.ExitStack() as stack:
+        if stats is not None and parent is None:
+            stack.enter_context(contextlib.closing(StatsServer(stats, app.stats).start()))
         server.run()
-    finally:
-        if telling is not None:
-            telling.close()
 
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
-# brubeck_lite MODULE:APP [options]; and what is told of a program without serving it: its routes, what is wrong with
-# it, a configuration for its Mongrel2.
+# brubeck_lite MODULE:APP [options] serves a program. Without serving, the command prints a program's routes, what is
+# wrong with it, or a configuration for its Mongrel2.
+
+DEFAULT_ADDRESS = "127.0.0.1:6767"
 
 
 def _place(file: str, line: int | None) -> str:
@@ -8402,8 +8386,8 @@ def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
 
 
 def import_program(module_name: str) -> Any:
-    """The module of a program. SystemExit 2, after a line that says where, if it is not there or says something that
-    cannot be (ValueError), such as two routes that conflict; what else it raises goes on."""
+    """The module of a program. SystemExit 2, after a line that says where, if there is no such module, or if this file
+    refuses by a ValueError what the program says, such as two routes that conflict; other exceptions go on."""
     sys.path.insert(0, current_folder())
     run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
@@ -8444,7 +8428,7 @@ def all_routes(app: Brubeck, prefix: str = "") -> Iterator[tuple[str, Brubeck, R
 
 
 def find_source(handler: Any) -> str:
-    """Where a handler is: "hello.py:12"; "-" where that cannot be told."""
+    """Where a handler is defined: "hello.py:12"; "-" where that is unknown."""
     handler = inspect.unwrap(handler)
     if isinstance(handler, functools.partial):
         handler = inspect.unwrap(handler.func)
@@ -8484,14 +8468,14 @@ def _is_not_ours(function: Any) -> bool:
 
 
 def find_misfit(app: Brubeck, route: Route) -> str | None:
-    """Why a handler cannot be called with the arguments of its route; None where it can, or that cannot be told."""
+    """Why a handler cannot be called with the arguments of its route; None where it can, or where that is unknown."""
     positional, named = 0, set[str]()
     if isinstance(route.rule, re.Pattern):
         named = {*route.rule.groupindex}
         positional = 0 if named else route.rule.groups
     elif not route.is_socket:
         named = named.union(*(rule.arguments for rule in app.routes.map.iter_rules(cast(Any, route))))
-    calls = [inspect.unwrap(route.handler, stop=_is_not_ours)]  # without what this file put around it
+    calls = [inspect.unwrap(route.handler, stop=_is_not_ours)]  # without the decorators of this file
     if isinstance(route.handler, type):
         is_plain = route.handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__)
         names = map(str.lower, (is_plain and route.methods) or ())
@@ -8499,7 +8483,7 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
     for call in calls:
         try:
             inspect.signature(call, follow_wrapped=False).bind(None, *[None] * positional, **dict.fromkeys(named))
-        except ValueError:  # written in C
+        except ValueError:  # a function written in C has no signature
             continue
         except TypeError as error:
             return f"{name_handler(call)} cannot be called with the arguments of its route: {error}"
@@ -8507,7 +8491,7 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
 
 
 def find_problems(app: Brubeck) -> Iterator[str]:
-    """What is wrong with a program that could be imported, a line for each: only what is certain."""
+    """The certain mistakes in a program that could be imported, a line for each."""
     for prefix, inner, route in all_routes(app):
         problem = find_misfit(inner, route)
         if prefix and route.is_socket:
@@ -8531,12 +8515,12 @@ MONGREL2_CONFIG = """\
 settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {limit},
             # Larger bodies, and chunked ones of any size, are handed over as files{store}.
             'upload.temp_store': '{upload}/upload.XXXXXX',
-            # By default (0600) a handler of another user can neither read nor remove them. With this one of the same
-            # group can, as can everybody else in it: chgrp GROUP {upload} && chmod 2770 {upload}
+            # By default (0600) a handler that runs as another user can neither read nor remove them. With 0660 every
+            # user of the folder's group can: chgrp GROUP {upload} && chmod 2770 {upload}
             'upload.temp_store_mode': '0660',
-            # The largest head: 4,096 by default, which one large cookie fills. Costs 6 KiB more for each connection.
+            # Bytes of the largest head: 4096 by default, which one large cookie fills. Costs 6 KiB more a connection.
             'limits.buffer_size': 65536,
-            # In how many pieces a head may come: 5 by default. Who sends it slowly keeps a connection for longer.
+            # Pieces in which a head may arrive: 5 by default. A client that sends slowly keeps its connection longer.
             'limits.client_read_retries': 1000,
             # Connections beyond superpoll.max_fd / hot_dividend (10240 / 4) take the place of the handlers' sockets.
             'superpoll.hot_dividend': 2}}
@@ -8556,11 +8540,11 @@ main{n} = Server(uuid='f400bf85-4538-4f7a-8908-67e313d51{id:03}', name='main{n}'
 
 
 def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str) -> str:
-    """A configuration that fits an application: its message sockets, its bodies, its `upload_store`. It has a Mongrel2
-    for each pair of `addresses`; the first listens at `bind`, the others at the ports behind it. Each stays in its
-    folder (chroot), unless an address is elsewhere. ValueError for what Mongrel2 cannot do."""
-    _, host, port = parse_address(bind)
-    host = host.replace("localhost", "127.0.0.1")
+    """A configuration that fits an application: its message sockets, its bodies, its `upload_store`. There is a
+    Mongrel2 for each pair of `addresses`; the first listens at `bind`, the others at the ports after that. Each of them
+    stays in its folder (chroot), unless an address is outside. ValueError for what Mongrel2 cannot do."""
+    listener = Listener(bind)
+    host, port = listener.host.replace("localhost", "127.0.0.1"), listener.port
     if not port or not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+", host):
         raise ValueError(f"Mongrel2 listens at a numeric address and a port, not at {bind}")
     rules = ["/", *sorted(str(route.rule) for route in app.routes.all if route.is_socket)]
@@ -8580,7 +8564,7 @@ def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str)
         routes = ", ".join(f"'{rule}': web{n}" for rule in rules)
         servers += MONGREL2_SERVER.format(n=n, id=at, pull=pull, pub=pub, host=host, port=port + at, root=root,
                                           chroot=chroot, routes=routes)  # fmt: skip
-    # In memory it holds what the largest of our limits allows; with a folder for the others, up to 1 MiB.
+    # In memory Mongrel2 holds bodies up to the largest of our limits; up to 1 MiB where others go to a folder.
     bodies = [inner.max_body if route.max_body is None else route.max_body for _, inner, route in all_routes(app)]
     limit = min(max([app.max_body, *bodies]), 1 << 20 if store else (1 << 31) - 1)
     option = "" if store else f",\n            # if the handler is started with --upload-store FOLDER/{upload}"
@@ -8591,59 +8575,66 @@ def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str)
 _USAGE = """brubeck_lite MODULE:APP [options]
        brubeck_lite routes MODULE:APP
        brubeck_lite check MODULE:APP"""
-_DOES = ("Serve an application by HTTP, or behind Mongrel2. routes lists what it serves; check imports it, and says "
-         "which routes conflict and which handlers do not take the arguments of theirs. Exit status: 0 after Ctrl-C or "
-         "SIGTERM, 1 where check found something, 2 if it cannot start.")  # fmt: skip
+_PURPOSE = ("Serve an application by HTTP or behind Mongrel2. The command routes prints a table of its routes; check "
+            "prints the routes that conflict and the handlers that do not take the arguments of their routes. Exit "
+            "status: 0 after Ctrl-C or SIGTERM, 1 if check found something, 2 if it cannot start.")  # fmt: skip
 _TELL = {"routes": list_routes, "check": check_program}  # by the first word of the command line
+
+
+def _at_least(least: int, *words: str) -> Callable[[str], int | str]:
+    """What reads the number of an option, for argparse; it also takes one of these words."""
+
+    def read(text: str) -> int | str:
+        if text in words:
+            return text
+        if re.fullmatch("[0-9]{1,18}", text) is None or int(text) < least:
+            import argparse
+
+            expected = ", nor ".join([f"a number of at least {least}", *words])
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+        return int(text)
+
+    return read
+
+
+def _add_options(add: Callable[..., Any]) -> None:
+    """The options for serving, by argparse's `add_argument`."""
+    add("--bind", metavar="ADDRESS", help="the address of the HTTP server: HOST:PORT, [IPV6]:PORT, PORT (at every "
+        f"IPv4 address) or unix:PATH (default: {DEFAULT_ADDRESS})")  # fmt: skip
+    add("--mongrel2", metavar=("PULL", "PUB"), nargs=2, action="append", default=[],
+        help="serve behind the Mongrel2 with this send_spec and recv_spec; may be repeated")
+    add("--workers", metavar="N", type=_at_least(1, "auto"), help="the number of worker processes, or auto: one for "
+        "each processor core that this process may use (default: a single process, without a parent)")  # fmt: skip
+    add("--worker-timeout", metavar="SECONDS", type=float, help="replace a worker that gives no sign of life for this "
+        "many seconds; 0: never (default: 30; with --reload or --debug 0)")  # fmt: skip
+    add("--max-requests", metavar="N", type=_at_least(0), default=0,
+        help="replace a worker after this many requests; 0: never (default)")
+    add("--pool-size", metavar="N", type=_at_least(1), help="requests that are handled at once (default: 10000)")
+    add("--max-body", metavar="BYTES", type=_at_least(0), help="the largest body of a request (default: 1048576)")
+    add("--upload-store", metavar="FOLDER", help="where Mongrel2 puts large and chunked bodies: its upload.temp_store")
+    add("--stats", metavar="HOST:PORT", help="serve figures for Prometheus at this address, as /metrics")
+    add("--access-log", action="store_true", help="write a line for each answer to standard output")
+    add("--reload", action="store_true", help="restart when a file of the program or a template changes")
+    add("--debug", action="store_true", help="show tracebacks in error pages")
+    add("--quiet", action="store_true", help="log only warnings and errors")
+    add("--print-mongrel2-config", action="store_true",
+        help="print a configuration for a Mongrel2 that listens at --bind and has this program as handler, and exit")
+    add("--version", action="version", version=f"brubeck_lite {__version__}")
 
 
 def parse_arguments(given: Sequence[str]) -> Any:
     """The options of a command line, and as `tell` the function of `routes` or `check`; SystemExit 2 for others."""
     import argparse
 
-    def at_least(least: int) -> Callable[[str], int]:
-        def number(text: str) -> int:
-            if re.fullmatch("[0-9]{1,18}", text) is None or int(text) < least:
-                raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least {least}")
-            return int(text)
-
-        return number
-
-    def workers(text: str) -> int:
-        try:
-            return count_workers(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, nor auto") from None
-
     tell = _TELL.get(given[0]) if given else None
-    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _DOES, allow_abbrev=False)
+    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _PURPOSE, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message} (--help tells more)")  # type: ignore[method-assign]
     parser.set_defaults(tell=tell)
-    add = parser.add_argument
-    add("app", metavar="MODULE:APP", help="where the application is, like hello:app")
-    add("--chdir", metavar="DIR", help="go to this folder first")
+    parser.add_argument("app", metavar="MODULE:APP", help="the module and its application, like hello:app")
+    parser.add_argument("--chdir", metavar="DIR", help="change to this folder first")
     if tell is not None:
         return parser.parse_args(given[1:])
-    add("--bind", metavar="ADDRESS",
-        help="serve HTTP at HOST:PORT, [IPV6]:PORT, PORT (at every IPv4 address) or unix:PATH (127.0.0.1:6767)")
-    add("--mongrel2", nargs=2, action="append", default=[], metavar=("PULL", "PUB"),
-        help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
-    add("--workers", type=workers, metavar="N",
-        help="so many processes, or auto: one for each core that it may use (one, without a parent)")
-    add("--worker-timeout", type=float, metavar="SECONDS",
-        help="replace a worker that gives no sign of life for so long; 0: never (30; never with --reload or --debug)")
-    add("--max-requests", type=at_least(0), default=0, metavar="N", help="replace a worker after so many requests")
-    add("--pool-size", type=at_least(1), metavar="N", help="requests handled at once (10000)")
-    add("--max-body", type=at_least(0), metavar="BYTES", help="largest body of a request (1048576)")
-    add("--upload-store", metavar="FOLDER", help="where Mongrel2 puts large and chunked bodies: its upload.temp_store")
-    add("--stats", metavar="HOST:PORT", help="tell Prometheus the figures there, at /metrics")
-    add("--access-log", action="store_true", help="a line for each answer on standard output")
-    add("--reload", action="store_true", help="start anew whenever the program or a template changes")
-    add("--debug", action="store_true", help="show tracebacks in pages")
-    add("--quiet", action="store_true", help="log warnings and errors only")
-    add("--print-mongrel2-config", action="store_true",
-        help="print a configuration for a Mongrel2 that listens at --bind and has this handler, and end")
-    add("--version", action="version", version=f"brubeck_lite {__version__}")
+    _add_options(parser.add_argument)
     options = parser.parse_args(given)
     if options.worker_timeout is None:
         options.worker_timeout = 0.0 if options.reload or options.debug else 30.0  # a debugger takes its time
@@ -8651,7 +8642,7 @@ def parse_arguments(given: Sequence[str]) -> Any:
 
 
 def enter_folder(name: str | None) -> None:
-    """What `--chdir` names, if it does; SystemExit 2, after a line that says why, where that cannot be."""
+    """Change to the folder of `--chdir`, if that is given; SystemExit 2, after a line that says why, where it fails."""
     try:
         if name is not None:
             os.chdir(name)
@@ -8659,14 +8650,45 @@ def enter_folder(name: str | None) -> None:
         fail(f"--chdir: cannot go to {name!r}: {error.strerror}")
 
 
-def load_watched(name: str, parent: _Parent | None) -> Brubeck:
-    """The application, as `load_program`; where that fails, the parent is told which files to watch for `--reload`."""
+def load_with_options(options: Any, parent: _Parent | None) -> Brubeck:
+    """The application, with the settings of the command line. Where it cannot be imported, the parent is told which
+    files to watch for `--reload`."""
     try:
-        return load_program(name)
+        app = load_program(options.app)
     except BaseException as error:
         if parent is not None:
             parent.say(files=program_files(None, error))
         raise
+    app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
+    app.max_body = app.max_body if options.max_body is None else options.max_body
+    app.upload_store = app.upload_store if options.upload_store is None else os.path.abspath(options.upload_store)
+    app.debug = app.debug or options.debug
+    return app
+
+
+def run_program(options: Any, parent: _Parent | None, level: int) -> None:
+    """Serve in this process, alone or as a worker of this parent; or print the configuration of a Mongrel2."""
+    ending = Ending(is_worker=parent is not None)  # never closed: the interpreter's exit is to end in time too
+    enter_folder(options.chdir)
+    ending.complete(patch_standard_library)
+    app = load_with_options(options, parent)
+    own = list_connections(app.msg_conn)
+    try:
+        connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2]
+        if options.print_mongrel2_config:
+            pairs = [(each.pull, each.pub) for each in connections or own if isinstance(each, Mongrel2Connection)]
+            pairs = pairs or [("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998")]
+            print(mongrel2_config(app, pairs, options.bind or DEFAULT_ADDRESS), end="")
+            return
+        if options.bind is not None:
+            connections.append(HTTPConnection(options.bind))
+    except ValueError as error:
+        fail(str(error))
+    configure_logging(level)
+    if options.quiet:
+        logger.setLevel(level)
+    serve(app, connections or own or HTTPConnection(DEFAULT_ADDRESS), ending, patch=False,
+          access_log=options.access_log, stats=options.stats, parent=parent)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -8678,39 +8700,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(options.tell(options.app, load_program(options.app)))
     refuse_windows()
     parent, level = parent_of_worker(), logging.WARNING if options.quiet else logging.INFO
-    has_workers = options.workers or options.max_requests or options.reload
-    if has_workers and parent is None and not options.print_mongrel2_config:
-        configure_logging(level)
-        command, folder = same_command()
-        enter_folder(options.chdir)  # relative addresses are those that they are without workers
-        Parent(command, folder, options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
-               max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
+    needs_parent = options.workers or options.max_requests or options.reload
+    if parent is not None or not needs_parent or options.print_mongrel2_config:
+        run_program(options, parent, level)
         return
-    ending = Ending(is_worker=parent is not None)  # for the interpreter's exit too
-    enter_folder(options.chdir)
-    ending.complete(patch_standard_library)
-    app = load_watched(options.app, parent)
-    app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
-    app.max_body = app.max_body if options.max_body is None else options.max_body
-    app.upload_store = app.upload_store if options.upload_store is None else os.path.abspath(options.upload_store)
-    app.debug = app.debug or options.debug
-    own = [app.msg_conn] if isinstance(app.msg_conn, (Mongrel2Connection, HTTPConnection)) else [*(app.msg_conn or ())]
-    bind, usual = options.bind, "127.0.0.1:6767"
-    try:
-        connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2]
-        if options.print_mongrel2_config:
-            pairs = [(each.pull, each.pub) for each in connections or own if isinstance(each, Mongrel2Connection)]
-            pairs = pairs or [("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998")]
-            print(mongrel2_config(app, pairs, bind or usual), end="")
-            return
-        connections += [HTTPConnection(bind)] if bind is not None else []
-    except ValueError as error:
-        fail(str(error))
     configure_logging(level)
-    if options.quiet:
-        logger.setLevel(level)
-    serve(app, connections or own or HTTPConnection(usual), ending, patch=False, access_log=options.access_log,
-          stats=options.stats, parent=parent)  # fmt: skip
+    command, folder = same_command()
+    enter_folder(options.chdir)  # a relative address means the same as without workers
+    Parent(command, folder, count_workers(options.workers or 1), timeout=options.worker_timeout, stats=options.stats,
+           max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
 
 
 if __name__ == "__main__":
