@@ -5806,9 +5806,10 @@ class Mongrel2Peer(ServedPeer):
 
     def send_some(self, size: int, read: Callable[[int], bytes]) -> int:
         """Send as many bytes as there is credit for, which `read` gives; how many that is."""
-        if self.credit <= 0:
+        size = int(max(0, min(size, self.credit)))
+        if not size:
             return 0
-        piece = read(int(min(size, self.credit)))
+        piece = read(size)
         self.credit -= len(piece)
         self._spent += len(piece)
         self.reply(piece)
