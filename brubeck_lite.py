@@ -2001,7 +2001,8 @@ class Mongrel2Request(Request):
 
     def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
         self.sender, self.conn_id, self.fields = sender, conn_id, fields
-        self.method = kind = self.text("METHOD")
+        kind = fields.get("METHOD", "")
+        self.method = kind = kind if type(kind) is str else self.text("METHOD")
         if kind == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
             self.method, body = "GET", b""
         self.content_length, self.octets = len(body), body
@@ -2075,7 +2076,8 @@ class Mongrel2Request(Request):
 
     def origin(self) -> tuple[str, str]:
         """The address of the client, and its scheme."""
-        return self.text("REMOTE_ADDR") or self.text("x-forwarded-for"), self.text("URL_SCHEME") or "http"
+        get = self.fields.get
+        return str(get("REMOTE_ADDR") or self.text("x-forwarded-for")), str(get("URL_SCHEME") or "http")
 
     peer: lazy[Peer] = lazy(lambda request: Peer(*request.origin()))
 
@@ -5331,6 +5333,7 @@ class _Life:
 
     def __init__(self, mongrel2: _Mongrel2) -> None:
         self.mongrel2, self.alive = mongrel2, True
+        self.last_mark = MARK if mongrel2.is_played else b""  # before the last reply to each request
         self.peers: MutableMapping[bytes, Mongrel2Peer] = {}  # by connection id
         self.credit = math.inf  # bytes that may be on their way to each client; not limited without flow control
         self.senders: set[bytes] = set()  # whose requests came, to which replies will be heard or that was said
@@ -5484,7 +5487,7 @@ class _Life:
 
     def mark(self, sender: bytes, conn_id: bytes) -> None:
         """Tell the parent of this worker, where there is one, that a request on this connection is dealt with."""
-        if self.mongrel2.is_played:
+        if self.last_mark:
             self.send(b"%b%b %d:X %b, " % (MARK, sender, len(conn_id) + 2, conn_id))
 
     def close(self, linger: int) -> None:
@@ -5673,6 +5676,13 @@ class Mongrel2Peer(ServedPeer):
             if self.websocket is not None:
                 self.websocket.flush()
 
+    def take_frame(self, frame: Mongrel2Request) -> None:
+        """Give a frame to the WebSocket; where there is none, the connection is closed."""
+        if self.websocket is None or not re.fullmatch("0x[0-9A-Fa-f]{1,2}", frame.text("FLAGS")):
+            self.close()
+        else:
+            self.websocket.take_frame(frame)
+
     def forget(self) -> None:
         """The client is gone: end what works for it."""
         self.life.peers.pop(self.conn_id, None)
@@ -5693,22 +5703,15 @@ class Mongrel2Peer(ServedPeer):
 
     # -- what goes to Mongrel2
 
-    def reply(self, payload: bytes, mark: bytes = b"") -> bool:
-        """Send a payload to the client as it is; nothing closes the connection. False where Mongrel2 is gone."""
-        return self.life.send(b"%b%b%b" % (mark, self._target, payload))
+    def reply(self, payload: bytes) -> bool:
+        """Send a payload to the client as it is; an empty one closes the connection. False where Mongrel2 is gone."""
+        return self.life.send(self._target + payload)
 
-    def drop_last(self) -> None:
-        """The request that came last gets no answer."""
-        self.requests.pop()
+    def skip(self) -> None:
+        """A request gets no answer."""
         self.life.mark(self.sender, self.conn_id)
         if not self.requests and self.upload is None:
             self.life.peers.pop(self.conn_id, None)
-
-    def end_upload(self) -> None:
-        """The upload that was on its way is over."""
-        if self.upload is not None:
-            self.upload = None
-            self.life.mark(self.sender, self.conn_id)
 
     def close(self) -> None:
         """Have Mongrel2 close the connection; what is outstanding on it is given up."""
@@ -5755,7 +5758,8 @@ class Mongrel2Peer(ServedPeer):
             return self.send(payload)
         self.credit -= size
         self.is_marked = not self.is_closing
-        return self.reply(payload, MARK if self.is_marked and self.life.mongrel2.is_played else b"")
+        mark = self.life.last_mark if self.is_marked else b""
+        return self.life.send(b"%b%b%b" % (mark, self._target, payload))
 
     def send_message(self, body: bytes | Pieces) -> int:
         payload = body if isinstance(body, bytes) else self._joined(body)
@@ -5924,7 +5928,7 @@ class Mongrel2Server:
         self.PATIENCE = connection.PATIENCE
         self._addresses = connection.pull, connection.pub, connection.identity
         self._context: zmq.Context[Any] = zmq.Context()
-        self._mongrel2: _Mongrel2 | None = None  # in a worker None until the parent has named it
+        self._mongrel2 = _Mongrel2(self._context, *self._addresses)  # in a worker, until the parent has named another
         self._bell: _Bell | None = None  # what waits for messages of the present life
         self.load: Load = cast(Load, None)  # until `start`
         self.is_shared = False  # with other workers, by a parent
@@ -5938,84 +5942,62 @@ class Mongrel2Server:
     def receive(self) -> Mongrel2Request | None:
         """The next request to be handled, with its peer; None where what came is none. Waits where nothing has come;
         EOFError where nothing more will."""
-        life = self._present_life() or self._begin_life()
-        if self._deadline is not None:
-            self._leave(life, self._deadline)
-        try:
-            message = life.left.popleft() if life.left else life.pull.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            self._idle(life)
-            return None
-        parts = message.split(b" ", 3)
-        peer = life.peers.get(parts[1]) if len(parts) == 4 else None
-        if peer is None and parts[2:3] == [b"@*"]:
-            return None  # of a connection of which nothing is outstanding: credits come after each answer
-        try:
-            request = parse_mongrel2(message)
-        except ProtocolError as error:
-            logger.warning("%s sent what is no request (%s): %.100r", self._addresses[0], error, message)
-            if self.is_shared and len(parts) == 4:
-                life.mark(parts[0], parts[1])
-            return None
-        if parts[0] not in life.senders:
-            life.check_sender(parts[0])
-        if len(message) > self.LARGE_HEAD and (size := len(message) - len(request.octets)) > self.LARGE_HEAD:
+        while True:
+            life = self._mongrel2.life or self._begin_life()
+            if self._deadline is not None:
+                self._leave(life, self._deadline)
+            try:
+                message = life.left.popleft() if life.left else life.pull.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                self._idle(life)
+                return None
+            parts = message.split(b" ", 3)
+            is_notice = parts[2:3] == [b"@*"]
+            try:
+                if not is_notice:
+                    return self._take(life, parts, parse_mongrel2(message))
+                if peer := life.peers.get(parts[1]):  # else nothing is outstanding there: credits come after each answer
+                    peer.hear(parse_mongrel2(message))
+            except ProtocolError as error:
+                logger.warning("%s sent what is no request (%s): %.100r", self._addresses[0], error, message)
+                if len(parts) == 4 and not is_notice:
+                    life.mark(parts[0], parts[1])
+
+    def _take(self, life: _Life, parts: Sequence[bytes], request: Mongrel2Request) -> Mongrel2Request | None:
+        """Give what has come to its peer. The request, where it is to be handled now: not while another one of its
+        connection is, nor an upload that is on its way."""
+        sender, conn_id, _, rest = parts
+        if sender not in life.senders:
+            life.check_sender(sender)
+        if len(rest) > self.LARGE_HEAD and (size := len(rest) - len(request.octets)) > self.LARGE_HEAD:
             self._warn_of_heads("a head", size)
-        if peer is None:
-            return self._take_first(life, request, parts[0], parts[1])
-        if request.is_message and request.path == "@*":
-            peer.hear(request)
-            return None
-        return self._take(peer, request)
-
-    def _take_first(
-        self, life: _Life, request: Mongrel2Request, sender: bytes, conn_id: bytes
-    ) -> Mongrel2Request | None:
-        """The same for a request on a connection of which nothing was outstanding."""
+        if (peer := life.peers.get(conn_id)) is None:
+            if life.credit == math.inf and (credit := request.text("DOWNLOAD_CREDITS")).isdigit():
+                life.credit = int(credit)  # which comes with the first request of each connection, always the same
+            peer = life.peers[conn_id] = Mongrel2Peer(self, life, sender, conn_id, request)
         if request.method == "WEBSOCKET":
-            life.send(format_reply(sender, [conn_id], b"")[0])  # the WebSocket has ended
-            return None
-        if life.credit == math.inf and (credit := request.text("DOWNLOAD_CREDITS")).isdigit():
-            life.credit = int(credit)  # which comes with the first request of each connection, always the same
-        peer = life.peers[conn_id] = Mongrel2Peer(self, life, sender, conn_id, request)
-        return self._take(peer, request)
-
-    def _take(self, peer: Mongrel2Peer, request: Mongrel2Request) -> Mongrel2Request | None:
-        """The request, where it is to be handled now: not while another one of its connection is, nor an upload that is
-        on its way."""
-        if request.method == "WEBSOCKET":
-            if peer.websocket is None or not re.fullmatch("0x[0-9A-Fa-f]{1,2}", request.text("FLAGS")):
-                peer.close()
-            else:
-                peer.websocket.take_frame(request)
+            peer.take_frame(request)
             self._turn = give_turn(self._turn)
-            return None
-        request.peer, requests = peer, peer.requests
-        requests.append(request)
-        if request.upload is not None and not self._take_upload(peer, request):
-            return None
-        if len(requests) == 1:
-            return request
-        if len(requests) > self.MAX_PIPELINED + 1:
-            logger.warning("more than %d requests wait on one connection: closed", self.MAX_PIPELINED)
-            peer.close()
+        elif request.upload is None or self._take_upload(peer, request):
+            request.peer = peer
+            peer.requests.append(request)
+            if len(peer.requests) == 1:
+                return request
+            if len(peer.requests) > self.MAX_PIPELINED + 1:
+                logger.warning("more than %d requests wait on one connection: closed", self.MAX_PIPELINED)
+                peer.close()
         return None
-
-    def _present_life(self) -> _Life | None:
-        return None if self._mongrel2 is None else self._mongrel2.life
 
     def _begin_life(self) -> _Life:
         """The next life of Mongrel2, as soon as that is there, or a parent has named one."""
-        while True:
-            mongrel2 = self._mongrel2
-            if mongrel2 is not None and (life := mongrel2.seek()) is not None:
-                self._bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
-                return life
+        while (life := self._mongrel2.seek()) is None:
             if self._deadline is not None and (
-                self.is_shared or mongrel2 is None or mongrel2.leave(lambda: False, self._deadline)
+                self.is_shared or self._mongrel2.leave(lambda: False, self._deadline)
             ):
                 raise EOFError("the connection is closed")
-            eventlet.sleep(0.01 if mongrel2 is not None and mongrel2.is_trying() else self.CHECK)
+            eventlet.sleep(0.01 if self._mongrel2.is_trying() else self.CHECK)
+        self._bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
+        return life
 
     def _idle(self, life: _Life) -> None:
         """No message is there: see whether there can be more, and wait for it."""
@@ -6040,8 +6022,7 @@ class Mongrel2Server:
     # -- uploads
 
     def _take_upload(self, peer: Mongrel2Peer, request: Mongrel2Request) -> bool:
-        """Whether a request whose body goes to a file, the last one of its peer, is to be handled: the body is there,
-        or is not to come."""
+        """Whether a request whose body goes to a file is to be handled: the body is there, or is not to come."""
         app = self.load.app
         if app.upload_store is None:
             self._tell_once("refused the body of %r: Mongrel2 writes chunked ones, and those over its "
@@ -6049,13 +6030,15 @@ class Mongrel2Server:
                             "Brubeck(upload_store=), names the folder of its upload.temp_store", request)  # fmt: skip
             request.refuse_body()
             if request.upload_is_there:  # then it was answered when it began
-                peer.drop_last()
+                peer.skip()
             return not request.upload_is_there
         name = os.path.basename(cast(str, request.upload))
         path = os.path.join(app.upload_store, name)
         try:
             if request.upload_is_there:
-                peer.end_upload()
+                if peer.upload is not None:
+                    peer.upload = None
+                    peer.life.mark(peer.sender, peer.conn_id)  # for the message that it begins
                 request.receive_upload(path)
                 return True
             request.refused = None
@@ -6066,7 +6049,6 @@ class Mongrel2Server:
         except OSError as error:
             self._refuse_upload(request, error, path)
             return True
-        peer.requests.pop()
         peer.upload = _Upload(request, path, limit, self.PATIENCE)
         return False
 
@@ -6085,14 +6067,13 @@ class Mongrel2Server:
         try:
             has_failed = upload.has_failed()
         except OSError:
-            peer.end_upload()
-            if not peer.requests:
-                peer.forget()
+            peer.upload = None
+            peer.skip()
             return
         if has_failed and peer.requests:
             peer.close()  # the answers to those come first (RFC 9112, 9.3.2), but the file is not to grow till then
         elif has_failed:
-            peer.upload = None
+            peer.upload, upload.request.peer = None, peer
             peer.requests.append(upload.request)
             eventlet.spawn_n(self.load.serve, peer, upload.request)
 
@@ -6126,8 +6107,7 @@ class Mongrel2Server:
         else:
             pull, pub = addresses
             former, self._mongrel2 = self._mongrel2, _Mongrel2(self._context, pull, pub, None, eventlet.sleep, True)
-            if former is not None:
-                former.close()
+            former.close()
         if self._bell is not None:
             self._bell.wake_soon()
 
@@ -6137,20 +6117,19 @@ class Mongrel2Server:
     def start(self, load: Load) -> None:
         """Receive, in coroutines, and answer."""
         self.load = load
-        if not self.is_shared:
-            self._mongrel2 = _Mongrel2(self._context, *self._addresses, eventlet.sleep)
+        self._mongrel2.sleep = eventlet.sleep
         self._receivers = Receivers(self.receive, load)
         for problem in find_upload_problems(load.app):
             logger.warning("uploads from Mongrel2 will fail: %s", problem)
 
     def _peers(self) -> list[Mongrel2Peer]:
-        life = self._present_life()
+        life = self._mongrel2.life
         return [] if life is None else [*life.peers.values()]
 
     def stats(self) -> Stats:
         """The figures of this connection: in whatever thread."""
         peers = self._peers()
-        return {"dropped": 0 if self._mongrel2 is None else self._mongrel2.dropped,
+        return {"dropped": self._mongrel2.dropped,
                 "coroutines": 0 if self._receivers is None else self._receivers.coroutines,
                 "websockets": sum(peer.websocket is not None for peer in peers), "connections": len(peers),
                 "queues": {"room": sum(peer.is_waiting() for peer in peers)}}  # fmt: skip
@@ -6197,8 +6176,7 @@ class Mongrel2Server:
             self._receivers.ended = True
         if self._bell is not None:
             self._bell.close()
-        if self._mongrel2 is not None:
-            self._mongrel2.close(1000)
+        self._mongrel2.close(1000)
         self._context.destroy(1000)
 
 
