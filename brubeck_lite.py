@@ -5336,6 +5336,7 @@ class _Life:
         self.last_mark = MARK if mongrel2.is_played else b""  # before the last reply to each request
         self.peers: MutableMapping[bytes, Mongrel2Peer] = {}  # by connection id
         self.credit = math.inf  # bytes that may be on their way to each client; not limited without flow control
+        self.bell: _Bell | None = None  # what waits for messages in a coroutine
         self.senders: set[bytes] = set()  # whose requests came, to which replies will be heard or that was said
         self.left: deque[bytes] | None = None  # once Mongrel2 was left: the messages that are still to be answered
         self._prefixes: set[bytes] = set()  # of senders to which Mongrel2 takes replies
@@ -5495,6 +5496,9 @@ class _Life:
         self.alive = False
         for peer in [*self.peers.values()]:
             peer.forget()
+        if self.bell is not None:
+            self.bell.wake_soon()
+            self.bell.close()
         for monitor in (self._pull_monitor, self._pub_monitor):
             monitor.close()
         self.pull.close(0)
@@ -5929,7 +5933,6 @@ class Mongrel2Server:
         self._addresses = connection.pull, connection.pub, connection.identity
         self._context: zmq.Context[Any] = zmq.Context()
         self._mongrel2 = _Mongrel2(self._context, *self._addresses)  # in a worker, until the parent has named another
-        self._bell: _Bell | None = None  # what waits for messages of the present life
         self.load: Load = cast(Load, None)  # until `start`
         self.is_shared = False  # with other workers, by a parent
         self._deadline: float | None = None  # when to stop receiving
@@ -5956,7 +5959,7 @@ class Mongrel2Server:
             try:
                 if not is_notice:
                     return self._take(life, parts, parse_mongrel2(message))
-                if peer := life.peers.get(parts[1]):  # else nothing is outstanding there: credits come after each answer
+                if peer := life.peers.get(parts[1]):  # none after most answers, when the credits for them come
                     peer.hear(parse_mongrel2(message))
             except ProtocolError as error:
                 logger.warning("%s sent what is no request (%s): %.100r", self._addresses[0], error, message)
@@ -5996,19 +5999,19 @@ class Mongrel2Server:
             ):
                 raise EOFError("the connection is closed")
             eventlet.sleep(0.01 if self._mongrel2.is_trying() else self.CHECK)
-        self._bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
         return life
 
     def _idle(self, life: _Life) -> None:
         """No message is there: see whether there can be more, and wait for it."""
-        now, bell = time.monotonic(), cast(_Bell, self._bell)
+        now = time.monotonic()
         if now >= self._next_check:
             self._next_check = now + self.CHECK
             if life.has_ended():
-                bell.close()
                 life.mongrel2.lose()
                 return
-        bell.wait()
+        if life.bell is None:
+            life.bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
+        life.bell.wait()
 
     def _leave(self, life: _Life, deadline: float) -> None:
         """Leave Mongrel2, as soon as nobody needs to hear more of it; EOFError once all is handed out."""
@@ -6016,7 +6019,8 @@ class Mongrel2Server:
             eventlet.sleep(0)  # a peer that was just given credit sends more of its answer
         needs_news = lambda: any(peer.needs_news() for peer in life.peers.values())  # noqa: E731
         if self.is_shared or life.mongrel2.leave(needs_news, deadline):
-            cast(_Bell, self._bell).close()  # what is not received would ring it for ever
+            if life.bell is not None:
+                life.bell.close()  # what is not received would ring it for ever
             raise EOFError("the connection is closed")
 
     # -- uploads
@@ -6104,12 +6108,19 @@ class Mongrel2Server:
         self.is_shared = True
         if addresses is None:
             self._deadline = 0.0
-        else:
-            pull, pub = addresses
-            former, self._mongrel2 = self._mongrel2, _Mongrel2(self._context, pull, pub, None, eventlet.sleep, True)
-            former.close()
-        if self._bell is not None:
-            self._bell.wake_soon()
+            self._wake()
+            return
+        pull, pub = addresses
+        former, self._mongrel2 = self._mongrel2, _Mongrel2(self._context, pull, pub, None, eventlet.sleep, True)
+        former.close()
+        deadline = time.monotonic() + 2
+        while self._receivers is None and self._mongrel2.seek() is None and time.monotonic() < deadline:
+            eventlet.sleep(0.005)  # while the process starts: it is connected when it says that it is ready
+
+    def _wake(self) -> None:
+        """Have the coroutine that receives look at what there is."""
+        if (life := self._mongrel2.life) is not None and life.bell is not None:
+            life.bell.wake_soon()
 
     def open(self) -> None:
         """Nothing to do before the application starts: Mongrel2 is connected to by who receives."""
@@ -6141,8 +6152,7 @@ class Mongrel2Server:
     def check(self) -> None:
         """Have the coroutine that receives look whether Mongrel2 is still there, and see to what is on its way: ten
         times a second."""
-        if self._bell is not None:
-            self._bell.wake_soon()
+        self._wake()
         peers, now = self._peers(), time.monotonic()
         for peer in peers:
             if peer.upload is not None:
@@ -6174,8 +6184,6 @@ class Mongrel2Server:
                 peer.close()
         if self._receivers is not None:
             self._receivers.ended = True
-        if self._bell is not None:
-            self._bell.close()
         self._mongrel2.close(1000)
         self._context.destroy(1000)
 
@@ -7646,6 +7654,13 @@ def modified_at(name: str) -> float | None:
         return None
 
 
+def check_spare_descriptors(count: int) -> None:
+    """OSError where this process cannot open so many more files."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+
+
 class _Worker:
     """A worker process, as its parent sees it."""
 
@@ -7717,6 +7732,7 @@ class _Link:
         """Make the sockets of a new life. What the worker must be told: the number, and where they are. That is in a
         folder of our user alone, which is there only until the worker is connected: a connection outlives the names of
         its sockets, and a folder may not outlive what cleans /tmp."""
+        check_spare_descriptors(8)  # where libzmq 4.3.5 has none left to accept with, it ends the process
         folder = tempfile.gettempdir()
         if len(os.fsencode(folder)) > self.LONGEST or not os.path.isdir(folder):
             folder = "/tmp"
