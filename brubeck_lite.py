@@ -3994,7 +3994,8 @@ def answer(peer: ServedPeer, request: Request, response: Response) -> int:
     if type(body) is bytes:
         peer.send_answer(format_head(response._status, fields, peer.keep_open(request)), body)
         return len(body)
-    peer.allow_stream()
+    if not isinstance(body, FilePieces):
+        peer.allow_stream()
     return send_stream(peer, request, response._status, fields, cast(Pieces, body))
 
 
@@ -5649,7 +5650,7 @@ class Mongrel2Peer(ServedPeer):
     it gives them back, as credits, when the client has read them."""
 
     FILE_PIECE = 256 << 10  # bytes of a file in one message
-    MAX_JOINED = 64 << 20  # bytes of an iterator's pieces to a message socket, which go as one answer
+    MAX_JOINED = 64 << 20  # bytes of what goes in one message: to a message socket, and files without flow control
 
     __slots__ = ("__weakref__", "_sleeper", "_spent", "_target", "conn_id", "credit", "is_closing", "is_marked", "life",
                  "requests", "sender", "server", "upload", "websocket")  # fmt: skip
@@ -5751,7 +5752,7 @@ class Mongrel2Peer(ServedPeer):
     def allow_stream(self) -> None:
         if self.life.credit == math.inf:
             raise RuntimeError(f"Mongrel2 at {self.life.mongrel2.pull} does not say how much its clients take, which "
-                               "streams and files need: set 'download.flow_control': 1 in its settings")  # fmt: skip
+                               "streams need: set 'download.flow_control': 1 in its settings")  # fmt: skip
 
     def send_answer(self, head: bytes, body: bytes) -> bool:
         if len(head) > self.server.LARGE_COOKIES:
@@ -5786,7 +5787,7 @@ class Mongrel2Peer(ServedPeer):
 
     def send_file(self, pieces: FilePieces) -> bool:
         def read(size: int) -> bytes:
-            piece = pieces.peek(min(size, self.FILE_PIECE))
+            piece = pieces.peek(min(size, self.FILE_PIECE if self.life.credit < math.inf else self.MAX_JOINED))
             pieces.left -= len(piece)
             return piece
 
@@ -8134,6 +8135,8 @@ class Parent:
 
     def _listen_to_all(self) -> None:
         """Wait for whoever has something to say, a tenth of a second at most."""
+        if not self._readers:
+            time.sleep(0.1)  # for pyzmq does not wait for nobody
         for ready, _ in self._poller.poll(100):
             self._survive(self._readers.get(ready, list))
 
