@@ -99,7 +99,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from http import HTTPStatus
-from types import SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
 from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
@@ -337,17 +337,21 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9
 _HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# Whether this is an address, or the name, of the machine itself (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3).
+is_loopback = re.compile(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost").fullmatch
 _IP_ADDRESS = re.compile(r"\[([^]%]*)(?:%[^]]*)?\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?"
                          r"|([0-9A-Fa-f:.]+)(?:%.*)?")
 _FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*")[ \t]*'  # RFC 7239, 4
 _FORWARDED = re.compile(rf"(?:^|,)({_FORWARDED_PAIR}(?:;{_FORWARDED_PAIR})*)$")
 _X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"])
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # as proxies name them; Traefik both
-_UNLIMITED = 1 << 62  # for a route that leaves the limit to the application behind it
+_UNLIMITED = 1 << 62  # the limit of a route that leaves the limit to a mounted application
 
 
 class _Named(Mapping[str, T]):
-    """What the mappings of requests and answers have in common: names, and what is kept for each."""
+    """The base of the mappings of requests and answers: one dict, and in it what is kept for each name."""
+
+    __slots__ = ("_kept",)
 
     def __init__(self, kept: dict[str, Any]) -> None:
         self._kept = kept
@@ -365,8 +369,11 @@ class _Named(Mapping[str, T]):
 class Headers(_Named[str]):
     """The header fields of a request by name, in any case. A field that came more than once is joined with ", "."""
 
+    __slots__ = ()
+
     def __getitem__(self, name: str) -> str:
-        return str(self._kept[name.lower()])
+        value: str = self._kept[name.lower()]
+        return value
 
 
 class MultiDict(_Named[T]):
@@ -387,8 +394,8 @@ class MultiDict(_Named[T]):
 
 
 def parse_cookies(header: str) -> MultiDict[str]:
-    """A Cookie header -> its cookies, in linear time. What has no name or holds control characters is left out (RFC
-    6265, 5.4; quoted values as Python's http.cookies and werkzeug write them, UTF-8 inside)."""
+    """A Cookie header -> its cookies, in linear time (RFC 6265, 5.4). A cookie without a name, or with a control
+    character, is left out. Quoted values are read as Python's http.cookies and werkzeug write them, as UTF-8."""
     cookies = []
     for pair in header.split(";"):
         name, equals, value = pair.partition("=")
@@ -428,22 +435,22 @@ def _encode64(octets: bytes) -> str:
 
 
 def _signature(key: bytes, purpose: str, text: str) -> str:
-    if CONTROLS.search(purpose):  # a line break ends it, so it may have none itself
+    if CONTROLS.search(purpose):  # a line break ends the purpose, so there is none in it
         raise ValueError(f"the purpose of a signature has a control character in it: {purpose!r}")
     return _encode64(hmac.digest(key, f"brubeck_lite {purpose}\n{text}".encode(), "sha256"))
 
 
 def sign(value: str, secrets: Secrets, purpose: str = "") -> str:
     """A value, which stays readable, with the time and a signature (HMAC-SHA256, by the first of the secrets): letters,
-    digits, `-`, `_` and `.`. It holds for this `purpose` alone; that of a signed cookie is its name. RuntimeError where
-    there is no secret; ValueError for one under 16 bytes, and for control characters in the purpose."""
+    digits, `-`, `_` and `.`. The signature holds for this `purpose` alone; the purpose of a signed cookie is its name.
+    RuntimeError without a secret; ValueError for one under 16 bytes, and for control characters in the purpose."""
     text = f"{_encode64(value.encode())}.{int(time.time()):x}"
     return f"{text}.{_signature(_keys(secrets)[0], purpose, text)}"
 
 
 def _verified(text: str, keys: list[bytes], max_age: float | None, purpose: str) -> str | None:
     signed, _, signature = text.rpartition(".")
-    if len(signature) != 43 or not text.isascii():  # 32 octets: what is none costs no HMAC
+    if len(signature) != 43 or not text.isascii():  # 32 octets: another length needs no HMAC to be refused
         return None
     if not any(hmac.compare_digest(signature, _signature(key, purpose, signed)) for key in keys):
         return None
@@ -454,17 +461,31 @@ def _verified(text: str, keys: list[bytes], max_age: float | None, purpose: str)
 
 
 def unsign(text: str, secrets: Secrets, max_age: float | None = None, purpose: str = "") -> str | None:
-    """The value that was signed with any of these secrets, at most `max_age` seconds ago; None for anything else.
+    """The value that was signed with one of these secrets, at most `max_age` seconds ago; None for any other text.
     Errors as for `sign`."""
     return _verified(text, _keys(secrets), max_age, purpose)
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number is too large: {text:.40}")
+    return value
+
+
+# JSON without NaN and the infinities, which RFC 8259 does not have: both raise ValueError for them (`int` does, for
+# their names). Encoder and decoder are made once: `json.dumps` and `json.loads` with options make one for each call.
+# `check_circular` stays: without it, a value that contains itself ends Python 3.13 in a thread with a small stack.
+dump_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+load_json = json.JSONDecoder(parse_constant=int, parse_float=_finite).decode
+
+
 @dataclass(frozen=True)
 class SessionCookie:
-    """How the session's cookie is set, for `Brubeck.session_cookie`: its `name` (None: "session", and for a mounted
-    application with a secret of its own the prefix of the mount behind it), its age in seconds, `secure` (None: as the
-    request's scheme is) and `samesite` as for `Response.set_cookie`. A cookie for https alone has `__Host-` before its
-    name, so that neither another subdomain nor an http page can set it. ValueError for what cannot be."""
+    """How the session's cookie is set, for `Brubeck.session_cookie`: its `name` (None: "session", which is followed by
+    the prefix of the mount for a mounted application with a secret of its own), its age in seconds, `secure` (None: as
+    the request's scheme is) and `samesite` as for `Response.set_cookie`. A cookie for https alone has `__Host-` before
+    its name, so that neither another subdomain nor an http page can set it. ValueError for what a cookie cannot be."""
 
     name: str | None = None
     max_age: int = 14 * 24 * 3600
@@ -472,45 +493,39 @@ class SessionCookie:
     samesite: str | None = "Lax"
 
     def __post_init__(self) -> None:
-        if self.name is not None and not _TOKEN.fullmatch(self.name):
-            raise ValueError(f"not the name of a cookie: {self.name!r}")
-        if not isinstance(self.max_age, int) or self.max_age < 1:
-            raise ValueError(f"the age of a session is a number of seconds, not {self.max_age!r}")
-        if self.samesite not in ("Lax", "Strict", "None", None) or self.secure not in (True, False, None):
-            raise ValueError('samesite is "Lax", "Strict", "None" or None; secure is True, False or None')
-        if self.secure is False and (self.samesite == "None" or self._has_prefix):
-            raise ValueError('a cookie with samesite="None", or with __Host- or __Secure- before its name, is secure')
-
-    @property
-    def _has_prefix(self) -> bool:
-        return (self.name or "").lower().startswith(("__host-", "__secure-"))
+        name = "session" if self.name is None else self.name
+        Response().set_cookie(name, "", secure=self.secure, samesite=self.samesite)  # ValueError
+        if not isinstance(self.max_age, int) or self.max_age < 1 or self.secure not in (True, False, None):
+            raise ValueError("the cookie of a session has an age in seconds; secure is True, False or None")
 
     def for_request(self, request: Request, prefix: str) -> tuple[str, bool]:
-        """The name of the cookie for an application whose secret begins at this prefix; whether it is for https
-        alone. A cookie that came by http is another one, for anybody on the way may have set that."""
+        """The name of the cookie for an application whose secret begins to hold at this prefix; whether the cookie is
+        for https alone. By http the cookie has another name, for anybody on the way may have set that one."""
         name = f"session{quote(prefix, safe='')}" if self.name is None else self.name
-        is_secure = self._has_prefix or self.samesite == "None" or self.secure
+        has_prefix = name.lower().startswith(("__host-", "__secure-"))
+        is_secure = has_prefix or self.samesite == "None" or self.secure
         if is_secure is None:
             is_secure = request.scheme == "https"
-        return f"__Host-{name}" if is_secure and not self._has_prefix else name, is_secure
+        return f"__Host-{name}" if is_secure and not has_prefix else name, is_secure
 
 
 class Session:
     """The session of a client: of an application, and of all that is mounted in it with the same secret."""
 
-    __slots__ = ("app", "kept", "prefix", "values")
+    __slots__ = ("app", "kept", "prefix", "user", "values")
+    user: Any  # who is signed in, once that is known
 
     def __init__(self, app: Brubeck, prefix: str = "") -> None:
         self.app, self.prefix = app, prefix  # whose settings and secret hold, and where it is mounted
-        self.kept = "{}"  # the JSON that the client has, by which a change of any depth is seen
-        self.values: dict[str, Any] | None = None  # None until somebody looks
+        self.kept = "{}"  # the JSON that the client has; compared with it, a change at any depth is seen
+        self.values: dict[str, Any] | None = None  # None until the program reads the session
 
     def load(self, request: Request) -> dict[str, Any]:
-        """What the session holds."""
+        """The values that the session holds."""
         if self.values is None:
             settings = self.app.session_cookie
             name, _ = settings.for_request(request, self.prefix)
-            # No cookie's name has a space: what a program signs for a cookie is never a session.
+            # No cookie's name has a space, so that what a program signs for a cookie is never taken for a session.
             self.kept = request.find_signed(name, f"session {name}", settings.max_age) or "{}"
             self.values = json.loads(self.kept)
         return cast("dict[str, Any]", self.values)
@@ -526,26 +541,14 @@ class Session:
                             samesite=settings.samesite)  # fmt: skip
 
 
-def dump_json(value: Any) -> str:
-    """A dict or a list that a handler returned, as JSON. ValueError for NaN and the infinities, which JSON has not."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"beyond what a number may be: {text:.40}")
-    return value
-
-
 def body_too_large(limit: int) -> HTTPError:
     """The 413 that names the limit."""
     return HTTPError(413, f"the body is over the limit of {limit} bytes")
 
 
 class _Body(io.RawIOBase):
-    """The body of a request as a door reads it. `length` is what the client declared, None where the body ends by
-    itself. Reading raises HTTPError: 413 beyond `limit`, 400 where the client stopped early."""
+    """The body of a request as a file, which calls the door's `read(size)`. `length` is what the client declared, None
+    where the body itself shows its end. Reading raises HTTPError: 413 beyond `limit`, 400 if it ends early."""
 
     def __init__(self, read: Callable[[int], bytes], length: int | None, limit: int) -> None:
         super().__init__()
@@ -561,13 +564,13 @@ class _Body(io.RawIOBase):
         return len(piece)
 
     def readall(self) -> bytes:
-        body = bytearray()  # a list of the pieces takes 20 times as much memory where they are chunks of two bytes
+        body = bytearray()  # for chunks of two bytes, a list of pieces takes 20 times as much memory
         while piece := self._take(1 << 16):
             body += piece
         return bytes(body)
 
     def _take(self, size: int) -> bytes:
-        self._turn = give_turn(self._turn)  # a disk answers at once, and chunks may be of a byte each
+        self._turn = give_turn(self._turn)  # for a disk never waits, and chunks may have one byte each
         wanted = size if self._left is None else min(size, self._left)
         piece = self._read(wanted) if wanted else b""
         if self._left is not None:
@@ -581,15 +584,15 @@ class _Body(io.RawIOBase):
 
 
 def parse_content_length(text: str) -> int:
-    """Digits and nothing else (RFC 9110, 8.6) -> the number; ProtocolError for anything else."""
+    """A Content-Length, which is digits and nothing else (RFC 9110, 8.6) -> the number; ProtocolError otherwise."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ProtocolError("Content-Length is not a number")
     return int(text)
 
 
 def decode_path(octets: bytes) -> str:
-    """The octets of a path, percent-decoded already, as strict UTF-8 without control characters, of which `$` in an
-    expression would let a line break pass; HTTPError 400 for anything else."""
+    """The octets of a path, percent-decoded already, as strict UTF-8 without control characters (`$` in a pattern would
+    let a line break pass); HTTPError 400 for any other path."""
     try:
         path = octets.decode()
     except UnicodeDecodeError:
@@ -614,9 +617,9 @@ def plain_address(text: str) -> str:
 
 
 def parse_forwarded(text: str, number: int) -> dict[str, str]:
-    """What the last but `number` - 1 of the elements of a Forwarded field (RFC 7239) says, by name in lower case; empty
-    where they are fewer. It is read from its end: a quote that a client has left open hides nothing of what proxies
-    have added."""
+    """The element number `number`, counted from the end, of a Forwarded field (RFC 7239): its values by name in lower
+    case; empty where there are fewer elements. The field is read from its end: a quote that a client has left open
+    hides nothing of what proxies have added."""
     element = ""
     for _ in range(number):
         if (match := _FORWARDED.search(text)) is None:
@@ -640,8 +643,8 @@ def plain_origin(origin: str) -> str:
 
 
 def compile_origins(origins: str | Iterable[str] | None, *also: str) -> frozenset[str]:
-    """The origins that a program names, "https://app.example", as `plain_origin` has them, or what is in `also`.
-    ValueError for anything else."""
+    """The origins that a program names ("https://app.example"), as `plain_origin` writes them; the words in `also` are
+    taken as they are. ValueError for anything else."""
     named = frozenset([origins] if isinstance(origins, str) else origins or ())
     for origin in named.difference(also):
         if not plain_origin(origin):
@@ -651,9 +654,9 @@ def compile_origins(origins: str | Iterable[str] | None, *also: str) -> frozense
 
 
 def is_own_origin(request: Request, origin: str, also_https: bool = False) -> bool:
-    """Whether a page of this origin is one of ours: with the request's scheme, host and port (RFC 6454, 5), of which
-    the port may be written where it is the usual one. `also_https`: or with https instead of http, as also a Host with
-    the port 443 means. `null` says nothing: then the browser's Sec-Fetch-Site must."""
+    """Whether a page of this origin is one of ours: whether scheme, host and port are the request's (RFC 6454, 5),
+    where the scheme's usual port may be named or not. `also_https`: https will do for a request by http, as it always
+    does where the Host has the port 443. The origin `null` says nothing: then the browser's Sec-Fetch-Site decides."""
     if origin == "null":
         return request.headers.get("sec-fetch-site") == "same-origin"
     schemes = {request.scheme, "https"} if also_https or request.host.endswith(":443") else {request.scheme}
@@ -661,14 +664,10 @@ def is_own_origin(request: Request, origin: str, also_https: bool = False) -> bo
     return plain_origin(origin) in ours and "" not in ours
 
 
-def is_loopback(host: str) -> bool:
-    """Whether this is an address, or the name, of the machine itself (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
-    return re.fullmatch(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost", host) is not None
-
-
 def compile_hosts(hosts: Iterable[str]) -> re.Pattern[str]:
-    """Names and addresses of hosts, as a Host field has them -> what matches such a field in lower case: with any port
-    unless one is named. `*.example.org` stands for every name below that one, `*` for all. ValueError for the rest."""
+    """Names and addresses of hosts, as a Host field has them -> the pattern of such a field in lower case, with any
+    port unless one is named. `*.example.org` stands for every name below example.org, `*` for all hosts. ValueError for
+    anything else."""
     patterns = []
     for host in [hosts] if isinstance(hosts, str) else hosts:
         match = _HOST_RULE.fullmatch(host.lower())
@@ -685,15 +684,15 @@ _LOOPBACK_NAMES = compile_hosts(["localhost", "*.localhost", "127.0.0.1", "[::1]
 
 MULTIPART = "multipart/form-data"
 MAX_FORM_FIELDS, MAX_FORM_FILES = 1000, 100  # the fields also of a query
-MAX_FORM_TEXT = 16 << 20  # bytes of all fields together: they are held in memory, whatever a route's max_body
+MAX_FORM_TEXT = 16 << 20  # bytes of all fields together, which are held in memory, whatever a route's max_body is
 MAX_PART_HEAD = 8 << 10
-SPOOLED = 512 << 10  # bytes of a form's files that are held in memory before they go to a temporary one
+SPOOLED = 512 << 10  # bytes: up to this size together, the files of a form are held in memory
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _PIECE = 16 << 10  # bytes of a long urlencoded value that are decoded in one turn
-MAX_BOUNDARY = 256  # characters; RFC 2046 has 70, and a list of characters that clients do not keep to
-# Parameters, by how the client quotes. First as RFC 9110, 5.6.4 has it: `\"` and `\\` are escapes. Where that cannot be
-# read, as browsers, curl and Node write: a backslash is one, and a quote ends the value if its parameter ends there, or
-# if it may begin another value.
+MAX_BOUNDARY = 256  # characters; RFC 2046 allows 70, of a list of characters, but clients send others
+# Parameters, by how the client quotes. First as RFC 9110, 5.6.4 has it: `\"` and `\\` are escapes. Where that does not
+# match, as browsers, curl and Node write: a backslash is a plain character, and a quote ends the value if the parameter
+# ends behind it, or if it may begin another value.
 _QUOTED = (r'(?:[^"\\]|\\.)*', r'(?:[^"]|(?<!=)"(?![ \t]*(?:;|\Z)))*')
 _PARAMETER = [rf'({_TOKEN.pattern})=(?:"({quoted})"[ \t]*|([^;"]*))' for quoted in _QUOTED]
 _PARAMETERS = [(re.compile(rf"(?:;[ \t]*(?:{one})?)*"), re.compile(one)) for one in _PARAMETER]
@@ -701,13 +700,13 @@ _EXTENDED = re.compile(r"(?i)(utf-8|iso-8859-1)'[^']*'((?:%[0-9a-f]{2}|[^%])*)")
 _ENCODED_WORD = re.compile(r"(?i)=\?utf-8\?b\?((?:[a-z0-9+/]{4})*(?:[a-z0-9+/]{2}(?:==|[a-z0-9+/]=))?)\?=")
 _BOUNDARY = re.compile(rf"[ -~\x80-\xff]{{1,{MAX_BOUNDARY}}}")
 _PART_HEAD = re.compile(rf"[ \t]*\r\n(?:{_TOKEN.pattern}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
-# The charsets of fields. Python would keep each name that it does not know (encodings._cache), so it is asked for these
-# alone: no codec that is not text, and not UTF-7, which gives lone surrogates.
+# The charsets of fields. Python would remember each name that it does not know (encodings._cache), so it is asked for
+# these alone. Codecs that are no charsets are not among them, nor is UTF-7, which gives lone surrogates.
 _CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"}
 _CHARSETS |= {"cp720", "cp737", "cp874", "koi8_t", "koi8_u", "utf_8_sig"}  # which have no aliases
 PartHead = tuple[str, Union[str, None], str]  # name, filename, content type
-Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
 _UTF_8 = codecs.getincrementaldecoder("utf-8")
+Form = tuple[MultiDict[str], MultiDict["UploadedFile"]]  # the fields and the files
 
 
 def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, str]]:
@@ -731,11 +730,11 @@ def parse_parameters(text: str, in_form: bool = False) -> tuple[str, dict[str, s
 
 
 def find_charset(label: str) -> str:
-    """A charset as a client names it -> Python's name of it; HTTPError 400 for what is none."""
+    """A charset as a client names it -> Python's name of it; HTTPError 400 for an unknown one."""
     name = normalize_encoding(label[:40].strip().lower())
     name = aliases.get(name, name)
     if name not in _CHARSETS:
-        abort(400, "a field of a form has a charset that is not known here")
+        abort(400, "the charset of a form field is unknown")
     return name
 
 
@@ -746,8 +745,8 @@ def base_name(filename: str) -> str:
 
 
 class _Spool:
-    """What holds the files of a form, one behind the other: memory, and above 512 KiB one temporary file, so that a
-    form takes one descriptor at most."""
+    """The files of a form, one behind the other: in memory, and above 512 KiB in one temporary file, so that a form
+    takes one descriptor at most."""
 
     def __init__(self) -> None:
         self._file: Any = io.BytesIO()
@@ -760,7 +759,7 @@ class _Spool:
             piece = self._file.getvalue() + piece
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (it goes with the request)
         left = memoryview(piece)
-        while left:  # a file may take less than all
+        while left:  # a file may take a part of it
             left = left[self._file.write(left) :]
 
     def read(self, start: int, size: int) -> bytes:
@@ -770,7 +769,7 @@ class _Spool:
         return os.pread(self._file.fileno(), size, start)
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Free the memory, or the temporary file."""
         self._file.close()
 
 
@@ -804,8 +803,8 @@ class _Section(io.RawIOBase):
 
 class UploadedFile(io.BufferedReader):
     """A file of a form, a binary file object: `name` of its field, `filename` (without folders), `content_type` as the
-    client says, `size` in bytes. It is closed when the answer is over. Above 512 KiB, the files of a form are together
-    one temporary file, which then disappears."""
+    client says, `size` in bytes. It is closed when the answer is over. Above 512 KiB together, the files of a form are
+    in one temporary file, which disappears then."""
 
     name: str = ""  # of the field, not of the temporary file
 
@@ -830,11 +829,11 @@ class UploadedFile(io.BufferedReader):
 
 
 def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
-    """The `name` or `filename` of a part: `filename*` wins where it can be read (RFC 6266, 4.3), and is written by .NET
-    and others; a name beyond ASCII is an encoded word where .NET writes it."""
+    """The `name` or `filename` of a part. `filename*`, which .NET and others send, wins where it can be decoded (RFC
+    6266, 4.3). .NET also sends a name beyond ASCII as an encoded word."""
     plain, others = parameters.get(kind), [name for name in parameters if name.startswith(f"{kind}*")]
     if others and others != [f"{kind}*"]:  # RFC 2231, which RFC 8187 leaves out
-        abort(400, f"the {kind} of a part of a form comes in one piece")
+        abort(400, f"the {kind} of a part of a form must not be split into several parameters")
     if others:
         extended = parameters[others[0]]
         with contextlib.suppress(UnicodeError):
@@ -849,8 +848,8 @@ def _part_name(parameters: Mapping[str, str], kind: str) -> str | None:
 
 
 def parse_part_head(head: bytes) -> PartHead:
-    """What stands between a boundary and its part -> name, filename (None for a field), content type; HTTPError 400 for
-    anything else. Octets that are not UTF-8 are there as PEP 383 has them, for their charset may come later."""
+    """The header fields of a part -> name, filename (None for a field), content type; HTTPError 400 where they are
+    malformed. Octets that are not UTF-8 are escaped as in PEP 383, for the form may name their charset later."""
     text = re.sub(r"\r\n[ \t]+", " ", head.decode("utf-8", "surrogateescape"))  # folded lines: RFC 9112, 5.2
     if not _PART_HEAD.fullmatch(text):
         abort(400, "a part of a form begins with lines of header fields")
@@ -863,15 +862,15 @@ def parse_part_head(head: bytes) -> PartHead:
     if kind != "form-data" or name is None:
         abort(400, "a part of a form has a Content-Disposition of form-data, with a name")
     if fields.get("content-transfer-encoding", "binary").lower() not in ("7bit", "8bit", "binary"):
-        abort(400, "a part of a form comes as it is, without a Content-Transfer-Encoding")
+        abort(400, "a part of a form must not have a Content-Transfer-Encoding")
     if filename is None:
         return name, None, fields.get("content-type") or "text/plain"
     return name, base_name(filename), fields.get("content-type") or "application/octet-stream"
 
 
 def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[PartHead, Iterator[bytes]]]:
-    """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1), which `read(size)` gives: of each its head and
-    the pieces of its content, which are gone once the next is asked for. HTTPError 400 where it is malformed."""
+    """The parts of a multipart/form-data body (RFC 7578; RFC 2046, 5.1), which `read(size)` gives: for each its head
+    and the pieces of its content, which are gone once the next part is asked for. HTTPError 400 if malformed."""
     delimiter = b"\r\n--" + boundary
     buffer, at = b"\r\n", 0  # so that the first boundary begins a line too
     turn = time.monotonic()
@@ -887,7 +886,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
     def until_boundary(skipped: int) -> Iterator[bytes]:
         nonlocal at
         while (end := buffer.find(delimiter, at)) < 0:
-            start, end = at + skipped, len(buffer) - len(delimiter) + 1  # behind it a boundary may begin
+            start, end = at + skipped, len(buffer) - len(delimiter) + 1  # behind this place a boundary may begin
             if end > start:
                 at, skipped = end, 0
                 yield buffer[start:end]
@@ -896,7 +895,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
         if end > start:
             yield buffer[start:end]
 
-    pieces = until_boundary(0)  # of the preamble, which nobody reads
+    pieces = until_boundary(0)  # of the preamble, which is skipped
     while True:
         for _ in pieces:
             pass
@@ -913,7 +912,7 @@ def read_parts(read: Callable[[int], bytes], boundary: bytes) -> Iterator[tuple[
 
 
 def _decode_escaped(text: str, charset: str) -> str:
-    """What `parse_part_head` gave: in this charset where it is not UTF-8."""
+    """A text of `parse_part_head` with its escaped octets decoded: all of it in this charset, if it is not UTF-8."""
     octets = text.encode("utf-8", "surrogateescape")
     try:
         return octets.decode()
@@ -931,20 +930,20 @@ def _decode_in_turns(octets: bytearray, charset: str) -> str:
 
 
 def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | None = None) -> Form:
-    """The fields and files of a multipart/form-data body, the files in a spool. A field is in the charset of its
-    Content-Type, else in that of a field `_charset_` (RFC 7578, 4.6), else UTF-8. HTTPError 400 where it is malformed,
-    413 over the limits."""
+    """The fields and files of a multipart/form-data body, the files in a spool. A field is decoded by the charset of
+    its Content-Type, else by that which a field `_charset_` names (RFC 7578, 4.6), else as UTF-8. HTTPError 400 where
+    the body is malformed, 413 over the limits."""
     if not _BOUNDARY.fullmatch(boundary):
         abort(400, f"a multipart form needs a boundary of 1 to {MAX_BOUNDARY} characters, none of them a control")
     fields: list[tuple[str, bytearray, str]] = []
     files: list[UploadedFile] = []
-    room, spool = MAX_FORM_TEXT, spool or _Spool()
+    left, spool = MAX_FORM_TEXT, spool or _Spool()
     for (name, filename, content_type), pieces in read_parts(read, boundary.encode("latin-1")):
         if filename is None:
             octets = bytearray()
             for piece in pieces:
-                room -= len(piece)
-                if room < 0:
+                left -= len(piece)
+                if left < 0:
                     abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
                 octets += piece
             fields.append((name, octets, content_type))
@@ -967,8 +966,8 @@ def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | 
 
 
 def _unescape(octets: bytes) -> bytes:
-    """What `+` and percent signs stand for. The `=XX` of quoted-printable is what C decodes fastest, so they become
-    that: each `=`, and each `%` that begins no escape, is escaped before."""
+    """Urlencoded octets with `+` and percent escapes decoded. C code decodes the `=XX` of quoted-printable fastest, so
+    `%` becomes `=`; before that, each `=`, and each `%` that begins no escape, is escaped."""
     octets = octets.replace(b"+", b" ")
     if b"%" not in octets:
         return octets
@@ -1059,13 +1058,14 @@ class Request:
     conn_id: str | None = None
 
     # For the sections below.
-    peer: Peer | lazy[Peer]  # whoever asked
+    peer: Peer | lazy[Peer] = lazy(lambda request: Peer())  # whoever asked
     has_known_host = False  # an application has it among its `hosts`
     has_credentials = False  # its client sent Authorization
     private_by: frozenset[str] | None = None  # the fields that say who asks, where the answer depends on that
     _session: Session | None = None
-    proxies: int | None = None  # of the outermost application, once the request has entered another
-    prefix: str | lazy[str] = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
+    _arguments: dict[str, Any] | None = None
+    proxies: int | None = None  # of the outermost application, once a mounted one has the request too
+    prefix = ""  # the beginning of the path that mounts and SCRIPT_NAME have taken
     content_length = 0  # as declared; 0 where it is not known
     keep_alive = True  # the client wants to use its connection for another request
     is_message = False  # a message socket's, not HTTP
@@ -1094,10 +1094,12 @@ class Request:
         """The route that takes this request; None where there is none."""
         return None if self.found is None else self.found[0]
 
-    @lazy
+    @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of the path, by name."""
-        return {} if self.found is None else self.found[2].copy()
+        if self._arguments is None:
+            self._arguments = {} if self.found is None else self.found[2].copy()
+        return self._arguments
 
     @property
     def max_body(self) -> int:
@@ -1122,8 +1124,7 @@ class Request:
         if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
-            # int refuses NaN and Infinity; a byte order mark may be skipped (RFC 8259, 8.1).
-            return json.loads(self.body.decode("utf-8-sig"), parse_constant=int, parse_float=_finite)
+            return load_json(self.body.decode("utf-8-sig"))  # a byte order mark may be skipped (RFC 8259, 8.1)
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
 
@@ -1206,14 +1207,30 @@ class Request:
         """What this client's signed cookie holds, as JSON: change it, and it is sent again, for two weeks or as
         `Brubeck.session_cookie` says. The client can read it, but not write it. RuntimeError where the application has
         no secret."""
+        return self.own_session().load(self)
+
+    def own_session(self) -> Session:
+        """The session, without looking into it."""
         if self._session is None:
             self._session = Session(self.app)
-        return self._session.load(self)
+        return self._session
 
-    @lazy
+    def save_session(self, response: Response) -> None:
+        """Set or delete the cookie of the session, if that has changed; errors as for `Session.save`."""
+        if self._session is not None:
+            self._session.save(self, response)
+
+    @property
     def current_user(self) -> Any:
         """Who is signed in: `session["user"]`, unless a check such as `basic_auth` found somebody. None for nobody."""
-        return self.session.get("user")
+        session = self.own_session()
+        if not hasattr(session, "user"):
+            session.user = session.load(self).get("user")
+        return session.user
+
+    @current_user.setter
+    def current_user(self, user: Any) -> None:
+        self.own_session().user = user
 
     def _forwarded(self, name: str) -> str:
         """What the outermost of the proxies that the application trusts has noted of its client, "for", "proto" or
@@ -1284,18 +1301,18 @@ class Request:
         """The path of the named route as the client must write it: with the prefix of the application."""
         return quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
 
-    def enter(self, place: Place) -> Place:
-        """Stand in another application, with its session if its secret is another; returns where it stood before."""
-        self._session = self._session or Session(self.app)
-        before = self.app, self.found, self.prefix, self._session
-        app, self.found, self.prefix, session = place
-        if app.secret != self.app.secret:
-            self._session = session or Session(app, self.prefix)
-            self.__dict__.pop("current_user", None)
-        self.proxies = self.app.proxies if self.proxies is None else self.proxies
-        self.app = app
-        self.__dict__.pop("arguments", None)
-        return before
+    def inside(self, app: Brubeck, prefix: str) -> Request:
+        """This request as an application gets it that is mounted at `prefix`. Both are the same message and share all
+        that is known of it, whoever reads or sets that first. The route, the arguments and the prefix of the new one
+        are its own, and so is the session, with the user, where the application has another secret."""
+        if self.proxies is None:
+            self.proxies = self.app.proxies
+        inner: Request = object.__new__(_mounted_class(cast(Any, type(self))))
+        inner.__dict__ = self.__dict__
+        inner.app, inner.found, inner._arguments, inner.prefix = app, None, None, self.prefix + prefix
+        is_shared = app.secret == self.app.secret
+        inner._session = self.own_session() if is_shared else Session(app, inner.prefix)
+        return inner
 
     def end(self) -> None:
         """The answer is over: close the files of the body, whoever keeps the request."""
@@ -1306,24 +1323,30 @@ class Request:
         return f"<Request {self.method} {self.path!r}>"
 
 
+@functools.cache
+def _mounted_class(kind: type[Request]) -> type[Request]:
+    """The class of requests of this kind inside a mounted application: what it has slots for is kept in each of them,
+    and everything else in the `__dict__`, which `inside` makes one with that of the outer request."""
+    return type(kind.__name__, (kind,), {"__slots__": ("_arguments", "_session", "app", "found", "prefix")})
+
+
 # ---- Response --------------------------------------------------------------------------------------------------------
-# In: what a handler returned. Out: a Response; and of a Response, the header fields and the body for a door to send.
-# Whatever could break the wire raises an error where it is set.
+# In: what a handler returned. Out: a Response; and of a Response, the header fields and the body that a door sends.
+# What could break an answer on the wire raises an error where it is set.
 
 HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
-# What Set-Cookie says, or what says that for a request, by name, path and domain.
+# By name, path and domain: the text of a Set-Cookie, or the function that makes that text for a request.
 Cookies = dict[tuple[str, str, Union[str, None]], Union[str, Callable[[Request], str]]]
-_NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another
 _COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
+_NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another dict
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 _BODILESS = frozenset([204, 304])
-_WHOLE = frozenset([bytes, dict, list, type(None)])  # what surely is no stream
+_ITS_LENGTH, _LENGTH_AND_TYPE = ("content-length",), ("content-length", "content-type")
 _KEPT_STREAM = frozenset(["content-length", "etag", "cache-control"])  # a stream with one of these may be cached
-_HTML_FIELD = ("Content-Type", HTML)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
-# The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids them to applications).
+# The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids these fields to applications).
 _HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
                          "trailers", "transfer-encoding", "upgrade"])  # fmt: skip
 
@@ -1339,7 +1362,7 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     of the connection itself, such as Transfer-Encoding."""
 
     def __init__(self, fields: HeaderFields = ()) -> None:
-        self._kept = {}
+        super().__init__({})  # by name in lower case: a tuple of its fields, each (name, value)
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
 
@@ -1352,18 +1375,18 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
         if key == "content-length" and not (text.isascii() and text.isdigit()):
             raise ValueError(f"a Content-Length is digits, not {text!r}")
         if key in _HOP_BY_HOP:
-            raise ValueError(f"the header {name} is the server's to send")
-        self._kept[key] = [(name, text)]
+            raise ValueError(f"only the server sends the header {name}")
+        self._kept[key] = ((name, text),)
 
     def add(self, name: str, value: str | int) -> None:
         """Send one more field of this name; but there is one Content-Length."""
-        before = self._kept.get(name.lower(), [])
+        before = self._kept.get(name.lower(), ())
         self[name] = value
         if before and name.lower() != "content-length":
-            self._kept[name.lower()][:0] = before
+            self._kept[name.lower()] = before + self._kept[name.lower()]
 
     def __getitem__(self, name: str) -> str:
-        return ", ".join(value for _, value in self._kept[name.lower()])
+        return ", ".join([value for _, value in self._kept[name.lower()]])
 
     def __delitem__(self, name: str) -> None:
         del self._kept[name.lower()]
@@ -1374,6 +1397,12 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     def __iter__(self) -> Iterator[str]:
         return (fields[0][0] for fields in self._kept.values())
 
+    def copy(self) -> ResponseHeaders:
+        """The same fields, to be changed apart from these."""
+        twin = ResponseHeaders.__new__(ResponseHeaders)
+        twin._kept = self._kept.copy()
+        return twin
+
     def vary(self, name: str) -> None:
         """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
         named = self.get("Vary", "")
@@ -1381,21 +1410,25 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
             self["Vary"] = f"{named}, {name}" if named else name
 
     def merge(self, fields: HeaderFields) -> None:
-        """Take over these fields, repeated ones too, in place of what has their names."""
-        other = fields if isinstance(fields, ResponseHeaders) else ResponseHeaders(fields)
-        self._kept.update({name: [*pairs] for name, pairs in other._kept.items()})
+        """Take over these fields, repeated ones too, in place of those with the same names."""
+        self._kept.update((fields if isinstance(fields, ResponseHeaders) else ResponseHeaders(fields))._kept)
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """Every field as (name, value), repeated ones too."""
-        return [pair for fields in self._kept.values() for pair in fields]
+    def pairs(self, without: Sequence[str] = ()) -> list[tuple[str, str]]:
+        """Every field as (name, value), repeated ones too, but those with one of these names in lower case."""
+        return [pair for key, fields in self._kept.items() if key not in without for pair in fields]
+
+
+_WITH_TYPE = {kind: ResponseHeaders([("Content-Type", kind)]) for kind in (HTML, TEXT, JSON)}  # to be copied
 
 
 class Pieces:
-    """A streamed body: the pieces of an iterator as bytes, empty ones left out. The first is made at once, so that an
-    iterator that fails before it has given anything is an ordinary error."""
+    """A streamed body: the pieces of an iterator as bytes, without the empty ones. The first is made at once, so that
+    an iterator that fails before its first piece is an ordinary error."""
+
+    request: Request | None = None  # which is over once this is closed, where a WSGI server does that
 
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
-        self._iterator, self._first, self.request = iterator, b"", cast("Request | None", None)
+        self._iterator, self._first = iterator, b""
         try:
             self._first = next(self, b"")
         except BaseException:
@@ -1415,7 +1448,7 @@ class Pieces:
         return piece.encode() if isinstance(piece, str) else piece
 
     def check_first(self, length: str | None) -> None:
-        """ValueError where what is known to come is over this Content-Length: nothing was sent, so it can be a 500."""
+        """ValueError if the first piece is already over this Content-Length: nothing was sent, so it can be a 500."""
         if length is not None and self._known() > int(length):
             self.close()
             raise ValueError(f"the body is longer than its Content-Length of {length} bytes")
@@ -1424,7 +1457,7 @@ class Pieces:
         return len(self._first)
 
     def close(self) -> None:
-        """End the iterator, whether or not it was read to its end. What that raises is logged: the answer is out."""
+        """End the iterator, whether or not it was read to its end. An error in that is logged: the answer is out."""
         try:
             getattr(self._iterator, "close", tuple)()
         except Exception:
@@ -1434,14 +1467,14 @@ class Pieces:
 
 
 class FilePieces(Pieces):
-    """The next `left` bytes of a file as a streamed body, read when they are asked for. The file is closed behind them.
-    Our servers `peek` and take only what a client has room for, so that none are held for one that is slow."""
+    """The next `left` bytes of a file as a streamed body, read when they are asked for. The file is closed at their
+    end. Our servers `peek` and take what the connection accepts, so that no bytes are held for a slow client."""
 
     SIZE = 64 << 10  # bytes of a piece
 
     def __init__(self, file: io.FileIO, left: int) -> None:
-        self._iterator, self._first, self.request = iter(()), b"", None  # nothing is read yet
-        self.file, self.left, self._end = file, left, file.tell() + left
+        self._iterator = self.file = file
+        self.left, self._end = left, file.tell() + left
 
     def peek(self, size: int) -> bytes:
         """The next bytes, at most so many, which stay the next. ValueError where the file has become shorter."""
@@ -1462,10 +1495,6 @@ class FilePieces(Pieces):
     def _known(self) -> int:
         return self.left
 
-    def close(self) -> None:
-        self.file.close()
-        super().close()
-
     def __del__(self) -> None:
         self.file.close()
 
@@ -1480,37 +1509,33 @@ def _quote_cookie(value: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def _cookie_field(name: str, value: str, attributes: str, secure: bool | None, signed: bool, request: Request) -> str:
-    """What Set-Cookie says. The request decides whether it goes over https alone, and which secret signs it."""
-    sent = sign(value, request.app.secret, name) if signed else value
-    if len(name) + len(sent) > 4096:  # RFC 6265bis, 5.7: browsers drop it
-        raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
-    is_secure = request.scheme == "https" if secure is None else secure
-    return f"{name}={sent}{attributes}{'; Secure' if is_secure else ''}"
-
-
 class Response:
     """An answer: `body` (bytes, str as UTF-8, or an iterator of either, which is streamed), `status`, `headers` (a
     mapping or pairs); `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or ValueError for what
     cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go without the body."""
 
-    __slots__ = ("_body", "_cookies", "_headers", "_status")
+    __slots__ = ("_body", "_headers", "_status", "cookies")
 
     def __init__(self, body: bytes | str | Iterator[str | bytes] = b"", status: int = 200,
                  headers: HeaderFields | None = None, content_type: str | None = None) -> None:  # fmt: skip
         if type(body) is str:
             self._body: bytes | Iterator[str | bytes] = body.encode()
+        elif type(body) is bytes:
+            self._body = body
         else:
             self.body = body
         self._status = 200
         if status != 200:
             self.status = status
-        self._headers: ResponseHeaders | None = None
-        self._cookies = _NO_COOKIES
-        if headers is not None:
+        self._headers: ResponseHeaders | str = HTML  # the Content-Type alone, until somebody asks for `headers`
+        self.cookies = _NO_COOKIES
+        if headers:
             self.headers.merge(headers)
         if content_type is not None:
-            self.headers["Content-Type"] = content_type
+            if self._headers is HTML and content_type in _WITH_TYPE:
+                self._headers = content_type
+            else:
+                self.headers["Content-Type"] = content_type
 
     @property
     def body(self) -> bytes | Iterator[str | bytes]:
@@ -1541,8 +1566,8 @@ class Response:
     @property
     def headers(self) -> ResponseHeaders:
         """The header fields; may be changed."""
-        if self._headers is None:
-            self._headers = ResponseHeaders([("Content-Type", HTML)])
+        if isinstance(self._headers, str):
+            self._headers = _WITH_TYPE[self._headers].copy()
         return self._headers
 
     def set_cookie(self, name: str, value: str, *, max_age: int | None = None, path: str = "/",
@@ -1570,8 +1595,15 @@ class Response:
                 raise ValueError(f"not a {attribute} for a cookie: {text!r}")
             attributes += f"; {attribute}={text}" if text or attribute == "Path" else ""
         attributes += ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else "")
-        field = functools.partial(_cookie_field, name, value, attributes, secure, signed)
-        self._cookies = {**self._cookies, (name, path, domain): field}
+
+        def make_text(request: Request) -> str:
+            sent = sign(value, request.app.secret, name) if signed else value
+            if len(name) + len(sent) > 4096:  # RFC 6265bis, 5.7: browsers drop it
+                raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
+            is_secure = request.scheme == "https" if secure is None else secure
+            return f"{name}={sent}{attributes}{'; Secure' if is_secure else ''}"
+
+        self.cookies = {**self.cookies, (name, path, domain): make_text}
 
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie that was set with this path and domain."""
@@ -1579,16 +1611,18 @@ class Response:
 
     def copy(self) -> Response:
         """An answer like this one, with header fields and cookies of its own."""
-        twin = copy.copy(self)
-        twin._headers = None if self._headers is None else ResponseHeaders(self._headers.pairs())
+        twin = Response() if type(self) is Response else copy.copy(self)  # which takes ten times as long
+        twin._body, twin._status, twin.cookies = self._body, self._status, self.cookies
+        twin._headers = self._headers if isinstance(self._headers, str) else self._headers.copy()
         return twin
 
-    def signed(self, request: Request) -> Response:
-        """This answer, its cookies signed with the secret of the application in which the request stands."""
-        if not self._cookies:
+    def with_cookies(self, request: Request) -> Response:
+        """This answer, its cookies as text: signed with the secret of the application in which the request stands. The
+        answers of `Brubeck.handle` have them so. RuntimeError without a secret, ValueError for a cookie too long."""
+        if not self.cookies:
             return self
         twin = self.copy()
-        twin._cookies = {key: text for key, (_, text) in zip(self._cookies, self._cookie_fields(request), strict=True)}
+        twin.cookies = {key: text if isinstance(text, str) else text(request) for key, text in self.cookies.items()}
         return twin
 
     def keep_private(self, fields: Iterable[str]) -> None:
@@ -1600,41 +1634,45 @@ class Response:
         kept = [part for part in directives if part and part != "public" and not part.startswith("s-maxage")]
         self.headers["Cache-Control"] = ", ".join(kept if {"private", "no-store"} & {*kept} else ["private", *kept])
 
-    def add_cookies(self, other: Response) -> None:
-        """Set the cookies of another answer as well."""
-        self._cookies = {**self._cookies, **other._cookies}
+    def begin_stream(self) -> None:
+        """Make the first piece of a streamed body, which is not for the caches that clients share unless it has a
+        length, an ETag or a Cache-Control."""
+        if not isinstance(self._body, (bytes, Pieces)):
+            self._body = Pieces(self._body)
+            if _KEPT_STREAM.isdisjoint(map(str.lower, self.headers)):
+                self.headers["Cache-Control"] = "private"
 
-    def _cookie_fields(self, request: Request) -> list[tuple[str, str]]:
-        cookies = self._cookies.values()
-        return [("Set-Cookie", cookie if isinstance(cookie, str) else cookie(request)) for cookie in cookies]
+    def cookie_fields(self) -> list[tuple[str, str]]:
+        """The header fields that set the cookies, once they are text."""
+        return [("Set-Cookie", cast(str, text)) for text in self.cookies.values()]
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
         body = self._body
-        bodiless = request.method == "HEAD" or self._status in _BODILESS
-        if type(body) is bytes and self._headers is None and not self._cookies and not bodiless:
-            return [_HTML_FIELD, ("Content-Length", str(len(body)))], body
+        is_bodiless = request.method == "HEAD" or self._status in _BODILESS
+        if type(body) is bytes and type(self._headers) is str and not self.cookies and not is_bodiless:
+            return [("Content-Type", self._headers), ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):  # middleware's own
             request.peer.leave_pool()
             body = Pieces(body)
-        fields = self.headers.pairs()
         if self._status in _BODILESS:
-            fields = [field for field in fields if field[0].lower() not in ("content-type", "content-length")]
+            fields = self.headers.pairs(_LENGTH_AND_TYPE)
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
-            fields = [field for field in fields if field[0].lower() != "content-length"]
-            fields.append(("Content-Length", str(len(body))))
-        elif isinstance(body, Pieces):
-            body.check_first(self.headers.get("Content-Length"))
-        fields += self._cookie_fields(request)
-        if not bodiless:
+            fields = [*self.headers.pairs(_ITS_LENGTH), ("Content-Length", str(len(body)))]
+        else:
+            fields = self.headers.pairs()
+            if isinstance(body, Pieces):
+                body.check_first(self.headers.get("Content-Length"))
+        fields += self.cookie_fields()
+        if not is_bodiless:
             return fields, body
         if isinstance(body, Pieces):
             body.close()
         return fields, b""
 
 
-def plain_answer(status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> Response:
-    """The status and a sentence, as plain text."""
+def plain_answer(status: int, message: str | None = None, headers: HeaderFields | None = None) -> Response:
+    """An error or a refusal as plain text: the status, and a sentence for the client where there is one."""
     return Response(f"{status_line(status)}\n" + (f"{message}\n" if message else ""), status, headers, TEXT)
 
 
@@ -1647,8 +1685,8 @@ def redirect(target: str, status: int = 303) -> Response:
 
 
 def safe_target(request: Request, url: str) -> bool:
-    """Whether an address that a user sent stays on this site: a path that begins with one `/`, or an address with the
-    scheme and host of the request. Browsers take `\\` for `/` and skip control characters, so neither may be in it."""
+    """Whether an address that a user sent stays on this site: it is a path that begins with one `/`, or has the scheme
+    and host of the request. Browsers take `\\` for `/` and skip control characters, so an address has neither."""
     if "\\" in url or url != url.strip() or CONTROLS.search(url):
         return False
     if url.startswith("/"):
@@ -1659,48 +1697,30 @@ def safe_target(request: Request, url: str) -> bool:
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
-    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed, and not
-    for the caches that clients share unless it has a length, an ETag or a Cache-Control. None: empty. (body, status)
-    and (body, status, headers): any of these, with both added. TypeError for the rest."""
-    response = _make_response(value, json_dumps)
-    if type(response._body) is Pieces and _KEPT_STREAM.isdisjoint(map(str.lower, response.headers)):
-        response.headers["Cache-Control"] = "private"
-    return response
-
-
-def _make_response(value: Any, json_dumps: Callable[[Any], str | bytes]) -> Response:
+    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed. None:
+    empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
     if value is None or isinstance(value, (str, bytes)):
         return Response(value or b"")
     if isinstance(value, Response):
-        if not isinstance(value.body, (bytes, Pieces)):
-            value.body = Pieces(value.body)
         return value
     if isinstance(value, (dict, list)):
         return Response(json_dumps(value), content_type=JSON)
     if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
-        response = _make_response(value[0], json_dumps)
+        response = to_response(value[0], json_dumps)
         response.status = value[1]
         if len(value) == 3:
             response.headers.merge(value[2] or ())
         return response
     if hasattr(value, "__next__"):
-        return Response(Pieces(value))
+        return Response(value)
     raise TypeError(f"cannot make an answer of {type(value).__name__}")
-
-
-def _is_stream(value: Any) -> bool:
-    """Whether the body of what a handler returned is an iterator."""
-    value = value[0] if type(value) is tuple and value else value
-    return hasattr(value.body if isinstance(value, Response) else value, "__next__")
 
 
 # -- files to clients
 
 SMALL = 64 << 10  # bytes of a file that are sent in one go
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-# What Windows takes for something else: a separator, a stream, a short name, a device.
-_NOT_ON_WINDOWS = re.compile(r"(?i)[\\:~]|(?:^|/)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3]) *"
-                             r"(?:[./]|$)")  # fmt: skip
+_NOT_ON_WINDOWS = re.compile(r"[\\:~]")  # a folder; a drive or a stream; a short name
 _ETAGS = re.compile(r'(?:W/)?"[^"]*"')
 _RANGE = re.compile(r"(?i)bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
 _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", ".mjs": "text/javascript",
@@ -1729,8 +1749,8 @@ def _names_etag(field: str, etag: str) -> bool:
 
 
 def failed_precondition(request: Request, etag: str, modified: int) -> int | None:
-    """The status, 304 or 412, with which a file is not sent, by the conditions of the request in their order (RFC
-    9110, 13.2.2); None where it is. `etag` is a strong one; `modified`: seconds since 1970."""
+    """The status, 304 or 412, that is sent instead of a file, by the conditions of the request in their order (RFC
+    9110, 13.2.2); None where the file is sent. `etag` is a strong one; `modified`: seconds since 1970."""
     headers, is_read = request.headers, request.method in ("GET", "HEAD")
     if "if-match" in headers:
         is_same = _names_etag(headers["if-match"], etag)
@@ -1746,8 +1766,8 @@ def failed_precondition(request: Request, etag: str, modified: int) -> int | Non
 
 
 def parse_range(text: str, size: int) -> tuple[int, int] | None:
-    """A Range -> where it begins and ends in a file of `size` bytes; None for the whole, where it is no single range of
-    bytes (RFC 9110, 14.2 allows that). HTTPError 416 where it lies outside."""
+    """A Range -> where it begins and ends in a file of `size` bytes; None, which means the whole file, for anything but
+    one range of bytes (RFC 9110, 14.2 allows that). HTTPError 416 for a range outside of the file."""
     match = _RANGE.fullmatch(text)
     if match is None or (match[2] and int(match[1]) > int(match[2])):
         return None
@@ -1772,12 +1792,12 @@ def accepts_encoding(header: str, coding: str) -> bool:
 _FOLDER = getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FILE = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO does not wait
-_IS_LINK = frozenset([errno.ELOOP, errno.EMLINK, errno.ENOTDIR])  # what these flags make of one
+_IS_LINK = frozenset([errno.ELOOP, errno.EMLINK, errno.ENOTDIR])  # what opening a link with these flags gives
 _IS_SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 
 
 def _open_below(folder: str, segments: Sequence[str]) -> int:
-    """The descriptor of what is there below a folder, none of the segments being a link; OSError otherwise."""
+    """The descriptor of what is below a folder at these segments; OSError where one of them is a link, or missing."""
     descriptor = os.open(folder, _FOLDER)
     for place, segment in enumerate(segments, 1):
         above = descriptor
@@ -1789,7 +1809,7 @@ def _open_below(folder: str, segments: Sequence[str]) -> int:
 
 
 def _open_real(root: str, name: str) -> int:
-    """The descriptor by the real path: for a link, and on Windows, which opens nothing relative to a descriptor."""
+    """The descriptor of a file by its real path: for links, and for Windows, which opens nothing below a descriptor."""
     root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
     below = os.path.join(root, "")
     if not path.startswith(below):
@@ -1798,10 +1818,10 @@ def _open_real(root: str, name: str) -> int:
 
 
 def open_file(root: str, name: str) -> io.FileIO | None:
-    """The file with this name, segments between `/`, below the folder `root`; None where there is none. What is no name
-    is refused before the file system is asked; links must not lead outside. Whoever may write in the folder may replace
-    a file by a link at any moment, so what was opened is what counts: segment by segment, following no link. Where
-    there is one, the real path is opened so."""
+    """The file with this name, segments between `/`, below the folder `root`; None where there is none. A name that
+    cannot be is refused before the file system is asked; links must not lead outside. Whoever may write in the folder
+    may replace a file by a link at any moment, so a file is opened segment by segment, following no link. Where there
+    is a link, the real path is opened in that way."""
     segments, is_windows = name.split("/"), os.name == "nt"
     if _NOT_IN_NAMES.search(name) or (is_windows and _NOT_ON_WINDOWS.search(name)) or {"", ".", ".."} & {*segments}:
         return None
@@ -1823,10 +1843,11 @@ def open_file(root: str, name: str) -> io.FileIO | None:
 
 
 def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders) -> io.FileIO:
-    """The file, or the compressed one beside it that the client takes, as the header fields then say."""
+    """The file, or the compressed one beside it if the client takes that, which then is put into the header fields."""
     file = open_file(root, name) or abort(404)
     for suffix, coding in _PRECOMPRESSED.items():
-        if (compressed := open_file(root, name + suffix)) is not None:
+        is_there = os.path.lexists(os.path.join(root, name + suffix))  # which takes less time than to open none
+        if is_there and (compressed := open_file(root, name + suffix)) is not None:
             headers.vary("Accept-Encoding")
             accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
             if accepted and "Content-Encoding" not in headers:
@@ -1836,7 +1857,8 @@ def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders)
 
 
 def _content_disposition(name: str) -> str:
-    """To be saved under this name (RFC 6266; RFC 8187 for what is not ASCII); ValueError for control characters."""
+    """The Content-Disposition with which a browser saves an answer under this name (RFC 6266; RFC 8187 for names beyond
+    ASCII); ValueError for control characters."""
     if CONTROLS.search(name):
         raise ValueError(f"not the name of a file: {name!r}")
     plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
@@ -1856,7 +1878,7 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
     guessed, compression = mimetypes.guess_type(name)
     extension = os.path.splitext(name)[1].lower()
     kind = _TYPES.get(extension) or (not compression and guessed) or "application/octet-stream"
-    if extension == ".svgz" and not download:  # which browsers show only so (SVG 1.1, appendix I)
+    if extension == ".svgz" and not download:  # without both, browsers do not show it (SVG 1.1, appendix I)
         kind, headers["Content-Encoding"] = "image/svg+xml", "gzip"
     headers["Content-Type"] = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
     if download:
@@ -2138,25 +2160,26 @@ MAX_HEAD, MAX_FIELDS = 64 << 10, 100  # bytes of a request line and its header f
 MAX_TARGET, MAX_LINE = 8 << 10, 9 << 10  # bytes of a target, and of a request line
 MAX_CHUNK_LINE, MAX_EXTENSIONS, MAX_TRAILERS = 1 << 10, 16 << 10, 8 << 10  # bytes; extensions: of a whole body
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_REQUEST_LINE = re.compile(rf'({_TOKEN.pattern}) ([!"$-~]+) HTTP/([0-9]\.[0-9])')
+_REQUEST_LINE = re.compile(rf'({_TOKEN.pattern}) ([!"$-~]+) (HTTP/[0-9]\.[0-9])')
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?]+)(.*)")
-_FIELD_LINES = re.compile(rf"(?:{_TOKEN.pattern}:[\t -~\x80-\xff]*\r\n)*")
+_FIELD_LINE = re.compile(rf"({_TOKEN.pattern}):([\t -~\x80-\xff]*)")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t -~\x80-\xff]*)?")
 _BROKEN = re.compile(rb"(?<!\r)\n|\r[^\n]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # whatever else is to come
 _LONG_LINE = f"the target is over the limit of {MAX_TARGET} bytes, or the request line over {MAX_LINE}"
 _BROKEN_LINE = "a line ends with CRLF and holds no control characters"
+# Method, path, query, version, and the host where the target names one. The path is decoded; bytes if it is no text.
+RequestLine = tuple[str, Union[str, bytes], str, str, Union[str, None]]
 
 
-def parse_request_line(line: bytes) -> tuple[str, str | bytes, str, str, str | None]:
-    """`GET /a%20b?c HTTP/1.1` -> method, path (decoded; bytes if that is no path), query, version, and the host where
-    the target names one (RFC 9112, 3)."""
+def parse_request_line(line: bytes) -> RequestLine:
+    """`GET /a%20b?c HTTP/1.1` -> `("GET", "/a b", "c", "HTTP/1.1", None)` (RFC 9112, 3)."""
     if len(line) > MAX_LINE:
         raise ProtocolError(_LONG_LINE, 414)
     match = _REQUEST_LINE.fullmatch(line.decode("latin-1"))
     if match is None:
         raise ProtocolError("a request begins with METHOD TARGET HTTP/1.1, and the target is printable ASCII without #")
     method, target, version = match.groups()
-    if version not in ("1.1", "1.0"):
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise ProtocolError("this server speaks HTTP/1.1 and HTTP/1.0", 505)
     if len(target) > MAX_TARGET:
         raise ProtocolError(_LONG_LINE, 414)
@@ -2174,34 +2197,91 @@ def parse_request_line(line: bytes) -> tuple[str, str | bytes, str, str, str | N
             path = decode_path(octets)
         except HTTPError:
             path = octets
-    return method, path, query, f"HTTP/{version}", host
+    return method, path, query, version, host
 
 
-class Framing(NamedTuple):
-    """The header fields of a request, and what they say about its body and its connection."""
+# The header fields of a request, and what they say: how long its body is (None where it comes in chunks), whether its
+# connection outlives the answer, whether the client waits for `100 Continue`, and whether it sent Authorization.
+Framing = tuple[dict[str, str], Union[int, None], bool, bool, bool]
 
-    headers: Headers
-    length: int | None  # of the body; None where it comes in chunks
-    keep_alive: bool
-    expects: bool  # the client waits for `100 Continue` before it sends the body
-    has_credentials: bool = False  # Authorization is there
+# What many clients send alike is parsed once: request lines without a query, lines of header fields, and the fields of
+# a whole head whose lines were all known. Only fields of these names are remembered: they say what software a client
+# uses, and not who the client is. The fields of a head are looked up as if a Cookie or an Authorization in it were
+# empty; its value stays with the request.
+_SHORT, _MOST = 1024, 1024  # bytes of what is remembered; how many of each kind
+_COMMON_FIELDS = frozenset([
+    "accept", "accept-charset", "accept-encoding", "accept-language", "cache-control", "connection", "content-length",
+    "content-type", "dnt", "host", "origin", "pragma", "priority", "referer", "sec-ch-ua", "sec-ch-ua-mobile",
+    "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-fetch-user", "sec-gpc", "te",
+    "transfer-encoding", "upgrade-insecure-requests", "user-agent", "x-forwarded-proto", "x-requested-with",
+])  # fmt: skip
+_SECRET_FIELDS = ((b"\r\nCookie: ", "cookie"), (b"\r\ncookie: ", "cookie"), (b"\r\nAuthorization: ", "authorization"))
+_remembered_lines: dict[bytes, RequestLine] = {}
+_remembered_fields: dict[bytes, tuple[str, str]] = {}
+_remembered_heads: dict[str, dict[bytes, Framing]] = {"HTTP/1.1": {}, "HTTP/1.0": {}}
 
 
-def parse_fields(block: bytes, version: str) -> Framing:
-    """The lines of header fields -> Framing. The rules that keep one request from passing for two: RFC 9112, 5 and 6.
-    What has `_` in its name is left out, for in a WSGI environ it would pass for `-`."""
-    text = block.decode("latin-1")
-    if text.count("\n") > MAX_FIELDS:
+def _remember(memory: dict[bytes, T], octets: bytes, parsed: T) -> None:
+    """Remember what these bytes were parsed to. A client that fills the memory makes others parse once more."""
+    if len(memory) >= _MOST:
+        memory.clear()
+    memory[octets] = parsed
+
+
+def _read_request_line(line: bytes) -> RequestLine:
+    """Parse a request line, and remember it unless it has a query: queries are many, and may hold secrets."""
+    parsed = parse_request_line(line)
+    if len(line) < _SHORT and b"?" not in line:
+        _remember(_remembered_lines, line, parsed)
+    return parsed
+
+
+def parse_field(line: bytes) -> tuple[str, str]:
+    """`Name: value` -> the name in lower case, and the value without the blanks around it. The name is empty where it
+    holds `_`, for in a WSGI environ that would pass for `-`. ProtocolError, which names the rule, for anything else
+    (RFC 9112, 5.1)."""
+    text = line.decode("latin-1")
+    match = _FIELD_LINE.fullmatch(text)
+    if match is not None:
+        return "" if "_" in match[1] else match[1].lower(), match[2].strip(" \t")
+    if text[:1] in (" ", "\t"):
+        raise ProtocolError("a header field may not be folded")
+    if ":" not in text or _TOKEN.fullmatch(text.partition(":")[0]) is None:
+        raise ProtocolError("a header field begins with its name and a colon right behind it")
+    raise ProtocolError(f"{_BROKEN_LINE}: there is one in a header field")
+
+
+def _read_field(line: bytes) -> tuple[str, str]:
+    """Parse the line of a header field, and remember it unless it may hold a secret, as the query in a Referer may."""
+    field = name, value = parse_field(line)
+    is_common = name in _COMMON_FIELDS and (name != "referer" or "?" not in value)
+    if len(line) < _SHORT and (is_common or not value):
+        _remember(_remembered_fields, line, field)
+    return field
+
+
+def parse_fields(block: bytes, version: str) -> tuple[Framing, bool]:
+    """The lines of header fields -> Framing, and whether all of the lines were remembered. Fields whose names hold `_`
+    are left out. A field that came more than once is joined."""
+    lines = block.split(b"\r\n")[:-1]
+    if len(lines) > MAX_FIELDS:
         raise ProtocolError(f"the header fields are more than {MAX_FIELDS}", 431)
-    check_field_lines(text)
     fields: dict[str, str] = {}
-    for line in text.split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        name, value = name.lower(), value.strip(" \t")
+    is_known = True
+    for line in lines:
+        field = _remembered_fields.get(line)
+        if field is None:
+            field, is_known = _read_field(line), False
+        name, value = field
         if name in fields:
-            fields[name] += ("; " if name == "cookie" else ", ") + value
-        elif "_" not in name:
-            fields[name] = value
+            value = fields[name] + ("; " if name == "cookie" else ", ") + value
+        fields[name] = value
+    fields.pop("", None)
+    return frame(fields, version), is_known
+
+
+def frame(fields: dict[str, str], version: str) -> Framing:
+    """Header fields -> Framing, by the rules that keep one request from passing for two: RFC 9112, 6."""
     is_new = version == "HTTP/1.1"
     if ("host" not in fields and is_new) or not _HOST.fullmatch(fields.get("host") or "-"):  # RFC 9112, 3.2
         raise ProtocolError("a request has one Host, which is empty, or a host with or without a port")
@@ -2217,54 +2297,61 @@ def parse_fields(block: bytes, version: str) -> Framing:
     expects = is_new and "expect" in fields
     if expects and fields["expect"].lower() != "100-continue":
         raise ProtocolError("the only expectation that is met here is 100-continue", 417)
-    tokens = [token.strip(" \t") for token in fields.get("connection", "").lower().split(",")]
-    keep_alive, expects = is_new and "close" not in tokens, expects and length != 0
-    return Framing(Headers(fields), length, keep_alive, expects, "authorization" in fields)
+    connection = fields.get("connection", "").lower()
+    closes = "close" in connection and "close" in [token.strip(" \t") for token in connection.split(",")]
+    return fields, length, is_new and not closes, expects and length != 0, "authorization" in fields
 
 
-def check_field_lines(text: str) -> None:
-    """ProtocolError, which names the rule, unless these are lines of header fields (RFC 9112, 5.1)."""
-    if _FIELD_LINES.fullmatch(text):
-        return
-    bad = next(line for line in text.split("\r\n") if not _FIELD_LINES.fullmatch(f"{line}\r\n"))
-    if bad[:1] in (" ", "\t"):
-        raise ProtocolError("a header field may not be folded")
-    if ":" not in bad or _TOKEN.fullmatch(bad.partition(":")[0]) is None:
-        raise ProtocolError("a header field begins with its name and a colon right behind it")
-    raise ProtocolError(f"{_BROKEN_LINE}: there is one in a header field")
+def _cut_secret(block: bytes) -> tuple[bytes, tuple[str, str] | None]:
+    """The lines of header fields -> the same lines with an empty value for a secret, and its name and value. Of several
+    secrets one is cut out; none that is not plain ASCII."""
+    for mark, name in _SECRET_FIELDS:
+        start = block.find(mark) + len(mark)
+        if start >= len(mark):
+            end = block.find(b"\r\n", start)
+            value = block[start:end].decode("latin-1")
+            if value.isascii() and value.isprintable():
+                return block[:start] + block[end:], (name, value.strip(" "))
+    return block, None
 
 
-# Clients repeat themselves: what was parsed is remembered, where it is short and lets nobody in.
-_SHORT, _MOST = 1024, 1024
-_SECRET_FIELDS = frozenset(["cookie", "authorization", "proxy-authorization"])
-_remembered_line = functools.lru_cache(maxsize=_MOST)(parse_request_line)
-_remembered_fields: dict[tuple[bytes, str], Framing] = {}
-
-
-def _read_fields(block: bytes, version: str) -> Framing:
-    """Parse the header fields, and remember them."""
-    framing = parse_fields(block, version)
-    if len(block) < _SHORT and _SECRET_FIELDS.isdisjoint(framing.headers):
-        if len(_remembered_fields) >= _MOST:
-            _remembered_fields.clear()
-        _remembered_fields[block, version] = framing
-    return framing
+def _read_fields(block: bytes, version: str) -> tuple[Framing, tuple[str, str] | None]:
+    """The lines of header fields, where a whole head is not remembered -> Framing, and the name and the value of a
+    secret, whose value in Framing is empty."""
+    heads = _remembered_heads[version]
+    common, secret = _cut_secret(block)
+    framing = heads.get(common)
+    if framing is None:
+        framing, is_known = parse_fields(common, version)
+        if secret is not None and framing[0][secret[0]]:  # this field came twice
+            return parse_fields(block, version)[0], None
+        if is_known and len(common) < _SHORT:
+            _remember(heads, common, framing)
+    return framing, secret
 
 
 class HTTPRequest(Request):
     """A request that came to the embedded server."""
 
     peer: HTTPPeer
-    headers: Headers
 
-    def __init__(self, line: tuple[str, str | bytes, str, str, str | None], framing: Framing) -> None:
-        self.method, path, self.query_string, self.version, host = line
-        self.headers, length, self.keep_alive, self.expects, self.has_credentials = framing
+    def __init__(self, line: RequestLine, framing: Framing, secret: tuple[str, str] | None = None) -> None:
+        self.method, path, self.query_string, self.version, self._host = line
+        self._fields, length, self.keep_alive, self.expects, self.has_credentials = framing
+        self._secret = secret
         if isinstance(path, bytes):
             path, self.refused = path.decode("latin-1"), HTTPError(400, _BAD_PATH)
         self.path, self.content_length = path, length or 0
-        if host is not None:  # it goes before the field (RFC 9112, 3.2.2)
-            self.headers = Headers({**self.headers, "host": host})
+
+    @lazy
+    def headers(self) -> Headers:
+        """The header fields, as Latin-1."""
+        fields = self._fields
+        if self._secret is not None:
+            fields = {**fields, self._secret[0]: self._secret[1]}
+        if self._host is not None:  # that of the target goes before the field (RFC 9112, 3.2.2)
+            fields = {**fields, "host": self._host}
+        return Headers(fields)
 
     @lazy
     def stream(self) -> io.BufferedReader:
@@ -2278,12 +2365,15 @@ class HTTPParser:
     """The requests of one connection: `feed` it what was received; ask for the `next_request`, then for each
     `next_piece` of its body, to the end, before the request after it. ProtocolError is the end of the connection."""
 
-    __slots__ = ("_at", "_buffer", "_chunked", "_extensions", "_in_trailers", "_seen", "_skipped", "left")
+    __slots__ = ("_at", "_buffer", "_chunked", "_extensions", "_in_trailers", "_seen", "_skipped", "body_is_over",
+                 "has_input", "left")  # fmt: skip
 
     def __init__(self) -> None:
         self._buffer, self._at = b"", 0  # what was received, and where in it we are
         self._seen = 0  # bytes from there on that were searched for the end of the head
+        self.has_input = False  # there is something that was not yet taken
         self._skipped = False  # the one empty line before a request
+        self.body_is_over = True  # the end of the body of the present request was seen
         self.left = 0  # bytes that are to come of the body, or of its present chunk
         self._chunked = self._in_trailers = False
         self._extensions = 0  # their bytes
@@ -2291,29 +2381,18 @@ class HTTPParser:
     def feed(self, data: bytes) -> None:
         """Add what was received."""
         self._buffer = self._buffer[self._at :] + data if self.has_input else data
-        self._at = 0
-
-    @property
-    def has_input(self) -> bool:
-        """Whether there is something that was not yet taken."""
-        return self._at < len(self._buffer)
+        self._at, self.has_input = 0, True
 
     def take_rest(self) -> bytes:
         """What was received and belongs to no request."""
-        rest, self._buffer, self._at = self._buffer[self._at :], b"", 0
+        rest, self._buffer, self._at, self.has_input = self._buffer[self._at :], b"", 0, False
         return rest
-
-    @property
-    def body_is_over(self) -> bool:
-        """Whether the whole body of the present request was taken."""
-        return not self.left and not self._chunked
 
     def next_request(self) -> HTTPRequest | None:
         """The next request; None where more is needed."""
-        buffer = self._buffer
-        if buffer[self._at : self._at + 1] in (b"\r", b"\n"):
+        if self._buffer[self._at : self._at + 1] in (b"\r", b"\n"):
             self._skip_empty_line()
-        start = self._at
+        buffer, start = self._buffer, self._at
         end = buffer.find(b"\r\n\r\n", start + self._seen)
         if end < 0 or end + 4 - start > MAX_HEAD:
             if buffer.find(b"\r\n", start, start + MAX_LINE + 2) < 0 and len(buffer) - start > MAX_LINE + 1:
@@ -2322,27 +2401,31 @@ class HTTPParser:
             return None
         middle = buffer.find(b"\r\n", start)
         line, fields = buffer[start:middle], buffer[middle + 2 : end + 2]
-        read_line = _remembered_line if len(line) < _SHORT else parse_request_line
-        request_line = read_line(line)
-        framing = _remembered_fields.get((fields, request_line[3])) or _read_fields(fields, request_line[3])
+        request_line = _remembered_lines.get(line) or _read_request_line(line)
+        framing, secret = _remembered_heads[request_line[3]].get(fields), None
+        if framing is None:
+            framing, secret = _read_fields(fields, request_line[3])
         self._seen, self._skipped = 0, False
-        if framing.length is None:
+        if framing[1] is None:
             self._chunked, self._in_trailers, self._extensions = True, False, 0
             self._skip_to(end + 2)  # CRLF comes before every chunk
         else:
-            self.left = framing.length
+            self.left = framing[1]
             self._skip_to(end + 4)
-        return HTTPRequest(request_line, framing)
+        self.body_is_over = framing[1] == 0
+        return HTTPRequest(request_line, framing, secret)
 
     def _skip_to(self, offset: int) -> None:
+        """Take what is before this offset. Of what was taken nothing is kept for an idle connection."""
         self._at = offset
         if offset >= len(self._buffer):
-            self._buffer, self._at = b"", 0
+            self._buffer, self._at, self.has_input = b"", 0, False
 
     def _skip_empty_line(self) -> None:
         """RFC 9112, 2.2: one empty line before a request is skipped."""
         if not self._skipped and self._buffer.startswith(b"\r\n", self._at):
-            self._at, self._skipped = self._at + 2, True
+            self._skip_to(self._at + 2)
+            self._skipped = True
         beginning = self._buffer[self._at : self._at + 2]
         if beginning[:1] in (b"\r", b"\n") and (self._skipped or beginning != b"\r"):
             raise ProtocolError("a request begins with its method, or with one empty line before it")
@@ -2362,6 +2445,7 @@ class HTTPParser:
             if not (self._end_trailers() if self._in_trailers else self._begin_chunk()):
                 return None
         if not self.left:
+            self.body_is_over = True
             return b""
         piece = self._buffer[self._at : self._at + min(size, self.left)]
         self.left -= len(piece)
@@ -2395,7 +2479,8 @@ class HTTPParser:
         if end < 0 or end + 2 - self._at > MAX_TRAILERS:
             self._check_lines(MAX_TRAILERS + 2, f"the trailers are over the limit of {MAX_TRAILERS} bytes")
             return False
-        check_field_lines(self._buffer[self._at + 2 : end + 2].decode("latin-1"))
+        for line in self._buffer[self._at + 2 : end + 2].split(b"\r\n")[:-1]:
+            parse_field(line)
         self._chunked, self._seen = False, 0
         self._skip_to(end + 4)
         return True
@@ -2403,16 +2488,19 @@ class HTTPParser:
 
 def format_head(status: int, fields: list[tuple[str, str]], keep_alive: bool) -> bytes:
     """The status line and the header fields of an HTTP/1.1 answer, with Date and Server where they are not given."""
-    given = "".join([f"\r\n{name}: {value}" for name, value in fields])
-    lowered = given.lower()
-    added = "" if "\r\ndate: " in lowered else f"\r\nDate: {http_date(int(time.time()))}"
+    head = f"HTTP/1.1 {_STATUS_LINES.get(status) or status_line(status)}"
+    for name, value in fields:
+        head += f"\r\n{name}: {value}"
+    lowered = head.lower()
+    if "\r\ndate: " not in lowered:
+        head += f"\r\nDate: {http_date(int(time.time()))}"
     if "\r\nserver: " not in lowered:
-        added += "\r\nServer: brubeck_lite"
+        head += "\r\nServer: brubeck_lite"
     if not keep_alive:
-        added += "\r\nConnection: close"
+        head += "\r\nConnection: close"
     if status == 426:  # RFC 9110, 15.5.22
-        added += "\r\nUpgrade: websocket\r\nConnection: Upgrade"
-    return f"HTTP/1.1 {status_line(status)}{given}{added}\r\n\r\n".encode("latin-1")
+        head += "\r\nUpgrade: websocket\r\nConnection: Upgrade"
+    return f"{head}\r\n\r\n".encode("latin-1")
 
 
 # ---- WebSocket -------------------------------------------------------------------------------------------------------
@@ -2563,7 +2651,7 @@ class Upgrade(Response):
     def fields(self, request: Request) -> list[tuple[str, str]]:
         """The header fields to send."""
         own = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
-        return [*own, *self.headers.pairs(), *self._cookie_fields(request)]
+        return [*own, *self.headers.pairs(), *self.cookie_fields()]
 
 
 def check_handshake(request: Request, origins: str | Iterable[str] | None) -> None:
@@ -2601,12 +2689,13 @@ def _from_environ(key: str, default: str) -> lazy[str]:
 
 
 def _octets(text: str) -> bytes:
-    """The octets of a path; of what is beyond Latin-1, and so was decoded already (httpx.WSGITransport), as UTF-8."""
+    """The octets of a path. One with characters beyond Latin-1 was decoded already (httpx.WSGITransport): as UTF-8."""
     return text.encode("latin-1" if max(text, default="") <= "\xff" else "utf-8", "surrogatepass")
 
 
 class _InContext:
-    """The pieces of a streamed body, each made in the context of its handler: a server's thread has others between."""
+    """The pieces of a streamed body, each made in the context of its handler: a thread of the server makes those of
+    other requests in between."""
 
     def __init__(self, context: contextvars.Context, pieces: Iterator[str | bytes]) -> None:
         self._context, self._pieces = context, pieces
@@ -2635,7 +2724,7 @@ class WSGIRequest(Request):
         self.has_credentials = "HTTP_AUTHORIZATION" in environ
         try:
             if prefix or not path or not path.isascii() or not path.isprintable():
-                self.path = "/"  # for what is no path
+                self.path = "/"  # in case what follows refuses the path
                 # PEP 3333 hands over the octets of both as Latin-1. Together they are the whole path.
                 prefix = decode_path(_octets(prefix)).rstrip("/")
                 self.path = prefix + decode_path(_octets(path)) or "/"
@@ -2649,7 +2738,7 @@ class WSGIRequest(Request):
 
     @lazy
     def headers(self) -> Headers:
-        """The header fields, from HTTP_* and the two that CGI names otherwise."""
+        """The header fields: those in HTTP_*, and the two that CGI names otherwise."""
         names = {name: name[5:] for name in self.environ if name.startswith("HTTP_")}
         names |= {name: name for name in ("CONTENT_TYPE", "CONTENT_LENGTH") if self.environ.get(name)}
         return Headers({field.replace("_", "-").lower(): self.environ[name] for name, field in names.items()})
@@ -2688,18 +2777,16 @@ class WSGIRequest(Request):
 # worked out when it is registered; werkzeug matches rules, and what it found is remembered.
 
 Handler = Callable[..., Any]
-Found = tuple["Route", Sequence[Union[str, None]], dict[str, Any]]
-# An application, what it found for a request, its prefix, and the session that its secret signs (None: not yet made).
-Place = tuple["Brubeck", Union[Found, None], Any, Union[Session, None]]
+Found = tuple["Route", Sequence[Union[str, None]], dict[str, Any]]  # a route, and its arguments by position and by name
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_UNSUPPORTED = " UNSUPPORTED"  # no client can name it: a class's route takes it, to answer for what it does not take
-_NO_METHOD = " NONE"  # no route takes it
+_UNSUPPORTED = " UNSUPPORTED"  # no client can send it; classes take it, to answer for methods that they do not have
+_NO_METHOD = " NONE"  # no client can send it, and no route takes it
 _REMEMBERED = 4096
 
 
 def name_handler(handler: Any) -> str:
-    """What a handler is called in its program."""
+    """The name of a handler in its program."""
     handler = handler.func if isinstance(handler, functools.partial) else handler
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
@@ -2710,7 +2797,8 @@ def format_allow(methods: Iterable[str]) -> str:
 
 
 def _callable(handler: Handler, timeout: float | None, cancel: bool) -> Handler:
-    """What is called with the request and the arguments of the path."""
+    """The function to be called with the request and the arguments of the path: the handler, made from its class where
+    it is one, within the time limit of its route."""
     call = handler
     if isinstance(handler, type):
 
@@ -2734,7 +2822,7 @@ class Route:
     """One route: `rule` (a str, or a compiled expression), `handler`, `methods` (None: all), `name`, `max_body`.
     ValueError for what cannot be."""
 
-    __slots__ = ("accepts", "call", "handler", "max_body", "methods", "name", "rememberable", "rule")
+    __slots__ = ("accepts", "call", "handler", "is_rememberable", "is_socket", "max_body", "methods", "name", "rule")
 
     def __init__(self, rule: str | re.Pattern[str], handler: Handler, methods: Iterable[str] | None = None,
                  name: str | None = None, *, default: Iterable[str] | None = None, max_body: int | None = None,
@@ -2746,6 +2834,7 @@ class Route:
         if isinstance(methods, str):
             raise ValueError(f"methods is a list: [{methods!r}]")
         self.rule, self.handler, self.max_body = rule, handler, max_body
+        self.is_socket = isinstance(rule, str) and rule[:1] != "/"
         if methods is None:
             methods = getattr(handler, "taken_methods", lambda: default)()
         self.methods = None if methods is None or self.is_socket else frozenset(method.upper() for method in methods)
@@ -2753,40 +2842,18 @@ class Route:
             name = getattr(handler, "__name__", type(handler).__name__)
         self.name = name if name != "<lambda>" else None
         self.call = call or _callable(handler, timeout, cancel)  # call(request, *positional, **named)
-        self.rememberable = True  # its arguments cannot be changed, so that one request may have another's
-        # What is matched: HEAD follows GET, a class also answers for what it does not take.
+        self.is_rememberable = True  # no handler can change its arguments, so that later requests may have the same
+        # The methods to be matched: HEAD follows GET, and a class answers for methods that it does not have, too.
         self.accepts: set[str] | None = None
         if self.methods is not None:
             own = {_UNSUPPORTED} if hasattr(handler, "unsupported") else set()
             self.accepts = {*self.methods, *own, *({"HEAD"} if "GET" in self.methods else ())}
 
-    @property
-    def is_socket(self) -> bool:
-        """Whether it is the route of a message socket of Mongrel2."""
-        return isinstance(self.rule, str) and self.rule[:1] in ("@", "<")
-
-    @property
-    def paths(self) -> str | re.Pattern[str]:
-        """What routes for the same paths have in common: the rule, whatever it calls its arguments."""
-        if isinstance(self.rule, re.Pattern):
-            return self.rule
-        return re.sub(r"(?:\b(?:default|string):)?\w+>", ">", self.rule)
-
-    def overlaps(self, other: Route) -> bool:
-        """Whether both, which have the same rule, declare a method in common."""
-        return self.methods is None or other.methods is None or bool(self.methods & other.methods)
-
-    def leave_head(self, other: Route) -> None:
-        """HEAD follows GET here, unless `other`, which has the same rule, is there for HEAD."""
-        if self.accepts is not None and other.methods is not None and "HEAD" in other.methods - (self.methods or set()):
-            self.accepts.discard("HEAD")
-
     def __repr__(self) -> str:
-        rule = self.rule if isinstance(self.rule, str) else self.rule.pattern
-        return f"<Route {rule!r} {self.name}>"
+        return f"<Route {getattr(self.rule, 'pattern', self.rule)!r} {self.name}>"
 
 
-# Of whatever path and method: what is counted by routes must not grow with what clients send.
+# One route for OPTIONS of all paths: answers are counted by route, and clients must not be able to make new ones.
 _OPTIONS = Route(re.compile(""), lambda request, allow: Response(headers={"Allow": allow}), max_body=_UNLIMITED)
 
 
@@ -2796,30 +2863,36 @@ class Routes:
     def __init__(self) -> None:
         self.map = Map()
         self.all: list[Route] = []
+        self.named: dict[str | None, list[Route]] = {}  # by name, those with the most arguments first
+        self.sockets: dict[str, Found] = {}
+        self.found: dict[tuple[str, str], Found] = {}  # what was found lately, by method and path
         self._adapter = self.map.bind("routes", url_scheme="http")
         self._expressions: list[Route] = []
-        self._alike: dict[str | re.Pattern[str], list[Route]] = {}  # by their paths
-        self._alone: dict[Route, MapAdapter] = {}  # the rule of each, for `build`
-        self.named: dict[str | None, list[Route]] = {}  # those with the most arguments first
-        self.sockets: dict[str, Found] = {}
-        self.found: dict[tuple[str, str], Found] = {}
+        self._alone: dict[Route, MapAdapter] = {}  # the rule of a route in a map of its own, once `build` needed it
+        # The first route for each method (None: all methods), by what routes for the same paths have in common.
+        self._declared: dict[str | re.Pattern[str], dict[str | None, Route]] = {}
 
     def add(self, route: Route) -> None:
         """Register a route; ValueError for what conflicts with another or cannot be understood."""
-        alike = self._alike.setdefault(route.paths, [])
-        for other in alike:
-            if not isinstance(route.rule, re.Pattern) and route.overlaps(other):
-                raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
-        if isinstance(route.rule, re.Pattern):
+        rule, methods = route.rule, route.methods
+        # Rules that differ only in the names of their arguments are for the same paths.
+        paths = re.sub(r"(?:\b(?:default|string):)?\w+>", ">", rule) if isinstance(rule, str) else rule
+        declared = self._declared.setdefault(paths, {})
+        if isinstance(rule, str):
+            for method, other in declared.items():
+                if methods is None or method is None or method in methods:
+                    raise ValueError(f"{route!r} has the same rule and a method in common with {other!r}")
+        if not isinstance(rule, str):
             self._expressions.append(route)
         elif route.is_socket:
-            self.sockets[route.rule] = route, (), {}
+            self.sockets[rule] = route, (), {}
         else:
-            self._add_rule(route.rule, route)
-        for other in alike:
-            route.leave_head(other)
-            other.leave_head(route)
-        alike.append(route)
+            self._add_rule(rule, route)
+        for method in [None] if methods is None else methods:
+            declared.setdefault(method, route)
+        get, head = declared.get("GET"), declared.get("HEAD")
+        if get is not None and get.accepts is not None and head not in (None, get):
+            get.accepts.discard("HEAD")  # which follows GET only where no other route for these paths declares it
         self.all.append(route)
         self.found = {}
 
@@ -2832,7 +2905,7 @@ class Routes:
             own.methods = route.accepts  # the set itself: a route for HEAD may take that out of it later
             self.map.add(own)
             names = [name or "default" for name in re.findall(r"<(?:(\w+)(?=[:(]))?", rule)]
-            route.rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
+            route.is_rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
         except (LookupError, ValueError, TypeError, SyntaxError, re.error) as error:
             raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
         if route.name is not None:
@@ -2840,20 +2913,21 @@ class Routes:
 
     def find(self, method: str, path: str) -> Found:
         """The route for this method of this path, and its arguments, kept in `found`. HTTPError if there is none,
-        RequestRedirect where a final slash is missing or a path begins with more than one. werkzeug would match that
-        like a path with one, and so pass middleware that compares the beginning of `request.path`."""
+        RequestRedirect where a final slash is missing or a path begins with several slashes. werkzeug would match that
+        like a path with one slash, and middleware that compares the beginning of `request.path` could be passed."""
         if path.startswith("//"):
             merged = f"/{path.lstrip('/')}"
-            self._match(method, merged)  # which may have a redirect of its own
+            self._match(method, merged)  # which may raise a redirect of its own
             raise RequestRedirect(quote(merged, safe=_IN_PATH)) if self.knows(method, merged) else HTTPError(404)
         found = self._match(method, path) or self._refuse(method, path)
-        if len(path) <= 256 and found[0].rememberable and len(method) <= 16:
+        if len(path) <= 256 and found[0].is_rememberable and len(method) <= 16:
             if len(self.found) >= _REMEMBERED:
                 self.found = {}
             self.found[method, path] = found
         return found
 
     def _match(self, method: str, path: str) -> Found | None:
+        """What is found. None where the path has routes, but none for this method; HTTPError 404 where it has none."""
         if not path:  # RFC 3986, 6.2.3: the root of what is mounted there
             raise RequestRedirect("/")
         if path[0] != "/":
@@ -2862,82 +2936,79 @@ class Routes:
             # werkzeug would take "get" for GET; methods are case-sensitive (RFC 9110, 9.1).
             route, arguments = self._adapter.match(path, method if method.isupper() else _NO_METHOD)
             return route, (), arguments  # type: ignore[return-value]
-        except (NotFound, MethodNotAllowed):
-            pass
+        except NotFound:
+            is_taken = False
+        except MethodNotAllowed:
+            is_taken = True
         for route in self._expressions:
-            match = route.rule.match(path)  # type: ignore[union-attr]
+            match = cast("re.Pattern[str]", route.rule).match(path)
             if match is not None and (route.accepts is None or method in route.accepts):
                 named = match.groupdict()
                 return route, () if named else match.groups(), named
-        return None
+            is_taken = is_taken or match is not None
+        return None if is_taken else abort(404)
 
     def _refuse(self, method: str, path: str) -> Found:
-        """For a method that no route takes: OPTIONS is answered; a class has its own say; else HTTPError 404 or 405."""
+        """What answers a method that no route takes: OPTIONS has its own route, and a class answers for itself; else
+        HTTPError 404 or 405."""
         allowed = {*HTTP_METHODS} if path == "*" else self.allowed(path)  # `OPTIONS *`: RFC 9110, 9.3.7
         if not allowed:
             raise HTTPError(404)
-        headers = {"Allow": format_allow(allowed)}
         if method == "OPTIONS":
-            return _OPTIONS, (headers["Allow"],), {}
+            return _OPTIONS, (format_allow(allowed),), {}
         found = self._match(_UNSUPPORTED, path)
         if found is None:
-            raise HTTPError(405, headers=headers)
+            raise HTTPError(405, headers={"Allow": format_allow(allowed)})
         return found
 
     def knows(self, method: str, path: str) -> bool:
-        """Whether a route, also of a mounted application, takes this path in any method, or a redirect leads on."""
+        """Whether this path is anything but a 404, also in the application that is mounted there."""
         path = f"/{path.lstrip('/')}" if path else path
         try:
-            found = self._match(method, path)
+            route = (self._match(method, path) or self._refuse(method, path))[0]
         except RequestRedirect:
             return True
-        inner = getattr(found and found[0].handler, "routes", None)
-        if isinstance(inner, Routes):
-            prefix = cast("re.Match[str]", found[0].rule.match(path))[0]  # type: ignore[index,union-attr]
-            return inner.knows(method, path[len(prefix) :]) or bool(self.allowed(path))
-        return found is not None or bool(self.allowed(path))
+        except HTTPError as error:
+            return error.status != 404
+        inner = getattr(route.handler, "routes", None)
+        return not isinstance(inner, Routes) or inner.knows(method, path[len(str(route.name)) :])
 
     def allowed(self, path: str) -> set[str]:
         """The methods that the routes of this path take; empty where there is no route, or one that takes all."""
-        if path[:1] != "/":  # which werkzeug would put there
+        if path[:1] != "/":  # werkzeug would add one
             return set()
         allowed = {method for method in self._adapter.allowed_methods(path) if self._adapter.test(path, method)}
         for route in self._expressions:
-            if route.accepts is not None and route.rule.match(path):  # type: ignore[union-attr]
+            if route.accepts is not None and cast("re.Pattern[str]", route.rule).match(path):
                 allowed |= route.accepts
         return allowed
 
-    def _build(self, route: Route, values: Mapping[str, Any]) -> str | None:
-        """What the rule of this route makes of these values; None where it lacks one, or would not match the result."""
-        alone = self._alone.get(route)
-        if alone is None:
-            rules = Map([Rule(cast(str, route.rule), endpoint=route)], converters=self.map.converters)
-            alone = self._alone[route] = rules.bind("routes", url_scheme="http")
-        try:
-            address = quote(alone.build(cast(Any, route), values), safe=_IN_QUERY)
-            path = unquote(address.partition("?")[0], errors="strict")
-            alone.match(path)
-        except (BuildError, RequestRedirect, NotFound, ValueError, TypeError, ArithmeticError):
-            return None
-        return None if CONTROLS.search(path) else address
-
     def build(self, name: str, values: Mapping[str, Any]) -> str:
-        """The path of the named route with these values: those that its rule has no argument for are the query, where a
-        list repeats, and None is left out. ValueError if there is no such route, or its rule would not match."""
+        """The path of the named route with these values. Those that its rule has no argument for are the query, where a
+        list repeats and None is left out. ValueError if there is no such route, or its rule would not match."""
         routes = self.named.get(name, [])
         for route in routes:
-            if (address := self._build(route, values)) is not None:
-                return address
+            if route not in self._alone:
+                rules = Map([Rule(str(route.rule), endpoint=route)], converters=self.map.converters)
+                self._alone[route] = rules.bind("routes", url_scheme="http")
+            # A rule that lacks a value, or would not match the result, leaves it to the next route of this name.
+            with contextlib.suppress(BuildError, RequestRedirect, NotFound, ValueError, TypeError, ArithmeticError):
+                address = quote(self._alone[route].build(cast(Any, route), values), safe=_IN_QUERY)
+                path = unquote(address.partition("?")[0], errors="strict")
+                self._alone[route].match(path)
+                if not CONTROLS.search(path):
+                    return address
         raise ValueError(f"no route named {name!r} takes the values {values!r}; of this name there are {routes}")
 
 
 # ---- Helpers ---------------------------------------------------------------------------------------------------------
-# What handlers lean on: who is asking, passwords, templates; and, around all of an application, other origins. Plain
+# What handlers use: who is signed in, passwords, templates; and middleware against pages of other origins. Plain
 # functions and decorators; a decorator takes a function (whose first argument is the request) or a method of a handler.
 
 
 def _guarded(handler: Handler, check: Callable[[Request, Any], Response | None]) -> Handler:
-    """The handler behind a check of the request and the first argument: None for who may pass, an answer for others."""
+    """The handler behind a check, which is called with the request and the handler's first argument. It returns None
+    where the handler may be called, else the answer."""
 
     @functools.wraps(handler)
     def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
@@ -2949,7 +3020,8 @@ def _guarded(handler: Handler, check: Callable[[Request, Any], Response | None])
 
 def authenticated(handler: Handler) -> Handler:
     """Decorator: somebody must be signed in, that is, `current_user` of the request or the handler is true. Others who
-    GET go to the route named "login", with `?next=` and where they wanted to; else, or without it, HTTPError 401."""
+    GET are sent to the route named "login", with the address they asked for in `?next=`; for other methods, and where
+    there is no such route, HTTPError 401."""
     if isinstance(handler, type):
         raise TypeError(f"@authenticated stands above a function or a method, not above the class {handler.__name__}")
 
@@ -2966,7 +3038,7 @@ def authenticated(handler: Handler) -> Handler:
 
 
 def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `find_user` knows the credentials of the request's Authorization (RFC 9110, 11.6.2), else 401."""
+    """Decorator: `find_user` must know the credentials in Authorization (RFC 9110, 11.6.2), else HTTPError 401."""
 
     def check(request: Request, first: Any) -> None:
         request.keep_private("Authorization")
@@ -2980,8 +3052,8 @@ def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[
 
 
 def basic_auth(check: Callable[[str, str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `check(name, password)` takes the client's Basic credentials (RFC 7617). What it returns, if true, is
-    the `current_user` (for True, the name); else HTTPError 401. Such a check is
+    """Decorator: `check(name, password)` is called with the client's Basic credentials (RFC 7617). If it returns
+    something true, that is the `current_user` (for True, the name); else HTTPError 401. An example of such a check:
     `lambda name, password: check_password(password, hashes.get(name))`."""
 
     def find_user(credentials: str) -> Any:
@@ -2998,15 +3070,13 @@ def basic_auth(check: Callable[[str, str], Any]) -> Callable[[Handler], Handler]
 
 
 def bearer_auth(check: Callable[[str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `check(token)` takes the client's Bearer token (RFC 6750). What it returns, if true, is the
-    `current_user`; else HTTPError 401."""
+    """Decorator: `check(token)` is called with the client's Bearer token (RFC 6750). If it returns something true, that
+    is the `current_user`; else HTTPError 401."""
     return _with_credentials("Bearer", lambda token: check(token) if token else None)
 
 
 _HASHED = re.compile(r"scrypt\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9A-Za-z_-]+)\$([0-9A-Za-z_-]+)")
 _SCRYPT = (1 << 14, 8, 5)  # n, r, p: 16 MiB and about 0.2 s (OWASP's password storage cheat sheet)
-
-
 MAX_WAITING_FOR_A_CORE = 10  # computations for each core, which are two seconds' work
 
 
@@ -3016,8 +3086,8 @@ def count_cores() -> int:
 
 
 class _Cores:
-    """Threads of the system's that compute: at most one for each core, and none while there is nothing to do. A thread
-    keeps the memory of its last computation, so their number bounds that too."""
+    """Threads of the operating system that compute: at most one for each core, and none while there is nothing to
+    compute. A thread keeps the memory of its last computation, so the number of threads bounds that memory too."""
 
     def __init__(self) -> None:
         self._lock = _unpatched("threading").Lock()
@@ -3025,22 +3095,10 @@ class _Cores:
         self._threads = 0
 
     def compute(self, function: Callable[[], T]) -> T:
-        """What the function, which raises nothing, returns. HTTPError 503 where too many wait already."""
+        """Call the function, which must raise nothing, in a thread. HTTPError 503 where too many wait already."""
         results: list[T] = []
-        sleeper = make_sleeper()
+        sleeper, cores = make_sleeper(), count_cores()
         task = function, results, sleeper.wake_soon
-        self._add(task)
-        try:
-            while not results:
-                sleeper.wait()
-        except BaseException:  # a time limit, or its client has left
-            with self._lock, contextlib.suppress(ValueError):  # once it has begun, it cannot be stopped
-                self._waiting.remove(task)
-            raise
-        return results[0]
-
-    def _add(self, task: tuple[Callable[[], Any], list[Any], Callable[[], Any]]) -> None:
-        cores = count_cores()
         with self._lock:
             if len(self._waiting) >= cores * MAX_WAITING_FOR_A_CORE:
                 abort(503, "too many passwords are to be checked just now", {"Retry-After": "2"})
@@ -3048,13 +3106,21 @@ class _Cores:
                 _unpatched("threading").Thread(target=self._work, name="password", daemon=True).start()
                 self._threads += 1
             self._waiting.append(task)
+        try:
+            while not results:
+                sleeper.wait()
+        except BaseException:  # a time limit, or the client has left
+            with self._lock, contextlib.suppress(ValueError):  # a computation that has begun cannot be stopped
+                self._waiting.remove(task)
+            raise
+        return results[0]
 
     def _work(self) -> None:
         task = self._next()
         while task is not None:
             function, results, wake_soon = task
             result = function()
-            task = self._next()  # first: whoever is told may fork, and the child must not wait for this thread
+            task = self._next()  # first: the coroutine that is woken may fork, and its child has no such thread
             results.append(result)
             wake_soon()
 
@@ -3066,11 +3132,11 @@ class _Cores:
             return None
 
 
-_cores = _Cores()  # the machine's are one for all applications of a process
+_cores = _Cores()  # one for all applications of a process: the cores are the machine's
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> str | None:
-    """scrypt (RFC 7914), while other threads and coroutines go on. None where it cannot be computed so."""
+    """scrypt (RFC 7914), while other threads and coroutines go on. None where it cannot be computed."""
     octets = password.encode(errors="surrogatepass")  # JSON can hold half of a character
 
     def derive() -> str | None:
@@ -3083,8 +3149,8 @@ def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> str | None:
 
 
 def hash_password(password: str) -> str:
-    """A password -> what to keep of it: `scrypt$n$r$p$salt$hash`. Other coroutines go on meanwhile. As many are
-    computed at once as there are cores; HTTPError 503, with Retry-After, where too many wait for their turn."""
+    """A password -> the text to keep of it: `scrypt$n$r$p$salt$hash`. Other coroutines go on meanwhile. As many hashes
+    are computed at once as there are cores; HTTPError 503, with Retry-After, where too many wait for their turn."""
     salt = secrets.token_bytes(16)
     derived = _scrypt(password, salt, *_SCRYPT)
     if derived is None:
@@ -3094,8 +3160,8 @@ def hash_password(password: str) -> str:
 
 def check_password(password: str, hashed: str | None) -> bool:
     """Whether this is the password of which `hash_password` made `hashed`. For None, which stands for a name that does
-    not exist, and for what is no such hash, it is False, but takes as long: how long it takes does not tell which names
-    there are. HTTPError 503 as for `hash_password`."""
+    not exist, and for anything that is no such hash, the answer is False and takes as long to find: the time does not
+    tell which names exist. HTTPError 503 as for `hash_password`."""
     match, derived = _HASHED.fullmatch(hashed or ""), None
     if match:
         with contextlib.suppress(ValueError):
@@ -3115,7 +3181,8 @@ def render(request: Request, name: str, /, **values: Any) -> str:
 
 
 def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
-    """For `app.templates`: Jinja2 in a folder, autoescaping. ImportError without it, ValueError without the folder."""
+    """For `app.templates`: the Jinja2 templates of a folder, with autoescaping. ImportError where Jinja2 is missing,
+    ValueError where the folder is."""
     try:
         import jinja2
     except ImportError as error:
@@ -3140,8 +3207,9 @@ def cors(origins: str | Iterable[str], *, methods: Iterable[str] = ("GET", "HEAD
          headers: Iterable[str] = ("Content-Type", "Authorization", "X-CSRF-Token"), expose: Iterable[str] = (),
          credentials: bool = False, max_age: int = 600) -> Middleware:
     """Middleware for `app.wrap`: scripts of these origins ("https://app.example"; "*" for all) may use the application
-    (WHATWG Fetch, 3.2): with these methods and header fields, reading the answers' fields in `expose` too, and with
-    cookies if `credentials`, not for "*". Browsers remember it for `max_age` seconds. ValueError for what is wrong."""
+    (WHATWG Fetch, 3.2). They may send these methods and header fields, read the fields of answers in `expose` too, and
+    use cookies if `credentials` is true, which cannot be for "*". Browsers remember this for `max_age` seconds.
+    ValueError for an origin that is none, and for "*" with `credentials`."""
     allowed = compile_origins(origins, "*")
     if "*" in allowed and credentials:
         raise ValueError('credentials are for origins that are named, not for "*"')
@@ -3174,9 +3242,9 @@ def csrf_token(request: Request) -> str:
 
 
 def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
-    """Whether a page of another origin sends this: by what browsers say (Fetch Metadata, 2; RFC 6454, 7), else by the
-    token, as for the Origin `null` of a page with `Referrer-Policy: no-referrer`. A client that is no browser sends
-    neither, and no cookie that a browser would send unasked."""
+    """Whether a page of another origin sends this request: by the fields of the browser (Fetch Metadata, 2; RFC 6454,
+    7), else by the token, as for the Origin `null` of a page with `Referrer-Policy: no-referrer`. A client that is no
+    browser sends neither these fields nor a cookie that its user did not mean to send."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if origin is not None and plain_origin(origin) in trusted:
         return False
@@ -3192,8 +3260,9 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
 
 
 def csrf(origins: Iterable[str] = ()) -> Middleware:
-    """Middleware for `app.wrap`: any method but GET, HEAD, OPTIONS and TRACE must come from our own pages or these
-    origins, else 403 is the answer. Browsers that say neither Sec-Fetch-Site nor Origin need the `csrf_token`."""
+    """Middleware for `app.wrap`: requests with any method but GET, HEAD, OPTIONS and TRACE must come from pages of this
+    site or of these origins, else the answer is 403. Browsers that send neither Sec-Fetch-Site nor Origin need the
+    `csrf_token`."""
     trusted = compile_origins(origins)
 
     def answer(respond: Respond, request: Request) -> Response:
@@ -3209,9 +3278,9 @@ def csrf(origins: Iterable[str] = ()) -> Middleware:
 
 
 class MessageHandler:
-    """A handler with a method for each method it takes: `get`, `post`, `put`, `patch`, `delete`, `head`, `options`;
-    others only where `methods = ("REPORT",)` lists them. `message()` takes what comes through a message socket. What
-    they return is the body of a plain answer to HTTP, and the bare payload to a message socket."""
+    """A class with a method for each HTTP method that it takes: `get`, `post`, `put`, `patch`, `delete`, `head`,
+    `options`; others only where `methods = ("REPORT",)` lists them. `message()` takes the messages of a message socket.
+    What they return is the body of a plain answer to HTTP, and the bare payload for a message socket."""
 
     methods: Sequence[str] = ()
 
@@ -3226,27 +3295,25 @@ class MessageHandler:
         return frozenset(method for method in listed if hasattr(cls, method.lower()))
 
     def prepare(self) -> Any:
-        """Comes before the method. What it returns, unless None, is the answer and the method is not called."""
+        """Called before the method. Anything it returns but None is the answer, and the method is not called."""
 
     def on_finish(self) -> None:
-        """Comes after the method, also when that raised."""
+        """Called after the method, also when the method has raised an exception."""
 
     def unsupported(self) -> Any:
         """Answers a method that the class does not take: 405, with Allow."""
         path = self.request.path[len(self.request.prefix) :]
         abort(405, headers={"Allow": format_allow(self.app.routes.allowed(path) or self.taken_methods())})
 
-    def _takes(self, method: str) -> bool:
-        route = self.request.route
-        return method in self.taken_methods() and (route is None or route.methods is None or method in route.methods)
-
     def _method(self) -> Callable[..., Any] | None:
         if self.request.is_message:
             return getattr(self, "message", None)
-        name = self.request.method
-        if name == "HEAD" and not self._takes("HEAD"):
-            name = "GET"
-        return getattr(self, name.lower()) if self._takes(name) else None
+        taken, route = self.taken_methods(), self.request.route
+        declared = taken if route is None or route.methods is None else route.methods
+        for name in ("HEAD", "GET") if self.request.method == "HEAD" else (self.request.method,):
+            if name in taken and name in declared:
+                return cast("Callable[..., Any]", getattr(self, name.lower()))
+        return None
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         try:
@@ -3266,7 +3333,7 @@ class WebMessageHandler(MessageHandler):
         super().__init__(app, request)
         self.headers = ResponseHeaders()
         self._status: int | None = None
-        self._cookies = Response()
+        self._cookies: Response | None = None  # one that has the cookies
 
     def set_status(self, code: int) -> None:
         """Answer with this status."""
@@ -3274,6 +3341,7 @@ class WebMessageHandler(MessageHandler):
 
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
         """Set a cookie, with the attributes of `Response.set_cookie`."""
+        self._cookies = self._cookies or Response()
         self._cookies.set_cookie(name, value, **attributes)
 
     def redirect(self, target: str, status: int = 303) -> Response:
@@ -3286,12 +3354,15 @@ class WebMessageHandler(MessageHandler):
         abort(status, message)
 
     def __call__(self, *arguments: Any, **named: Any) -> Response:
-        response = self.app._to_response(self.request, super().__call__(*arguments, **named)).copy()
+        response = self.app.make_response(self.request, super().__call__(*arguments, **named))
+        if self._status is None and self._cookies is None and not self.headers:
+            return response
+        response = response.copy()  # the method may give the same answer to others
         if self._status is not None:
             response.status = self._status
-        if self.headers:
-            response.headers.merge(self.headers)
-        response.add_cookies(self._cookies)
+        response.headers.merge(self.headers)
+        if self._cookies is not None:
+            response.cookies = {**response.cookies, **self._cookies.cookies}
         return response
 
 
@@ -3306,7 +3377,7 @@ class AuthMixin:
     """For a MessageHandler: `current_user`, for methods with `@authenticated` above them."""
 
     def get_current_user(self: Any) -> Any:
-        """Who is signed in, None for nobody: to be defined by the program; by default as `Request.current_user`."""
+        """Who is signed in, None for nobody. Programs may define it; by default it is `Request.current_user`."""
         return self.request.current_user
 
     @lazy
@@ -3328,24 +3399,24 @@ class TemplateMixin:
 # What a server has done and holds, as numbers, and as dicts of them by label: for programs, JSON and Prometheus.
 
 Stats = dict[str, Any]
-FIGURES: dict[str, tuple[str, str, tuple[str, ...], str]] = {  # name, type and labels for Prometheus, meaning
-    "requests": ("requests_total", "counter", ("route", "status"), "Answers, by name of the route."),
-    "seconds": ("request_seconds_total", "counter", ("route",), "Seconds that those took, but for WebSockets."),
-    "handling": ("requests_in_progress", "gauge", (), "Requests that are being handled."),
-    "waiting": ("requests_waiting", "gauge", (), "Requests that wait for room in the pool."),
+FIGURES: dict[str, tuple[str, str, tuple[str, ...], str]] = {  # name, type and labels for Prometheus, help text
+    "requests": ("requests_total", "counter", ("route", "status"), "Requests answered."),
+    "seconds": ("request_seconds_total", "counter", ("route",), "Seconds spent answering, WebSockets excluded."),
+    "handling": ("requests_in_progress", "gauge", (), "Requests being handled now."),
+    "waiting": ("requests_waiting", "gauge", (), "Requests waiting for a place in the pool."),
     "coroutines": ("coroutines", "gauge", (), "Coroutines that serve connections and messages."),
-    "connections": ("connections", "gauge", (), "Connections of clients."),
-    "websockets": ("websockets", "gauge", (), "WebSockets among those."),
-    "queues": ("queue_length", "gauge", ("queue",), "What waits in other queues."),
-    "dropped": ("dropped_answers_total", "counter", (), "Answers to clients of a Mongrel2 that was gone."),
-    "workers": ("workers", "gauge", (), "Processes that serve."),
-    "restarts": ("worker_restarts_total", "counter", (), "Workers that were replaced."),
+    "connections": ("connections", "gauge", (), "Open connections of clients, WebSockets included."),
+    "websockets": ("websockets", "gauge", (), "Open WebSockets."),
+    "queues": ("queue_length", "gauge", ("queue",), "Entries in the other queues of the server."),
+    "dropped": ("dropped_answers_total", "counter", (), "Answers dropped because their Mongrel2 had gone."),
+    "workers": ("workers", "gauge", (), "Processes that serve requests."),
+    "restarts": ("worker_restarts_total", "counter", (), "Worker processes that were replaced."),
 }
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def merge_stats(each: Iterable[Stats]) -> Stats:
-    """The figures of several processes as those of one: all are counts, so their sums."""
+    """The figures of several processes as those of one. All figures are counts, so each is the sum."""
     merged: Stats = {}
     for stats in each:
         for name, value in stats.items():
@@ -3379,28 +3450,15 @@ def format_stats(stats: Stats) -> str:
 # The application: routes in, `handle(request) -> response` out. It opens no socket and knows no door but WSGI's call.
 
 
-def _pieces_inside(request: Request, pieces: Pieces, inner: Place) -> Iterator[bytes]:
-    """The stream of a mounted application: each piece is made where its handler was called."""
-    with contextlib.closing(pieces):
-        while True:
-            outer = request.enter(inner)
-            try:
-                piece = next(pieces, None)
-            finally:
-                inner = request.enter(outer)
-            if piece is None:
-                return
-            yield piece
-
-
-def _talk_inside(request: Request, inner: Place, handler: Handler, ws: Any, **arguments: Any) -> None:
-    request.enter(inner)
+def _talk(request: Request, handler: Handler, ws: Any, **arguments: Any) -> None:
+    """Have a WebSocket's handler talk. Its request is that of the application that the handler belongs to."""
+    ws.request = request
     handler(ws, **arguments)
 
 
 def _forget_frames(request: Request, error: BaseException | None) -> None:
-    """Drop the tracebacks of an exception and of those behind it, unless a test client wants them: their frames hold
-    the request, which then would go only when the garbage collector comes by, if one of them holds the exception."""
+    """Drop the tracebacks of an exception and of its causes, unless a test client wants them. Their frames hold the
+    request: where such a frame also holds the exception, only the garbage collector would free the request."""
     while error is not None and error.__traceback__ is not None and not request.peer.keeps_error:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
@@ -3417,19 +3475,20 @@ def _route_for(method: str) -> Callable[..., Callable[[T], T]]:
 class Brubeck:
     """An application: routes, and what is common to them.
 
-    `msg_conn`: the connection, or a list of them, for `run()`. `handler_tuples`: (pattern, handler) or (pattern,
-    handler, methods), where a pattern is an expression. `pool_size`: how many requests are handled at once;
-    `max_waiting`: how many more may wait for that, before 503 is the answer. `max_body`: bytes of a request, and
-    `timeout`: seconds until a handler is ended and answered with 503, unless its route says otherwise. `secret`: signs
-    cookies; of a list the first does; 16 bytes or more. `proxies`: how many stand in front and are believed about the
-    client's address, scheme and host. `upload_store`: the folder of Mongrel2's `upload.temp_store`, as this process
-    sees it. `debug=True` shows tracebacks in pages. `hosts`: the names and addresses by which it may be asked for, such
-    as `["example.org", "*.example.org"]`, with any port unless one is named; 400 is the answer to requests for others.
-    Without it that is every host (with `debug` at a loopback address: the names of this machine). ValueError for a
-    route that cannot be, a host that is none, or a secret that anybody can guess.
+    `msg_conn`: the connection, or a list of connections, for `run()`. `handler_tuples`: (pattern, handler) or (pattern,
+    handler, methods), where a pattern is a regular expression. `pool_size`: how many requests are handled at once;
+    `max_waiting`: how many more may wait until one of those is done; the rest are answered with 503. `max_body`: bytes
+    of a request's body; `timeout`: seconds until a handler is ended and 503 is the answer; a route may have its own.
+    `secret`: signs cookies, 16 bytes or more; of a list the first signs and all verify. `proxies`: how many proxies
+    stand in front; they are believed about the client's address, scheme and host. `upload_store`: the folder of
+    Mongrel2's `upload.temp_store`, as this process sees it. `debug=True` shows tracebacks in pages. `hosts`: the names
+    and addresses that requests may be for, such as `["example.org", "*.example.org"]`, with any port unless one is
+    named; requests for others are answered with 400. Without `hosts` every host is served (with `debug` at a loopback
+    address: the names of this machine). ValueError for a route or a host that cannot be, or a secret that anybody can
+    guess.
 
-    To be set, or changed, before the routes: `converters` of rules by name (werkzeug.routing.BaseConverter); at any
-    time: `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
+    Attributes that a program may set: before the routes `converters` of rules by name (werkzeug.routing.BaseConverter);
+    at any time `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
     `session_cookie`, a SessionCookie."""
 
     def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
@@ -3457,7 +3516,7 @@ class Brubeck:
         self._started, self._starting = False, threading.Lock()
         self.own_stats: Callable[[], Stats] = dict  # of this process, when it serves
         self.other_stats: Stats = {}  # of the other workers
-        for pattern, handler, *methods in handler_tuples:  # whose functions take every method unless told otherwise
+        for pattern, handler, *methods in handler_tuples:  # a function takes every method unless `methods` are given
             try:
                 rule = re.compile(pattern) if isinstance(pattern, str) and pattern[:1] not in ("@", "<") else pattern
             except re.error as error:
@@ -3479,11 +3538,11 @@ class Brubeck:
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
               max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[T], T]:
-        """Decorator: the function or class answers requests for this rule: `/hello/<name>` (werkzeug's, converters as
-        in `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled expression. `methods`: by default GET for
-        a function, what it defines for a class. `name`: for `url_for`, by default the handler's. `max_body` (bytes) and
-        `timeout` (seconds) instead of the application's. `cancel`: the handler is ended when its client leaves.
-        ValueError for what cannot be."""
+        """Decorator: the function or class answers requests for this rule: `/hello/<name>` (in werkzeug's syntax, with
+        converters as in `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled regular expression.
+        `methods`: by default GET for a function, and for a class those it defines. `name`: for `url_for`, by default
+        the handler's. `max_body` (bytes) and `timeout` (seconds) replace the application's. `cancel`: the handler is
+        ended when its client leaves. ValueError for a rule that cannot be, or conflicts with another route."""
 
         def register(handler: T) -> T:
             self.routes.map.converters.update(self.converters)
@@ -3497,17 +3556,18 @@ class Brubeck:
 
     def websocket(self, rule: str, name: str | None = None, *, origins: str | Iterable[str] | None = None,
                   subprotocols: Sequence[str] = (), max_message: int = 1 << 20, **options: Any) -> Callable[[T], T]:
-        """Decorator: `handler(ws, **arguments)` talks with those who open a WebSocket here (RFC 6455). Pages of our own
-        host may, those of `origins`, and with "*" all. Of `subprotocols` the first that the client knows is spoken.
-        `max_message`: bytes. When it returns, the WebSocket is closed with 1000, when it raises, with 1011."""
-
+        """Decorator: `handler(ws, **arguments)` talks with clients that open a WebSocket here (RFC 6455). Pages of this
+        host may open one, those of `origins`, and with "*" all pages. Of `subprotocols` the first that the client knows
+        is used. `max_message`: bytes of a message. When the handler returns, the WebSocket is closed with 1000, when it
+        raises an exception, with 1011."""
         allowed = compile_origins(origins, "*")
 
         def register(handler: T) -> T:
             @functools.wraps(cast(Handler, handler))
             def upgrade(request: Request, **arguments: Any) -> Response:
                 check_handshake(request, allowed)
-                response = Upgrade(request, cast(Handler, handler), arguments, max_message)
+                talk = functools.partial(_talk, request, cast(Handler, handler))
+                response = Upgrade(request, talk, arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
                 if spoken := next((protocol for protocol in subprotocols if protocol in offered), None):
                     response.headers["Sec-WebSocket-Protocol"] = spoken
@@ -3521,31 +3581,24 @@ class Brubeck:
 
     def static(self, prefix: str, root: str | os.PathLike[str], *, dotfiles: bool = False) -> None:
         """Serve the files below the folder `root` under this prefix, by `static_file`; with `dotfiles` also those whose
-        names begin with a dot. The first is the route "static": `url_for("static", name="style.css")`; others have
-        their prefix for a name. ValueError as for `mount`."""
+        names begin with a dot. The first such route is named "static": `url_for("static", name="style.css")`; the names
+        of others are their prefixes. ValueError as for `mount`."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
         handler = functools.partial(static_file, root=os.path.abspath(root), dotfiles=dotfiles)
         self.route(f"{prefix}/<path:name>", name=prefix if "static" in self.routes.named else "static")(handler)
 
     def mount(self, prefix: str, other: Brubeck) -> None:
-        """Give every path below `prefix` that no rule of this application takes to another one, which keeps its own
-        errors and middleware, and its secret if it has one: then its session is another too. ValueError unless the
-        prefix is like "/admin"."""
+        """Give every path below `prefix` that no rule of this application takes to another application, which keeps its
+        own error handlers and middleware. Where it has another secret, it has a session of its own too. ValueError
+        unless the prefix is like "/admin"."""
         if not re.fullmatch(r"(?:/[^/]+)+", prefix):
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
         def mounted(request: Request) -> Response:
-            outer = request.enter((other, None, request.prefix + prefix, None))
-            try:
-                response = other.handle(request).signed(request)
-            finally:
-                inner = request.enter(outer)
-                request.inner_route = request.inner_route or (inner[1] and inner[1][0])
-            if isinstance(response, Upgrade):
-                response.handler = functools.partial(_talk_inside, request, inner, response.handler)
-            if type(response.body) is Pieces:  # a file's are the same everywhere
-                response.body = Pieces(_pieces_inside(request, response.body, inner))
+            inner = request.inside(other, prefix)
+            response = other.handle(inner)
+            request.inner_route = request.inner_route or inner.route
             return response
 
         other._outer = other._outer or self
@@ -3554,9 +3607,9 @@ class Brubeck:
         self.routes.add(Route(rule, other, name=prefix, call=mounted, max_body=_UNLIMITED))
 
     def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
-        """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class: the nearest
-        one wins, where a status stands between HTTPError and its subclasses. 500 is the page for what nothing else
-        takes, which is logged all the same. The answer keeps the error's status unless it gives one."""
+        """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class. The nearest
+        class wins; a status stands between HTTPError and its subclasses. The handler of 500 answers exceptions that no
+        other handler takes, which are logged all the same. Its answer keeps the error's status unless it gives one."""
 
         def register(handler: T) -> T:
             self._error_handlers[what] = cast(Handler, handler)
@@ -3565,8 +3618,9 @@ class Brubeck:
         return register
 
     def wrap(self, middleware: Middleware) -> Middleware:
-        """Put `middleware(respond) -> respond` around every answer, where `respond(request) -> Response`; the first is
-        the outermost. Routing is done (`request.route` is None where nothing matched), errors are Responses already."""
+        """Put `middleware(respond) -> respond` around the answering of every request, where `respond(request) ->
+        Response`; the middleware that was given first is the outermost. When it is called, routing is done
+        (`request.route` is None where no route matched), and what `respond` returns for an error is a Response too."""
         self._middleware.append(middleware)
         self._respond = None
         return middleware
@@ -3582,20 +3636,22 @@ class Brubeck:
         return function
 
     def url_for(self, name: str, /, **values: Any) -> str:
-        """The path of the route of this name with these arguments: what its rule does not take becomes the query, where
-        a list repeats. ValueError if there is none, or for a value that the rule would not match."""
+        """The path of the route of this name with these arguments. Those that its rule does not take become the query;
+        a list is repeated there. ValueError if there is no such route, or for a value that its rule would not match."""
         return self.routes.build(name, values)
 
     # -- the life of a request
 
     def handle(self, request: Request) -> Response:
-        """Answer a request: find its route, call its handler inside the middleware, make a Response of what came back.
-        It always returns a Response, whatever was raised (but for KeyboardInterrupt, which is the operator's)."""
+        """Answer a request: find its route, call its handler inside the middleware, make a Response of what the handler
+        returned. Whatever is raised becomes a Response too, except for KeyboardInterrupt, which is the operator's."""
         request.app = self
         if (self.debug or self.hosts is not None) and not self._serves_host(request):
             return self.answer_error(request, HTTPError(400, "the Host is none that is served here (see hosts=...)"))
+        path = request.path[len(request.prefix) :] if request.prefix else request.path
+        is_plain = request.refused is None and not request.is_message
         try:
-            request.found = self._find(request)
+            request.found = (is_plain and self.routes.found.get((request.method, path))) or self._find(request, path)
         except Exception as error:
             request.found, request.refused = None, error
         try:
@@ -3604,17 +3660,18 @@ class Brubeck:
                 raise TypeError(f"middleware gave a {type(response).__name__} for a Response")
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # middleware's own
+        except BaseException as error:  # raised by middleware
             response = self.answer_error(request, error)
         if request.refused is not None:
             request.refused = None  # the frames of its traceback hold the request
-        is_private = request.private_by is not None or request.has_credentials or response._status == 401
-        return self._keep_private(request, response) if is_private else response
+        if request.private_by is not None or request.has_credentials or response.cookies or response._status == 401:
+            return self._complete(request, response)
+        return response
 
     def _serves_host(self, request: Request) -> bool:
-        """Whether this host may be asked for. A page whose name was made to resolve to our address (DNS rebinding) is
-        of our own origin for the browser and all checks of origins: its name is what gives it away. The outermost
-        application that has `hosts` decides."""
+        """Whether requests for this host are served. A page whose name was made to resolve to our address (DNS
+        rebinding) has our own origin for the browser and for all checks of origins: only the name of the host shows
+        that it is another's. The outermost application that has `hosts` decides."""
         if request.is_message or request.has_known_host:
             return True
         try:
@@ -3623,7 +3680,7 @@ class Brubeck:
             return False
         if self.hosts is not None:
             hosts, request.has_known_host = self.hosts, True
-        elif request.peer.loopback and request.proxies is None and host:  # every browser names a host
+        elif request.peer.loopback and request.proxies is None and host:  # without a host it is no browser
             if re.sub(r"\.?(?::[0-9]+)?$", "", host) == request.peer.loopback.lower():
                 return True
             hosts = _LOOPBACK_NAMES
@@ -3631,15 +3688,15 @@ class Brubeck:
             return True
         return any(hosts.fullmatch(host + port) for port in ("", ":443" if request.scheme == "https" else ":80"))
 
-    def _find(self, request: Request) -> Found:
-        """The route and its arguments; an HTTPError where there is none, or where the door refused already."""
+    def _find(self, request: Request, path: str) -> Found:
+        """The route for this path below the prefix, and its arguments; an HTTPError where there is none, or where the
+        door has refused the request already."""
         if request.refused is not None:
             raise request.refused
         if request.is_message:
             return self.routes.sockets.get(request.path) or abort(404)
-        path = request.path[len(request.prefix) :] if request.prefix else request.path
         try:
-            return self.routes.found.get((request.method, path)) or self.routes.find(request.method, path)
+            return self.routes.find(request.method, path)
         except RequestRedirect as redirect:
             _, mark, query = request.target.partition("?")
             location = f"{quote(request.prefix, safe=_IN_PATH)}/{urlsplit(redirect.new_url).path.lstrip('/')}"
@@ -3650,23 +3707,19 @@ class Brubeck:
         -1 where there is none."""
         request.app = self
         try:
-            request.found = self._find(request)
-        except Exception:  # which `handle` answers
+            request.found = self._find(request, request.path[len(request.prefix) :])
+        except Exception:  # `handle` will answer it
             return -1
         route = request.found[0]
-        if not isinstance(route.handler, Brubeck):
-            return request.max_body
-        outer = request.enter((route.handler, None, f"{request.prefix}{route.name}", None))
-        try:
-            return route.handler.body_limit(request)
-        finally:
-            request.enter(outer)
+        if isinstance(route.handler, Brubeck):
+            return route.handler.body_limit(request.inside(route.handler, str(route.name)))
+        return request.max_body
 
     def _wrapped(self) -> Respond:
         respond: Respond = self._call_handler
         for middleware in reversed(self._middleware):
             respond = middleware(respond)
-        self._respond = respond  # a `lazy` attribute would slow down the application's others
+        self._respond = respond  # a `lazy` attribute would slow down the other attributes of the application
         return respond
 
     def _call_handler(self, request: Request) -> Response:
@@ -3681,104 +3734,101 @@ class Brubeck:
                 value = route.call(request, *positional)
             else:
                 value = route.call(request, **named) if named else route.call(request)
-            if type(value) is str:
-                return Response(value)
-            if type(value) in _WHOLE:
-                return to_response(value, self.json_dumps)
-            return self._to_response(request, value)
+            return Response(value) if type(value) is str else self.make_response(request, value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
             return self.answer_error(request, error)
 
-    def _to_response(self, request: Request, value: Any) -> Response:
+    def make_response(self, request: Request, value: Any) -> Response:
         """What a handler returned, as a Response. The first piece of a stream may take its time: it is made outside the
         pool, and only as long as its client is there."""
-        if not _is_stream(value):
-            return to_response(value, self.json_dumps)
-        request.peer.leave_pool()
-        return request.peer.limited(None, True, to_response, value, self.json_dumps)
-
-    def _keep_private(self, request: Request, response: Response) -> Response:
-        """A copy, for the handler may give the same answer to others: kept from shared caches, and with the session if
-        that changed. Caches should know by themselves that what was asked with Authorization is for its client alone,
-        unless the answer allows more (RFC 9111, 3.5); nginx does not."""
-        response = response.copy()
-        if request.private_by is not None:
-            response.keep_private(request.private_by)
-        elif not re.search(r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")):
-            response.keep_private(["Authorization"])
-        try:
-            if request._session is not None:
-                request._session.save(request, response)
-        except (TypeError, ValueError) as error:  # what JSON cannot hold
-            return self.answer_error(request, error)
+        response = to_response(value, self.json_dumps)
+        if type(response._body) is not bytes:
+            request.peer.leave_pool()
+            request.peer.limited(None, True, response.begin_stream)
         return response
 
-    def answer_error(self, request: Request, error: BaseException) -> Response:
-        """The answer to an exception: by the error handler of its nearest class (a status stands before HTTPError), by
-        that of 500, else plain. What was not meant for the client, and no handler of its class takes, is logged."""
+    def _complete(self, request: Request, response: Response) -> Response:
+        """A copy, for the handler may give the same answer to others: with its cookies as text, kept from shared caches
+        if it is private, and with the session if that changed. Caches should know by themselves that the answer to a
+        request with Authorization is for its client alone, unless it allows more (RFC 9111, 3.5); nginx does not."""
         try:
-            return self._tell_error(request, error)
-        finally:
-            _forget_frames(request, error)
+            response = response.copy()
+            if request.private_by is not None:
+                response.keep_private(request.private_by)
+            elif (request.has_credentials or response._status == 401) and not re.search(
+                r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")
+            ):
+                response.keep_private(["Authorization"])
+            request.save_session(response)
+            return response.with_cookies(request)
+        except Exception as error:  # what JSON cannot hold, or a cookie that cannot be signed
+            return self.answer_error(request, error)
 
-    def _tell_error(self, request: Request, error: BaseException) -> Response:
+    def answer_error(self, request: Request, error: BaseException, *, is_last: bool = False) -> Response:
+        """The answer to an exception: of the error handler for its nearest class (a status stands before HTTPError), of
+        the handler for 500, else a plain one. An exception that is no HTTPError, and has no handler for its class, is
+        logged. `is_last`: an error handler itself has raised it, and the plain 500 is the answer."""
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
+            _forget_frames(request, error)
             error = HTTPError(503, "too many files are open", {"Retry-After": "1"})
-        told = error if isinstance(error, HTTPError) else HTTPError(499 if request.peer.is_cancelled else 500)
+        told = HTTPError(499 if request.peer.is_cancelled else 500)  # what the client is told
+        if isinstance(error, HTTPError) and not is_last:
+            told = error
+        handlers = {} if is_last else self._error_handlers
         kinds: list[Any] = [*type(error).__mro__]
         if told is error:
             kinds.insert(kinds.index(HTTPError), told.status)
-        handler = next((self._error_handlers[kind] for kind in kinds if kind in self._error_handlers), None)
-        if handler is None and told is not error:
-            handler = self._error_handlers.get(500)
-            if not request.peer.is_cancelled:
-                request.peer.note_error(error)
-                name = name_handler(request.route.handler) if request.route else "no handler"
-                logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
+        handler = next((handlers[kind] for kind in kinds if kind in handlers), None)
         try:
+            if handler is None and told is not error:
+                handler = handlers.get(500)
+                self._log_error(request, error, is_last)
             if handler is None:
-                return self._plain_error(error, told)
+                message = told.message
+                if self.debug and told is not error:
+                    message = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
+                return plain_answer(told.status, message, told.headers)
             value = handler(request, error)
-            response = self._to_response(request, value)
+            response = self.make_response(request, value)
             if not isinstance(value, (Response, tuple)):
                 response.status = told.status
             for field, text in told.headers.items():
                 response.headers.setdefault(field, text)
-            return response
+            return response.with_cookies(request)
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
-            if not request.peer.is_cancelled:
-                request.peer.note_error(failure)
-                logger.error("the answer to %r failed on %r", error, request.path, exc_info=failure)
-            answer = self._plain_error(failure, HTTPError(499 if request.peer.is_cancelled else 500))
-            _forget_frames(request, failure)
-            del error  # which may be the same, and then this frame is in its traceback
-            return answer
+            return self.answer_error(request, failure, is_last=True)
+        finally:
+            _forget_frames(request, error)
+            del error, told  # which a test client may keep, with a traceback that holds this frame
 
-    def _plain_error(self, error: BaseException, told: HTTPError) -> Response:
-        """What a client is told of an error, as plain text: with `debug`, also what was not meant for it."""
-        message = "".join(traceback.format_exception(error)) if self.debug and told is not error else told.message
-        return plain_answer(told.status, message, told.headers)
+    @staticmethod
+    def _log_error(request: Request, error: BaseException, is_last: bool) -> None:
+        if not request.peer.is_cancelled:
+            request.peer.note_error(error)
+            name = name_handler(request.route.handler) if request.route else "middleware"
+            name = f"the error handler for {name}" if is_last else name
+            logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
 
     # -- the doors that need no server of ours
 
     def start(self) -> None:
-        """Call the functions of `on_start`, once in a process: `run()` and the first WSGI request do."""
+        """Call the functions of `on_start`, once in a process: before the first request, by whatever door it comes."""
         with self._starting:
             if not self._started:
                 with contextlib.suppress(OSError):
-                    tempfile.gettempdir()  # which looks for it once, and finds none where too many files are open
+                    tempfile.gettempdir()  # it looks for a folder once, and finds none when too many files are open
                 for function in [*self._on_start, *(app.start for app in self._mounted)]:
                     function()
-                logger.disabled = False  # logging.config disables loggers that it is not told of, unless told not to
+                logger.disabled = False  # logging.config disables the loggers that its settings do not name
                 self._started = True
 
     def stop(self) -> None:
-        """Call the functions of `on_stop`, if those of `on_start` were; what they raise is logged."""
+        """Call the functions of `on_stop`, if those of `on_start` were called; what they raise is logged."""
         with self._starting:
             started, self._started = self._started, False
         for function in [*(app.stop for app in self._mounted), *self._on_stop] if started else ():
@@ -3797,53 +3847,56 @@ class Brubeck:
 
     def answer_wsgi(self, request: WSGIRequest, response: Response, start_response: StartResponse,
                     context: contextvars.Context) -> Iterable[bytes]:  # fmt: skip
-        """Send the answer: status and fields by `start_response`, the body as what is returned; what makes that runs in
-        the context of its handler, which is no other request's in the same thread."""
+        """Send the answer: status and fields by `start_response`, the body as what is returned. A streamed body is made
+        in the context of its handler, which is not that of other requests in the same thread."""
         if response._status == 101:
             response = plain_answer(501, "WebSockets are not for WSGI servers")
         try:
             fields, body = context.run(response.finish, request)
-        except Exception as error:  # middleware left something in it that cannot be sent
+        except Exception as error:  # middleware has left something in the answer that cannot be sent
             response = context.run(self.answer_error, request, error)
             fields, body = context.run(response.finish, request)
-        if type(body) is not bytes:
-            request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
         if type(body) is bytes:
-            request.end()
+            if request.kept:
+                request.end()
             # Of a list wsgiref and waitress know the length: they would say `Content-Length: 0` in the answer to HEAD
             # for a stream. No piece at all would be a 500 under hypercorn.
             return [body] if body or any(name.lower() == "content-length" for name, _ in fields) else iter([body])
+        request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
         pieces = Pieces(_InContext(context, cast("Iterator[bytes]", body)))
-        pieces.request = request  # which is over when the server closes them (PEP 3333)
+        pieces.request = request  # it is over when the server closes the pieces (PEP 3333)
         return pieces
 
     def test(self, raise_errors: bool = False, **options: Any) -> Client:
-        """A test client, in process and without a server. `raise_errors=True`: what handlers raise reaches the test.
-        `options`: as for Client."""
+        """A test client, in process and without a server. `raise_errors=True`: exceptions of handlers are raised in the
+        test. `options`: as for Client."""
         return Client(self, raise_errors, **options)
 
     def stats(self) -> Stats:
-        """What `run()` has done and holds, in all workers together; no requests but those it served are counted.
-        By route (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting`
-        for room in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: in `room` answers that
-        wait for clients of Mongrel2 to read, in `access_log` lines, in `dealt` connections to which a parent's workers
-        owe an answer, in `replies` those that Mongrel2 is not ready for; `dropped` answers to clients of a Mongrel2
-        that was gone; `workers`, and their `restarts`."""
+        """What `run()` has done and holds, in all workers together; only requests that it served are counted. By route
+        (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting` for a
+        place in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: `room` counts answers that
+        wait until clients of Mongrel2 have read, `access_log` lines, `dealt` connections to which the workers of a
+        parent owe an answer, `replies` answers that Mongrel2 is not ready for; `dropped` answers whose Mongrel2 had
+        gone; `workers`, and their `restarts`."""
         return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
                             self.own_stats(), self.other_stats])  # fmt: skip
 
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
             workers: int | str = 1, patch: bool = True) -> None:
-        """Serve until SIGINT or SIGTERM, which let requests finish for up to 9 seconds (a second one does not).
-        `connection`: one or several; by default `msg_conn`, else an HTTPConnection at `bind`. `patch=True` has eventlet
-        replace what blocks in the standard library, so that a handler that waits holds up no other. What was imported
-        from there, made or begun before (`from socket import socket`, an SSLContext, a thread) keeps blocking or fails,
-        and a warning names it: prefer the command line, which patches first, or `eventlet.monkey_patch()` above all
-        other imports. `workers`: so many processes, each of which starts this program anew ("auto": one for each core
-        that this process may use), and a parent that replaces those that die, and on SIGHUP all. ValueError for a
-        `bind` that is no address; SystemExit 2 where it cannot start, and 0 where a signal ends its start. In a worker
-        it does not return."""
+        """Serve until SIGINT or SIGTERM arrives; then requests may take up to 9 seconds more, or until a second signal.
+
+        `connection`: one connection or several; by default `msg_conn`, else an HTTPConnection at `bind`. `workers`: the
+        number of worker processes ("auto": one for each core that this process may use); each starts this program
+        anew, and their parent replaces a worker that dies, and all of them on SIGHUP. `patch=True` lets eventlet
+        replace the blocking functions of the standard library, so that a handler that waits does not stop the others.
+        What the program imported, created or started before `run` (`from socket import socket`, an SSLContext, a
+        thread) is not replaced: it blocks or fails, and a warning names it. The command line patches first and has no
+        such problem, nor has a program that calls `eventlet.monkey_patch()` above all other imports.
+
+        ValueError for a `bind` that is no address. SystemExit 2 where the server cannot start, 0 where a signal ends
+        the start. In a worker `run` does not return."""
         refuse_windows()
         count, parent = count_workers(workers), parent_of_worker()
         if count > 1 and parent is None:
@@ -3857,7 +3910,7 @@ class Brubeck:
             if parent is None:
                 ending.close()
         if parent is not None:
-            raise SystemExit(0)  # what the program does after `run` is for the parent alone
+            raise SystemExit(0)  # only the parent goes on with what the program does after `run`
 
 
 # ---- Peers and pipeline ----------------------------------------------------------------------------------------------
@@ -5033,41 +5086,46 @@ def fail(message: str) -> NoReturn:
 
 
 def refuse_windows() -> None:
-    """SystemExit 2, after a line that says what to do, on Windows: it lacks most of what the servers are made of."""
-    if os.name == "nt" or sys.platform.startswith("win"):
-        fail("this does not serve on Windows: use WSL, or a WSGI server like waitress (waitress-serve MODULE:app)")
+    """SystemExit 2 on Windows, which lacks most of what the servers are made of, after a line that says what to do."""
+    if os.name == "nt":
+        fail("the servers do not run on Windows: use WSL, or a WSGI server like waitress (waitress-serve MODULE:app)")
 
 
 class Ending:
-    """What SIGTERM and SIGINT do in this process from now on, until `close`. While it starts, a signal ends it at once
-    (SystemExit 0 in the main thread). Later the first one sets `is_asked`, and a second one ends the process at once.
+    """What SIGTERM and SIGINT do in this process from now on, until `close`. While the process starts, a signal ends it
+    at once (SystemExit 0 in the main thread). Later the first signal sets `is_asked`, and a second one ends the process
+    at once.
 
-    A thread of its own ends the process after DEADLINE seconds, whatever the main thread waits for: a handler that
-    computes, a C call, a function of `on_stop`, or the interpreter's exit, which joins threads and pools of processes.
+    A thread of its own ends the process DEADLINE seconds after the first signal, whatever the main thread waits for: a
+    handler that computes, a C call, a function of `on_stop`, or the interpreter's exit, which joins threads and pools
+    of processes.
     """
 
-    DEADLINE = 10.0  # seconds for everything; for workers half a second less, lest the parent kills them
-    START = 1.0  # seconds to leave a start
+    DEADLINE = 10.0  # seconds for everything; a worker has half a second less, so that its parent need not kill it
+    START = 1.0  # seconds for the same while the process starts
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, is_worker: bool = False) -> None:
         self.is_starting, self.is_worker = True, is_worker
-        self.last_acts: list[Callable[[], object]] = []  # where the process is ended in the middle of something
-        self.deadline = math.inf  # once a signal has come
+        self.last_acts: list[Callable[[], object]] = []  # called before the process is ended from the thread
+        self.deadline = math.inf  # until a signal comes
         self._before = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
         if is_worker:
-            # Signals to the whole process group, as of a terminal, are the parent's: it says when to end, by SIGTERM.
+            # A terminal sends its signals to all processes of a group. The parent decides when a worker ends, and then
+            # sends it SIGTERM.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        self._is_open, self._is_exiting, self._mask = True, False, set[int | signal.Signals]()
+        self._is_open, self._mask = True, set[int | signal.Signals]()
+        self._exit_began = _unpatched("threading").Event()
         os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._leave_to_parent)
-        # For the threads, which must not look for them while the main thread imports eventlet.
-        self._poll, self._os, self._time = _unpatched("select").poll, _unpatched("os"), _unpatched("time")
-        self._start_thread(self._watch, reading)
+        # The thread must not look for `poll` while the main thread imports eventlet. It is not one of the module
+        # `threading`, which forgets its threads when eventlet patches it.
+        self._poll = _unpatched("select").poll
+        _unpatched("_thread").start_new_thread(self._watch, (reading,))
 
     @property
     def is_asked(self) -> bool:
@@ -5085,47 +5143,45 @@ class Ending:
             raise SystemExit(0)
 
     def complete(self, function: Callable[[], object]) -> None:
-        """Call a function of the start that a signal must not end in its middle: SystemExit 0 after it instead."""
+        """Call a function of the start that a signal must not interrupt: SystemExit 0 comes after it instead."""
         self.is_starting = False
         function()
         self.is_starting = True
         if self.is_asked:
             raise SystemExit(0)
 
-    @staticmethod
-    def _start_thread(function: Callable[..., None], *arguments: Any) -> None:
-        # Not by `threading`, which would lose what it knows of the thread when eventlet patches it.
-        _unpatched("_thread").start_new_thread(function, arguments)
-
     def _watch(self, reading: int) -> None:
-        """Learn of signals by the bytes that Python writes for them, though the main thread may not run meanwhile."""
+        """Learn of signals by the bytes that Python writes for them, for the main thread may not run meanwhile."""
         poll, count = self._poll(), 0
         poll.register(reading, select.POLLIN)
         while poll.poll(max(0.0, self.deadline - time.monotonic()) * 1000 if self.is_asked else None):
             try:
-                numbers = self._os.read(reading, 100)
+                numbers = os.read(reading, 100)
             except OSError:
                 return  # the program has closed all descriptors
-            if not numbers:
+            if not numbers:  # `close`
+                poll.unregister(reading)
                 os.close(reading)
-                return
+                if not self.is_asked:
+                    return
             count += sum(number in self.SIGNALS for number in numbers)
             if count > 1 and not self.is_worker:
                 self.end_now()
             if count:
                 self._ask()
-        self._end_late()
+        if self._is_open or self._exit_began.is_set():
+            self._end_late()
 
-    def _end_late(self) -> None:
+    def _end_late(self) -> NoReturn:
         poll = self._poll()
         poll.register(2, select.POLLOUT)
-        if poll.poll(0):  # it is not for a thread to use `logging`, when patched, nor to wait
+        if poll.poll(0):  # this thread must neither use `logging`, which eventlet has patched, nor wait
             with contextlib.suppress(OSError):
-                self._os.write(2, b"brubeck_lite: something did not end in time after a signal: ended now\n")
+                os.write(2, b"brubeck_lite: the process did not end in time after a signal: ended by force\n")
         self.end_now()
 
     def end_now(self) -> NoReturn:
-        """End the process, and the processes of its pools, which would stay for ever, with status 0."""
+        """End the process with status 0, and the processes of its pools, which would stay for ever."""
         try:
             for act in self.last_acts:
                 act()
@@ -5142,40 +5198,29 @@ class Ending:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        with contextlib.suppress(OSError):
-            os.close(self._writing)
         if self.is_asked:
             # `atexit` comes after threads and pools were joined; this, which concurrent.futures uses, before.
-            getattr(threading, "_register_atexit", atexit.register)(self._note_exit)
-            self._start_thread(self._end_exit)  # now, for Python 3.12 starts none while it exits
+            getattr(threading, "_register_atexit", atexit.register)(self._exit_began.set)
+        with contextlib.suppress(OSError):
+            os.close(self._writing)
 
-    def _note_exit(self) -> None:
-        self._is_exiting = True
-
-    def _end_exit(self) -> None:
-        self._time.sleep(max(0.0, self.deadline - time.monotonic()))
-        if self._is_exiting:
-            self._end_late()
-
-    # What is forked, as children of pools are, has the handlers and the descriptors of this process at first: a signal
-    # to it would be one to the server. It is held back until the child has its own ways: SIGTERM ends it, and Ctrl-C is
-    # for the server, whose handlers may need what the child does.
+    # A forked process, such as the child of a pool, begins with the signal handlers and descriptors of this one, where
+    # a signal to it would count as one to the server. Signals are held back until the child has its own handlers:
+    # SIGTERM ends it, and Ctrl-C is ignored, for it is the server that ends, and its handlers may need the child.
 
     def _hold(self) -> None:
-        if self._is_open:
-            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
 
     def _let_go(self) -> None:
-        if self._is_open:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _leave_to_parent(self) -> None:
         if self._is_open:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self._let_go()
             self._is_open = False
+        self._let_go()
 
 
 class _Listener:
@@ -6293,74 +6338,62 @@ _NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0
 _BIND = re.compile(r"unix:(.+)|(?:(\[[^\s\]]+\]|[^\s:/\[\]]*):)?([0-9]{1,5})")
 
 
-def parse_address(address: str) -> tuple[str | None, str, int]:
-    """Where to listen, "HOST:PORT", "[IPV6]:PORT", ":PORT" or "PORT" (both at every IPv4 address), or "unix:PATH" ->
-    path, host, port. ValueError for anything else."""
-    match = _BIND.fullmatch(address)
-    if match is None or int(match[3] or 0) > 65535:
-        raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:80, [::1]:80, :80 or unix:/run/hello)")
-    return match[1], (match[2] or "0.0.0.0").strip("[]"), int(match[3] or 0)
-
-
-def _listen_at(host: str, port: int, backlog: int) -> Any:
-    """A socket that eventlet has not patched. At [::] it is for IPv4 too, as Linux has it by default (ipv6(7))."""
-    unpatched = _unpatched("socket")
-    if ":" not in host:
-        return unpatched.create_server((host, port), backlog=backlog)
-    takes_both = unpatched.has_dualstack_ipv6()
-    return unpatched.create_server((host, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=takes_both)
-
-
 class Listener:
-    """The listening socket at an address of `parse_address`. `mode`: the permissions of a unix socket."""
+    """A socket that accepts connections, at "HOST:PORT", "[IPV6]:PORT", ":PORT" or "PORT" (both at every IPv4 address;
+    [::] is every address), or at "unix:PATH", whose file gets the permissions `mode`. `option` is named in the line
+    that says why it cannot listen. ValueError for what is no address or mode. Eventlet has not patched the socket."""
 
     BACKLOG = 2048
 
-    def __init__(self, address: str, mode: int = 0o666) -> None:
-        self.address, self.mode = address, mode
-        self.path, self.host, self.port = parse_address(address)
-        self.socket: Any = None  # once it is open
-        self.is_adopted = False  # it is the parent's
-        self._refuses = False  # no connection begins any more
+    def __init__(self, address: str, mode: int = 0o666, option: str = "--bind or run(bind=...)") -> None:
+        match = _BIND.fullmatch(address)
+        if match is None or int(match[3] or 0) > 65535:
+            raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:80, [::1]:80, :80 or unix:/run/hello)")
+        if not 0 <= mode <= 0o777:
+            raise ValueError(f"the mode of a unix socket is like 0o666 or 0o600, not {mode:#o}")
+        self.address, self.mode, self._option = address, mode, option
+        self.path, self.host, self.port = match[1], (match[2] or "0.0.0.0").strip("[]"), int(match[3] or 0)
+        self.socket: Any = None  # while it is open
+        self.url = address  # once it is open: http://HOST:PORT, or unix:PATH
+        self.loopback = ""  # once it is open: the host of its address, if that is this machine alone
+        self.is_shared = False  # with other workers, by a parent, which closes it for all
+        self._own_path: str | None = None  # the file that it has made, until that is removed
 
     def open(self) -> None:
-        """Listen; SystemExit 2, after a line that says why, where that cannot be."""
+        """Listen, unless it does; SystemExit 2, after a line that says why, where that cannot be."""
         if self.socket is not None:
             return
-        self._refuses = False  # it may have listened before
         try:
-            if self.path is not None:
-                self._remove_stale(self.path, _unpatched("socket"))
-                listening = _unpatched("socket").socket(socket.AF_UNIX)
-                umask = os.umask(0o777 & ~self.mode)  # a later chmod could meet another's file
-                try:
-                    listening.bind(self.path)
-                finally:
-                    os.umask(umask)
-                listening.listen(self.BACKLOG)
-            else:
-                listening = _listen_at(self.host, self.port, self.BACKLOG)
-                self._set_options(listening)
-                self.port = listening.getsockname()[1]
+            self._use(self._listen_at_port() if self.path is None else self._listen_at_path(self.path))
         except OSError as error:
-            fail(f"cannot listen at {self.address}: {error.strerror or error} (--bind or run(bind=...) names another)")
+            fail(f"cannot listen at {self.address}: {error.strerror or error} ({self._option} names another address)")
+
+    def _use(self, listening: Any) -> None:
         listening.setblocking(False)
         self.socket = listening
+        if self.path is None:
+            host, self.port = listening.getsockname()[:2]
+            url_host = f"[{self.host}]" if ":" in self.host else self.host
+            self.url, self.loopback = f"http://{url_host}:{self.port}", url_host if is_loopback(host) else ""
 
-    @staticmethod
-    def _set_options(listening: Any) -> None:
-        """What the connections that it accepts inherit. Keep-alive probes find the clients that have vanished, and
-        those that have closed while nothing could be sent to them: their system forgets them after a minute."""
+    def _listen_at_port(self) -> Any:
+        """Listen by TCP. What is set here holds for the accepted connections. Keep-alive probes find the clients that
+        have vanished, and those that have closed while nothing could be sent: their system forgets them in a minute."""
+        unpatched, family = _unpatched("socket"), socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        takes_both = family == socket.AF_INET6 and unpatched.has_dualstack_ipv6()  # as Linux's default, ipv6(7)
+        listening = unpatched.create_server((self.host, self.port), family=family, backlog=self.BACKLOG,
+                                            dualstack_ipv6=takes_both)  # fmt: skip
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
             if hasattr(socket, name):  # else two hours (RFC 1122, 4.2.3.6)
                 listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        return listening
 
-    @staticmethod
-    def _remove_stale(path: str, socket: Any) -> None:
-        """Take away what a server that is no more has left; OSError where one listens."""
-        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), socket.socket(socket.AF_UNIX) as probe:
+    def _listen_at_path(self, path: str) -> Any:
+        """Listen at a path, from which is removed what a server that has ended has left; OSError where one listens."""
+        unpatched = _unpatched("socket")
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), unpatched.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
             probe.connect(path)
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
@@ -6368,47 +6401,40 @@ class Listener:
             if not stat.S_ISSOCK(os.stat(path).st_mode):
                 raise OSError(errno.EEXIST, "there is a file, and it is no socket")
             os.unlink(path)
+        listening, umask = unpatched.socket(socket.AF_UNIX), os.umask(0o777 & ~self.mode)
+        try:
+            listening.bind(path)  # with its mode at once: a later chmod could meet another's file
+        finally:
+            os.umask(umask)
+        listening.listen(self.BACKLOG)
+        self._own_path = path
+        return listening
 
     def adopt(self, descriptor: int) -> None:
-        """Use a socket that the parent of this worker listens with, instead of one of its own."""
-        self.socket, self.is_adopted = _unpatched("socket").socket(fileno=descriptor), True
+        """Accept from a socket that another process listens with, instead of one of its own."""
+        self._use(_unpatched("socket").socket(fileno=descriptor))
+        self.is_shared = True
 
-    @property
-    def url(self) -> str:
-        """Where it listens, once it is open: http://HOST:PORT, or unix:PATH."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}" if self.path is None else self.address
-
-    @property
-    def loopback(self) -> str:
-        """The host of its address, if that is this machine alone; empty for others."""
-        address = "" if self.path is not None else self.socket.getsockname()[0]
-        return (f"[{self.host}]" if ":" in self.host else self.host) if is_loopback(address) else ""
-
-    def fileno(self) -> int:
-        """Its descriptor; -1 once it is closed."""
-        return -1 if self.socket is None else int(self.socket.fileno())
+    def remove_path(self) -> None:
+        """Remove the file of a unix socket, once: the next server may have its own there. A worker leaves it to the
+        parent, and where that has ended to the next server."""
+        path, self._own_path = self._own_path, None
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def refuse_new(self) -> None:
         """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
-        resets the others. Linux drops what would begin one: the client asks again a second later, and then is refused,
-        or reaches the next server. Elsewhere nothing like it can be done; a worker leaves it to its parent."""
-        if self.socket is None or self.is_adopted or self._refuses:
+        resets the others. Linux drops the packet that would begin a connection: the client repeats it a second later,
+        and then is refused, or reaches the next server. Other systems have nothing like it."""
+        if self.socket is None or self.is_shared:
             return
         self.remove_path()
-        self._refuses = True
         if self.path is None and sys.platform == "linux":
             with contextlib.suppress(OSError):
                 program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
                 fprog = struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
                 self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
-
-    def remove_path(self) -> None:
-        """Take away the file of a unix socket, once: the next server may have its own there. A parent's it leaves to
-        the parent, and where that is no more to the next one."""
-        if self.path is not None and self.socket is not None and not self.is_adopted and not self._refuses:
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
 
     def close(self) -> None:
         """Let go of the address."""
@@ -6500,7 +6526,7 @@ class HTTPPeer(ServedPeer):
     IDLE = READABLE | HAS_ENDED
 
     __slots__ = ("_failure", "_has_begun", "_held", "_is_blocked", "_is_idle", "_is_lingering", "_is_probed",
-                 "_may_hold", "_pace", "_reader", "_server", "_watched", "_writer", "deadline", "expects", "has_ended",
+                 "_may_hold", "_pace", "_server", "_sleepers", "_watched", "deadline", "expects", "has_ended",
                  "keep_alive", "parser", "served", "socket", "websocket")  # fmt: skip
 
     def __init__(self, server: HTTPServer, accepted: socket.socket, address: str) -> None:
@@ -6513,8 +6539,7 @@ class HTTPPeer(ServedPeer):
         self.keep_alive = self.has_ended = self.expects = False  # has_ended: the client sends no more
         self._is_idle = self._is_lingering = False  # no byte of the next head has come; it is as good as closed
         self._watched = 0
-        self._reader: _Sleeper | None = None  # the coroutine that waits for bytes of a body
-        self._writer: _Sleeper | None = None  # the one that waits until more can be sent
+        self._sleepers: tuple[_Sleeper, ...] = ()  # the coroutines that wait for the socket
         self._held, self._may_hold = b"", False  # answers that leave together with the next one
         self._has_begun = False  # something of the present answer was sent
         self._is_blocked = False  # the client must read before the rest can be sent
@@ -6565,7 +6590,7 @@ class HTTPPeer(ServedPeer):
         return request
 
     def _refuse(self, error: HTTPError) -> HTTPRequest:
-        request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), Framing(Headers({}), 0, False, False))
+        request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), ({}, 0, False, False, False))
         request.misread = plain_answer(error.status, error.message)
         request.peer, self.request, self.expects = self, request, False
         return request
@@ -6588,7 +6613,8 @@ class HTTPPeer(ServedPeer):
                 self.send(b"")
             self._is_idle = not self.parser.has_input
             self.deadline = time.monotonic() + (self._server.keep_alive if self._is_idle else self._server.head_timeout)
-            self.watch(self.IDLE)
+            if self._watched != self.IDLE:
+                self.watch(self.IDLE)
         return request
 
     def _drain(self) -> bool:
@@ -6633,9 +6659,8 @@ class HTTPPeer(ServedPeer):
             self.watch(0)
         else:
             self.watch(self._watched & ~events)
-        for sleeper in (self._reader, self._writer):
-            if sleeper is not None:
-                sleeper.wake_soon()
+        for sleeper in self._sleepers:
+            sleeper.wake_soon()
 
     def receive(self, seconds: float) -> bytes:
         """Wait for bytes; b"" at their end, TimeoutError after so many seconds."""
@@ -6646,12 +6671,17 @@ class HTTPPeer(ServedPeer):
             except BlockingIOError:
                 if (left := deadline - time.monotonic()) <= 0:
                     raise TimeoutError from None
-            self._reader = _Sleeper()
-            self.watch(self._watched | READABLE)
-            try:
-                self._reader.wait(left)
-            finally:
-                self._reader = None
+            self._wait(READABLE, left)
+
+    def _wait(self, event: int, seconds: float) -> None:
+        """Wait for an event on the socket, for so many seconds at most; other events end the wait, too."""
+        sleeper = _Sleeper()
+        self._sleepers = (*self._sleepers, sleeper)
+        self.watch(self._watched | event)
+        try:
+            sleeper.wait(seconds)
+        finally:
+            self._sleepers = tuple(each for each in self._sleepers if each is not sleeper)
 
     def read_body(self, number: int, size: int) -> bytes:
         """The next bytes of the body of the request with this number, at most `size`; b"" at its end. HTTPError where
@@ -6757,7 +6787,7 @@ class HTTPPeer(ServedPeer):
             began, count = time.monotonic(), 0
             try:
                 if not is_ready:
-                    self._await_writable(pace.left)
+                    self._wait(WRITABLE, pace.left)
                     turn, is_ready = time.monotonic(), True
                 count = send(sent)
                 sent += count
@@ -6770,14 +6800,6 @@ class HTTPPeer(ServedPeer):
                 self.abort()
                 break
         self._is_blocked = False
-
-    def _await_writable(self, seconds: float) -> None:
-        self._writer = _Sleeper()
-        self.watch(self._watched | WRITABLE)
-        try:
-            self._writer.wait(seconds)
-        finally:
-            self._writer = None
 
     def send_message(self, body: bytes | Pieces) -> NoReturn:
         raise NotImplementedError  # there are no message sockets in HTTP
@@ -7017,7 +7039,7 @@ class HTTPServer:
         self.peers: dict[int, HTTPPeer] = {}  # by descriptor
         self.websockets: set[_HTTPWebSocket] = set()
         self.half = 0  # bytes of their messages that have not come whole
-        self.is_stopping = self.is_shared = False
+        self.is_stopping = False
         self._is_over = self._is_short = False
         self._next_sweep = self._next_complaint = self._accepted_at = self._brief_until = 0.0
         self._board: _Board | None = None
@@ -7033,12 +7055,12 @@ class HTTPServer:
         """Accept from a socket that the parent of this worker listens with, instead of one of its own, and note on the
         board how many connections of it there are in this worker."""
         self.listener.adopt(descriptor)
-        self._board, self.is_shared = board, True
+        self._board = board
 
     def start(self, load: Load) -> None:
         """Accept connections, and have their requests handled."""
         self.load, self.loopback = load, self.listener.loopback
-        if not self.is_shared:
+        if not self.listener.is_shared:
             logger.info("serving %s", self.listener.url)
         self._leave_reserve(load.servers)
         self.poller = _Epoll() if hasattr(_unpatched("select"), "epoll") else _HubPoll()
@@ -7067,7 +7089,7 @@ class HTTPServer:
         peer = self.peers.get(descriptor)
         if peer is not None:
             return peer.on_event(events)
-        if descriptor == self.listener.fileno():
+        if self.listener.socket is not None and descriptor == self.listener.socket.fileno():
             self._accept()
         return None
 
@@ -7093,7 +7115,7 @@ class HTTPServer:
             self._patience = None
         before, self._accepts = self._accepts, READABLE if takes and self._patience is None else 0
         if before != self._accepts:
-            self.poller.watch(self.listener.fileno(), before, self._accepts)
+            self.poller.watch(self.listener.socket.fileno(), before, self._accepts)
 
     def _tolerance(self) -> int:
         """How many connections more than another worker it may have. Connections for one request each are soon gone:
@@ -7231,9 +7253,7 @@ class HTTPConnection:
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
                  max_connections: int = 20_000, mode: int = 0o666) -> None:  # fmt: skip
-        parse_address(address)
-        if not 0 <= mode <= 0o777:
-            raise ValueError(f"the mode of a unix socket is like 0o666 or 0o600, not {mode:#o}")
+        Listener(address, mode)  # ValueError
         if min(head_timeout, io_timeout, keep_alive) <= 0 or max_connections < 1:
             raise ValueError("timeouts are above 0 seconds, max_connections at least 1")
         self.address, self.mode = address, mode
@@ -7255,59 +7275,59 @@ def patch_standard_library() -> None:
 
 
 @functools.cache
-def installed_folders() -> tuple[str, ...]:
-    """Where Python's own modules and installed packages are, each with a slash behind it."""
-    paths = sysconfig.get_paths()  # of which Debian's "data" is /usr/local, below which programs may be, too
+def _installed_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()  # not its "data": Debian's is /usr/local, and programs may be below that
     folders = [*map(paths.get, ("stdlib", "platstdlib", "purelib", "platlib")), *site.getsitepackages()]
     return tuple(os.path.join(str(folder), "") for folder in folders)
 
 
-_BLOCKING = {  # what eventlet replaces and makes nothing of in what has it already: where it is, and where it was made
+def is_installed(file: str) -> bool:
+    """Whether a file belongs to Python itself or to an installed package, not to the program."""
+    return os.path.abspath(file).startswith(_installed_folders())
+
+
+_BLOCKING = {  # by module: functions and classes that eventlet replaces there, but not where they were imported before
     "time": "sleep", "socket": "socket getaddrinfo", "_socket": "gethostbyname", "ssl": "SSLContext",
     "select": "select poll epoll", "selectors": "SelectSelector PollSelector EpollSelector KqueueSelector",
     "_queue": "SimpleQueue", "subprocess": "Popen",
 }  # fmt: skip
-_KEPT = "<class '_thread.lock'>", "<class '_thread._local'>"  # which all coroutines share; in packages it does no harm
-_OUR_OWN = {"brubeck_lite", "eventlet", "greenlet", "dns", "zmq"}  # packages that have it on purpose
+_BLOCKING_OBJECTS = "<class '_thread.lock'>", "<class '_thread._local'>"  # in packages these do no harm
+_UNHARMED = sys.stdlib_module_names | {"brubeck_lite", "eventlet", "greenlet", "dns", "zmq"}  # packages
 _COPIES = "__original_module_", "__patched_module_"  # eventlet's, of the standard library
 
 
 def _is_early(value: Any) -> bool:
-    """Whether this is a function or class of those, and not the one that eventlet has put in its place."""
-    name = value.__name__
-    if name not in _BLOCKING.get(value.__module__, "").split():
+    """Whether this is a blocking function or class, and eventlet has put another in its place."""
+    if not issubclass(type(value), (type, FunctionType, BuiltinFunctionType)):
         return False
-    return getattr(sys.modules[value.__module__.lstrip("_")], name, None) is not value
+    module, name = value.__module__, value.__name__
+    if name not in _BLOCKING.get(module, "").split():
+        return False
+    return getattr(sys.modules[module.lstrip("_")], name, None) is not value
 
 
-def find_early(objects: Iterable[Any]) -> list[str]:
-    """What the program imported, made or began before eventlet patched the standard library, and what therefore blocks
-    all coroutines, fails (an SSLContext does, with a RecursionError) or loses what it is given: names in modules, and
-    of these objects some, and threads. What the standard library has itself does no harm."""
-    found: dict[Any, str] = {}  # of each kind in each package the first
-    callables, others = (type, type(find_early), type(len)), sys.stdlib_module_names | _OUR_OWN
+def find_early(objects: Sequence[Any], threads: Iterable[threading.Thread]) -> list[str]:
+    """What the program imported, made or started before eventlet patched the standard library, and what therefore
+    blocks all coroutines, fails (an SSLContext does, with a RecursionError) or loses what it is given: names in
+    modules, some of these objects, and these threads."""
+    found: dict[Any, str] = {}  # the first of each kind in each package
     for name, module in [*sys.modules.items()]:
-        if "asyncio" in name or name.startswith(_COPIES) or name.partition(".")[0] in others:
+        package, names = name.partition(".")[0], {**getattr(module, "__dict__", {})}
+        if package in _UNHARMED or "asyncio" in name or name.startswith(_COPIES):
             continue
-        is_own = not os.path.abspath(getattr(module, "__file__", None) or "").startswith(installed_folders())
-        for key, value in [*vars(module).items()]:
-            is_kept = is_own and str(type(value)) in _KEPT
-            if is_kept or (issubclass(type(value), callables) and _is_early(value)):
-                found.setdefault((name.partition(".")[0], key), f"{name}.{key}")
-    running, kinds = {*sys._current_frames()} - {threading.main_thread().ident}, dict[type, bool]()
-    for made in objects:
-        kind = type(made)
-        if kind not in kinds:
-            kinds[kind] = kind.__name__ != "Popen" and _is_early(kind)
-        if kinds[kind] and getattr(made, "family", None) != socket.AF_UNIX:  # such as that to the parent of a worker
-            found[kind] = f"an object of class {kind.__name__}"
-        elif isinstance(made, threading.Thread) and getattr(made, "_ident", None) in running and made.is_alive():
-            found[made] = f"the thread {made.name!r}"
-    return [*found.values()]
+        is_own = not is_installed(str(names.get("__file__") or ""))
+        for key, value in names.items():
+            if _is_early(value) or (is_own and str(type(value)) in _BLOCKING_OBJECTS):
+                found.setdefault((package, key), f"{name}.{key}")
+    early = {kind for kind in {*map(type, objects)} if kind.__name__ != "Popen" and _is_early(kind)}
+    for made in objects:  # a unix socket may be the one to the parent of a worker
+        if type(made) in early and getattr(made, "family", None) != socket.AF_UNIX:
+            found[type(made)] = f"an object of class {type(made).__name__}"
+    return [*found.values(), *(f"the thread {thread.name!r}" for thread in threads)]
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Log on standard error, unless the program has chosen otherwise: to be called once it was imported."""
+    """Log on standard error, unless the program has chosen otherwise: to be called once the program is imported."""
     if not logger.hasHandlers():
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
 
@@ -7315,24 +7335,27 @@ def configure_logging(level: int = logging.INFO) -> None:
 def patch_program() -> None:
     """Patch the standard library under a program that was imported before; log a warning, which says what to do, where
     that comes too late."""
-    # Where the program itself has patched it, an original may well be inside of one of eventlet's objects.
-    was_patched = eventlet.patcher.is_monkey_patched("socket")
-    patch_standard_library()
-    if early := find_early([] if was_patched else gc.get_objects()):
-        logger.warning("made before eventlet patched the standard library, so that it blocks or fails: %s. "
-                       'Put "import eventlet; eventlet.monkey_patch()" above all other lines of the program, or start '
-                       "it by the command line: brubeck_lite MODULE:APP",
+    objects, threads = list[Any](), list[threading.Thread]()
+    if not eventlet.patcher.is_monkey_patched("socket"):  # else eventlet's own objects have originals inside them
+        threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+        patch_standard_library()
+        objects = gc.get_objects()
+    if early := find_early(objects, threads):
+        logger.warning("the program imported, made or started this before eventlet patched the standard library, so it "
+                       'blocks all requests or fails: %s. Put "import eventlet; eventlet.monkey_patch()" above all '
+                       "other lines of the program, or start it by the command line: brubeck_lite MODULE:APP",
                        ", ".join(early[:5]) + f" and {len(early) - 5} more" * (len(early) > 5))  # fmt: skip
 
 
 # Characters of each of the five texts in a line of the access log: 800 on Linux, where PIPE_BUF is 4096.
 _LOGGED = (getattr(select, "PIPE_BUF", 512) - 96) // 5
+_NOT_LOGGED = re.compile(r"[^ !#-\[\]-~]")  # characters that are written as \xHH
 
 
 def _escape_for_log(text: str) -> str:
-    """Text of a client's as printable ASCII without quotes or backslashes, so that it cannot pass for more; its
-    beginning, so that a line is shorter than PIPE_BUF."""
-    return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text[:_LOGGED])[:_LOGGED]
+    """A client's text as printable ASCII without quotes and backslashes, so that it cannot pass for another field; cut,
+    so that a line is shorter than PIPE_BUF."""
+    return _NOT_LOGGED.sub(lambda match: f"\\x{ord(match[0]):02x}", text[:_LOGGED])[:_LOGGED]
 
 
 def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
@@ -7347,19 +7370,20 @@ def format_access_line(when: float, request: Request, status: int, size: int) ->
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` notes it; `write` writes many at once:
-    what a pipe takes without waiting, and without mixing it with what other processes write (pipe(7), PIPE_BUF)."""
+    """A line for each answer in the combined format, on standard output. `add` notes an answer; `write` writes many
+    lines at once: as many as a pipe takes without waiting, and without mixing them with the lines of other processes
+    (pipe(7), PIPE_BUF)."""
 
-    HELD = 200  # lines that are noted
+    HELD = 200  # answers that are noted before their lines are written
     MOST = 10_000  # lines that wait to be read
-    SILENCE = 60.0  # seconds between complaints
+    SILENCE = 60.0  # seconds between two complaints in the log
 
     def __init__(self, descriptor: int = 1) -> None:
         self.noted: list[tuple[float, Request, int, int]] = []
         self.lines: deque[bytes] = deque()
         self._descriptor, self._write, self._poll = descriptor, _unpatched("os").write, _unpatched("select").poll()
         self._poll.register(descriptor, select.POLLOUT)
-        self._is_torn = False  # the last line that was written has no end
+        self._is_torn = False  # the last line was written in part
         self._next_complaint = 0.0
 
     def add(self, request: Request, status: int, size: int) -> None:
@@ -7369,7 +7393,7 @@ class AccessLog:
             self.write()
 
     def write(self, seconds: float = 0.0) -> None:
-        """Write what is read within so many seconds; what is too much, or cannot be written, is lost."""
+        """Write what is read within so many seconds. Lines beyond MOST, and lines that cannot be written, are lost."""
         noted, self.noted = self.noted, []
         deadline = time.monotonic() + seconds
         try:
@@ -7395,44 +7419,42 @@ class AccessLog:
 
 
 class StatsServer:
-    """Tells Prometheus figures, at / and /metrics of an address as for HTTPConnection, but no unix socket: in a thread
-    of the system's, so that it answers while a handler computes. One client after the other, each for 2 seconds: it is
-    for a monitor, not for the world. SystemExit 2, after a line that says why, where it cannot."""
+    """Serves the figures for Prometheus, at / and /metrics of an address as for HTTPConnection, but no unix socket. A
+    thread of the system's answers, also while a handler computes: one client after the other, each for PATIENCE seconds
+    at most, for this is for a monitor, not for the world. SystemExit 2, after a line that says why, where it cannot."""
 
     PATIENCE = 2.0
 
     def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
         try:
-            _, self._host, self.port = parse_address("" if address.startswith("unix:") else address)
+            self._listener = Listener("" if address.startswith("unix:") else address, option="--stats")
         except ValueError:
             fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100, [::1]:9100 or :9100)")
         self._get_stats = get_stats
-        self._ended = _unpatched("threading").Event()
 
     def start(self) -> StatsServer:
         """Listen, and answer from now on."""
-        try:
-            self._listening = _listen_at(self._host, self.port, 16)
-        except OSError as error:
-            fail(f"--stats: cannot listen at {self._host}:{self.port}: {error.strerror or error}")
-        self.port = self._listening.getsockname()[1]
+        self._listener.open()
+        self._listener.socket.setblocking(True)
+        self.port = self._listener.port
         _unpatched("threading").Thread(target=self._run, name="stats", daemon=True).start()
         return self
 
     def _run(self) -> None:
-        while not self._ended.is_set():
+        sleep = _unpatched("time").sleep
+        while (listening := self._listener.socket) is not None:
             try:
-                client, _ = self._listening.accept()
-                with client:
-                    self._answer(client, time.monotonic() + self.PATIENCE)
-            except Exception:  # it left, sent no HTTP, or files are too many: not for a thread to log, when patched
-                self._ended.wait(0.05)
+                accepted, _ = listening.accept()
+                with accepted:
+                    self._answer(accepted, time.monotonic() + self.PATIENCE)
+            except Exception:  # the client left or sent no HTTP, or too many files are open: a thread does not log that
+                sleep(0.05)
 
-    def _answer(self, client: Any, deadline: float) -> None:
+    def _answer(self, accepted: Any, deadline: float) -> None:
         parser, request = HTTPParser(), None
         while request is None:
-            client.settimeout(max(deadline - time.monotonic(), 0.001))
-            if not (data := client.recv(1 << 12)):
+            accepted.settimeout(max(deadline - time.monotonic(), 0.001))
+            if not (data := accepted.recv(1 << 12)):
                 return
             parser.feed(data)
             request = parser.next_request()
@@ -7441,23 +7463,35 @@ class StatsServer:
         else:
             response = plain_answer(404)
         fields, body = response.finish(request)
-        client.sendall(format_head(response.status, fields, False) + cast(bytes, body))
+        accepted.sendall(format_head(response.status, fields, False) + cast(bytes, body))
 
     def close(self) -> None:
         """Let go of the address."""
-        self._ended.set()
         with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)  # or `accept` would go on waiting
-        self._listening.close()
+            self._listener.socket.shutdown(socket.SHUT_RDWR)  # without it `accept` would go on waiting
+        self._listener.close()
 
 
-WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of its end of the pair
+WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of its end of the pair of sockets
+
+# What goes over that pair: JSON objects, one a line, whose names are these.
+#
+#   of a worker:  connections  first of all, a list: [address, mode] for HTTP, [pull, pub, identity] for a Mongrel2
+#                 ready        true: it serves
+#                 stats        its figures, every second: a sign of life
+#                 files        the files that `--reload` watches; with `stats`, or because the import failed
+#                 leaving      true: it was asked to end, takes nothing new, and finishes what it has
+#   of a parent:  links        answers `connections`: for each Mongrel2 the address at which this worker is given its
+#                              messages. With this line come two descriptors for each HTTP address: socket and board
+#                 slot         in the same line: the worker's place on the boards
+#                 watched      in the same line: whether to send `files`
+#                 others       answers `stats`: the figures of all other processes, those that have ended too
 
 
 class _Lines:
-    """One end of the pair of sockets between a parent and a worker: values as lines of JSON."""
+    """One end of the pair of sockets between a parent and a worker: dicts as lines of JSON."""
 
-    MOST = 1 << 20  # bytes beyond which nothing more waits for the other
+    MOST = 1 << 20  # bytes that wait to be sent, beyond which no more are added
 
     def __init__(self, end: socket.socket) -> None:
         self._socket, self._received, self._unsent = end, b"", b""
@@ -7466,21 +7500,21 @@ class _Lines:
         return self._socket.fileno()
 
     def say(self, descriptors: Sequence[int] = (), **values: Any) -> None:
-        """Send what there is to say, with what there was no room for before; nothing to who does not listen at all."""
+        """Send these values, after what the socket did not take before. A process that has ended gets nothing."""
         if len(self._unsent) < self.MOST:
             self._unsent += json.dumps(values).encode() + b"\n"
         with contextlib.suppress(OSError):
             self._unsent = self._unsent[socket.send_fds(self._socket, [self._unsent], descriptors) :]
 
     def hear(self) -> list[dict[str, Any]] | None:
-        """What the other said since; None once it is gone."""
+        """What the other process has said since; None once it has ended."""
         try:
             while data := self._socket.recv(1 << 16):
                 self._received += data
             return None
         except BlockingIOError:
             pass
-        except ConnectionError:  # it went without reading all (unix(7))
+        except ConnectionError:  # it ended without reading all (unix(7))
             return None
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines]
@@ -7490,15 +7524,14 @@ class _Lines:
 
 
 def program_files(app: Brubeck | None, error: BaseException | None = None) -> list[str]:
-    """What `--reload` watches: the modules of the program, but for Python's own and installed packages, the files that
+    """What `--reload` watches: the modules of the program, but not Python's own and installed packages, the files that
     an error comes from, and the templates."""
     # Not by getattr: what stands in sys.modules for a module may do anything when asked for an attribute.
     modules = {str(getattr(module, "__dict__", {}).get("__file__") or "") for module in [*sys.modules.values()]}
     if error is not None:
         modules.update(frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
         modules.add(getattr(error, "filename", None) or "")
-    files = [name for name in modules if os.path.isfile(name)
-             and not os.path.abspath(name).startswith(installed_folders())]  # fmt: skip
+    files = [name for name in modules if os.path.isfile(name) and not is_installed(name)]
     for folder, _, names in os.walk(getattr(getattr(app, "templates", None), "folder", os.devnull)):
         files += [os.path.join(folder, name) for name in names]
     return files
@@ -7508,12 +7541,11 @@ class _Parent(_Lines):
     """A worker's parent, as the worker sees it."""
 
     BEAT = 1.0  # seconds between signs of life
-    OUTLIVE = 12.0  # seconds for requests to finish when the parent is gone
 
     def __init__(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
         super().__init__(_unpatched("socket").socket(fileno=descriptor))
-        self._next_beat, self._is_watched = 0.0, False
+        self._next_beat, self._is_watched, self.is_gone = 0.0, False, False
         self._mongrel2s: list[Mongrel2Server] = []
 
     def share(self, connections: Sequence[Connection], servers: Sequence[Any]) -> None:
@@ -7533,17 +7565,14 @@ class _Parent(_Lines):
         self._socket.setblocking(False)
         _unpatched("threading").Thread(target=self._outlive, daemon=True).start()
 
-    def is_there(self, app: Brubeck) -> bool:
-        """Whether the parent is; once a second it is told the figures, and tells those of all others."""
+    def talk(self, app: Brubeck) -> None:
+        """Once a second, send the figures of this process, and get those of all others."""
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + self.BEAT
             self.say(stats=app.own_stats(), files=program_files(app) if self._is_watched else [])
-        if (heard := self.hear()) is None:
-            return False
-        for values in heard:
+        for values in self.hear() or ():
             app.other_stats = values.get("others", app.other_stats)
             self._adopt(values.get("lives", ()))
-        return True
 
     def _adopt(self, lives: Iterable[tuple[int, Sequence[str] | None]]) -> None:
         """Connect to the Mongrel2s that the parent plays: each by its number, and the addresses of its next life."""
@@ -7551,11 +7580,13 @@ class _Parent(_Lines):
             self._mongrel2s[number].adopt(addresses)
 
     def _outlive(self) -> None:
-        """End a worker that hangs after its parent: a thread of its own, which eventlet has not replaced."""
+        """End this worker when its parent has ended: in a thread that eventlet has not replaced, for it may hang."""
         poll = _unpatched("select").poll()
-        poll.register(self.fileno(), 0)  # which tells of the other end's end only
+        poll.register(self.fileno(), 0)  # no events: `poll` returns when the other end is closed
         poll.poll()
-        _unpatched("time").sleep(self.OUTLIVE)
+        self.is_gone = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        _unpatched("time").sleep(Ending.DEADLINE + 2)  # where the program ignores the signal
         os._exit(1)
 
 
@@ -7563,7 +7594,7 @@ class Server:
     """Runs an application on its connections until a signal ends it."""
 
     DRAIN = 8.0  # seconds for WebSockets, uploads and large answers behind Mongrel2, which need to hear from it
-    DEADLINE = 9.0  # seconds for requests to finish; what `Ending` gives beyond is for functions of `on_stop`
+    DEADLINE = 9.0  # seconds for requests to finish; the rest of what `Ending` gives is for functions of `on_stop`
 
     def __init__(self, app: Brubeck, connections: Sequence[Connection], ending: Ending, parent: _Parent | None = None,
                  access_log: AccessLog | None = None) -> None:  # fmt: skip
@@ -7571,8 +7602,9 @@ class Server:
         self._connections, self._servers = connections, [each.make_server() for each in connections]
         self._load = Load(app, access_log)
         self._survive = Survivor()
-        self._is_orphan = False  # the parent is gone
-        self._load.servers = sum(isinstance(each, HTTPConnection) for each in connections)
+        # What a parent may share with other workers:
+        self._shared = [each.listener if isinstance(each, HTTPServer) else each for each in self._servers]
+        self._load.servers = sum(isinstance(each, Listener) for each in self._shared)
         app.own_stats = self.stats
 
     def stats(self) -> Stats:
@@ -7582,8 +7614,8 @@ class Server:
         return merge_stats([self._load.stats(), own, *(each.stats() for each in self._servers)])
 
     def run(self) -> None:
-        """Serve, and return after SIGINT or SIGTERM; SystemExit 0 where one ends the start."""
-        self._ending.last_acts += [each.listener.remove_path for each in self._servers if isinstance(each, HTTPServer)]
+        """Serve, and return after SIGINT or SIGTERM; SystemExit 0 where a signal ends the start."""
+        self._ending.last_acts += [each.remove_path for each in self._shared if isinstance(each, Listener)]
         try:
             if self._parent is not None:
                 self._parent.share(self._connections, self._servers)
@@ -7595,7 +7627,7 @@ class Server:
                 connection.start(self._load)
             if self._parent is not None:
                 self._parent.say(ready=True)
-            while not (self._ending.is_asked or self._is_orphan):
+            while not self._ending.is_asked:
                 self._tick()
                 eventlet.sleep(0.1)
             self._finish()
@@ -7606,12 +7638,14 @@ class Server:
             if self._load.access_log is not None:
                 self._load.access_log.write(1.0)
             with contextlib.suppress(Exception):
-                sys.stdout.flush()  # what is left when the deadline comes is lost
+                sys.stdout.flush()  # what is not flushed when the deadline comes is lost
 
     def _finish(self) -> None:
         logger.info("stopping: %d requests are to be finished", self._load.busy + len(self._load.waiting))
         if self._parent is not None:
             self._parent.say(leaving=True)
+            for each in self._shared:
+                each.is_shared = not self._parent.is_gone  # else nobody is left who refuses what is new
         for connection in self._servers:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
@@ -7624,18 +7658,12 @@ class Server:
 
     def _tick(self) -> None:
         if self._parent is not None:
-            self._survive(self._look_for_parent, self._parent)
+            self._survive(self._parent.talk, self._app)
         for connection in self._servers:
             self._survive(connection.check)
-        self._load.admit()  # though the coroutine that would go on with those that wait has ended
+        self._load.admit()  # the coroutine that would go on with those that wait may have ended
         if self._load.access_log is not None:
             self._survive(self._load.access_log.write)
-
-    def _look_for_parent(self, parent: _Parent) -> None:
-        if not parent.is_there(self._app):
-            self._is_orphan = True
-            for connection in self._servers:
-                connection.is_shared = False  # nobody is left to say that there is no more
 
 
 # ---- Workers ---------------------------------------------------------------------------------------------------------
@@ -8264,7 +8292,7 @@ class Parent:
         for each in connections:
             if len(each) == 2:  # an HTTP address; three are a Mongrel2's
                 listening, board = self._listen(*each)
-                descriptors += [listening.fileno(), board.descriptor]
+                descriptors += [listening.socket.fileno(), board.descriptor]
             else:
                 if tuple(each) not in self._dealers:
                     self._dealers[tuple(each)] = _Dealer(self._context, self._watch, *each)
@@ -8339,25 +8367,25 @@ def current_folder() -> str:
     try:
         return os.getcwd()
     except FileNotFoundError:
-        fail("the folder that this was started in is no more: start it in one that is there, or name one by --chdir")
+        fail("the folder that this was started in was removed: start it in another one, or name one by --chdir")
 
 
 def same_command() -> tuple[list[str], str]:
     """What starts this program again, and the folder to start it in, by the name that the shell had for it ($PWD):
-    where that is a symbolic link to a release, it is then the release that it points to by now."""
+    where that is a symbolic link to a release, the program is then started from the release that it leads to by now."""
     script = str(getattr(sys.modules["__main__"], "__file__", ""))
-    started = script.removesuffix(sys.argv[0])  # a script may have gone elsewhere since
+    started = script.removesuffix(sys.argv[0])  # a script may have changed its folder since
     folder, named = started if os.path.isdir(started) else current_folder(), os.environ.get("PWD", "")
     if os.path.isabs(named) and os.path.isdir(named) and os.path.samefile(named, folder):
         folder = named
-    python = sys.orig_argv[0]  # where it is below the folder, sys.executable has no link in it any more
+    python = sys.orig_argv[0]  # where it is below the folder, links are resolved in sys.executable
     is_below = os.sep in python and os.pardir not in python.split(os.sep)
     python = os.path.join(folder, python) if is_below else os.path.abspath(sys.executable)
     return [python, *sys.orig_argv[1:]], folder
 
 
 def count_workers(workers: int | str) -> int:
-    """How many there are to be: "auto" is one for each core that this process may use. ValueError for none."""
+    """The number of workers; "auto" is one for each core that this process may use. ValueError for less than one."""
     count = count_cores() if workers == "auto" else int(workers)
     if count < 1:
         raise ValueError("there must be at least one worker")
@@ -8365,37 +8393,42 @@ def count_workers(workers: int | str) -> int:
 
 
 def parent_of_worker() -> _Parent | None:
-    """The parent, where this process is a worker; SystemExit 2, after a line that says why, where it only looks so."""
+    """The parent, where this process is a worker; SystemExit 2, after a line that says why, where WORKER is set by
+    accident."""
     if (descriptor := os.environ.pop(WORKER, None)) is None:
         return None
     try:
         return _Parent(int(descriptor))
     except (ValueError, OSError, OverflowError):
-        fail(f"{WORKER} is set to {descriptor!r}: unset it, for it is only for what a parent starts")
+        fail(f"{WORKER} is set to {descriptor!r}: unset it, for only a parent sets it, for its workers")
+
+
+def list_connections(connection: Connection | Sequence[Connection] | None) -> list[Connection]:
+    """One connection, several or none, as a list."""
+    return [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else [*(connection or ())]
 
 
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: Ending, *, patch: bool = True,
           access_log: bool = False, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
-    line for each answer on standard output. `stats`: the HOST:PORT at which its figures are told to Prometheus."""
+    line for each answer on standard output. `stats`: the HOST:PORT at which its figures are served for Prometheus."""
     configure_logging()
     if patch:
         ending.complete(patch_program)  # eventlet would log and forget a SystemExit
-    connections = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else connection
     if access_log and sys.stdout is None:
         fail("--access-log: standard output is closed")
-    server = Server(app, connections, ending, parent, AccessLog() if access_log else None)
-    telling = None if stats is None or parent is not None else StatsServer(stats, app.stats).start()
-    try:
+    server = Server(app, list_connections(connection), ending, parent, AccessLog() if access_log else None)
+    with contextlib.ExitStack() as stack:
+        if stats is not None and parent is None:
+            stack.enter_context(contextlib.closing(StatsServer(stats, app.stats).start()))
         server.run()
-    finally:
-        if telling is not None:
-            telling.close()
 
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
-# brubeck_lite MODULE:APP [options]; and what is told of a program without serving it: its routes, what is wrong with
-# it, a configuration for its Mongrel2.
+# brubeck_lite MODULE:APP [options] serves a program. Without serving, the command prints a program's routes, what is
+# wrong with it, or a configuration for its Mongrel2.
+
+DEFAULT_ADDRESS = "127.0.0.1:6767"
 
 
 def _place(file: str, line: int | None) -> str:
@@ -8407,8 +8440,8 @@ def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
 
 
 def import_program(module_name: str) -> Any:
-    """The module of a program. SystemExit 2, after a line that says where, if it is not there or says something that
-    cannot be (ValueError), such as two routes that conflict; what else it raises goes on."""
+    """The module of a program. SystemExit 2, after a line that says where, if there is no such module, or if this file
+    refuses by a ValueError what the program says, such as two routes that conflict; other exceptions go on."""
     sys.path.insert(0, current_folder())
     run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
@@ -8449,7 +8482,7 @@ def all_routes(app: Brubeck, prefix: str = "") -> Iterator[tuple[str, Brubeck, R
 
 
 def find_source(handler: Any) -> str:
-    """Where a handler is: "hello.py:12"; "-" where that cannot be told."""
+    """Where a handler is defined: "hello.py:12"; "-" where that is unknown."""
     handler = inspect.unwrap(handler)
     if isinstance(handler, functools.partial):
         handler = inspect.unwrap(handler.func)
@@ -8489,14 +8522,14 @@ def _is_not_ours(function: Any) -> bool:
 
 
 def find_misfit(app: Brubeck, route: Route) -> str | None:
-    """Why a handler cannot be called with the arguments of its route; None where it can, or that cannot be told."""
+    """Why a handler cannot be called with the arguments of its route; None where it can, or where that is unknown."""
     positional, named = 0, set[str]()
     if isinstance(route.rule, re.Pattern):
         named = {*route.rule.groupindex}
         positional = 0 if named else route.rule.groups
     elif not route.is_socket:
         named = named.union(*(rule.arguments for rule in app.routes.map.iter_rules(cast(Any, route))))
-    calls = [inspect.unwrap(route.handler, stop=_is_not_ours)]  # without what this file put around it
+    calls = [inspect.unwrap(route.handler, stop=_is_not_ours)]  # without the decorators of this file
     if isinstance(route.handler, type):
         is_plain = route.handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__)
         names = map(str.lower, (is_plain and route.methods) or ())
@@ -8504,7 +8537,7 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
     for call in calls:
         try:
             inspect.signature(call, follow_wrapped=False).bind(None, *[None] * positional, **dict.fromkeys(named))
-        except ValueError:  # written in C
+        except ValueError:  # a function written in C has no signature
             continue
         except TypeError as error:
             return f"{name_handler(call)} cannot be called with the arguments of its route: {error}"
@@ -8512,7 +8545,7 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
 
 
 def find_problems(app: Brubeck) -> Iterator[str]:
-    """What is wrong with a program that could be imported, a line for each: only what is certain."""
+    """The certain mistakes in a program that could be imported, a line for each."""
     for prefix, inner, route in all_routes(app):
         problem = find_misfit(inner, route)
         if prefix and route.is_socket:
@@ -8536,12 +8569,12 @@ MONGREL2_CONFIG = """\
 settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_length': {limit},
             # Larger bodies, and chunked ones of any size, are handed over as files{store}.
             'upload.temp_store': '{upload}/upload.XXXXXX',
-            # By default (0600) a handler of another user can neither read nor remove them. With this one of the same
-            # group can, as can everybody else in it: chgrp GROUP {upload} && chmod 2770 {upload}
+            # By default (0600) a handler that runs as another user can neither read nor remove them. With 0660 every
+            # user of the folder's group can: chgrp GROUP {upload} && chmod 2770 {upload}
             'upload.temp_store_mode': '0660',
-            # The largest head: 4,096 by default, which one large cookie fills. Costs 6 KiB more for each connection.
+            # Bytes of the largest head: 4096 by default, which one large cookie fills. Costs 6 KiB more a connection.
             'limits.buffer_size': 65536,
-            # In how many pieces a head may come: 5 by default. Who sends it slowly keeps a connection for longer.
+            # Pieces in which a head may arrive: 5 by default. A client that sends slowly keeps its connection longer.
             'limits.client_read_retries': 1000,
             # Connections beyond superpoll.max_fd / hot_dividend (10240 / 4) take the place of the handlers' sockets.
             'superpoll.hot_dividend': 2}}
@@ -8561,11 +8594,11 @@ main{n} = Server(uuid='f400bf85-4538-4f7a-8908-67e313d51{id:03}', name='main{n}'
 
 
 def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str) -> str:
-    """A configuration that fits an application: its message sockets, its bodies, its `upload_store`. It has a Mongrel2
-    for each pair of `addresses`; the first listens at `bind`, the others at the ports behind it. Each stays in its
-    folder (chroot), unless an address is elsewhere. ValueError for what Mongrel2 cannot do."""
-    _, host, port = parse_address(bind)
-    host = host.replace("localhost", "127.0.0.1")
+    """A configuration that fits an application: its message sockets, its bodies, its `upload_store`. There is a
+    Mongrel2 for each pair of `addresses`; the first listens at `bind`, the others at the ports after that. Each of them
+    stays in its folder (chroot), unless an address is outside. ValueError for what Mongrel2 cannot do."""
+    listener = Listener(bind)
+    host, port = listener.host.replace("localhost", "127.0.0.1"), listener.port
     if not port or not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+", host):
         raise ValueError(f"Mongrel2 listens at a numeric address and a port, not at {bind}")
     rules = ["/", *sorted(str(route.rule) for route in app.routes.all if route.is_socket)]
@@ -8585,7 +8618,7 @@ def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str)
         routes = ", ".join(f"'{rule}': web{n}" for rule in rules)
         servers += MONGREL2_SERVER.format(n=n, id=at, pull=pull, pub=pub, host=host, port=port + at, root=root,
                                           chroot=chroot, routes=routes)  # fmt: skip
-    # In memory it holds what the largest of our limits allows; with a folder for the others, up to 1 MiB.
+    # In memory Mongrel2 holds bodies up to the largest of our limits; up to 1 MiB where others go to a folder.
     bodies = [inner.max_body if route.max_body is None else route.max_body for _, inner, route in all_routes(app)]
     limit = min(max([app.max_body, *bodies]), 1 << 20 if store else (1 << 31) - 1)
     option = "" if store else f",\n            # if the handler is started with --upload-store FOLDER/{upload}"
@@ -8596,59 +8629,66 @@ def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str)
 _USAGE = """brubeck_lite MODULE:APP [options]
        brubeck_lite routes MODULE:APP
        brubeck_lite check MODULE:APP"""
-_DOES = ("Serve an application by HTTP, or behind Mongrel2. routes lists what it serves; check imports it, and says "
-         "which routes conflict and which handlers do not take the arguments of theirs. Exit status: 0 after Ctrl-C or "
-         "SIGTERM, 1 where check found something, 2 if it cannot start.")  # fmt: skip
+_PURPOSE = ("Serve an application by HTTP or behind Mongrel2. The command routes prints a table of its routes; check "
+            "prints the routes that conflict and the handlers that do not take the arguments of their routes. Exit "
+            "status: 0 after Ctrl-C or SIGTERM, 1 if check found something, 2 if it cannot start.")  # fmt: skip
 _TELL = {"routes": list_routes, "check": check_program}  # by the first word of the command line
+
+
+def _at_least(least: int, *words: str) -> Callable[[str], int | str]:
+    """What reads the number of an option, for argparse; it also takes one of these words."""
+
+    def read(text: str) -> int | str:
+        if text in words:
+            return text
+        if re.fullmatch("[0-9]{1,18}", text) is None or int(text) < least:
+            import argparse
+
+            expected = ", nor ".join([f"a number of at least {least}", *words])
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+        return int(text)
+
+    return read
+
+
+def _add_options(add: Callable[..., Any]) -> None:
+    """The options for serving, by argparse's `add_argument`."""
+    add("--bind", metavar="ADDRESS", help="the address of the HTTP server: HOST:PORT, [IPV6]:PORT, PORT (at every "
+        f"IPv4 address) or unix:PATH (default: {DEFAULT_ADDRESS})")  # fmt: skip
+    add("--mongrel2", metavar=("PULL", "PUB"), nargs=2, action="append", default=[],
+        help="serve behind the Mongrel2 with this send_spec and recv_spec; may be repeated")
+    add("--workers", metavar="N", type=_at_least(1, "auto"), help="the number of worker processes, or auto: one for "
+        "each processor core that this process may use (default: a single process, without a parent)")  # fmt: skip
+    add("--worker-timeout", metavar="SECONDS", type=float, help="replace a worker that gives no sign of life for this "
+        "many seconds; 0: never (default: 30; with --reload or --debug 0)")  # fmt: skip
+    add("--max-requests", metavar="N", type=_at_least(0), default=0,
+        help="replace a worker after this many requests; 0: never (default)")
+    add("--pool-size", metavar="N", type=_at_least(1), help="requests that are handled at once (default: 10000)")
+    add("--max-body", metavar="BYTES", type=_at_least(0), help="the largest body of a request (default: 1048576)")
+    add("--upload-store", metavar="FOLDER", help="where Mongrel2 puts large and chunked bodies: its upload.temp_store")
+    add("--stats", metavar="HOST:PORT", help="serve figures for Prometheus at this address, as /metrics")
+    add("--access-log", action="store_true", help="write a line for each answer to standard output")
+    add("--reload", action="store_true", help="restart when a file of the program or a template changes")
+    add("--debug", action="store_true", help="show tracebacks in error pages")
+    add("--quiet", action="store_true", help="log only warnings and errors")
+    add("--print-mongrel2-config", action="store_true",
+        help="print a configuration for a Mongrel2 that listens at --bind and has this program as handler, and exit")
+    add("--version", action="version", version=f"brubeck_lite {__version__}")
 
 
 def parse_arguments(given: Sequence[str]) -> Any:
     """The options of a command line, and as `tell` the function of `routes` or `check`; SystemExit 2 for others."""
     import argparse
 
-    def at_least(least: int) -> Callable[[str], int]:
-        def number(text: str) -> int:
-            if re.fullmatch("[0-9]{1,18}", text) is None or int(text) < least:
-                raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least {least}")
-            return int(text)
-
-        return number
-
-    def workers(text: str) -> int:
-        try:
-            return count_workers(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, nor auto") from None
-
     tell = _TELL.get(given[0]) if given else None
-    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _DOES, allow_abbrev=False)
+    parser = argparse.ArgumentParser("brubeck_lite", _USAGE, _PURPOSE, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message} (--help tells more)")  # type: ignore[method-assign]
     parser.set_defaults(tell=tell)
-    add = parser.add_argument
-    add("app", metavar="MODULE:APP", help="where the application is, like hello:app")
-    add("--chdir", metavar="DIR", help="go to this folder first")
+    parser.add_argument("app", metavar="MODULE:APP", help="the module and its application, like hello:app")
+    parser.add_argument("--chdir", metavar="DIR", help="change to this folder first")
     if tell is not None:
         return parser.parse_args(given[1:])
-    add("--bind", metavar="ADDRESS",
-        help="serve HTTP at HOST:PORT, [IPV6]:PORT, PORT (at every IPv4 address) or unix:PATH (127.0.0.1:6767)")
-    add("--mongrel2", nargs=2, action="append", default=[], metavar=("PULL", "PUB"),
-        help="serve the Mongrel2 with this send_spec and recv_spec; may be repeated")
-    add("--workers", type=workers, metavar="N",
-        help="so many processes, or auto: one for each core that it may use (one, without a parent)")
-    add("--worker-timeout", type=float, metavar="SECONDS",
-        help="replace a worker that gives no sign of life for so long; 0: never (30; never with --reload or --debug)")
-    add("--max-requests", type=at_least(0), default=0, metavar="N", help="replace a worker after so many requests")
-    add("--pool-size", type=at_least(1), metavar="N", help="requests handled at once (10000)")
-    add("--max-body", type=at_least(0), metavar="BYTES", help="largest body of a request (1048576)")
-    add("--upload-store", metavar="FOLDER", help="where Mongrel2 puts large and chunked bodies: its upload.temp_store")
-    add("--stats", metavar="HOST:PORT", help="tell Prometheus the figures there, at /metrics")
-    add("--access-log", action="store_true", help="a line for each answer on standard output")
-    add("--reload", action="store_true", help="start anew whenever the program or a template changes")
-    add("--debug", action="store_true", help="show tracebacks in pages")
-    add("--quiet", action="store_true", help="log warnings and errors only")
-    add("--print-mongrel2-config", action="store_true",
-        help="print a configuration for a Mongrel2 that listens at --bind and has this handler, and end")
-    add("--version", action="version", version=f"brubeck_lite {__version__}")
+    _add_options(parser.add_argument)
     options = parser.parse_args(given)
     if options.worker_timeout is None:
         options.worker_timeout = 0.0 if options.reload or options.debug else 30.0  # a debugger takes its time
@@ -8656,7 +8696,7 @@ def parse_arguments(given: Sequence[str]) -> Any:
 
 
 def enter_folder(name: str | None) -> None:
-    """What `--chdir` names, if it does; SystemExit 2, after a line that says why, where that cannot be."""
+    """Change to the folder of `--chdir`, if that is given; SystemExit 2, after a line that says why, where it fails."""
     try:
         if name is not None:
             os.chdir(name)
@@ -8664,14 +8704,45 @@ def enter_folder(name: str | None) -> None:
         fail(f"--chdir: cannot go to {name!r}: {error.strerror}")
 
 
-def load_watched(name: str, parent: _Parent | None) -> Brubeck:
-    """The application, as `load_program`; where that fails, the parent is told which files to watch for `--reload`."""
+def load_with_options(options: Any, parent: _Parent | None) -> Brubeck:
+    """The application, with the settings of the command line. Where it cannot be imported, the parent is told which
+    files to watch for `--reload`."""
     try:
-        return load_program(name)
+        app = load_program(options.app)
     except BaseException as error:
         if parent is not None:
             parent.say(files=program_files(None, error))
         raise
+    app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
+    app.max_body = app.max_body if options.max_body is None else options.max_body
+    app.upload_store = app.upload_store if options.upload_store is None else os.path.abspath(options.upload_store)
+    app.debug = app.debug or options.debug
+    return app
+
+
+def run_program(options: Any, parent: _Parent | None, level: int) -> None:
+    """Serve in this process, alone or as a worker of this parent; or print the configuration of a Mongrel2."""
+    ending = Ending(is_worker=parent is not None)  # never closed: the interpreter's exit is to end in time too
+    enter_folder(options.chdir)
+    ending.complete(patch_standard_library)
+    app = load_with_options(options, parent)
+    own = list_connections(app.msg_conn)
+    try:
+        connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2]
+        if options.print_mongrel2_config:
+            pairs = [(each.pull, each.pub) for each in connections or own if isinstance(each, Mongrel2Connection)]
+            pairs = pairs or [("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998")]
+            print(mongrel2_config(app, pairs, options.bind or DEFAULT_ADDRESS), end="")
+            return
+        if options.bind is not None:
+            connections.append(HTTPConnection(options.bind))
+    except ValueError as error:
+        fail(str(error))
+    configure_logging(level)
+    if options.quiet:
+        logger.setLevel(level)
+    serve(app, connections or own or HTTPConnection(DEFAULT_ADDRESS), ending, patch=False,
+          access_log=options.access_log, stats=options.stats, parent=parent)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -8683,39 +8754,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(options.tell(options.app, load_program(options.app)))
     refuse_windows()
     parent, level = parent_of_worker(), logging.WARNING if options.quiet else logging.INFO
-    has_workers = options.workers or options.max_requests or options.reload
-    if has_workers and parent is None and not options.print_mongrel2_config:
-        configure_logging(level)
-        command, folder = same_command()
-        enter_folder(options.chdir)  # relative addresses are those that they are without workers
-        Parent(command, folder, options.workers or 1, timeout=options.worker_timeout, stats=options.stats,
-               max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
+    needs_parent = options.workers or options.max_requests or options.reload
+    if parent is not None or not needs_parent or options.print_mongrel2_config:
+        run_program(options, parent, level)
         return
-    ending = Ending(is_worker=parent is not None)  # for the interpreter's exit too
-    enter_folder(options.chdir)
-    ending.complete(patch_standard_library)
-    app = load_watched(options.app, parent)
-    app.pool_size = app.pool_size if options.pool_size is None else options.pool_size
-    app.max_body = app.max_body if options.max_body is None else options.max_body
-    app.upload_store = app.upload_store if options.upload_store is None else os.path.abspath(options.upload_store)
-    app.debug = app.debug or options.debug
-    own = [app.msg_conn] if isinstance(app.msg_conn, (Mongrel2Connection, HTTPConnection)) else [*(app.msg_conn or ())]
-    bind, usual = options.bind, "127.0.0.1:6767"
-    try:
-        connections: list[Connection] = [Mongrel2Connection(pull, pub) for pull, pub in options.mongrel2]
-        if options.print_mongrel2_config:
-            pairs = [(each.pull, each.pub) for each in connections or own if isinstance(each, Mongrel2Connection)]
-            pairs = pairs or [("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998")]
-            print(mongrel2_config(app, pairs, bind or usual), end="")
-            return
-        connections += [HTTPConnection(bind)] if bind is not None else []
-    except ValueError as error:
-        fail(str(error))
     configure_logging(level)
-    if options.quiet:
-        logger.setLevel(level)
-    serve(app, connections or own or HTTPConnection(usual), ending, patch=False, access_log=options.access_log,
-          stats=options.stats, parent=parent)  # fmt: skip
+    command, folder = same_command()
+    enter_folder(options.chdir)  # a relative address means the same as without workers
+    Parent(command, folder, count_workers(options.workers or 1), timeout=options.worker_timeout, stats=options.stats,
+           max_requests=options.max_requests, reload=options.reload).run()  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 import eventlet
 from eventlet import patcher
 
+import brubeck_lite
 from brubeck_lite import Brubeck, Request, WebSocket
 
 HOW = os.environ.get("HOW", "")
@@ -139,7 +140,11 @@ if HOW == "lacks":  # what was there when brubeck_lite was imported
     del select.POLLRDHUP
     select.PIPE_BUF = 512  # type: ignore[misc]
 elif HOW == "fails":
-    select.POLLRDHUP = "nonsense"  # type: ignore[assignment]
+
+    def fail_always(*arguments: object) -> None:
+        raise LookupError("an odd error")
+
+    brubeck_lite.HTTPServer.check = fail_always  # type: ignore[assignment]
     accept, calls = patcher.original("socket").socket.accept, []
 
     def fail_at_first(own: object) -> object:

@@ -21,10 +21,9 @@ app = Brubeck()
 Respond = Callable[[Request], Response]
 alive: Counter[str] = Counter()  # by "KIND LIFE", with the life that the client gave: handlers and iterators that run
 channels: defaultdict[str, Channel] = defaultdict(Channel)
-CACHED = ("Framing", "Headers")  # of heads that were seen lately
 # What may grow up to a bound: the answers counted by route and status, and the latest paths with their routes.
 BOUNDED = ("Load.counted", "Routes.found")
-for name in (*CACHED, *BOUNDED):
+for name in BOUNDED:
     getattr(brubeck_lite, name.partition(".")[0])  # AttributeError where there is no such class
 COLLECTIONS = (dict, set, frozenset, list, deque, weakref.WeakSet, weakref.WeakKeyDictionary,
                weakref.WeakValueDictionary)  # fmt: skip
@@ -79,7 +78,7 @@ def state(request: Request, token: str) -> Response:
     life = getattr(request.peer, "life", None)  # of Mongrel2
     for thing in gc.get_objects():
         kind = type(thing)
-        if kind.__module__ == "brubeck_lite" and kind.__name__ not in CACHED:
+        if kind.__module__ == "brubeck_lite":
             counts[f"objects {kind.__name__}"] += 1
             for name, held in held_by(thing):
                 parked = sum(isinstance(each, greenlet.greenlet) for each in [*held])

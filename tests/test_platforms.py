@@ -200,8 +200,8 @@ statuses = []
 assert b"".join(app(environ, lambda status, fields: statuses.append(status))) == open(sys.argv[1], "rb").read()
 assert statuses == ["200 OK"]
 with tempfile.TemporaryDirectory() as folder:
-    os.makedirs(folder + "/files/aux")
-    names = ["NUL", "con.txt", "aux/a.txt", "COM1 .js", "c:a", "a.txt::$DATA", "a\\\\b", "SECRET~1.TXT", "leaves"]
+    os.mkdir(folder + "/files")
+    names = ["c:a", "a.txt::$DATA", "a\\\\b", "SECRET~1.TXT", "leaves"]
     os.symlink(sys.argv[1], folder + "/files/leaves")
     for name in [*names[:-1], "a.txt"]:
         open(folder + "/files/" + name, "w").close()

@@ -94,7 +94,13 @@ def test_anything_else_is_a_500_whose_log_names_the_handler_and_the_type(value: 
     assert "curious" in caplog.text and type(value).__name__ in caplog.text
 
 
-@pytest.mark.parametrize("value", [{"a": float("nan")}, [float("inf")], [-float("inf")], {"a": object()}, [b"a"]])
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": float("nan")}, [float("inf")], [-float("inf")], {"a": object()}, [b"a"], ENDLESS]
+)
 def test_what_json_cannot_hold_is_a_500(value: Any) -> None:
     assert get(lambda request: value).status == 500
 
@@ -459,6 +465,23 @@ def test_what_a_handler_of_a_mounted_application_takes_is_not_logged_either(capl
     client = outer.test(raise_errors=True)
     assert [client.get(path).text for path in ("/", "/inner/")] == ["outer", "inner"]
     assert not caplog.records
+
+
+def test_a_traceback_with_half_of_a_character_in_it_can_be_shown() -> None:
+    app = serving(failing(ValueError("\ud800")))
+    app.debug = True
+    got = app.test().get("/")
+    assert (got.status, "ValueError: \\ud800" in got.text) == (500, True)
+
+
+@pytest.mark.parametrize("failure", [HTTPError(403), HTTPError(404), SystemExit(), OSError(24, "too many files")])
+def test_an_error_handler_that_raises_whatever_gets_the_plain_500(failure: BaseException) -> None:
+    app = serving(failing(ZeroDivisionError()))
+    for kind in (ZeroDivisionError, 403, 404, 500, 503, BaseException):
+        app.error(kind)(lambda request, error: failing(failure)(request))
+    assert [(app.test().get(path).status, app.test().get(path).text) for path in ("/", "/missing")] == [
+        (500, "500 Internal Server Error\n")
+    ] * 2
 
 
 def test_an_error_handler_that_fails_is_logged_and_raised_in_tests(caplog: Any) -> None:

@@ -1,12 +1,15 @@
-"""Rooms Routes, Handlers and Brubeck: which handler gets a request, and inside what."""
+"""Sections Routes, Handlers and Brubeck: which handler gets a request, and inside what."""
 
 from __future__ import annotations
 
+import gc
 import io
+import logging
 import re
 import subprocess
 import sys
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -572,6 +575,111 @@ def test_a_mounted_stream_has_its_own_application_while_it_is_sent() -> None:
         yield request.url_for("stream")
 
     assert outer.test().get("/inner/stream").text == "first /inner/stream"
+
+
+@pytest.mark.parametrize("first", ["outer", "inner"])
+@pytest.mark.parametrize("read", [lambda r: r.body, lambda r: r.form["a"], lambda r: r.state, lambda r: r.query,
+                                  lambda r: r.headers, lambda r: r.stream, lambda r: r.cookies])  # fmt: skip
+def test_what_is_read_of_a_message_is_one_for_the_outer_and_the_mounted_application(read: Any, first: str) -> None:
+    (outer, inner), seen = mounted(), []
+
+    def look(request: Request) -> str:
+        seen.append(read(request))
+        return "looked"
+
+    inner.post("/look")(look)
+
+    @outer.wrap
+    def middleware(respond: Respond) -> Respond:
+        def around(request: Request) -> Response:
+            if first == "outer":
+                look(request)
+            response = respond(request)
+            look(request)
+            return response
+
+        return around
+
+    assert outer.test(raise_errors=True).post("/inner/look?b=c", data={"a": "b"}).text == "looked"
+    assert len(seen) == 2 + (first == "outer")
+    assert all(value is seen[0] for value in seen)
+
+
+def test_a_mounted_application_and_the_outer_one_have_a_route_arguments_and_prefix_each() -> None:
+    outer, inner, top, seen = Brubeck(), Brubeck(), Brubeck(), []
+
+    def note(request: Request) -> None:
+        route, app = request.route, [top, outer, inner].index(request.app)
+        seen.append((app, route and route.name, request.arguments, request.url_for("root")))
+        request.seen = "the same"  # type: ignore[attr-defined]
+
+    def middleware(respond: Respond) -> Respond:
+        def around(request: Request) -> Response:
+            note(request)
+            response = respond(request)
+            note(request)
+            assert request.seen == "the same"  # type: ignore[attr-defined]
+            return response
+
+        return around
+
+    for app in (top, outer, inner):
+        app.wrap(middleware)
+        app.route("/", name="root")(says("root"))
+    inner.route("/<x>", name="x")(lambda request, x: (note(request), Response(x))[1])
+    outer.mount("/b", inner)
+    top.mount("/a", outer)
+    assert top.test(raise_errors=True).get("/a/b/c").text == "c"
+    around = [(0, "/a", {}, "/"), (1, "/b", {}, "/a/"), (2, "x", {"x": "c"}, "/a/b/")]
+    assert seen == [*around, around[2], *reversed(around)]
+
+
+def test_who_is_signed_in_is_one_for_applications_with_one_secret_and_each_its_own_for_others() -> None:
+    for secret, expected in ((None, ["dave", "paul"]), ("another secret of many letters", [None, "dave"])):
+        outer, inner = Brubeck(secret="a secret of many letters"), Brubeck(secret=secret)
+        seen: list[Any] = []
+
+        def sign_in(request: Request, seen: list[Any] = seen) -> str:
+            seen.append(request.current_user)
+            request.current_user = "paul"
+            return "in"
+
+        def middleware(respond: Respond, seen: list[Any] = seen) -> Respond:
+            def around(request: Request) -> Response:
+                request.current_user = "dave"
+                response = respond(request)
+                seen.append(request.current_user)
+                return response
+
+            return around
+
+        outer.wrap(middleware)
+        inner.route("/")(sign_in)
+        outer.mount("/inner", inner)
+        assert outer.test(raise_errors=True).get("/inner/").text == "in"
+        assert seen == expected
+
+
+@pytest.mark.parametrize("path", ["/", "/stream", "/fails", "/fails/twice", "/missing", "/none/missing"])
+def test_the_requests_of_both_applications_are_gone_after_the_answer_without_the_garbage_collector(
+    path: str, caplog: Any
+) -> None:
+    (outer, inner), seen = mounted(), []
+    caplog.set_level(logging.CRITICAL)  # what pytest keeps of the log would hold them
+    for app in (outer, inner):
+        app.wrap(lambda respond: lambda request: (seen.append(weakref.ref(request)), respond(request))[1])
+    inner.get("/stream", name="stream")(lambda request: (each(request) for each in [lambda r: r.url_for("stream")]))
+    inner.get("/fails", name="fails")(lambda request: 1 / 0)
+    inner.get("/fails/twice", name="twice")(lambda request: ()[len(request.query)])
+    inner.error(IndexError)(lambda request, error: 1 / 0)
+    gc.disable()
+    try:
+        status, _, body = by_wsgi(outer, PATH_INFO=f"/inner{path}".replace("/inner/none", ""))
+        assert status[:3] == ("500" if "fails" in path else "404" if "missing" in path else "200")
+        assert len(seen) == (1 if path == "/none/missing" else 2) and [ref() for ref in seen] == [None] * len(seen)
+        assert path != "/stream" or body == b"/inner/stream"
+    finally:
+        gc.enable()
 
 
 def test_a_mounted_applications_own_max_body_counts() -> None:

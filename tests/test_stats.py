@@ -346,7 +346,8 @@ def test_an_address_where_it_cannot_listen_is_told_in_one_line(host: str) -> Non
         options = ["--bind", f"127.0.0.1:{free_port()}", "--stats", address]
         ended = run("-m", "brubeck_lite", "program_stats:app", *options)
     assert ended.returncode == 2 and ended.stdout == ""
-    assert re.fullmatch(rf"brubeck_lite: --stats: cannot listen at {address}: .*\n", ended.stderr)
+    line = rf"brubeck_lite: cannot listen at {address}: .* \(--stats names another address\)\n"
+    assert re.fullmatch(line, ended.stderr)
 
 
 def test_the_address_is_free_again_at_the_end() -> None:

@@ -39,6 +39,38 @@ def test_a_comparison_is_written_between_its_markers(tmp_path: Path, monkeypatch
     )
 
 
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What a table has printed below its first two lines."""
+    return capsys.readouterr().out.splitlines()[2:]
+
+
+def test_ours_is_compared_with_all_that_have_an_aim(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"ours": 30.0, "theirs": 60.0, "another": 15.0, "unnamed": 1.0}
+    tables.Comparison().compare("rate", figures, "{:.0f}/s", {"theirs": 0.6, "another": None}, above=True)
+    assert lines(capsys) == [
+        "| rate | 30/s | theirs 60/s | 0.50 | >= 0.60 | NO |",
+        "| rate | 30/s | another 15/s | 2.00 |  |  |",
+    ]
+
+
+def test_who_is_not_installed_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.Comparison().compare("rate", {"ours": 30.0}, "{:.0f}/s", {"theirs": 0.6}, above=True)
+    assert lines(capsys) == ["| rate | 30/s | theirs: not installed |  | >= 0.60 |  |"]
+
+
+def test_an_earlier_file_has_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = tables.Comparison(has_before=True)
+    figures = {"ours": 2.0, "before": 8.0, "theirs": 1.0}
+    comparison.compare("costs", figures, "{:.0f} us", {"theirs": None})
+    comparison.bound("costs at most", figures, "{:.0f} us", 4, "4 us")
+    comparison.row("never measured before", "1", "2", 0.5, None)
+    assert lines(capsys) == [
+        "| costs | 2 us | theirs 1 us | 2.00 |  |  | 8 us | 0.25 |",
+        "| costs at most | 2 us | 4 us | 0.50 | <= 1.00 | yes | 8 us | 0.25 |",
+        "| never measured before | 1 | 2 | 0.50 |  |  |  |  |",
+    ]
+
+
 def test_a_table_without_its_markers_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(README)

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from support import SENDER, Mongrel2, behind_mongrel2, environment, free_port, i
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from brubeck_lite import _Lines, parse_arguments
+from brubeck_lite import parse_arguments
 
 DOORS = ["http", "mongrel2"]
 GET = "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -462,7 +463,7 @@ def test_a_folder_that_was_removed_is_told_in_one_line(tmp_path: Path) -> None:
         script = f"mkdir -p gone && cd gone && rmdir ../gone && {command}"
         ended = run("sh", "-c", script, cwd=tmp_path)
         assert ended.returncode == 2
-        assert re.fullmatch(r"brubeck_lite: the folder that this was started in is no more: .+\n", ended.stderr)
+        assert re.fullmatch(r"brubeck_lite: the folder that this was started in was removed: .+\n", ended.stderr)
 
 
 @pytest.mark.parametrize("kept", ["an empty", "no", "a long"])
@@ -774,34 +775,66 @@ def test_workers_whose_parent_is_gone_leave_its_address_to_the_next(tmp_path: Pa
             assert path.exists()
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[_Lines, _Lines]]:
-    """What a parent and a worker talk through."""
-    ends = socket.socketpair()
-    for end in ends:
-        end.setblocking(False)
-    with ends[0], ends[1]:
-        yield _Lines(ends[0]), _Lines(ends[1])
+DIES_UNREAD = """\
+import os, signal, socket
+from brubeck_lite import Brubeck
+from eventlet import patcher
+app = Brubeck()
+
+@app.route("/die")
+def die(request):
+    '''Tell the parent figures, and die with its answer unread: nothing else of this process runs meanwhile.'''
+    for number in range(3, 64):
+        try:
+            with patcher.original("socket").socket(fileno=os.dup(number)) as own:
+                if own.family == socket.AF_UNIX and own.type == socket.SOCK_STREAM and own.getpeername() == "":
+                    own.send(b'{"stats": {}}\\n')
+        except OSError:
+            pass
+    patcher.original("time").sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
-def test_a_worker_that_ends_with_something_unread_is_gone_and_no_error(pair: tuple[_Lines, _Lines]) -> None:
-    parent, worker = pair
-    parent.say(others={})
-    worker.say(ready=True)
-    worker.close()
-    assert parent.hear() is None
-    parent.say(others={})
+def test_a_worker_that_dies_with_something_unread_is_replaced_and_no_error(
+    program: Callable[[str], dict[str, Any]],
+) -> None:
+    with serving("changing:app", workers="1", ready=1, **program(DIES_UNREAD)) as served:
+        for _ in range(2):
+            before = served.workers()
+            with Client(served.ports["http"]) as client, contextlib.suppress(OSError):
+                client.ask("/die")
+                client.answer()
+            served.wait_for_workers(1, but=before)
+        assert served.log().count("was ended by SIGKILL") == 2
+        assert "Traceback" not in served.log() and "went wrong" not in served.log()
 
 
-def test_what_the_other_has_no_room_for_goes_with_the_next(pair: tuple[_Lines, _Lines]) -> None:
-    parent, worker = pair
-    files = [f"/templates/{number}.html" for number in range(50_000)]
-    worker.say(files=files)
-    heard: list[Any] = []
-    while not heard:
-        heard += parent.hear() or []
-        worker.say(ready=True)
-    assert heard[0] == {"files": files}
+def test_a_worker_has_more_to_tell_than_goes_at_once(program: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
+    """The names of all templates, which are more than the socket to the parent holds."""
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    names = [templates / f"{number:04}{'x' * 200}" for number in range(2000)]
+    for name in names:
+        name.touch()
+    limit = int(Path("/proc/sys/net/core/wmem_default").read_text())
+    assert sum(len(str(name)) for name in names) > 2 * limit
+    text = HELLO.replace("import Brubeck", "import Brubeck, jinja2_templates").format("one")
+    text = text.replace("app = Brubeck()", f"app = Brubeck()\napp.templates = jinja2_templates({str(templates)!r})")
+    with serving("changing:app", "--reload", workers="1", ready=1, **program(text)) as served:
+        in_order = next(os.walk(templates))[2]
+        for file in (templates / in_order[0], templates / in_order[-1]):
+            before, count = served.workers(), served.log().count("the program has changed")
+
+            def is_noticed(file: Path = file, count: int = count) -> bool:
+                if time.time() - file.stat().st_mtime > 3:
+                    file.touch()
+                return served.log().count("the program has changed") > count
+
+            wait_for(is_noticed, what=served.log)
+            served.wait_for_workers(1, but=before)
+        assert get(served.ports["http"]) == b"one"
+        assert "Traceback" not in served.log()
 
 
 # Figures

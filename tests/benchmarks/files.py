@@ -9,18 +9,20 @@ import os
 import random
 import socket
 import socketserver
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from rounds import interleave, medians, medians_of, with_each
 from support import environment, free_port, listens, process, wait_for
-from web import SERVERS, serving, wrk
+from tables import Comparison
+from web import RATE, serving, wrk
 
 SENDFILE = "sendfile by socketserver"
-NAMES = ("ours", "Bottle on gunicorn/gevent", "Flask on gunicorn/gevent")
+OTHERS = ("Bottle on gunicorn/gevent", "Flask on gunicorn/gevent")
 
 
 class SendsFile(socketserver.StreamRequestHandler):
@@ -69,39 +71,41 @@ def download(port: int, name: str, buffer: memoryview, each: Callable[[memoryvie
         return size / (time.perf_counter() - began) / 1e6
 
 
-def compare_files(row: Callable[..., None], short: bool) -> None:
+def check_files(port: int, contents: dict[str, bytes], buffer: memoryview) -> None:
+    """A server sends these files as they are."""
+    for name, content in contents.items():
+        hashed = hashlib.sha256()
+        download(port, name, buffer, hashed.update)
+        assert hashed.digest() == hashlib.sha256(content).digest(), (port, name)
+
+
+def compare_files(table: Comparison, short: bool) -> None:
     """10 KB as wrk asks for it, and 100 MB as one client reads it: rates in interleaved rounds."""
-    size = (10 if short else 100) * 1_000_000
-    contents = {"small.bin": random.Random(5).randbytes(10_240), "large.bin": random.Random(4).randbytes(size)}
+    megabytes, rounds, seconds = (10, 1, 1) if short else (100, 5, 2)
+    large = {"large.bin": random.Random(4).randbytes(megabytes * 1_000_000)}
+    contents = {"small.bin": random.Random(5).randbytes(10_240), **large}
     buffer = memoryview(bytearray(1 << 20))
-    found: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         for name, content in contents.items():
             Path(folder, name).write_bytes(content)
         os.environ["FILES"] = folder
         stack.callback(os.environ.pop, "FILES")
-        ports = {name: stack.enter_context(serving(SERVERS[name]))[0] for name in NAMES}
-        ports[SENDFILE] = stack.enter_context(sending_files())
-        for server, port in ports.items():
-            for name, content in contents.items():
-                if (server, name) != (SENDFILE, "small.bin"):
-                    hashed = hashlib.sha256()
-                    download(port, name, buffer, hashed.update)
-                    assert hashed.digest() == hashlib.sha256(content).digest(), (server, name)
-        for _ in range(1 if short else 5):
-            for server, port in ports.items():
-                if server != SENDFILE:
-                    rate = wrk(port, "/files/small.bin", 1 if short else 2)[0]
-                    found.setdefault((server, "small"), []).append(rate)
-                for _ in range(3):
-                    found.setdefault((server, "large"), []).append(download(port, "large.bin", buffer, len))
-    medians = {key: statistics.median(values) for key, values in found.items()}
-    for what, named, unit in (("small", "file of 10 KB", "/s"), ("large", f"file of {size // 1_000_000} MB", " MB/s")):
-        ours = medians["ours", what]
-        for server in ports:
-            if server != "ours" and (server, what) in medians:
-                other, aim = medians[server, what], 0.5 if server == SENDFILE else 1.0
-                row(named, f"{ours:,.0f}{unit}", f"{server} {other:,.0f}{unit}", ours / other, aim, above=True)
+        ports = {name: stack.enter_context(serving(name))[0] for name in with_each(OTHERS)}
+        sendfile = stack.enter_context(sending_files())
+        for port in ports.values():
+            check_files(port, contents, buffer)
+        check_files(sendfile, large, buffer)
+        small = interleave(
+            rounds, {name: partial(wrk, port, "/files/small.bin", seconds) for name, port in ports.items()}
+        )
+        ports[SENDFILE] = sendfile
+        fast = interleave(
+            3 * rounds, {name: partial(download, port, "large.bin", buffer, len) for name, port in ports.items()}
+        )
+    aims: dict[str, float | None] = dict.fromkeys(OTHERS, 1.0)
+    rates = medians_of(0, small)
+    table.compare("file of 10 KB", rates, RATE, aims, above=True)
+    table.compare(f"file of {megabytes} MB", medians(fast), "{:,.0f} MB/s", {**aims, SENDFILE: 0.5}, above=True)
 
 
 if __name__ == "__main__":

@@ -6,29 +6,35 @@ import contextlib
 import hashlib
 import os
 import random
-import statistics
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import bottle
+from rounds import interleave, load, medians, with_each
+from tables import Comparison
 from werkzeug.formparser import parse_form_data
 
-from brubeck_lite import Brubeck, WSGIRequest, read_parts
-
 Parsed = tuple[dict[str, str], Any]  # the fields, and the file `upload` or None
+Parser = Callable[[dict[str, Any]], Parsed]
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW0"
 bottle.BaseRequest.MEMFILE_MAX = 512 << 10  # about what we and Werkzeug hold in memory
-app = Brubeck(max_body=1 << 30)
 
 
-def by_us(environ: dict[str, Any]) -> Parsed:
-    request = WSGIRequest(environ)
-    request.app = app
-    return dict(request.form), request.files.get("upload")
+def by_us(brubeck_lite: ModuleType) -> Parser:
+    app = brubeck_lite.Brubeck(max_body=1 << 30)
+
+    def parse(environ: dict[str, Any]) -> Parsed:
+        request = brubeck_lite.WSGIRequest(environ)
+        request.app = app
+        return dict(request.form), request.files.get("upload")
+
+    return parse
 
 
 def by_werkzeug(environ: dict[str, Any]) -> Parsed:
@@ -44,15 +50,16 @@ def by_bottle(environ: dict[str, Any]) -> Parsed:
 
 def by_reader(environ: dict[str, Any]) -> Parsed:
     """Our reader alone, which keeps nothing."""
-    for _, pieces in read_parts(environ["wsgi.input"].read, BOUNDARY.encode()):
+    for _, pieces in load("ours").read_parts(environ["wsgi.input"].read, BOUNDARY.encode()):
         for _ in pieces:
             pass
     return {}, None
 
 
-PARSERS: dict[str, Callable[[dict[str, Any]], Parsed]] = {
-    "ours": by_us, "Werkzeug": by_werkzeug, "Bottle": by_bottle, "our reader alone": by_reader
+OTHERS: dict[str, Parser] = {
+    "Werkzeug": by_werkzeug, "Bottle": by_bottle, "our reader alone": by_reader
 }  # fmt: skip
+AIMS = {"Werkzeug": 1.0, "Bottle": 1.0, "our reader alone": None}
 
 
 def form(fields: dict[str, str], upload: bytes) -> bytes:
@@ -65,7 +72,7 @@ def form(fields: dict[str, str], upload: bytes) -> bytes:
     return body + f"--{BOUNDARY}--\r\n".encode()
 
 
-def parse(parser: str, path: str) -> tuple[float, dict[str, str], str]:
+def parse(parser: Parser, path: str) -> tuple[float, dict[str, str], str]:
     """The seconds of CPU time it took, the fields and the hash of the file."""
     with open(path, "rb") as body:
         environ = {
@@ -74,7 +81,7 @@ def parse(parser: str, path: str) -> tuple[float, dict[str, str], str]:
             "CONTENT_LENGTH": str(Path(path).stat().st_size),
         }  # fmt: skip
         began = time.process_time()
-        fields, file = PARSERS[parser](environ)
+        fields, file = parser(environ)
         seconds = time.process_time() - began
         hashed = hashlib.sha256()
         while file and (piece := file.read(1 << 16)):
@@ -82,7 +89,7 @@ def parse(parser: str, path: str) -> tuple[float, dict[str, str], str]:
     return seconds, fields, hashed.hexdigest()
 
 
-def peak(parser: str, path: str) -> float:
+def peak(parser: Parser, path: str) -> float:
     """The most megabytes that Python held at once while it parsed."""
     tracemalloc.start()
     try:
@@ -103,29 +110,33 @@ def temporary_files_in_memory() -> Iterator[None]:
         tempfile.tempdir = before
 
 
-def compare_forms(row: Callable[..., None], short: bool) -> None:
-    """A large file, one of short lines, and many small fields: CPU times in interleaved rounds, and memory."""
-    size = (8 if short else 100) * 1_000_000
+def compare_form(table: Comparison, what: str, fields: dict[str, str], upload: bytes, rounds: int) -> None:
+    """One form: CPU times in interleaved rounds, and memory."""
+    parsers = {**{name: by_us(load(name)) for name in with_each()}, **OTHERS}
+    expected = [fields, hashlib.sha256(upload).hexdigest()]
+
+    def parse_rightly(name: str) -> float:
+        seconds, *parsed = parse(parsers[name], body.name)
+        assert parsed == expected or name == "our reader alone", name
+        return seconds * 1000
+
+    with temporary_files_in_memory(), tempfile.NamedTemporaryFile() as body:
+        body.write(form(fields, upload))
+        body.flush()
+        times = medians(interleave(rounds, {name: partial(parse_rightly, name) for name in parsers}))
+        peaks = {name: peak(parser, body.name) for name, parser in parsers.items()}
+    told = {name: f"{times[name]:.1f} ms CPU, {peaks[name]:.1f} MB at most" for name in parsers}
+    before = (told["before"], times["ours"] / times["before"]) if "before" in told else None
+    for name, aim in AIMS.items():
+        table.row(what, told["ours"], f"{name} {told[name]}", times["ours"] / times[name], aim, before=before)
+
+
+def compare_forms(table: Comparison, short: bool) -> None:
+    """A large file, one of short lines, and many small fields."""
+    size, rounds = (8_000_000, 2) if short else (100_000_000, 7)
     title, lines = {"title": "a"}, b"Take five, said Dave\r\n" * (size // 88)
-    for what, fields, upload in (
-        (f"multipart, {size // 1_000_000} MB file", title, random.Random(5).randbytes(size)),
-        (f"multipart, {size // 4_000_000} MB of CRLF lines", title, lines),
-        ("multipart, 900 fields", {f"field{number}": f"value {number} ä" for number in range(900)}, b""),
-    ):
-        with temporary_files_in_memory(), tempfile.NamedTemporaryFile() as body:
-            body.write(form(fields, upload))
-            body.flush()
-            times: dict[str, list[float]] = {parser: [] for parser in PARSERS}
-            expected = [fields, hashlib.sha256(upload).hexdigest()]
-            for _ in range((2 if short else 7) * (1 if upload else 5)):
-                for parser, measured in times.items():
-                    seconds, *parsed = parse(parser, body.name)
-                    assert parsed == expected or parser == "our reader alone", parser
-                    measured.append(seconds * 1000)
-            medians = {parser: statistics.median(measured) for parser, measured in times.items()}
-            told = {
-                parser: f"{ms:.1f} ms CPU, {peak(parser, body.name):.1f} MB at most" for parser, ms in medians.items()
-            }
-        for parser in (*PARSERS,)[1:]:
-            aim = None if parser == "our reader alone" else 1.0
-            row(what, told["ours"], f"{parser} {told[parser]}", medians["ours"] / medians[parser], aim)
+    upload = random.Random(5).randbytes(size)
+    compare_form(table, f"multipart, {size // 1_000_000} MB file", title, upload, rounds)
+    compare_form(table, f"multipart, {size // 4_000_000} MB of CRLF lines", title, lines, rounds)
+    fields = {f"field{number}": f"value {number} ä" for number in range(900)}
+    compare_form(table, "multipart, 900 fields", fields, b"", rounds * 5)

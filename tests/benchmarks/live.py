@@ -15,28 +15,27 @@ import re
 import resource
 import select
 import socket
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import support
 from live_programs import DATA, PIECE
 from peer import get, resident_bytes
+from rounds import FOLDERS, HERE, interleave, medians, medians_of, variables, with_each
+from tables import Comparison
 
-Row = Callable[..., None]
-
-PROGRAMS = str(Path(__file__).with_name("live_programs.py"))
 OURS = ["-m", "brubeck_lite", "live_programs:ours", "--quiet"]
 SERVERS = {
-    "ours": [*OURS, "--bind", "127.0.0.1:{port}"],
-    "websockets": [PROGRAMS, "websockets", "{port}"],
-    "eventlet.websocket": [PROGRAMS, "eventlet", "{port}"],
+    "websockets": ["live_programs.py", "websockets", "{port}"],
+    "eventlet.websocket": ["live_programs.py", "eventlet", "{port}"],
     "Starlette on uvicorn": ["-m", "uvicorn", "live_programs:starlette", "--log-level", "critical", "--port", "{port}"],
 }
-THROUGH = "ours through Mongrel2"
+THROUGH = " through Mongrel2"
 RAISED = "settings = {{'superpoll.max_fd': 20000, 'superpoll.hot_dividend': 2, "
 
 GET = "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -50,18 +49,19 @@ RELEASED = re.compile(rb"(?s)HTTP/1.1 200 OK\r\n.*\r\n\r\nreleased")
 
 
 @contextlib.contextmanager
-def serving(name: str, files: str = ".") -> Iterator[tuple[list[int], int]]:
-    """One of the servers: its ports (there are two Mongrel2s before ours) and process id."""
-    variables = {**support.environment(measured=False), "FILES": files}
-    variables["PYTHONPATH"] += f":{Path(__file__).parent}"
+def serving(name: str) -> Iterator[tuple[list[int], int]]:
+    """One of the servers, or ours with the brubeck_lite.py before, or one of these two through Mongrel2: its ports
+    (there are two Mongrel2s then) and process id."""
+    whose, is_through = name.removesuffix(THROUGH), name.endswith(THROUGH)
     with contextlib.ExitStack() as stack:
-        doors = [stack.enter_context(support.Mongrel2()) for _ in range(2 if name == THROUGH else 0)]
+        doors = [stack.enter_context(support.Mongrel2()) for _ in range(2 * is_through)]
         ports = [door.port for door in doors] or [support.free_port()]
-        command = [part.format(port=ports[0]) for part in SERVERS.get(name, OURS)]
+        bound = [] if is_through else ["--bind", f"127.0.0.1:{ports[0]}"]
+        command = [part.format(port=ports[0]) for part in SERVERS.get(name, [*OURS, *bound])]
         command += [part for door in doors for part in ("--mongrel2", door.pull, door.pub)]
-        child = stack.enter_context(support.process([sys.executable, *command], env=variables))
+        child = stack.enter_context(support.process([sys.executable, *command], env=variables(whose), cwd=HERE))
         support.wait_for(lambda: support.listens(ports[0]) or child.poll() is not None, what=name)
-        for port in ports if name in ("ours", THROUGH) else ():
+        for port in ports if whose in FOLDERS else ():
             assert get(port, "/", 60) == b"Take five!"
         yield ports, child.pid
 
@@ -125,55 +125,59 @@ def release(kind: str, clients: dict[int, socket.socket], port: int) -> float:
     return seconds
 
 
-def compare_crowds(row: Row, kind: str, names: list[str], count: int, rounds: int, aim: float) -> None:
-    """Clients that wait, of one server after the other: KB for each, and seconds in which something reaches all."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for name in names:
-            with serving(name) as (ports, pid):
-                for size in (20, count):  # the first ones warm it up
-                    before = resident_bytes(pid)
-                    clients = hold(kind, size, ports)
-                    each = (resident_bytes(pid) - before) / size / 1024
-                    seconds = release(kind, clients, ports[0])
-                    for client in clients.values():
-                        client.close()
-                    time.sleep(0.3)
-                found[name].append((each, seconds))
-    medians = {name: [*map(statistics.median, zip(*rows, strict=True))] for name, rows in found.items()}
-    what, (ours, our_seconds) = f"{count:,} {kind}", medians["ours"]
-    for name, (each, seconds) in medians.items():
-        if name in ("ours", THROUGH):
-            row(f"{what}, {name}", f"{each:.1f} KB each", f"{aim:.0f} KB", each / aim, 1.0)
-            row(f"{what}, {name}, to all", f"{seconds:.2f} s", "1 s", seconds, 1.0 if kind == "WebSockets" else None)
-        else:
-            row(what, f"{ours:.1f} KB each", f"{name} {each:.1f} KB", ours / each, None)
-            row(f"{what}, to all", f"{our_seconds:.2f} s", f"{name} {seconds:.2f} s", our_seconds / seconds, None)
+def measure_waiting(name: str, kind: str, count: int) -> tuple[float, float]:
+    """Clients that wait, of one server: KB for each, and seconds in which something reaches all."""
+    with serving(name) as (ports, pid):
+        for size in (20, count):  # the first ones warm it up
+            before = resident_bytes(pid)
+            clients = hold(kind, size, ports)
+            each = (resident_bytes(pid) - before) / size / 1024
+            seconds = release(kind, clients, ports[0])
+            for client in clients.values():
+                client.close()
+            time.sleep(0.3)
+    return each, seconds
 
 
-def compare_echoes(row: Row, rounds: int) -> None:
+def compare_waiting(table: Comparison, kind: str, others: list[str], count: int, rounds: int, most: int) -> None:
+    """Clients that wait, of one server after the other, in interleaved rounds."""
+    names = [*with_each(), *(f"{name}{THROUGH}" for name in with_each()), *others]
+    found = interleave(rounds, {name: partial(measure_waiting, name, kind, count) for name in names})
+    sizes, times = (medians_of(part, found) for part in (0, 1))
+    what, aim = f"{count:,} {kind}", 1.0 if kind == "WebSockets" else None
+    for suffix in ("", THROUGH):
+        own_sizes, own_times = ({name: some[f"{name}{suffix}"] for name in with_each()} for some in (sizes, times))
+        table.bound(f"{what}, ours{suffix}", own_sizes, "{:.1f} KB each", most, f"{most} KB")
+        table.bound(f"{what}, ours{suffix}, to all", own_times, "{:.2f} s", 1, "1 s", aim)
+    table.compare(what, sizes, "{:.1f} KB each", dict.fromkeys(others))
+    table.compare(f"{what}, to all", times, "{:.2f} s", dict.fromkeys(others))
+
+
+def echo(client: socket.socket) -> float:
+    """The rate of 1,000 messages there and back."""
+    began = time.perf_counter()
+    for _ in range(1000):
+        client.sendall(MASKED)
+        assert client.recv(1000) == FRAME
+    return 1000 / (time.perf_counter() - began)
+
+
+def compare_echoes(table: Comparison, rounds: int) -> None:
     """1,000 messages there and back on one WebSocket, in many rounds, client and server on one core: who wakes whom on
     which core is luck."""
-    rates: dict[str, list[float]] = {"ours": [], "websockets": [], "eventlet.websocket": []}
+    aims: dict[str, float | None] = {"websockets": 1.0, "eventlet.websocket": 1.0}
     with contextlib.ExitStack() as stack:
-        clients = {}
-        for name in rates:
+        probes = {}
+        for name in with_each(aims):
             (port,), pid = stack.enter_context(serving(name))
             os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
-            clients[name] = stack.enter_context(ask(port, UPGRADE.format("/echo")))
-            read_head(clients[name], b"101")
+            client = stack.enter_context(ask(port, UPGRADE.format("/echo")))
+            read_head(client, b"101")
+            probes[name] = partial(echo, client)
         stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        for _ in range(rounds):
-            for name, client in clients.items():
-                began = time.perf_counter()
-                for _ in range(1000):
-                    client.sendall(MASKED)
-                    assert client.recv(1000) == FRAME
-                rates[name].append(1000 / (time.perf_counter() - began))
-    ours, *others = (statistics.median(measured) for measured in rates.values())
-    for name, other in zip([*rates][1:], others, strict=True):
-        row("echo, one WebSocket", f"{ours:,.0f}/s", f"{name} {other:,.0f}/s", ours / other, 1.0, above=True)
+        figures = medians(interleave(rounds, probes))
+    table.compare("echo, one WebSocket", figures, "{:,.0f}/s", aims, above=True)
 
 
 def download(port: int, path: str, size: int) -> float:
@@ -189,32 +193,39 @@ def download(port: int, path: str, size: int) -> float:
     return size / (time.perf_counter() - began) / 1e6
 
 
-def compare_streams(row: Row, pieces: int, rounds: int) -> None:
+def peak_of_memory(pid: int) -> int:
+    """The most KB that a process has had in use."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
+def compare_streams(table: Comparison, pieces: int, rounds: int) -> None:
     """A large stream in chunks, beside a static file of the same size."""
-    size, stream, static = pieces * len(PIECE), list[float](), list[float]()
+    size, static = pieces * len(PIECE), "static file"
     chunked = size + pieces * len(b"10000\r\n\r\n") + len(b"0\r\n\r\n")
-
-    def peak() -> int:
-        return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0])
-
-    with tempfile.TemporaryDirectory() as folder, serving("ours", folder) as ((port,), pid):
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        os.environ["FILES"] = folder
+        stack.callback(os.environ.pop, "FILES")
         with open(f"{folder}/large.bin", "wb") as file:
             file.writelines(PIECE for _ in range(pieces))
-        assert get(port, "/stream/100", 60) == PIECE * 100
-        before = peak()
-        for _ in range(rounds):
-            stream.append(download(port, f"/stream/{pieces}", chunked))
-            static.append(download(port, "/files/large.bin", size))
-        grown = peak() - before
-    ours, other, what = statistics.median(stream), statistics.median(static), f"stream of {size / 1e9:.2f} GB"
-    row(what, f"{ours:,.0f} MB/s", f"static file {other:,.0f} MB/s", ours / other, 0.5, above=True)
-    row(f"{what}, peak of memory", f"{grown / 1024:+.1f} MB", "4 MB", grown / 4096, 1.0)
+        probes, pids = {}, {}
+        for name in with_each():
+            (port,), pids[name] = stack.enter_context(serving(name))
+            assert get(port, "/stream/100", 60) == PIECE * 100
+            probes[name] = partial(download, port, f"/stream/{pieces}", chunked)
+            if name == "ours":
+                probes[static] = partial(download, port, "/files/large.bin", size)
+        peaks = {name: peak_of_memory(pid) for name, pid in pids.items()}
+        figures = medians(interleave(rounds, probes))
+        grown = {name: (peak_of_memory(pid) - peaks[name]) / 1024 for name, pid in pids.items()}
+    what = f"stream of {size / 1e9:.2f} GB"
+    table.compare(what, figures, "{:,.0f} MB/s", {static: 0.5}, above=True)
+    table.bound(f"{what}, peak of memory", grown, "{:+.1f} MB", 4, "4 MB")
 
 
-def measure_credits(row: Row, count: int, size: int, rate: int) -> None:
+def read_slowly(name: str, count: int, size: int, rate: int) -> tuple[int, float]:
     """Clients that each read a body of their own at this many bytes a second, through Mongrel2 with
-    download.flow_control: every other one a stream."""
-    with serving(THROUGH) as ((port, _), _):
+    download.flow_control, every other one a stream: how many are whole, and the seconds."""
+    with serving(f"{name}{THROUGH}") as ((port, _), _):
         paths = [f"/body/{number * 997}/{size}" for number in range(count)]
         clients = [ask(port, GET.replace("1.1", "1.0").format(path)) for path in paths]
         for client in clients:
@@ -230,21 +241,28 @@ def measure_credits(row: Row, count: int, size: int, rate: int) -> None:
                     got[client] += piece
             time.sleep(0.005)
         seconds = time.perf_counter() - began
-    whole = sum(got[client] == DATA[number * 997 :][:size] for number, client in enumerate(clients))
-    what = f"{count} clients of Mongrel2 at {rate / 1e6:.0f} MB/s each"
-    row(what, f"{whole} whole, {seconds:.1f} s", f"{count}, {size / rate:.1f} s", whole / count, 1.0, above=True)
+    return sum(got[client] == DATA[number * 997 :][:size] for number, client in enumerate(clients)), seconds
+
+
+def measure_credits(table: Comparison, count: int, size: int, rate: int) -> None:
+    """All of the clients that read slowly have their whole bodies."""
+    found = {name: read_slowly(name, count, size, rate) for name in with_each()}
+    told = {name: f"{whole} whole, {seconds:.1f} s" for name, (whole, seconds) in found.items()}
+    what, whole = f"{count} clients of Mongrel2 at {rate / 1e6:.0f} MB/s each", found["ours"][0]
+    before = (told["before"], found["ours"][1] / found["before"][1]) if "before" in found else None
+    table.row(what, told["ours"], f"{count}, {size / rate:.1f} s", whole / count, 1.0, True, before)
     assert whole == count
 
 
-def compare_live(row: Row, short: bool) -> None:
+def compare_live(table: Comparison, short: bool) -> None:
     """All of it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    support.CONFIG = support.CONFIG.replace("settings = {{", RAISED)
-    count, rounds = (500, 1) if short else (10_000, 3)
-    compare_crowds(row, "long polls", ["ours", THROUGH], count, rounds, 12)
-    others = [] if short else ["Starlette on uvicorn"]
-    compare_crowds(row, "WebSockets", ["ours", THROUGH, "websockets", *others], count, rounds, 16)
-    compare_echoes(row, 3 if short else 31)
-    compare_streams(row, 500 if short else 16_000, rounds)
-    measure_credits(row, 20 if short else 200, 500_000 if short else 3_000_000, 1_000_000)
+    with mock.patch.object(support, "CONFIG", support.CONFIG.replace("settings = {{", RAISED)):
+        count, rounds = (500, 1) if short else (10_000, 3)
+        compare_waiting(table, "long polls", [], count, rounds, 12)
+        others = ["websockets"] if short else ["websockets", "Starlette on uvicorn"]
+        compare_waiting(table, "WebSockets", others, count, rounds, 16)
+        compare_echoes(table, 3 if short else 31)
+        compare_streams(table, 500 if short else 16_000, rounds)
+        measure_credits(table, 20 if short else 200, 500_000 if short else 3_000_000, 1_000_000)

@@ -17,7 +17,8 @@ import zmq
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from support import SENDER, environment, free_port, process  # noqa: E402
+from rounds import FOLDERS, variables  # noqa: E402
+from support import SENDER, free_port, process  # noqa: E402
 
 PROBED = f"{SENDER} 1:0, ".encode()  # how the answer to a probe begins: its connection has the id 0
 FIELDS = (
@@ -34,9 +35,10 @@ def message(conn_id: int, path: str) -> bytes:
 
 @contextlib.contextmanager
 def handler(which: str, pull: str, pub: str, mode: str = "never", workers: int = 1) -> Iterator[subprocess.Popen[str]]:
-    """One of programs.py as a process, without the coverage that tests may be measured with."""
-    command = [sys.executable, str(HERE / "programs.py"), which, pull, pub, mode, str(workers)]
-    with process(command, env=environment(measured=False)) as child:
+    """One of programs.py as a process; "before" is ours with another brubeck_lite.py."""
+    program = "ours" if which in FOLDERS else which
+    command = [sys.executable, str(HERE / "programs.py"), program, pull, pub, mode, str(workers)]
+    with process(command, env=variables(which)) as child:
         yield child
 
 

@@ -8,8 +8,11 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+
+from bare_servers import PINNED
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 OUR_PARTS = ("pyzmq", "eventlet", "greenlet", "werkzeug")
@@ -43,17 +46,47 @@ class Table:
         README.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
+def earlier(figures: Mapping[str, float], form: str) -> tuple[str, float] | None:
+    """What the brubeck_lite.py "before" had, and the ratio of ours to it; None where only ours was measured."""
+    ours, before = figures["ours"], figures.get("before")
+    return None if before is None else (form.format(before), ours / before if before else 1.0)
+
+
 class Comparison(Table):
-    """Ratios of our cost to another's, or of our rate to another's, and whether they are what they ought to be."""
+    """Ratios of our cost to another's, or of our rate to another's, and whether they are what they ought to be; with
+    `has_before` also what an earlier brubeck_lite.py had in the same rounds."""
 
-    def __init__(self) -> None:
-        super().__init__("what", "ours", "beside", "ratio", "aim", "met")
+    def __init__(self, has_before: bool = False) -> None:
+        self._has_before = has_before
+        super().__init__("what", "ours", "beside", "ratio", "aim", "met", *(["before", "after : before"] * has_before))
 
-    def row(self, what: str, ours: str, beside: str, ratio: float, aim: float | None, above: bool = False) -> None:
-        """One line. `above`: the ratio is to be at least the aim instead of at most."""
+    def row(self, what: str, ours: str, beside: str, ratio: float | None, aim: float | None, above: bool = False,
+            before: tuple[str, float] | None = None) -> None:  # fmt: skip
+        """One line. `above`: the ratio is to be at least the aim instead of at most; None where there was nothing to
+        compare with. `before`: the earlier figure, and the ratio of ours to it."""
         told = "" if aim is None else f"{'>=' if above else '<='} {aim:.2f}"
-        met = "" if aim is None else ("yes" if (ratio >= aim if above else ratio <= aim) else "NO")
-        self.line(what, ours, beside, f"{ratio:.2f}", told, met)
+        met = "" if aim is None or ratio is None else ("yes" if (ratio >= aim if above else ratio <= aim) else "NO")
+        cells = [what, ours, beside, "" if ratio is None else f"{ratio:.2f}", told, met]
+        if self._has_before:
+            cells += [before[0], f"{before[1]:.2f}"] if before else ["", ""]
+        self.line(*cells)
+
+    def compare(self, what: str, figures: Mapping[str, float], form: str, aims: Mapping[str, float | None],
+                above: bool = False) -> None:  # fmt: skip
+        """A line for each that has an aim, be it None, beside "ours". `form` writes a figure with its unit; who has an
+        aim and no figure is not installed."""
+        ours, before = figures["ours"], earlier(figures, form)
+        for name, aim in aims.items():
+            if name in figures:
+                beside = f"{name} {form.format(figures[name])}"
+                self.row(what, form.format(ours), beside, ours / figures[name], aim, above, before)
+            else:
+                self.row(what, form.format(ours), f"{name}: not installed", None, aim, above, before)
+
+    def bound(self, what: str, figures: Mapping[str, float], form: str, most: float, told: str,
+              aim: float | None = 1.0) -> None:  # fmt: skip
+        """A line beside a fixed figure, which is written as `told`: ours is to be this at most."""
+        self.row(what, form.format(figures["ours"]), told, figures["ours"] / most, aim, before=earlier(figures, form))
 
 
 def made_by(command: str, others: tuple[str, ...] = ()) -> str:
@@ -64,7 +97,7 @@ def made_by(command: str, others: tuple[str, ...] = ()) -> str:
     said = subprocess.run(["m2sh", "version"], capture_output=True, text=True, check=False)
     mongrel2 = re.search(r"\d+\.\d+\.\d+", said.stdout + said.stderr)
     versions = [f"Mongrel2 {mongrel2[0] if mongrel2 else '?'}", *(f"{each} {version(each)}" for each in OUR_PARTS)]
-    beside = f"; beside {', '.join(f'{each} {version(each)}' for each in others)}" if others else ""
+    beside = f"; beside {', '.join(f'{each} {PINNED.get(each) or version(each)}' for each in others)}" if others else ""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     measured = f"`{command}` on {datetime.date.today()}, {machine}, {platform.system()}, {python}"
     return f"{measured}, {', '.join(versions)}{beside}:"

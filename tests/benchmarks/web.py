@@ -10,16 +10,18 @@ import resource
 import socket
 import statistics
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 
 from peer import resident_bytes, run_wrk
-from support import environment, free_port, listens, output, process, wait_for
+from rounds import FOLDERS, HERE, interleave, medians_of, variables, with_each
+from support import free_port, listens, output, process, wait_for
+from tables import Comparison
+from wrk_scripts import script
 
-Row = Callable[..., None]
+RATE = "{:,.0f}/s"
 
 GUNICORN = ["gunicorn", "--worker-class", "gevent", "--worker-connections", "3000", "--backlog", "2048",
             "--log-level", "critical", "--bind", "127.0.0.1:{port}"]  # fmt: skip
@@ -29,33 +31,23 @@ GRANIAN = ["granian", "--interface", "wsgi", "--workers", "1", "--no-ws", "--log
            "--backlog", "2048", "--port", "{port}"]  # fmt: skip
 SERVERS = {
     "ours": ["brubeck_lite", "web_programs:ours", "--quiet", "--bind", "127.0.0.1:{port}"],
-    "eventlet.wsgi": [str(Path(__file__).with_name("web_programs.py")), "{port}"],
+    "eventlet.wsgi": ["web_programs.py", "{port}"],
     "Bottle on gunicorn/gevent": [*GUNICORN, "web_programs:bottle"],
     "Flask on gunicorn/gevent": [*GUNICORN, "web_programs:flask"],
     "Starlette on uvicorn": [*UVICORN, "web_programs:starlette"],
     "Falcon on uvicorn": [*UVICORN, "web_programs:falcon_asgi"],
     "Falcon on granian": [*GRANIAN, "web_programs:falcon"],
 }
-AIMS = {"eventlet.wsgi": 3.0, "Bottle on gunicorn/gevent": 3.0, "Starlette on uvicorn": 1.0}
+AIMS = {
+    "hello": {"eventlet.wsgi": 3.0, "Bottle on gunicorn/gevent": 3.0, "Starlette on uvicorn": 1.0},
+    "64 KB JSON": {"Starlette on uvicorn": 1.0},
+}
+LATENCY = "p99 while one computes 50 ms"
 BODY = json.dumps([{"name": "Take Five", "number": number, "time": [5, 4]} for number in range(1260)])
 POST = f"""wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = [==[{BODY}]==]
 """
-
-
-@contextlib.contextmanager
-def serving(command: list[str]) -> Iterator[tuple[int, int]]:
-    """One of the servers: its port and process id."""
-    port = free_port()
-    start = [sys.executable] if command[0].endswith(".py") else [sys.executable, "-m"]
-    variables = environment(measured=False)
-    variables["PYTHONPATH"] += f":{Path(__file__).parent}"
-    with process([*start, *(part.format(port=port) for part in command)], env=variables) as child:
-        wait_for(lambda: listens(port) or child.poll() is not None, what=command[0])
-        assert child.poll() is None, output(child)
-        check(port)
-        yield port, child.pid
 
 
 def check(port: int) -> None:
@@ -70,6 +62,26 @@ def check(port: int) -> None:
         said = answer.read().replace(b'": ', b'":').strip()
         assert (answer.status, said) == (200, expected), (path, answer.status, said)
     client.close()
+
+
+@contextlib.contextmanager
+def running(name: str, command: list[str]) -> Iterator[tuple[int, int]]:
+    """A server that this command starts: its port and process id."""
+    port = free_port()
+    with process([part.format(port=port) for part in command], env=variables(name), cwd=HERE) as child:
+        wait_for(lambda: listens(port) or child.poll() is not None, what=name)
+        assert child.poll() is None, output(child)
+        yield port, child.pid
+
+
+@contextlib.contextmanager
+def serving(name: str) -> Iterator[tuple[int, int]]:
+    """One of the servers, or ours with the brubeck_lite.py before: its port and process id."""
+    command = SERVERS["ours" if name in FOLDERS else name]
+    start = [sys.executable] if command[0].endswith(".py") else [sys.executable, "-m"]
+    with running(name, [*start, *command]) as (port, pid):
+        check(port)
+        yield port, pid
 
 
 def wrk(port: int, path: str, seconds: int, connections: int = 32, *options: str) -> tuple[float, float]:
@@ -102,41 +114,45 @@ def computing(port: int) -> Iterator[None]:
         thread.join()
 
 
-def compare_servers(row: Row, short: bool) -> None:
-    """Rates and latencies of all servers, in interleaved rounds."""
-    names = ["ours", "eventlet.wsgi", "Starlette on uvicorn"] if short else list(SERVERS)
-    found: dict[tuple[str, str], list[float]] = {}
-    seconds = 1 if short else 2
+def measure_server(port: int, short: bool, posting: list[str]) -> dict[str, float]:
+    """Rates of one server, and a latency. `posting`: the options that have wrk post JSON."""
+    if short:
+        return {"hello": wrk(port, "/", 1)[0]}
+    measured = {
+        "hello": wrk(port, "/", 2)[0],
+        "arguments": wrk(port, "/hello/Dave", 2)[0],
+        "64 KB JSON": wrk(port, "/json", 2, 32, *posting)[0],
+        "1,000 connections": wrk(port, "/", 2, 1000)[0],
+    }
+    with computing(port):
+        return {**measured, LATENCY: wrk(port, "/", 4)[1]}
+
+
+def raise_open_files() -> None:
+    """As many open files as this process and its children may have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with contextlib.ExitStack() as stack, tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(POST)
-        script.flush()
-        ports = {name: stack.enter_context(serving(SERVERS[name]))[0] for name in names}
-        for _ in range(1 if short else 3):
-            for name, port in ports.items():
-                measured = {"hello": wrk(port, "/", seconds)[0]}
-                if not short:
-                    measured["arguments"] = wrk(port, "/hello/Dave", seconds)[0]
-                    measured["64 KB JSON"] = wrk(port, "/json", seconds, 32, "-s", script.name)[0]
-                    measured["1,000 connections"] = wrk(port, "/", seconds, 1000)[0]
-                    with computing(port):
-                        measured["p99"] = wrk(port, "/", 2 * seconds)[1]
-                for what, value in measured.items():
-                    found.setdefault((name, what), []).append(value)
-    medians = {key: statistics.median(values) for key, values in found.items()}
-    for what in dict.fromkeys(what for _, what in medians):
-        ours = medians["ours", what]
-        for name in names[1:]:
-            other = medians[name, what]
-            if what == "p99":
-                row("p99 while one computes 50 ms", f"{ours:.1f} ms", f"{name} {other:.1f} ms", ours / other, None)
-            else:
-                aim = AIMS.get(name) if what == "hello" else None
-                row(f"HTTP, {what}", f"{ours:,.0f}/s", f"{name} {other:,.0f}/s", ours / other, aim, above=True)
+
+
+def compare_servers(table: Comparison, short: bool) -> None:
+    """Rates and latencies of all servers, in interleaved rounds."""
+    others = ["eventlet.wsgi", "Starlette on uvicorn"] if short else [name for name in SERVERS if name != "ours"]
+    raise_open_files()
+    with contextlib.ExitStack() as stack:
+        posting = stack.enter_context(script(POST))
+        ports = {name: stack.enter_context(serving(name))[0] for name in with_each(others)}
+        probes = {name: partial(measure_server, port, short, posting) for name, port in ports.items()}
+        rounds = interleave(1 if short else 3, probes)
+    found = {what: medians_of(what, rounds) for what in rounds["ours"][0]}
+    for what, figures in found.items():
+        aims = {name: AIMS.get(what, {}).get(name) for name in others}
+        if what == LATENCY:
+            table.compare(what, figures, "{:.1f} ms", aims)
+        else:
+            table.compare(f"HTTP, {what}", figures, RATE, aims, above=True)
     if not short:
-        many, few = medians["ours", "1,000 connections"], medians["ours", "hello"]
-        row("HTTP, 1,000 connections", f"{many:,.0f}/s", f"ours at 32 {few:,.0f}/s", many / few, 0.8, above=True)
+        figures = {**found["1,000 connections"], "ours at 32": found["hello"]["ours"]}
+        table.compare("HTTP, 1,000 connections", figures, RATE, {"ours at 32": 0.8}, above=True)
 
 
 def connect(port: int) -> socket.socket:
@@ -147,29 +163,41 @@ def connect(port: int) -> socket.socket:
     return client
 
 
-def measure_idle_connections(row: Row, short: bool) -> None:
-    """The memory of 10,000 idle connections; and 1,000 that dribble beside wrk, until they are closed."""
-    count, dribbling = (1_000, 200) if short else (10_000, 1_000)
-    with serving(SERVERS["ours"]) as (port, pid), contextlib.ExitStack() as stack:
+def dribble(port: int, slow: list[socket.socket]) -> float:
+    """The rate beside connections on which the beginning of a request comes, octet by octet."""
+    began, rates = time.monotonic(), []
+    for octet in b"GET":
+        if time.monotonic() > began + 6:  # on a busy machine: they are to be refused only when they have stopped
+            break
+        for client in slow:
+            client.sendall(bytes([octet]))
+        rates.append(wrk(port, "/", 1)[0])
+    return statistics.median(rates)
+
+
+def hold_idle(name: str, count: int, dribbling: int) -> tuple[float, float, float, float]:
+    """One server with idle connections: KB for each, its rate beside them, its rate beside those that dribble, and the
+    seconds until they are closed."""
+    with serving(name) as (port, pid), contextlib.ExitStack() as stack:
         for client in [connect(port) for _ in range(200)]:
             client.close()
         time.sleep(0.5)
         before = resident_bytes(pid)
         idle = [stack.enter_context(connect(port)) for _ in range(count)]
         each = (resident_bytes(pid) - before) / count / 1024
-        row(f"{count:,} idle connections", f"{each:.1f} KB each", "14 KB", each / 14, 1.0)
-        quiet = wrk(port, "/", 2)[0]
-        slow, began = idle[:dribbling], time.monotonic()
-        rates = []
-        for octet in b"GET":
-            if time.monotonic() > began + 6:  # on a busy machine: they are to be refused only when they have stopped
-                break
-            for client in slow:
-                client.sendall(bytes([octet]))
-            rates.append(wrk(port, "/", 1)[0])
-        rate = statistics.median(rates)
-        row(f"beside {dribbling:,} that dribble", f"{rate:,.0f}/s", f"without {quiet:,.0f}/s", rate / quiet, None)
-        for client in slow:
+        quiet, began = wrk(port, "/", 2)[0], time.monotonic()
+        rate = dribble(port, idle[:dribbling])
+        for client in idle[:dribbling]:
             assert client.recv(1000).startswith(b"HTTP/1.1 408 "), "a dribbling client was not refused"
-        gone = time.monotonic() - began
-        row("dribbling connections are gone", f"{gone:.1f} s", "deadline 10 s", gone / 10, None)
+        return each, quiet, rate, time.monotonic() - began
+
+
+def measure_idle_connections(table: Comparison, short: bool) -> None:
+    """The memory of 10,000 idle connections; and 1,000 that dribble beside wrk, until they are closed."""
+    count, dribbling = (1_000, 200) if short else (10_000, 1_000)
+    raise_open_files()
+    found = {name: hold_idle(name, count, dribbling) for name in with_each()}
+    each, quiet, rate, gone = ({name: figures[at] for name, figures in found.items()} for at in range(4))
+    table.bound(f"{count:,} idle connections", each, "{:.1f} KB each", 14, "14 KB")
+    table.compare(f"beside {dribbling:,} that dribble", {**rate, "without": quiet["ours"]}, RATE, {"without": None})
+    table.bound("dribbling connections are gone", gone, "{:.1f} s", 10, "deadline 10 s", None)

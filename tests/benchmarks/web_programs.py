@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+from bare_programs import LISTS
+
 FILES = os.environ.get("FILES", os.curdir)
 
 
@@ -28,6 +30,7 @@ def make_ours() -> Any:
     app.route("/hello/<name>")(lambda request, name: f"Take five, {name}!")
     app.post("/json")(lambda request: {"count": len(request.json)})
     app.route("/compute")(lambda request: compute())
+    app.route("/list/<kilobytes>")(lambda request, kilobytes: LISTS[kilobytes])
     app.static("/files", FILES)
     return app
 
