@@ -2010,6 +2010,11 @@ def _mongrel2_fields(headers: Any) -> dict[str, Any]:
 
 
 _BODY_FIELDS = frozenset(["content-length", "transfer-encoding", "x-mongrel2-upload-start", "x-mongrel2-upload-done"])
+# Mongrel2's own fields, behind those of the client. Where none of the latter decides what a request is, they are enough
+# for most handlers, and JSON takes long. What a client sends passes for none of Mongrel2's: its names are in lower
+# case, and its quotation marks have a backslash before them.
+_USUAL = re.compile(rb'"METHOD":"([A-Z]+)","VERSION":"HTTP/1\.1",.*'
+                    rb'"URL_SCHEME":"(https?)","REMOTE_ADDR":"([^"\\]+)"\}', re.S)  # fmt: skip
 
 
 class Mongrel2Request(Request):
@@ -2019,34 +2024,52 @@ class Mongrel2Request(Request):
     conn_id: str
     upload: str | None = None  # the file of its body, as Mongrel2 names it
     upload_is_there = False
+    origin: tuple[str, str]  # the address of the client, and its scheme
     is_whole = True  # its body is there, and what the fields say
 
-    def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
-        self.sender, self.conn_id, self.fields = sender, conn_id, fields
-        kind = fields.get("METHOD", "")
-        self.method = kind = kind if type(kind) is str else self.text("METHOD")
-        if kind == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
-            self.method, body = "GET", b""
-        self.content_length, self.octets = len(body), body
-        if "authorization" in fields:
-            self.has_credentials = True
-        version = fields.get("VERSION")
-        if version is None:
-            # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
-            self.is_message = kind in ("JSON", "XML")
-        elif version != "HTTP/1.1" or "connection" in fields:  # whether the client wants more (RFC 9112, 9.3)
-            self.version = self.text("VERSION")
-            self.keep_alive = self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
+    def __init__(self, sender: str, conn_id: str, path: bytes, headers: Any, body: bytes) -> None:
+        self.sender, self.conn_id, self._headers, self.octets = sender, conn_id, headers, body
+        self.content_length = len(body)
+        usual = None
+        if type(headers) is bytes and not (
+            b'"content-length":' in headers or b'"transfer-encoding":' in headers
+            or b'"x-mongrel2-upload-' in headers or b'"connection":' in headers
+        ):  # fmt: skip
+            usual = _USUAL.match(headers, headers.rfind(b'"METHOD":"'))
+        if usual is not None:
+            self.method, scheme, address = usual[1].decode(), usual[2].decode(), usual[3].decode("latin-1")
+            self.origin = address, scheme
+            if b'"authorization":' in headers:
+                self.has_credentials = True
+        else:
+            self._read_fields()
         try:
             self.path = decode_path(unquote_to_bytes(path) if b"%" in path else path)
             if self.path[:1] != "/" and not self.is_message:
                 raise HTTPError(400, "the path must begin with /")
         except HTTPError as error:
             self.path, self.refused = unquote_to_bytes(path).decode("latin-1"), error.with_traceback(None)
-        if not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
-            self._check_body(kind, fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
+        if usual is None and self.text("METHOD") != "WEBSOCKET" and not _BODY_FIELDS.isdisjoint(self.fields):
+            self._check_body(self.fields.get("x-mongrel2-upload-start"), self.fields.get("x-mongrel2-upload-done"))
 
-    def _check_body(self, kind: str, start: Any, done: Any) -> None:
+    fields = lazy(lambda request: _mongrel2_fields(request._headers))  # by name a str, or a list of them
+
+    def _read_fields(self) -> None:
+        """Note what the fields say, but for the body."""
+        fields, self.method = self.fields, self.text("METHOD")
+        self.origin = self.text("REMOTE_ADDR") or self.text("x-forwarded-for"), self.text("URL_SCHEME") or "http"
+        self.has_credentials = "authorization" in fields
+        version = fields.get("VERSION")
+        if version is None:
+            # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
+            self.is_message = self.method in ("JSON", "XML")
+        elif version != "HTTP/1.1" or "connection" in fields:  # whether the client wants more (RFC 9112, 9.3)
+            self.version = self.text("VERSION")
+            self.keep_alive = self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
+        if self.method == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
+            self.method, self.octets, self.content_length = "GET", b"", 0
+
+    def _check_body(self, start: Any, done: Any) -> None:
         """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file (manual, 5.5). A
         client may say that too, but without its body Mongrel2 hands out a request only where that is true, or to open a
         WebSocket. What is refused has its connection closed, which also ends an upload that is on its way."""
@@ -2056,7 +2079,7 @@ class Mongrel2Request(Request):
         else:
             size = int(length) if re.fullmatch("[0-9]{1,10}", length) else -2
         is_upload = not self.content_length and (size == -1 or 0 < size < 1 << 31)
-        if kind == "WEBSOCKET_HANDSHAKE":  # behind which Mongrel2 takes all that comes for frames
+        if self.text("METHOD") == "WEBSOCKET_HANDSHAKE":  # behind which Mongrel2 takes all that comes for frames
             if size == 0 and "transfer-encoding" not in self.fields and start is None and done is None:
                 return
             refused = HTTPError(400, "a WebSocket begins with a GET that has no body")
@@ -2096,12 +2119,7 @@ class Mongrel2Request(Request):
         self.content_length = os.fstat(file.fileno()).st_size
         self.stream = io.BufferedReader(_Body(file.read, self.content_length, self.content_length))
 
-    def origin(self) -> tuple[str, str]:
-        """The address of the client, and its scheme."""
-        get = self.fields.get
-        return str(get("REMOTE_ADDR") or self.text("x-forwarded-for")), str(get("URL_SCHEME") or "http")
-
-    peer: lazy[Peer] = lazy(lambda request: Peer(*request.origin()))
+    peer: lazy[Peer] = lazy(lambda request: Peer(*request.origin))
 
     def text(self, name: str, separator: str = ", ") -> str:
         """The header of this name, Mongrel2's own too, as one text; empty where there is none. Mongrel2 leaves blanks
@@ -2121,9 +2139,9 @@ class Mongrel2Request(Request):
     stream: lazy[Any] = lazy(lambda request: io.BytesIO(request.octets))  # it came whole
 
 
-def parse_mongrel2(message: bytes) -> Mongrel2Request:
-    """One message of Mongrel2, with headers in JSON or tnetstring -> a Request; ProtocolError for anything else. One
-    that a client got wrong is still a Request, for it must be answered: `refused` says why."""
+def read_mongrel2(message: bytes) -> Mongrel2Request:
+    """One message of Mongrel2 -> a Request, as `parse_mongrel2` does. But the fields of a usual request are parsed when
+    somebody looks at them, and where they cannot be, the ProtocolError comes then."""
     parts = message.split(b" ", 3)
     if len(parts) != 4:
         raise ProtocolError("a message is SENDER CONN_ID PATH HEADERS BODY")
@@ -2134,7 +2152,15 @@ def parse_mongrel2(message: bytes) -> Mongrel2Request:
     body, offset = _read_tnetstring(rest, offset)
     if type(body) is not bytes or offset != len(rest):
         raise ProtocolError("a message ends with its body")
-    return Mongrel2Request(sender.decode(), conn_id.decode(), path, _mongrel2_fields(headers), body)
+    return Mongrel2Request(sender.decode(), conn_id.decode(), path, headers, body)
+
+
+def parse_mongrel2(message: bytes) -> Mongrel2Request:
+    """One message of Mongrel2, with headers in JSON or tnetstring -> a Request; ProtocolError for anything else. One
+    that a client got wrong is still a Request, for it must be answered: `refused` says why."""
+    request = read_mongrel2(message)
+    _ = request.fields  # which may be what is wrong
+    return request
 
 
 def format_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], payload: bytes, *,
@@ -5563,61 +5589,49 @@ class _Mongrel2:
         self.sleep, self.is_played = sleep, is_played
         self.life: _Life | None = None  # the present one
         self.dropped = 0  # replies to clients of lives that had ended
-        self._coming: _Life | None = None  # that has not begun
+        self.coming: _Life | None = None  # that may begin at any moment
         self._since: float | None = None  # when it was first sought
         self._has_complained = False
 
     def seek(self) -> _Life | None:
-        """The life that begins just now; None where none does. To be called again and again, at once where a pair of
-        sockets may begin at any moment: `is_trying`."""
+        """The life that begins just now; None where none does. To be called again and again."""
         now = time.monotonic()
         self._since = self._since or now
         try:
-            coming = self._coming = self._coming or _Life(self)
+            coming = self.coming = self.coming or _Life(self)
         except zmq.ZMQError as error:  # too many files are open
             self._complain(logging.ERROR, "cannot connect to Mongrel2 at %s and %s for now: %s", error)
             return None
         if coming.begin():
             if not self.is_played:
                 logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
-            self.life, self._coming, self._since, self._has_complained = coming, None, None, False
+            self.life, self.coming, self._since, self._has_complained = coming, None, None, False
             return coming
         if coming.has_failed():
-            self._give_up()
+            self.close()
         if now > self._since + self.SILENCE and not self.is_played:
             self._complain(logging.INFO, "waiting for Mongrel2 at %s and %s")
         return None
-
-    def is_trying(self) -> bool:
-        """Whether there is a pair of sockets that may begin at any moment."""
-        return self._coming is not None
 
     def _complain(self, level: int, message: str, *arguments: Any) -> None:
         if not self._has_complained:
             self._has_complained = True
             logger.log(level, message, self.pull, self.pub, *arguments)
 
-    def _give_up(self) -> None:
-        coming, self._coming = self._coming, None
-        if coming is not None:
-            coming.close(0)
-
     def lose(self) -> None:
         """The present life has ended: drop its sockets with all they hold."""
-        life, self.life = self.life, None
-        if life is not None:
-            if not self.is_played:
-                logger.warning("Mongrel2 at %s is gone", self.pull)
-            life.close(0)
+        if not self.is_played:
+            logger.warning("Mongrel2 at %s is gone", self.pull)
+        self.close()
 
     def leave(self, is_heard: Callable[[], bool], deadline: float) -> bool:
         """Have it deal nothing more, as soon as no answer that has begun needs to hear from it, and at the deadline in
         any case. Whether that is done, and all that it has dealt was received."""
         is_late = time.monotonic() >= deadline
         if self.life is None:
-            if self._coming is not None and self._coming.may_hold_requests() and not is_late:
+            if self.coming is not None and self.coming.may_hold_requests() and not is_late:
                 return False  # it may begin, and then what it holds is to be answered
-            self._give_up()
+            self.close()
             return True
         if self.life.left is None:
             if not is_late and is_heard():
@@ -5626,10 +5640,11 @@ class _Mongrel2:
         return not self.life.left
 
     def close(self, linger: int = 0) -> None:
-        self._give_up()
-        life, self.life = self.life, None
-        if life is not None:
-            life.close(linger)
+        """Drop what there is of it. `linger`: see `_Life.close`."""
+        lives, self.life, self.coming = (self.life, self.coming), None, None
+        for life in lives:
+            if life is not None:
+                life.close(linger)
 
 
 def check_upload_store(folder: str | os.PathLike[str], name: str = "") -> None:
@@ -5697,11 +5712,11 @@ class Mongrel2Peer(ServedPeer):
     FILE_PIECE = 256 << 10  # bytes of a file in one message
     MAX_JOINED = 64 << 20  # bytes of what goes in one message: to a message socket, and files without flow control
 
-    __slots__ = ("__weakref__", "_sleeper", "_spent", "_target", "conn_id", "credit", "is_closing", "is_marked", "life",
-                 "requests", "sender", "server", "upload", "websocket")  # fmt: skip
+    __slots__ = ("__weakref__", "_spent", "_target", "conn_id", "credit", "is_closing", "is_marked", "life", "requests",
+                 "sender", "server", "sleeper", "upload", "websocket")  # fmt: skip
 
     def __init__(self, server: Any, life: _Life, sender: bytes, conn_id: bytes, request: Mongrel2Request) -> None:
-        super().__init__(server.load, *request.origin())
+        super().__init__(server.load, *request.origin)
         self.server, self.life, self.sender, self.conn_id = server, life, sender, conn_id
         self._target = b"%b %d:%b, " % (sender, len(conn_id), conn_id)  # before each reply
         self.requests: deque[Mongrel2Request] = deque()  # that have no answer yet, the present one first
@@ -5709,7 +5724,7 @@ class Mongrel2Peer(ServedPeer):
         self.websocket: _Mongrel2WebSocket | None = None
         self.credit = life.credit  # bytes that may be sent; -1 once the client is gone
         self._spent = 0  # bytes that were sent to the present request by pieces
-        self._sleeper: _Sleeper | None = None  # what waits for credit
+        self.sleeper: _Sleeper | None = None  # what waits for credit
         self.is_closing = False  # the connection ends with the present answer
         self.is_marked = False  # the parent of this worker knows that the present request is answered
 
@@ -5721,17 +5736,24 @@ class Mongrel2Peer(ServedPeer):
             self.forget()
         elif (credit := notice.text("DOWNLOAD_CREDITS")).isdigit() and not self.is_gone:
             self.credit += int(credit)
-            if self._sleeper is not None:
-                self._sleeper.wake_soon()
+            if self.sleeper is not None:
+                self.sleeper.wake_soon()
             if self.websocket is not None:
                 self.websocket.flush()
 
     def take_frame(self, frame: Mongrel2Request) -> None:
         """Give a frame to the WebSocket; where there is none, the connection is closed."""
-        if self.websocket is None or not re.fullmatch("0x[0-9A-Fa-f]{1,2}", frame.text("FLAGS")):
+        flags = frame.text("FLAGS")
+        if self.websocket is None or not re.fullmatch("0x[0-9A-Fa-f]{1,2}", flags):
             self.close()
-        else:
-            self.websocket.take_frame(frame)
+            return
+        self.websocket.heard = time.monotonic()
+        try:
+            first = int(flags, 16)
+            check_opcode(first)
+            self.websocket.take(first & 0x0F, frame.body)
+        except ProtocolError as error:
+            self.websocket.refuse(error.status, str(error))
 
     def forget(self) -> None:
         """The client is gone: end what works for it."""
@@ -5743,8 +5765,8 @@ class Mongrel2Peer(ServedPeer):
             self.websocket.vanish()
         if self.upload is not None:
             self.upload.remove()
-        if self._sleeper is not None:
-            self._sleeper.wake_soon()
+        if self.sleeper is not None:
+            self.sleeper.wake_soon()
 
     def needs_news(self) -> bool:
         """Whether something is under way that needs to hear from Mongrel2: a WebSocket, an upload, or an answer of
@@ -5873,11 +5895,11 @@ class Mongrel2Peer(ServedPeer):
         """Wait until the client has made space for more, or has left, for so many seconds at most: another handler may
         have been told of that."""
         self.leave_pool()
-        self._sleeper = _Sleeper()
+        self.sleeper = _Sleeper()
         try:
-            self._sleeper.wait(seconds)
+            self.sleeper.wait(seconds)
         finally:
-            self._sleeper = None
+            self.sleeper = None
 
     def _await_end(self) -> None:
         """Wait until the client has read all, or reads too slowly: without a handler to tell of it, Mongrel2 would stop
@@ -5889,10 +5911,6 @@ class Mongrel2Peer(ServedPeer):
             if pace.is_too_slow(began, int(self.credit - before)):
                 break
 
-    def is_waiting(self) -> bool:
-        """Whether an answer waits for the client to read."""
-        return self._sleeper is not None
-
     def abort(self) -> None:
         self.is_gone, self.is_closing, self.credit = True, True, -1
 
@@ -5902,7 +5920,7 @@ class Mongrel2Peer(ServedPeer):
             if self.send(format_head(101, response.fields(request), True)):
                 converse(self.websocket, response)
         finally:
-            self.websocket = None
+            self.websocket, self._spent = None, 0  # what its client has not read is not waited for
         return 0
 
 
@@ -5915,16 +5933,6 @@ class _Mongrel2WebSocket(WebSocket):
         super().__init__(request, limit)
         self.peer = peer
         self.push_to_many = _push_by_mongrel2
-
-    def take_frame(self, frame: Mongrel2Request) -> None:
-        """Take in what the client sent."""
-        self.heard = time.monotonic()
-        try:
-            first = int(frame.text("FLAGS"), 16)
-            check_opcode(first)
-            self.take(first & 0x0F, frame.body)
-        except ProtocolError as error:
-            self.refuse(error.status, str(error))
 
     def can_spend(self, size: int) -> bool:
         """Whether the client has credit for so many bytes, which then are as good as sent."""
@@ -6004,7 +6012,7 @@ class Mongrel2Server:
             is_notice = parts[2:3] == [b"@*"]
             try:
                 if not is_notice:
-                    return self._take(life, parts, parse_mongrel2(message))
+                    return self._take(life, parts, read_mongrel2(message))
                 if peer := life.peers.get(parts[1]):  # none after most answers, when the credits for them come
                     peer.hear(parse_mongrel2(message))
             except ProtocolError as error:
@@ -6044,7 +6052,7 @@ class Mongrel2Server:
                 self.is_shared or self._mongrel2.leave(lambda: False, self._deadline)
             ):
                 raise EOFError("the connection is closed")
-            eventlet.sleep(0.01 if self._mongrel2.is_trying() else self.CHECK)
+            eventlet.sleep(0.01 if self._mongrel2.coming else self.CHECK)
         return life
 
     def _idle(self, life: _Life) -> None:
@@ -6189,7 +6197,7 @@ class Mongrel2Server:
         return {"dropped": self._mongrel2.dropped,
                 "coroutines": 0 if self._receivers is None else self._receivers.coroutines,
                 "websockets": sum(peer.websocket is not None for peer in peers), "connections": len(peers),
-                "queues": {"room": sum(peer.is_waiting() for peer in peers)}}  # fmt: skip
+                "queues": {"room": sum(peer.sleeper is not None for peer in peers)}}  # fmt: skip
 
     def has_ended(self) -> bool:
         """Whether it gives no more requests."""
@@ -6268,7 +6276,7 @@ class Mongrel2Connection:
             mongrel2 = self._mongrel2
             if (life := mongrel2.life) is None:
                 if (life := mongrel2.seek()) is None:
-                    time.sleep(0.01 if mongrel2.is_trying() else 0.1)
+                    time.sleep(0.01 if mongrel2.coming else 0.1)
                     continue
                 life.peers = weakref.WeakValueDictionary()  # a script does not say when it is done with a request
             try:
@@ -7745,11 +7753,11 @@ class _Link:
     LONGEST = 60  # bytes of the name of a folder in which a socket can be: with its own name, 104 at most (macOS)
     MOST = 20_000  # messages on their way from the parent to a worker
 
-    __slots__ = ("_context", "_folder", "_number", "is_over", "is_there", "knows_credit", "outstanding", "push", "sub",
+    __slots__ = ("_context", "_folder", "is_over", "is_there", "knows_credit", "number", "outstanding", "push", "sub",
                  "worker")  # fmt: skip
 
     def __init__(self, context: zmq.Context[Any], worker: _Worker, number: int) -> None:
-        self._context, self.worker, self._number = context, worker, number  # of the Mongrel2 among those of the worker
+        self._context, self.worker, self.number = context, worker, number  # of this Mongrel2 among those of the worker
         self._folder: str | None = None
         self.push: zmq.Socket[Any] | None = None
         self.sub: zmq.Socket[Any] | None = None
@@ -7757,10 +7765,10 @@ class _Link:
         self.is_there = self.knows_credit = False  # the worker is connected; it was told of the credit of connections
         self.is_over = False  # it was told that no more will come
 
-    def open(self) -> list[Any]:
-        """Make the sockets of a new life. What the worker must be told: the number, and where they are. That is in a
-        folder of our user alone, which is there only until the worker is connected: a connection outlives the names of
-        its sockets, and a folder may not outlive what cleans /tmp."""
+    def open(self) -> list[str]:
+        """Make the sockets of a new life; their addresses. Those are in a folder of our user alone, which is there only
+        until the worker is connected: a connection outlives the names of its sockets, and a folder may not outlive what
+        cleans /tmp."""
         check_spare_descriptors(8)  # where libzmq 4.3.5 has none left to accept with, it ends the process
         folder = tempfile.gettempdir()
         if len(os.fsencode(folder)) > self.LONGEST or not os.path.isdir(folder):
@@ -7774,7 +7782,7 @@ class _Link:
         for own, address in zip((self.push, self.sub), addresses, strict=True):
             own.setsockopt(zmq.LINGER, 0)
             own.bind(address)
-        return [self._number, addresses]
+        return addresses
 
     def look(self) -> None:
         """See whether the worker is connected: its PULL is, after its XPUB."""
@@ -7787,14 +7795,10 @@ class _Link:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def tell(self, addresses: list[Any]) -> None:
-        """Tell the worker where the next life is."""
-        self.worker.line.say(lives=[addresses])
-
-    def release(self) -> None:
-        """Tell the worker that no more will come."""
-        self.is_over = True
-        self.worker.line.say(lives=[[self._number, None]])
+    def tell(self, addresses: list[str] | None) -> None:
+        """Tell the worker where the next life is; None: no more will come."""
+        self.is_over = addresses is None
+        self.worker.line.say(lives=[[self.number, addresses]])
 
     def send(self, message: bytes) -> bool:
         """Deal a message to the worker; False where it takes none: it has died, or is full."""
@@ -7859,8 +7863,8 @@ class _Dealer:
     TURN = 200  # messages before others have their turn
 
     def __init__(self, context: zmq.Context[Any], watch: Watch, pull: str, pub: str, identity: str | None) -> None:
-        self._context, self._watch = context, watch
-        self._mongrel2 = _Mongrel2(context, pull, pub, identity)
+        self._watch = watch
+        self.mongrel2 = _Mongrel2(context, pull, pub, identity)
         self.clients: dict[bytes, _DealtClient] = {}  # by connection id, while something of them is outstanding
         self.held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
         self._links: list[_Link] = []
@@ -7869,21 +7873,16 @@ class _Dealer:
         self._leaving_since: float | None = None
         self._has_left = False
 
-    @property
-    def dropped(self) -> int:
-        """Replies that came too late for a life of Mongrel2."""
-        return self._mongrel2.dropped
-
     # -- lives and links
 
     def look(self) -> None:
         """See whether Mongrel2 and the workers are there."""
-        life = self._mongrel2.life
+        life = self.mongrel2.life
         if life is not None and life.has_ended():
             self._end_life(life)
         elif life is None and not self._has_left:
-            self._mongrel2.seek()
-        if (life := self._mongrel2.life) is not None and life.left is None:
+            self.mongrel2.seek()
+        if (life := self.mongrel2.life) is not None and life.left is None:
             # While there is nobody to take them, messages wait in Mongrel2.
             self._watch(life.pull, self._take_messages if self._takers() else None)
             if self._undealt is not None:
@@ -7895,8 +7894,8 @@ class _Dealer:
 
     def _end_life(self, life: _Life) -> None:
         self._watch(life.pull, None)
-        self._mongrel2.lose()
-        self._mongrel2.dropped += len(self.held)
+        self.mongrel2.lose()
+        self.mongrel2.dropped += len(self.held)
         self.held.clear()
         self.clients.clear()
         self._undealt, self._credit = None, b""
@@ -7904,7 +7903,7 @@ class _Dealer:
             self._watch(link.sub, None)
             link.close()
 
-    def _open(self, link: _Link) -> list[Any]:
+    def _open(self, link: _Link) -> list[str]:
         try:
             addresses = link.open()
         except (OSError, zmq.ZMQError):
@@ -7913,9 +7912,9 @@ class _Dealer:
         self._watch(link.sub, functools.partial(self._take_answers, link))
         return addresses
 
-    def link(self, worker: _Worker, number: int) -> list[Any]:
-        """Deal to this worker too, once it is ready. What it is to be told: see `_Link.open`."""
-        link = _Link(self._context, worker, number)
+    def link(self, worker: _Worker, number: int) -> list[str]:
+        """Deal to this worker too, once it is ready. The addresses that it is to be told."""
+        link = _Link(self.mongrel2.context, worker, number)
         addresses = self._open(link)
         self._links.append(link)
         return addresses
@@ -7936,8 +7935,8 @@ class _Dealer:
         seconds, and give the workers all that it has dealt."""
         self._leaving_since = self._leaving_since or now
         has_begun = lambda: any(client.has_begun for client in self.clients.values())  # noqa: E731
-        is_done = self._mongrel2.leave(has_begun, self._leaving_since + Server.DRAIN)
-        if (life := self._mongrel2.life) is not None and life.left is not None:
+        is_done = self.mongrel2.leave(has_begun, self._leaving_since + Server.DRAIN)
+        if (life := self.mongrel2.life) is not None and life.left is not None:
             self._watch(life.pull, None)
             while (life.left or self._undealt is not None) and self._take_messages():
                 pass
@@ -7948,11 +7947,11 @@ class _Dealer:
         """Tell workers that retire, and have no more to do, that no more will come."""
         for link in self._links:
             if link.worker.is_retiring and not (link.outstanding or link.is_over or self._is_leaving()):
-                link.release()
+                link.tell(None)
 
     def close(self) -> None:
         self.flush(1.0)
-        self._mongrel2.close(1000)
+        self.mongrel2.close(1000)
         for link in self._links:
             link.close()
 
@@ -7969,7 +7968,7 @@ class _Dealer:
     def _take_messages(self) -> bool:
         """Deal what has come. False where no worker takes more: then messages wait in Mongrel2, until `look` finds one
         that does."""
-        takers, life = self._takers(), cast(_Life, self._mongrel2.life)
+        takers, life = self._takers(), cast(_Life, self.mongrel2.life)
         for _ in range(self.TURN):
             if not takers:
                 self._watch(life.pull, None)
@@ -7982,7 +7981,7 @@ class _Dealer:
             except zmq.Again:
                 break
             except ValueError as error:
-                logger.warning("%s sent what is no request (%s): %.100r", self._mongrel2.pull, error, message)
+                logger.warning("%s sent what is no request (%s): %.100r", self.mongrel2.pull, error, message)
         return True
 
     def _deal(self, takers: list[_Link], life: _Life, message: bytes) -> None:
@@ -7992,7 +7991,10 @@ class _Dealer:
         client = self.clients.get(conn_id)
         if path == b"@*":
             if client is not None:
-                self._pass_on(conn_id, client, message)
+                client.link.send(message)
+                if b'"disconnect"' in rest:
+                    del self.clients[conn_id]
+                    client.link.outstanding -= client.outstanding
         elif client is None:
             if sender not in life.senders:
                 life.check_sender(sender)
@@ -8027,13 +8029,6 @@ class _Dealer:
             takers.remove(link)
         return None
 
-    def _pass_on(self, conn_id: bytes, client: _DealtClient, notice: bytes) -> None:
-        """What Mongrel2 says about a connection is for the worker that serves it."""
-        client.link.send(notice)
-        if b'"disconnect"' in notice:
-            del self.clients[conn_id]
-            client.link.outstanding -= client.outstanding
-
     # -- replies
 
     def _take_answers(self, link: _Link) -> None:
@@ -8054,7 +8049,7 @@ class _Dealer:
         colon = message.find(b":", start)
         end = message.find(b", ", colon)
         if not (0 < start < colon < end and message[start:colon].isdigit()):
-            logger.error("%s: dropped what is no reply: %.100r", self._mongrel2.pub, message)
+            logger.error("%s: dropped what is no reply: %.100r", self.mongrel2.pub, message)
             return
         conn_ids = message[colon + 1 : end].split(b" ")
         is_extended = conn_ids[0] == b"X"
@@ -8087,7 +8082,7 @@ class _Dealer:
 
     def flush(self, patience: float = 0) -> bool:
         """Send what is held; whether nothing is left. `patience`: seconds for Mongrel2 to take it."""
-        deadline, life = time.monotonic() + patience, self._mongrel2.life
+        deadline, life = time.monotonic() + patience, self.mongrel2.life
         while self.held and life is not None:
             try:
                 life.pub.send(self.held[0], zmq.NOBLOCK)
@@ -8135,7 +8130,7 @@ class Parent:
     def stats(self, but: _Worker | None = None) -> Stats:
         """The figures of all workers, those that are no more too, and the parent's: but for one worker's."""
         dealers = [*self._dealers.values()]
-        own = {"dropped": sum(dealer.dropped for dealer in dealers),
+        own = {"dropped": sum(dealer.mongrel2.dropped for dealer in dealers),
                "queues": {"replies": sum(len(dealer.held) for dealer in dealers),
                           "dealt": sum(len(dealer.clients) for dealer in dealers)}} if dealers else {}
         return merge_stats([self._former, own, *(worker.stats for worker in [*self._workers] if worker is not but)])
@@ -8297,7 +8292,7 @@ class Parent:
                 if tuple(each) not in self._dealers:
                     self._dealers[tuple(each)] = _Dealer(self._context, self._watch, *each)
                 dealer = self._dealers[tuple(each)]
-                lives.append(dealer.link(worker, len(lives)))
+                lives.append([len(lives), dealer.link(worker, len(lives))])
         taken = {other.slot for other in self._workers}
         worker.slot = next((slot for slot in range(self._slots()) if slot not in taken), 0)
         worker.line.say(descriptors, lives=lives, slot=worker.slot, watched=self._reload)
