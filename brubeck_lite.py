@@ -7888,9 +7888,10 @@ class _Dealer:
             if self._undealt is not None:
                 self._take_messages()
         for link in self._links:
+            link.look()
+        for link in self._links:
             if link.push is None:  # the life before this one has ended
                 link.tell(self._open(link))
-            link.look()
 
     def _end_life(self, life: _Life) -> None:
         self._watch(life.pull, None)
@@ -8077,8 +8078,13 @@ class _Dealer:
         self._send(format_reply(client.sender, [conn_id], b"")[0])
 
     def _send(self, reply: bytes) -> None:
+        if not self.held:
+            try:
+                cast(_Life, self.mongrel2.life).pub.send(reply, zmq.NOBLOCK)
+                return
+            except zmq.Again:  # Mongrel2 is behind
+                pass
         self.held.append(reply)
-        self.flush()
 
     def flush(self, patience: float = 0) -> bool:
         """Send what is held; whether nothing is left. `patience`: seconds for Mongrel2 to take it."""
