@@ -136,7 +136,6 @@ if TYPE_CHECKING:
     import eventlet
     import greenlet
     import zmq
-    from eventlet.event import Event as Signal
 else:
     eventlet, greenlet, zmq = _Late("eventlet"), _Late("greenlet"), _Late("zmq")
 
@@ -2020,51 +2019,66 @@ def _mongrel2_fields(headers: Any) -> dict[str, Any]:
 
 
 _BODY_FIELDS = frozenset(["content-length", "transfer-encoding", "x-mongrel2-upload-start", "x-mongrel2-upload-done"])
+# Mongrel2's own fields, behind those of the client. Where none of the latter decides what a request is, they are enough
+# for most handlers, and JSON takes long. What a client sends passes for none of Mongrel2's: its names are in lower
+# case, and its quotation marks have a backslash before them.
+_USUAL = re.compile(rb'"METHOD":"([A-Z]+)","VERSION":"HTTP/1\.1",.*'
+                    rb'"URL_SCHEME":"(https?)","REMOTE_ADDR":"([^"\\]+)"\}', re.S)  # fmt: skip
 
 
 class Mongrel2Request(Request):
     """A request that came as a message of Mongrel2, or a message about a connection (`is_message`)."""
 
-    has_coroutine = True
     sender: str
     conn_id: str
-    life: _Life | _DealtLife | None = None  # where it came from, if a connection received it
-    after: Mongrel2Request | None = None  # the one before it on a pipelined connection, whose answer goes first
-    follower: Signal | None = None  # the one after it waits for this
-    is_answered = is_reported = False  # the parent of a worker knows that it is dealt with
     upload: str | None = None  # the file of its body, as Mongrel2 names it
     upload_is_there = False
-    pace: _Pace  # at which an upload comes
-    seen: tuple[int, float] | None = None  # how many bytes of it there were, and when that was
+    origin: tuple[str, str]  # the address of the client, and its scheme
+    is_whole = True  # its body is there, and what the fields say
 
-    def __init__(self, sender: str, conn_id: str, path: bytes, fields: dict[str, Any], body: bytes) -> None:
-        self.sender, self.conn_id, self.fields = sender, conn_id, fields
-        self.method = kind = self.text("METHOD")
-        if kind == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
-            self.method, body = "GET", b""
-        self.content_length, self._octets = len(body), body
-        self.has_credentials = "authorization" in fields
-        version = fields.get("VERSION")
-        if version is None:
-            # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
-            self.is_message = self.method in ("JSON", "XML")
-        elif version != "HTTP/1.1" or "connection" in fields:
-            self.version = self.text("VERSION")
-            self.keep_alive = self._wants_more()
+    def __init__(self, sender: str, conn_id: str, path: bytes, headers: Any, body: bytes) -> None:
+        self.sender, self.conn_id, self._headers, self.octets = sender, conn_id, headers, body
+        self.content_length = len(body)
+        usual = None
+        if type(headers) is bytes and not (
+            b'"content-length":' in headers or b'"transfer-encoding":' in headers
+            or b'"x-mongrel2-upload-' in headers or b'"connection":' in headers
+        ):  # fmt: skip
+            usual = _USUAL.match(headers, headers.rfind(b'"METHOD":"'))
+        if usual is not None:
+            self.method, scheme, address = usual[1].decode(), usual[2].decode(), usual[3].decode("latin-1")
+            self.origin = address, scheme
+            if b'"authorization":' in headers:
+                self.has_credentials = True
+        else:
+            self._read_fields()
         try:
             self.path = decode_path(unquote_to_bytes(path) if b"%" in path else path)
             if self.path[:1] != "/" and not self.is_message:
                 raise HTTPError(400, "the path must begin with /")
         except HTTPError as error:
             self.path, self.refused = unquote_to_bytes(path).decode("latin-1"), error.with_traceback(None)
-        if not _BODY_FIELDS.isdisjoint(fields) and kind != "WEBSOCKET":
-            self._check_body(kind, fields.get("x-mongrel2-upload-start"), fields.get("x-mongrel2-upload-done"))
+        if usual is None and self.text("METHOD") != "WEBSOCKET" and not _BODY_FIELDS.isdisjoint(self.fields):
+            self._check_body(self.fields.get("x-mongrel2-upload-start"), self.fields.get("x-mongrel2-upload-done"))
 
-    def _wants_more(self) -> bool:
-        """Whether the client keeps its connection after the answer (RFC 9112, 9.3)."""
-        return self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
+    fields = lazy(lambda request: _mongrel2_fields(request._headers))  # by name a str, or a list of them
 
-    def _check_body(self, kind: str, start: Any, done: Any) -> None:
+    def _read_fields(self) -> None:
+        """Note what the fields say, but for the body."""
+        fields, self.method = self.fields, self.text("METHOD")
+        self.origin = self.text("REMOTE_ADDR") or self.text("x-forwarded-for"), self.text("URL_SCHEME") or "http"
+        self.has_credentials = "authorization" in fields
+        version = fields.get("VERSION")
+        if version is None:
+            # Only Mongrel2 itself leaves the version out: no client can pass for a message about a connection.
+            self.is_message = self.method in ("JSON", "XML")
+        elif version != "HTTP/1.1" or "connection" in fields:  # whether the client wants more (RFC 9112, 9.3)
+            self.version = self.text("VERSION")
+            self.keep_alive = self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
+        if self.method == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
+            self.method, self.octets, self.content_length = "GET", b"", 0
+
+    def _check_body(self, start: Any, done: Any) -> None:
         """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file (manual, 5.5). A
         client may say that too, but without its body Mongrel2 hands out a request only where that is true, or to open a
         WebSocket. What is refused has its connection closed, which also ends an upload that is on its way."""
@@ -2074,14 +2088,14 @@ class Mongrel2Request(Request):
         else:
             size = int(length) if re.fullmatch("[0-9]{1,10}", length) else -2
         is_upload = not self.content_length and (size == -1 or 0 < size < 1 << 31)
-        if kind == "WEBSOCKET_HANDSHAKE":  # behind which Mongrel2 takes all that comes for frames
+        if self.text("METHOD") == "WEBSOCKET_HANDSHAKE":  # behind which Mongrel2 takes all that comes for frames
             if size == 0 and "transfer-encoding" not in self.fields and start is None and done is None:
                 return
             refused = HTTPError(400, "a WebSocket begins with a GET that has no body")
         elif is_upload and self.refused is None and isinstance(start, str) and done in (None, start):
             self.upload, self.upload_is_there = start, done is not None
             self.content_length = max(size, 0)
-            refused = HTTPError(413, "the body is over the limit for this server")  # unless a connection takes it
+            refused = HTTPError(413, "the body is over the limit for this server")  # unless a server takes it
             if size < 0:
                 refused = HTTPError(411, "a body without a Content-Length is not taken here")
         elif start is not None or done is not None:
@@ -2090,15 +2104,17 @@ class Mongrel2Request(Request):
             refused = HTTPError(400, "the body is not what Content-Length or Transfer-Encoding say")
         else:
             return
-        self.refused, self.keep_alive = self.refused or refused, False
+        self.refused, self.is_whole = self.refused or refused, False
 
-    def refuse_body(self, error: HTTPError) -> None:
-        """Raise this error where somebody reads the body: the path, and the limit of its route, are looked at first."""
+    def refuse_body(self) -> None:
+        """Raise the error of a body that is refused where somebody reads it: the path, and the limit of its route, are
+        looked at first."""
+        error, self.refused = cast(Exception, self.refused), None
 
         def refuse(size: int) -> NoReturn:
             raise error
 
-        self.refused, self.stream = None, io.BufferedReader(_Body(refuse, None, 0))
+        self.stream = io.BufferedReader(_Body(refuse, None, 0))
 
     def receive_upload(self, path: str) -> None:
         """Have the file at `path`, which is taken away, for the body. OSError where it cannot be read, or stays."""
@@ -2108,16 +2124,11 @@ class Mongrel2Request(Request):
             )
         finally:
             os.unlink(path)
-        self.refused, self.keep_alive, self.kept = None, self._wants_more(), (file,)
+        self.refused, self.is_whole, self.kept = None, True, (file,)
         self.content_length = os.fstat(file.fileno()).st_size
         self.stream = io.BufferedReader(_Body(file.read, self.content_length, self.content_length))
 
-    def outstanding(self) -> int:
-        """How many requests of its connection are before it and have no answer yet."""
-        count, earlier = 0, self.after
-        while earlier is not None and not earlier.is_answered:
-            count, earlier = count + 1, earlier.after
-        return count
+    peer: lazy[Peer] = lazy(lambda request: Peer(*request.origin))
 
     def text(self, name: str, separator: str = ", ") -> str:
         """The header of this name, Mongrel2's own too, as one text; empty where there is none. Mongrel2 leaves blanks
@@ -2134,14 +2145,12 @@ class Mongrel2Request(Request):
         return Headers({name.lower(): self.text(name, "; " if name == "cookie" else ", ") for name in names})
 
     query_string = lazy(lambda request: request.text("QUERY"))
-    peer_scheme = lazy(lambda request: request.text("URL_SCHEME") or "http")
-    peer_addr = lazy(lambda request: request.text("REMOTE_ADDR") or request.text("x-forwarded-for"))
-    stream: lazy[Any] = lazy(lambda request: io.BytesIO(request._octets))  # it came whole
+    stream: lazy[Any] = lazy(lambda request: io.BytesIO(request.octets))  # it came whole
 
 
-def parse_mongrel2(message: bytes) -> Mongrel2Request:
-    """One message of Mongrel2, with headers in JSON or tnetstring -> a Request; ProtocolError for anything else. One
-    that a client got wrong is still a Request, for it must be answered: `refused` says why."""
+def read_mongrel2(message: bytes) -> Mongrel2Request:
+    """One message of Mongrel2 -> a Request, as `parse_mongrel2` does. But the fields of a usual request are parsed when
+    somebody looks at them, and where they cannot be, the ProtocolError comes then."""
     parts = message.split(b" ", 3)
     if len(parts) != 4:
         raise ProtocolError("a message is SENDER CONN_ID PATH HEADERS BODY")
@@ -2152,7 +2161,15 @@ def parse_mongrel2(message: bytes) -> Mongrel2Request:
     body, offset = _read_tnetstring(rest, offset)
     if type(body) is not bytes or offset != len(rest):
         raise ProtocolError("a message ends with its body")
-    return Mongrel2Request(sender.decode(), conn_id.decode(), path, _mongrel2_fields(headers), body)
+    return Mongrel2Request(sender.decode(), conn_id.decode(), path, headers, body)
+
+
+def parse_mongrel2(message: bytes) -> Mongrel2Request:
+    """One message of Mongrel2, with headers in JSON or tnetstring -> a Request; ProtocolError for anything else. One
+    that a client got wrong is still a Request, for it must be answered: `refused` says why."""
+    request = read_mongrel2(message)
+    _ = request.fields  # which may be what is wrong
+    return request
 
 
 def format_reply(sender: str | bytes, conn_ids: Iterable[str | bytes | int], payload: bytes, *,
@@ -4140,7 +4157,8 @@ def answer(peer: ServedPeer, request: Request, response: Response) -> int:
     if type(body) is bytes:
         peer.send_answer(format_head(response._status, fields, peer.keep_open(request)), body)
         return len(body)
-    peer.allow_stream()
+    if not isinstance(body, FilePieces):
+        peer.allow_stream()
     return send_stream(peer, request, response._status, fields, cast(Pieces, body))
 
 
@@ -5323,96 +5341,22 @@ class _Bell(_Sleeper):
             self._listener = None
 
 
-# -- Mongrel2: a pair of sockets for each of its lives, or what a parent deals; and the connection that outlives them
+# -- Mongrel2: a pair of sockets for each of its lives, what seeks and leaves it, its peers, and what serves them. A
+# life lasts from the moment when Mongrel2 and we are connected until either of us ends.
 
 _ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_][0-9A-Za-z_.-]*):([0-9]{1,5})|ipc://(\S.*)|inproc://\S+")
+_NOTICE = re.compile(rb"\S+ (2[0-9]{9}) @\* ")  # that a connection with an id beyond all real ones has left
+
+# The one addition to Mongrel2's protocol, between the workers of a parent and the parent, which plays Mongrel2 to them.
+# A worker puts MARK before its last reply to each request, so that the parent knows which requests have no answer yet.
+# Where a request gets no reply, or was answered before it was known which reply is the last, it puts MARK before an
+# extended reply without arguments, `SENDER LEN:X ID, `, which goes no further than the parent. Every message of
+# Mongrel2 is marked once, but for the frames of WebSockets and for what Mongrel2 says about a connection ("@*").
+MARK = b"\1"
 
 
 def _is_readable(socket: zmq.Socket[Any]) -> bool:
     return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-
-
-# What Mongrel2 sends for each answer, its bytes having left (with protocol='json').
-_CREDITS = re.compile(rb'\S+ ([0-9]+) @\* [0-9]+:\{"METHOD":"JSON","DOWNLOAD_CREDITS":"([0-9]+)"\},18:'
-                      rb'\{"type":"credits"\},')  # fmt: skip
-_NOTICE = re.compile(rb"\S+ (2[0-9]{9}) @\* ")  # that a connection with an id beyond all real ones has left
-
-
-class _Clients:
-    """What is known of the clients of one life of a Mongrel2, by connection id: a base for where their messages come
-    from, the socket `pull`."""
-
-    CHECK = 0.1  # seconds between looks at whether it is still there
-    LAST = b""  # before a reply with which its request is dealt with
-    pull: zmq.Socket[Any]
-
-    def __init__(self) -> None:
-        self.requests: MutableMapping[str, Mongrel2Request] = {}  # those that have no answer yet
-        self.room: int | None = None  # bytes that a connection has room for, with download.flow_control
-        self.credits: dict[str, int] = {}  # what is left of it, while an answer is waited for
-        self.waiting: dict[str, Signal] = {}  # a coroutine that waits for room
-        self.websockets: dict[str, _Mongrel2WebSocket] = {}
-        self.uploads: dict[str, tuple[Mongrel2Request, str, int]] = {}  # on their way: the file, the limit of its size
-        self.next_check = 0.0
-        self.bell: _Bell | None = None  # inside run()
-        self.left: deque[bytes] | None = None  # once Mongrel2 was left: what is still to be answered
-        self.alive = True
-
-    def give(self, conn_id: str, credits: str) -> None:
-        """Note that a connection has room for so many bytes more, where that matters, and tell who waits for it."""
-        if conn_id not in self.credits or not credits.isdigit():
-            return
-        self.credits[conn_id] += int(credits)
-        if conn_id in self.waiting:
-            self.waiting.pop(conn_id).send()
-        if conn_id in self.websockets:
-            self.websockets[conn_id].flush()
-
-    def forget(self, conn_id: str) -> None:
-        self.credits.pop(conn_id, None)
-        request = self.requests.pop(conn_id, None)
-        while request is not None:
-            request.connected, request.has_left = False, True
-            if request.coroutine is not None:
-                call_soon(request.end_coroutine)
-            request = request.after
-        if conn_id in self.websockets:
-            self.websockets.pop(conn_id).vanish()
-        if conn_id in self.uploads:
-            with contextlib.suppress(OSError):
-                os.unlink(self.uploads.pop(conn_id)[1])
-        if conn_id in self.waiting:
-            self.waiting.pop(conn_id).send()
-
-    def is_heard(self) -> bool:
-        """Whether there is a WebSocket, an upload, or an answer of which a part is sent."""
-        return bool(self.websockets or self.uploads) or any(left != self.room for left in self.credits.values())
-
-    def check_sender(self, sender: str) -> None:
-        """Say so where Mongrel2 will not hear the replies to requests of this sender."""
-
-    def finish(self, conn_id: str) -> bytes:
-        """A message was dealt with; what is to be sent to say so."""
-        return b""
-
-    def wait(self) -> None:
-        """Wait for a message, a tenth of a second at most: only the coroutine, inside run()."""
-        if self.bell is not None:
-            self.bell.wait()
-        else:
-            self.pull.poll(int(self.CHECK * 1000))
-
-    def leave(self) -> None:
-        """Have nothing more come: `left` is what is still to be answered."""
-        self.left = deque()
-
-    def close(self, linger: int) -> None:
-        """All of them are gone. `linger`: milliseconds for what is still to be sent."""
-        self.alive = False
-        for conn_id in [*self.requests, *self.credits, *self.uploads, *self.websockets]:
-            self.forget(conn_id)
-        if self.bell is not None:
-            self.bell.close()
 
 
 class _Monitor:
@@ -5484,7 +5428,7 @@ class _Notices:
         return MAX_TARGETS * max(each, self.FASTEST)
 
 
-class _Life(_Clients):
+class _Life:
     """One pair of sockets, from the subscription of a Mongrel2 until either end is gone. It never reconnects: ids begin
     again at 1 in a new Mongrel2, and what one life still holds must not reach the clients of the next."""
 
@@ -5493,21 +5437,28 @@ class _Life(_Clients):
     LEAVING = 4.0  # seconds to leave in
     DICTS = 6000  # that keep Mongrel2 busy while we leave: for 0.3 seconds or more
     PAUSE = 0.1  # seconds that this takes, beside twice the delay of what it sends, at the least
-    MARGIN = 0.05  # seconds until it surely knows that our connection has ended
+    MARGIN = 0.05  # seconds until Mongrel2 surely knows that our connection has ended
 
-    def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
-        super().__init__()
-        self._addresses = pull, pub
-        self.prefixes: set[bytes] = set()
-        self._checked_senders: set[str] = set()
+    def __init__(self, mongrel2: _Mongrel2) -> None:
+        self.mongrel2, self.alive = mongrel2, True
+        self.last_mark = MARK if mongrel2.is_played else b""  # before the last reply to each request
+        self.peers: MutableMapping[bytes, Mongrel2Peer] = {}  # by connection id
+        self.credit = math.inf  # bytes that may be on their way to each client; not limited without flow control
+        self.bell: _Bell | None = None  # what waits for messages in a coroutine
+        self.senders: set[bytes] = set()  # whose requests came, to which replies will be heard or that was said
+        self.left: deque[bytes] | None = None  # once Mongrel2 was left: the messages that are still to be answered
+        self._prefixes: set[bytes] = set()  # of senders to which Mongrel2 takes replies
         self._since = time.monotonic()  # when the latest of the connections was begun
         self._pull_at = math.inf  # when to begin that of the PULL, whether Mongrel2 has subscribed or not
         self._has_pull = False  # that is done
+        context = mongrel2.context
         self.pub, self.pull = context.socket(zmq.XPUB), context.socket(zmq.PULL)
         # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply. What
-        # ends says so with FIN; a Mongrel2 or a network that only stands still is given up after a minute.
-        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1,
-               zmq.HEARTBEAT_IVL: 10_000, zmq.HEARTBEAT_TIMEOUT: 60_000}  # fmt: skip
+        # ends says so with FIN; a Mongrel2 or a network that only stands still is given up after a minute. A parent is
+        # never given up while its process is there.
+        own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1}
+        if not mongrel2.is_played:
+            own |= {zmq.HEARTBEAT_IVL: 10_000, zmq.HEARTBEAT_TIMEOUT: 60_000}
         # The PULL reconnects as good as never: after -1, what is not yet read when the connection ends is thrown away.
         # It has no heartbeat, which would end its connection when we have closed our half; TCP keeps it alive.
         theirs = {zmq.RECONNECT_IVL: 1 << 30, zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30,
@@ -5515,10 +5466,10 @@ class _Life(_Clients):
         for each, options in ((self.pub, own), (self.pull, theirs)):
             for option, value in {**options, zmq.LINGER: 0, zmq.IPV6: 1}.items():
                 each.setsockopt(option, value)
-            if identity is not None:
-                each.setsockopt_string(zmq.IDENTITY, identity)
+            if mongrel2.identity is not None:
+                each.setsockopt_string(zmq.IDENTITY, mongrel2.identity)
         self._pub_monitor, self._pull_monitor = _Monitor(self.pub), _Monitor(self.pull)
-        self.pub.connect(pub)
+        self.pub.connect(mongrel2.pub)
 
     def begin(self) -> bool:
         """Whether Mongrel2 has subscribed and both connections stand. The PULL is connected after the subscription, so
@@ -5528,10 +5479,10 @@ class _Life(_Clients):
         self._read_subscriptions()
         if self._pub_monitor.look().is_ready:
             self._pull_at = min(self._pull_at, now + self.SUBSCRIPTION)
-        if not self._has_pull and (self.prefixes or now >= self._pull_at):
+        if not self._has_pull and (self._prefixes or now >= self._pull_at):
             self._has_pull, self._since = True, now
-            self.pull.connect(self._addresses[0])
-        return bool(self.prefixes) and self._pull_monitor.look().is_ready
+            self.pull.connect(self.mongrel2.pull)
+        return bool(self._prefixes) and self._pull_monitor.look().is_ready
 
     def has_failed(self) -> bool:
         """Whether it cannot begin: a connection has ended, or does not come to stand. The PULL's may have brought
@@ -5547,12 +5498,12 @@ class _Life(_Clients):
     def _read_subscriptions(self) -> None:
         while _is_readable(self.pub):
             notice = self.pub.recv()
-            (self.prefixes.add if notice[:1] == b"\x01" else self.prefixes.discard)(notice[1:])
+            (self._prefixes.add if notice[:1] == b"\x01" else self._prefixes.discard)(notice[1:])
 
     def has_ended(self) -> bool:
         """Whether Mongrel2 took its subscription back or, unless we have left it, let go of the PULL."""
         self._read_subscriptions()
-        return not self.prefixes or (self.left is None and self._pull_monitor.look().is_over)
+        return not self._prefixes or (self.left is None and self._pull_monitor.look().is_over)
 
     def leave(self) -> None:
         """Have Mongrel2 deal nothing more to this pair: what it has dealt is in `left` then, to be answered by the
@@ -5572,8 +5523,8 @@ class _Life(_Clients):
             is_quiet = self._read_ahead(notices) and is_quiet
         is_late = time.monotonic() + self.MARGIN > quiet_until
         if not (self._read_ahead(notices) and is_quiet) or (is_late and not has_gone):
-            logger.warning("Mongrel2 at %s did not keep quiet for long enough while we left it: requests that it sent "
-                           "in this moment may be lost", self._addresses[0])  # fmt: skip
+            logger.warning("could not pause Mongrel2 at %s while we left it: requests that it sent in this moment may "
+                           "be lost", self.mongrel2.pull)  # fmt: skip
 
     def _begin_pause(self, deadline: float) -> tuple[_Notices, float]:
         """Have Mongrel2 be busy and send nothing, with all that it sent before being read; and until when, 0 where that
@@ -5611,7 +5562,7 @@ class _Life(_Clients):
 
     def _reply_to_nobody(self, notices: _Notices, arguments: Any, deadline: float) -> None:
         ids = range(notices.first_id, notices.first_id + MAX_TARGETS)
-        (message,) = format_extended_reply(min(self.prefixes, default=b"") or b"0", ids, "ctl", arguments)
+        (message,) = format_extended_reply(min(self._prefixes, default=b"") or b"0", ids, "ctl", arguments)
         while time.monotonic() < deadline:
             try:
                 self.pub.send(message, zmq.NOBLOCK)
@@ -5619,177 +5570,117 @@ class _Life(_Clients):
             except zmq.Again:  # Mongrel2 is behind
                 self._read_ahead(notices)
 
-    def check_sender(self, sender: str) -> None:
+    def check_sender(self, sender: bytes) -> None:
         """Say so where Mongrel2 will not hear the replies to requests of this sender."""
-        if sender in self._checked_senders:
-            return
-        if not sender.encode().startswith(tuple(self.prefixes)):
-            heard = ", ".join(repr(prefix.decode("latin-1")) for prefix in sorted(self.prefixes))
-            logger.error("no reply will arrive: Mongrel2 sends requests as %r but listens at %s for replies to %s "
-                         "only; set recv_ident='' in its Handler", sender, self._addresses[1], heard)  # fmt: skip
-        if len(self._checked_senders) < 1000:
-            self._checked_senders.add(sender)
+        if not sender.startswith(tuple(self._prefixes)):
+            name, *prefixes = (repr(each.decode("latin-1")) for each in (sender, *sorted(self._prefixes)))
+            heard = ", ".join(prefixes)
+            logger.error("no reply will arrive: Mongrel2 sends requests as %s but listens at %s for replies to %s "
+                         "only; set recv_ident='' in its Handler", name, self.mongrel2.pub, heard)  # fmt: skip
+        if len(self.senders) < 1000:
+            self.senders.add(sender)
 
-    def receive(self) -> bytes:
-        """The next message. zmq.Again where there is none."""
-        return self.left.popleft() if self.left else self.pull.recv(zmq.NOBLOCK)
+    def send(self, message: bytes) -> bool:
+        """Send a reply, and wait for that where Mongrel2 is behind. False where it is gone: then the reply, and with it
+        the client, is dropped and counted."""
+        while self.alive:
+            try:
+                self.pub.send(message, zmq.NOBLOCK)
+                return True
+            except zmq.Again:
+                self.mongrel2.sleep(0.005)
+                if self.alive and self.has_ended():
+                    break
+        self.mongrel2.dropped += 1
+        return False
 
-    def send(self, message: bytes) -> None:
-        """Send a reply. zmq.Again where Mongrel2 is behind."""
-        self.pub.send(message, zmq.NOBLOCK)
+    def mark(self, sender: bytes, conn_id: bytes) -> None:
+        """Tell the parent of this worker, where there is one, that a request on this connection is dealt with."""
+        if self.last_mark:
+            self.send(b"%b%b %d:X %b, " % (MARK, sender, len(conn_id) + 2, conn_id))
 
     def close(self, linger: int) -> None:
-        """Drop both sockets with all they hold."""
-        super().close(linger)
+        """Drop both sockets with all they hold, but for replies, which have so many milliseconds to be sent in."""
+        self.alive = False
+        for peer in [*self.peers.values()]:
+            peer.forget()
+        if self.bell is not None:
+            self.bell.wake_soon()
+            self.bell.close()
         for monitor in (self._pull_monitor, self._pub_monitor):
             monitor.close()
         self.pull.close(0)
         self.pub.close(linger)
 
 
-class _Seeker:
-    """Seeks the Mongrel2 at a pair of addresses: makes pairs of sockets until the life of one begins."""
+class _Mongrel2:
+    """The Mongrel2 at a pair of addresses: seeks it, and again after each of its ends, and leaves it. A server has one,
+    a script, and the parent of workers. `is_played`: it is a parent that plays Mongrel2."""
 
-    SILENCE = 0.5  # seconds until it says that it waits
+    SILENCE = 0.5  # seconds until the log says that we wait
 
-    def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None) -> None:
-        self._context, self._addresses = context, (pull, pub, identity)
-        self._life: _Life | None = None  # that has not begun
-        self._since: float | None = None
+    def __init__(self, context: zmq.Context[Any], pull: str, pub: str, identity: str | None,
+                 sleep: Callable[[float], None] = time.sleep, is_played: bool = False) -> None:  # fmt: skip
+        self.context, self.pull, self.pub, self.identity = context, pull, pub, identity
+        self.sleep, self.is_played = sleep, is_played
+        self.life: _Life | None = None  # the present one
+        self.dropped = 0  # replies to clients of lives that had ended
+        self.coming: _Life | None = None  # that may begin at any moment
+        self._since: float | None = None  # when it was first sought
         self._has_complained = False
 
     def seek(self) -> _Life | None:
-        """The life that has begun; None where none has, for now."""
+        """The life that begins just now; None where none does. To be called again and again."""
         now = time.monotonic()
         self._since = self._since or now
         try:
-            life = self._life = self._life or _Life(self._context, *self._addresses)
+            coming = self.coming = self.coming or _Life(self)
         except zmq.ZMQError as error:  # too many files are open
             self._complain(logging.ERROR, "cannot connect to Mongrel2 at %s and %s for now: %s", error)
             return None
-        if life.begin():
-            logger.info("connected to Mongrel2: requests from %s, replies to %s", *self._addresses[:2])
-            self._life, self._since, self._has_complained = None, None, False
-            return life
-        if life.has_failed():
+        if coming.begin():
+            if not self.is_played:
+                logger.info("connected to Mongrel2: requests from %s, replies to %s", self.pull, self.pub)
+            self.life, self.coming, self._since, self._has_complained = coming, None, None, False
+            return coming
+        if coming.has_failed():
             self.close()
-        if now > self._since + self.SILENCE:
+        if now > self._since + self.SILENCE and not self.is_played:
             self._complain(logging.INFO, "waiting for Mongrel2 at %s and %s")
         return None
 
     def _complain(self, level: int, message: str, *arguments: Any) -> None:
         if not self._has_complained:
             self._has_complained = True
-            logger.log(level, message, *self._addresses[:2], *arguments)
+            logger.log(level, message, self.pull, self.pub, *arguments)
 
-    def is_trying(self) -> bool:
-        """Whether there is a pair of sockets that may begin at any moment."""
-        return self._life is not None
+    def lose(self) -> None:
+        """The present life has ended: drop its sockets with all they hold."""
+        if not self.is_played:
+            logger.warning("Mongrel2 at %s is gone", self.pull)
+        self.close()
 
-    def may_hold_requests(self) -> bool:
-        """Whether Mongrel2 may have dealt something already."""
-        return self._life is not None and self._life.may_hold_requests()
+    def leave(self, is_heard: Callable[[], bool], deadline: float) -> bool:
+        """Have it deal nothing more, as soon as no answer that has begun needs to hear from it, and at the deadline in
+        any case. Whether that is done, and all that it has dealt was received."""
+        is_late = time.monotonic() >= deadline
+        if self.life is None:
+            if self.coming is not None and self.coming.may_hold_requests() and not is_late:
+                return False  # it may begin, and then what it holds is to be answered
+            self.close()
+            return True
+        if self.life.left is None:
+            if not is_late and is_heard():
+                return False
+            self.life.leave()
+        return not self.life.left
 
-    def close(self) -> None:
-        if self._life is not None:
-            self._life.close(0)
-            self._life = None
-
-
-class _DealtLife(_Clients):
-    """The same in a worker process, whose parent has the sockets of Mongrel2. The parent deals `ROOM MESSAGE`, where
-    ROOM is how many bytes each connection has room for, or "-"; ENDED and EXIT alone are its own words. It takes
-    replies; and for each message that was dealt with DONE and a connection id, or LAST before the reply."""
-
-    ENDED, EXIT, DONE, LAST = b"ended", b"exit", b"\0", b"\1"
-    MOST = 20_000  # messages on their way from the parent to a worker
-
-    def __init__(self, link: zmq.Socket[Any]) -> None:
-        super().__init__()
-        self.pull, self._has_ended = link, False
-
-    def receive(self) -> bytes:
-        """The next message. zmq.Again where there is none, or this Mongrel2 is gone; EOFError where the parent has no
-        more for this worker."""
-        room, _, message = self.pull.recv(zmq.NOBLOCK).partition(b" ")
-        if room == self.EXIT:
-            raise EOFError
-        if room == self.ENDED:
-            self.pull.send(self.DONE)  # what came before this is of the former life
-            self._has_ended, self.next_check = True, 0.0
-            raise zmq.Again
-        if self.room is None and room != b"-":
-            self.room = int(room)
-        return message
-
-    def send(self, message: bytes) -> None:
-        self.pull.send(message, zmq.NOBLOCK)
-
-    def has_ended(self) -> bool:
-        return self._has_ended
-
-    def finish(self, conn_id: str) -> bytes:
-        return self.DONE + conn_id.encode()
-
-
-class _Mongrel2WebSocket(WebSocket):
-    """One whose frames Mongrel2 unmasks, joins and hands out one by one."""
-
-    MAX_LEFT = 4 << 20  # bytes of messages, beside one, that a handler leaves unread: Mongrel2 cannot be told to wait
-    request: Mongrel2Request
-
-    def __init__(self, connection: Mongrel2Connection, request: Mongrel2Request, limit: int) -> None:
-        super().__init__(request, limit)
-        self._connection = connection
-        self.push_to_many = connection.push_to_many
-
-    def can_spend(self, size: int) -> bool:
-        """Whether the client has room for so many bytes, which then are as good as sent."""
-        return not self._outbox and self._connection.spend(self.request, size, size) > 0
-
-    def flush(self) -> None:
-        size = self._connection.reply_in_room(self.request, bytes(self._outbox))
-        del self._outbox[:size]
-        if size:
-            self._writer.wake_soon()
-
-    def _pace(self) -> None:
-        if self._unread > self.MAX_LEFT + self._limit:
-            self.close(1013, "too much is unread")
-
-
-class _Gatherer:
-    """Sends the pieces of a stream to a client behind a Mongrel2 that does not tell of its room, and closes it when
-    more than 16 messages wait: a few a second as they come, then what has gathered in a few large ones."""
-
-    FEW, MOST = 8, 12  # messages in a second
-    LARGE = 8 << 20  # bytes
-
-    def __init__(self, send: Callable[[bytes], bool]) -> None:
-        self._send, self._gathered = send, bytearray()
-        self._count, self._next_second = 0, 0.0
-        self._late: Any = None  # sends what has gathered, where nothing more comes
-
-    def __call__(self, data: bytes) -> bool:
-        self._gathered += data
-        if self._count < self.FEW or len(self._gathered) > self.LARGE or time.monotonic() >= self._next_second:
-            return self.flush()
-        if self._late is None:
-            self._late = eventlet.spawn_after(max(0.0, self._next_second - time.monotonic()), self.flush)
-        return True
-
-    def flush(self) -> bool:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-        if self._count >= self.MOST:
-            eventlet.sleep(max(0.0, self._next_second - time.monotonic()))
-        now = time.monotonic()
-        if now >= self._next_second:
-            self._count, self._next_second = 0, now + 1
-        self._count += 1
-        data, self._gathered = bytes(self._gathered), bytearray()
-        return self._send(data) if data else True
+    def close(self, linger: int = 0) -> None:
+        """Drop what there is of it. `linger`: see `_Life.close`."""
+        lives, self.life, self.coming = (self.life, self.coming), None, None
+        for life in lives:
+            if life is not None:
+                life.close(linger)
 
 
 def check_upload_store(folder: str | os.PathLike[str], name: str = "") -> None:
@@ -5816,152 +5707,448 @@ def find_upload_problems(app: Brubeck) -> Iterator[str]:
         yield f"{error}: {UPLOAD_ADVICE}"
 
 
-class Mongrel2Connection:
-    """A Mongrel2 with `pull` for its `send_spec` and `pub` for its `recv_spec` (like tcp://127.0.0.1:9999).
+class _Upload:
+    """A body that Mongrel2 is writing to a file."""
 
-    Mongrel2 may start later, end, and come back. By itself `recv()` blocks as pyzmq does; inside `run()` only the
-    coroutine waits. Not for several threads. `identity`: the sockets' ZeroMQ identity. ValueError for no address.
-    """
+    __slots__ = ("_limit", "_pace", "_seen", "path", "request")
 
-    MAX_JOINED = 64 << 20  # bytes of an iterator's pieces to a message socket, which go as one answer
+    def __init__(self, request: Mongrel2Request, path: str, limit: int, patience: float) -> None:
+        self.request, self.path = request, path
+        self._limit, self._pace = limit, _Pace(patience)
+        self._seen: tuple[int, float] | None = None  # how many bytes there were, and when that was
+
+    def has_failed(self) -> bool:
+        """Whether it comes too slowly, or turned out too large, for of a chunked body nobody knows the size before:
+        then the request has what is to be answered. OSError where its file is gone: another handler was given it, or
+        told that its client has left."""
+        size, now = os.path.getsize(self.path), time.monotonic()
+        before, since = self._seen or (size, now)
+        self._seen = size, now
+        if self._pace.is_too_slow(since, size - before):
+            self.request.refused = HTTPError(408, "the body comes too slowly")
+        elif size > self._limit:
+            self.request.content_length = size  # by which it is over the limit
+        else:
+            return False
+        return True
+
+    def remove(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+
+class Mongrel2Peer(ServedPeer):
+    """A client's connection to one life of a Mongrel2, as long as something of it is outstanding: requests, which are
+    handled one after the other, an upload that is on its way, or a WebSocket. Nothing is kept between two requests: a
+    client that asks again has read the last answer, so that its credit is full.
+
+    With `download.flow_control` Mongrel2 ends a connection to which more bytes are on their way than it said at first;
+    it gives them back, as credits, when the client has read them."""
+
+    FILE_PIECE = 256 << 10  # bytes of a file in one message
+    MAX_JOINED = 64 << 20  # bytes of what goes in one message: to a message socket, and files without flow control
+
+    __slots__ = ("__weakref__", "_spent", "_target", "conn_id", "credit", "is_closing", "is_marked", "life", "requests",
+                 "sender", "server", "sleeper", "upload", "websocket")  # fmt: skip
+
+    def __init__(self, server: Any, life: _Life, sender: bytes, conn_id: bytes, request: Mongrel2Request) -> None:
+        super().__init__(server.load, *request.origin)
+        self.server, self.life, self.sender, self.conn_id = server, life, sender, conn_id
+        self._target = b"%b %d:%b, " % (sender, len(conn_id), conn_id)  # before each reply
+        self.requests: deque[Mongrel2Request] = deque()  # that have no answer yet, the present one first
+        self.upload: _Upload | None = None  # of the request that comes next
+        self.websocket: _Mongrel2WebSocket | None = None
+        self.credit = life.credit  # bytes that may be sent; -1 once the client is gone
+        self._spent = 0  # bytes that were sent to the present request by pieces
+        self.sleeper: _Sleeper | None = None  # what waits for credit
+        self.is_closing = False  # the connection ends with the present answer
+        self.is_marked = False  # the parent of this worker knows that the present request is answered
+
+    # -- what comes from Mongrel2
+
+    def hear(self, notice: Mongrel2Request) -> None:
+        """Take in what Mongrel2 says about this connection."""
+        if b'"disconnect"' in notice.body:
+            self.forget()
+        elif (credit := notice.text("DOWNLOAD_CREDITS")).isdigit() and not self.is_gone:
+            self.credit += int(credit)
+            if self.sleeper is not None:
+                self.sleeper.wake_soon()
+            if self.websocket is not None:
+                self.websocket.flush()
+
+    def take_frame(self, frame: Mongrel2Request) -> None:
+        """Give a frame to the WebSocket; where there is none, the connection is closed."""
+        flags = frame.text("FLAGS")
+        if self.websocket is None or not re.fullmatch("0x[0-9A-Fa-f]{1,2}", flags):
+            self.close()
+            return
+        self.websocket.heard = time.monotonic()
+        try:
+            first = int(flags, 16)
+            check_opcode(first)
+            self.websocket.take(first & 0x0F, frame.body)
+        except ProtocolError as error:
+            self.websocket.refuse(error.status, str(error))
+
+    def forget(self) -> None:
+        """The client is gone: end what works for it."""
+        self.life.peers.pop(self.conn_id, None)
+        self.is_gone, self.credit = True, -1
+        if self.coroutine is not None:
+            call_soon(self.end_coroutine)
+        if self.websocket is not None:
+            self.websocket.vanish()
+        if self.upload is not None:
+            self.upload.remove()
+        if self.sleeper is not None:
+            self.sleeper.wake_soon()
+
+    def needs_news(self) -> bool:
+        """Whether something is under way that needs to hear from Mongrel2: a WebSocket, an upload, or an answer of
+        which a part is sent."""
+        return self.websocket is not None or self.upload is not None or self.credit != self.life.credit
+
+    # -- what goes to Mongrel2
+
+    def reply(self, payload: bytes) -> bool:
+        """Send a payload to the client as it is; an empty one closes the connection. False where Mongrel2 is gone."""
+        return self.life.send(self._target + payload)
+
+    def skip(self) -> None:
+        """A request gets no answer."""
+        self.life.mark(self.sender, self.conn_id)
+        if not self.requests and self.upload is None:
+            self.life.peers.pop(self.conn_id, None)
+
+    def close(self) -> None:
+        """Have Mongrel2 close the connection; what is outstanding on it is given up."""
+        outstanding = len(self.requests) - self.is_marked + (self.upload is not None)
+        self.forget()
+        self.reply(b"")
+        for _ in range(outstanding):
+            self.life.mark(self.sender, self.conn_id)
+
+    def next_request(self) -> Mongrel2Request | None:
+        if self._spent > self.life.credit:
+            self._await_end()
+        if self.life.peers.get(self.conn_id) is not self:
+            return None  # the client is gone
+        if self.is_closing:
+            self.close()
+            return None
+        if not self.is_marked:
+            self.life.mark(self.sender, self.conn_id)
+        self.is_marked, self._spent = False, 0
+        requests = self.requests
+        requests.popleft()
+        if requests:
+            return requests[0]
+        if self.upload is None:
+            del self.life.peers[self.conn_id]
+        return None
+
+    def keep_open(self, request: Mongrel2Request) -> bool:
+        self.is_closing = self.is_closing or not (request.keep_alive and request.is_whole)
+        return not self.is_closing
+
+    def allow_stream(self) -> None:
+        if self.life.credit == math.inf:
+            raise RuntimeError(f"Mongrel2 at {self.life.mongrel2.pull} does not say how much its clients take, which "
+                               "streams need: set 'download.flow_control': 1 in its settings")  # fmt: skip
+
+    def send_answer(self, head: bytes, body: bytes) -> bool:
+        if len(head) > self.server.LARGE_COOKIES:
+            self.server.warn_of_cookies(head)
+        payload = head + body
+        size = len(payload)
+        if size > self.credit:
+            return self.send(payload)
+        self.credit -= size
+        self.is_marked = not self.is_closing
+        mark = self.life.last_mark if self.is_marked else b""
+        return self.life.send(b"%b%b%b" % (mark, self._target, payload))
+
+    def send_message(self, body: bytes | Pieces) -> int:
+        payload = body if isinstance(body, bytes) else self._joined(body)
+        if payload:
+            self.reply(payload)
+        return len(payload)
+
+    def _joined(self, pieces: Pieces) -> bytes:
+        """The pieces of a streamed body as one; ValueError beyond MAX_JOINED, for an answer is never cut."""
+        joined = bytearray()
+        with contextlib.closing(pieces):
+            for piece in pieces:
+                joined += piece
+                if len(joined) > self.MAX_JOINED:
+                    raise ValueError(f"an answer to a message socket has at most {self.MAX_JOINED} bytes")
+        return bytes(joined)
+
+    def send(self, data: bytes) -> bool:
+        return self._send_all(len(data), io.BytesIO(data).read)
+
+    def send_file(self, pieces: FilePieces) -> bool:
+        def read(size: int) -> bytes:
+            piece = pieces.peek(min(size, self.FILE_PIECE if self.life.credit < math.inf else self.MAX_JOINED))
+            pieces.left -= len(piece)
+            return piece
+
+        return self._send_all(pieces.left, read)
+
+    def _send_all(self, size: int, read: Callable[[int], bytes]) -> bool:
+        """Send so many bytes, which `read` gives, as the client makes space for them. False where it is gone, or reads
+        too slowly: then its connection is closed."""
+        if not self.life.alive:
+            self.life.mongrel2.dropped += 1
+        pace = None
+        while size and not self.is_gone:
+            began = time.monotonic()
+            count = self.send_some(size, read)
+            size -= count
+            if not size:
+                break
+            pace = pace or _Pace(self.server.PATIENCE)
+            if not count:
+                self._await_credit(pace.left)
+            if pace.is_too_slow(began, count) and not self.is_gone:
+                logger.warning("the client of %r reads too slowly: closed", self.request)
+                self.abort()
+        return not self.is_gone
+
+    def send_some(self, size: int, read: Callable[[int], bytes]) -> int:
+        """Send as many bytes as there is credit for, which `read` gives; how many that is."""
+        size = int(max(0, min(size, self.credit)))
+        if not size:
+            return 0
+        piece = read(size)
+        self.credit -= len(piece)
+        self._spent += len(piece)
+        self.reply(piece)
+        return len(piece)
+
+    def _await_credit(self, seconds: float) -> None:
+        """Wait until the client has made space for more, or has left, for so many seconds at most: another handler may
+        have been told of that."""
+        self.leave_pool()
+        self.sleeper = _Sleeper()
+        try:
+            self.sleeper.wait(seconds)
+        finally:
+            self.sleeper = None
+
+    def _await_end(self) -> None:
+        """Wait until the client has read all, or reads too slowly: without a handler to tell of it, Mongrel2 would stop
+        between the parts of what it still has to send."""
+        pace = _Pace(self.server.PATIENCE)
+        while not self.is_gone and (before := self.credit) < self.life.credit:
+            began = time.monotonic()
+            self._await_credit(pace.left)
+            if pace.is_too_slow(began, int(self.credit - before)):
+                break
+
+    def abort(self) -> None:
+        self.is_gone, self.is_closing, self.credit = True, True, -1
+
+    def open_websocket(self, request: Mongrel2Request, response: Upgrade) -> int:
+        self.websocket, self.is_closing = _Mongrel2WebSocket(self, request, response.max_message), True
+        try:
+            if self.send(format_head(101, response.fields(request), True)):
+                converse(self.websocket, response)
+        finally:
+            self.websocket, self._spent = None, 0  # what its client has not read is not waited for
+        return 0
+
+
+class _Mongrel2WebSocket(WebSocket):
+    """One whose frames Mongrel2 unmasks, joins and hands out one by one."""
+
+    MAX_LEFT = 4 << 20  # bytes of messages, beside one, that a handler leaves unread: Mongrel2 cannot be told to wait
+
+    def __init__(self, peer: Mongrel2Peer, request: Mongrel2Request, limit: int) -> None:
+        super().__init__(request, limit)
+        self.peer = peer
+        self.push_to_many = _push_by_mongrel2
+
+    def can_spend(self, size: int) -> bool:
+        """Whether the client has credit for so many bytes, which then are as good as sent."""
+        if self._outbox or self.peer.credit < size:
+            return False
+        self.peer.credit -= size
+        return True
+
+    def flush(self) -> None:
+        outbox = self._outbox
+        size = self.peer.send_some(len(outbox), lambda size: bytes(outbox[:size]))
+        del outbox[:size]
+        if size:
+            self._writer.wake_soon()
+
+    def _pace(self) -> None:
+        if self._unread > self.MAX_LEFT + self._limit:
+            self.close(1013, "too much is unread")
+
+
+def _deliver(targets: Iterable[tuple[_Life, str | bytes, str | bytes]], form: Callable[..., list[bytes]]) -> int:
+    """Send to connections, each given as its life, sender and id, what `form(sender, conn_ids)` makes: 128 in a
+    message. How many messages were dropped, for that Mongrel2 is gone."""
+    together: dict[tuple[_Life, str | bytes], list[str | bytes]] = {}
+    for life, sender, conn_id in targets:
+        together.setdefault((life, sender), []).append(conn_id)
+    sent = [life.send(each) for (life, sender), conn_ids in together.items() for each in form(sender, conn_ids)]
+    return sent.count(False)
+
+
+def _push_by_mongrel2(websockets: Sequence[_Mongrel2WebSocket], frame: bytes) -> None:
+    """Send a frame to many without waiting: 128 in one message, but for those who have no credit."""
+    ready = []
+    for websocket in websockets:
+        if websocket.can_spend(len(frame)):
+            ready.append((websocket.peer.life, websocket.peer.sender, websocket.peer.conn_id))
+        else:
+            websocket.push(frame)
+    _deliver(ready, lambda sender, conn_ids: format_reply(sender, conn_ids, frame))
+
+
+class Mongrel2Server:
+    """Serves the clients of one Mongrel2, or in a worker what its parent deals of it, for one `run()`."""
+
+    CHECK = 0.1  # seconds between looks at whether Mongrel2 is still there
     PING = 1.0  # seconds between words to Mongrel2 that a connection which waits is wanted
     MAX_PIPELINED = 100  # requests of one connection that wait for the answer to its first
-    FILE_PIECE = 256 << 10  # bytes of a file in one message
-    PATIENCE = 30.0  # seconds for a client to make room for more of its answer
     LARGE_HEAD, LARGE_COOKIES = 3500, 2500  # bytes of a head; of cookies, with which a browser's head is as large
 
-    def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
-        for address in (pull, pub):
-            match = _ADDRESS.fullmatch(address)
-            if match is None or int(match[1] or 0) > 65535 or len((match[2] or "").encode()) > 107:  # sun_path, unix(7)
-                raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests, "
-                                 "whose path has at most 107 bytes)")  # fmt: skip
-        self.pull, self.pub, self.identity = pull, pub, identity
-        self.dropped = 0  # replies to clients of a Mongrel2 that is gone
-        self._context: zmq.Context[Any] | None = None
-        self._life: _Life | _DealtLife | None = None
+    def __init__(self, connection: Mongrel2Connection) -> None:
+        self.PATIENCE = connection.PATIENCE
+        self._addresses = connection.pull, connection.pub, connection.identity
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._mongrel2 = _Mongrel2(self._context, *self._addresses)  # in a worker, until the parent has named another
+        self.load: Load = cast(Load, None)  # until `start`
         self.is_shared = False  # with other workers, by a parent
-        self._link: zmq.Socket[Any] | None = None  # in a worker: to where its parent deals
-        self._last_turn: float | None = None  # when to stop receiving
+        self._deadline: float | None = None  # when to stop receiving
         self._receivers: Receivers | None = None
-        self._load: Load | None = None  # inside run()
-        self._sleep: Callable[[float], None] = time.sleep
         self._told: set[str] = set()  # warnings
-        self._next_ping = self._turn = 0.0
+        self._next_check = self._next_ping = self._turn = 0.0
 
     # -- receiving
 
-    def recv(self) -> Mongrel2Request:
-        """The next request, or message about a connection (path "@*"). What is not Mongrel2's protocol is logged and
-        left out. EOFError once the connection was closed."""
+    def receive(self) -> Mongrel2Request | None:
+        """The next request to be handled, with its peer; None where what came is none. Waits where nothing has come;
+        EOFError where nothing more will."""
         while True:
-            life = self._life or self._begin_life()
-            if self._last_turn is not None:
-                self._leave(life, self._last_turn)
+            life = self._mongrel2.life or self._begin_life()
+            if self._deadline is not None:
+                self._leave(life, self._deadline)
             try:
-                message = life.receive()
+                message = life.left.popleft() if life.left else life.pull.recv(zmq.NOBLOCK)
             except zmq.Again:
                 self._idle(life)
-                continue
-            except EOFError:
-                self._end_receiving()
-            if self._load is not None and b" @* " in message and (credits := _CREDITS.fullmatch(message)) is not None:
-                life.give(credits[1].decode(), credits[2].decode())  # one message for each answer: not worth a request
-                continue
+                return None
+            parts = message.split(b" ", 3)
+            is_notice = parts[2:3] == [b"@*"]
             try:
-                request = parse_mongrel2(message)
+                if not is_notice:
+                    return self._take(life, parts, read_mongrel2(message))
+                if peer := life.peers.get(parts[1]):  # none after most answers, when the credits for them come
+                    peer.hear(parse_mongrel2(message))
             except ProtocolError as error:
-                logger.warning("%s sent what is no request (%s): %.100r", self.pull, error, message)
-                for conn_id in message.split(b" ", 2)[1:2]:
-                    self._finish(life, conn_id.decode("latin-1"))  # a parent has counted it
-                continue
-            request.life = life
-            self._look_at(life, request, len(message) - len(request._octets))
-            if request.method == "WEBSOCKET" and self._load is not None:
-                self._take_frame(life, request)
-                self._turn = give_turn(self._turn)
-            elif request.is_message and request.path == "@*":
-                if b'"disconnect"' in request.body:
-                    life.forget(request.conn_id)
-                life.give(request.conn_id, request.text("DOWNLOAD_CREDITS"))
+                logger.warning("%s sent what is no request (%s): %.100r", self._addresses[0], error, message)
+                if len(parts) == 4 and not is_notice:
+                    life.mark(parts[0], parts[1])
+
+    def _take(self, life: _Life, parts: Sequence[bytes], request: Mongrel2Request) -> Mongrel2Request | None:
+        """Give what has come to its peer. The request, where it is to be handled now: not while another one of its
+        connection is, nor an upload that is on its way."""
+        sender, conn_id, _, rest = parts
+        if sender not in life.senders:
+            life.check_sender(sender)
+        if len(rest) > self.LARGE_HEAD and (size := len(rest) - len(request.octets)) > self.LARGE_HEAD:
+            self._warn_of_heads("a head", size)
+        if (peer := life.peers.get(conn_id)) is None:
+            if life.credit == math.inf and (credit := request.text("DOWNLOAD_CREDITS")).isdigit():
+                life.credit = int(credit)  # which comes with the first request of each connection, always the same
+            peer = life.peers[conn_id] = Mongrel2Peer(self, life, sender, conn_id, request)
+        if request.method == "WEBSOCKET":
+            peer.take_frame(request)
+            self._turn = give_turn(self._turn)
+        elif request.upload is None or self._take_upload(peer, request):
+            request.peer = peer
+            peer.requests.append(request)
+            if len(peer.requests) == 1:
                 return request
-            elif self._admit(life, request):
-                return request
-            elif request.conn_id not in life.uploads:
-                self._finish(life, request.conn_id)
-
-    def _look_at(self, life: _Life | _DealtLife, request: Mongrel2Request, head_size: int) -> None:
-        """Say so where replies will not be heard, or larger heads not be taken."""
-        life.check_sender(request.sender)
-        if head_size > self.LARGE_HEAD:
-            self._warn_of_heads("a head", head_size)
-
-    def _leave(self, life: _Life | _DealtLife, last_turn: float) -> None:
-        """Leave Mongrel2, as soon as nobody needs to hear more of it; EOFError once all is handed out."""
-        if life.left is None:
-            self._sleep(0)  # who was just given room for more of an answer sends it
-            if time.monotonic() >= last_turn or not life.is_heard():
-                life.leave()
-        if life.left is not None and not life.left:
-            self._end_receiving()
-
-    def _admit(self, life: _Life | _DealtLife, request: Mongrel2Request) -> bool:
-        """Whether a request is to be answered now: not an upload that is on its way, nor where too many wait on its
-        connection."""
-        if (room := request.text("DOWNLOAD_CREDITS")).isdigit():  # with the first request of a connection
-            life.room = int(room)
-        if life.room is not None and request.conn_id not in life.credits and self._load is not None:
-            # Other handlers may get the credits for our answers. A client that asks again has read the last answer: its
-            # credit is full. So nothing need be kept between two requests.
-            life.credits[request.conn_id] = life.room
-        if request.upload is not None and not self._take_upload(life, request):
-            return False
-        if request.conn_id in life.requests and not request.is_message and self._load is not None:
-            request.after = life.requests[request.conn_id]
-            if request.outstanding() > self.MAX_PIPELINED:
+            if len(peer.requests) > self.MAX_PIPELINED + 1:
                 logger.warning("more than %d requests wait on one connection: closed", self.MAX_PIPELINED)
-                self.close_client(request)
-                return False
-        life.requests[request.conn_id] = request
-        return True
+                peer.close()
+        return None
 
-    def _take_upload(self, life: _Life | _DealtLife, request: Mongrel2Request) -> bool:
-        """Whether a request whose body goes to a file can be handed out: the body is there, or is not to come."""
-        app = None if self._load is None else self._load.app
-        if app is None:
-            return True
+    def _begin_life(self) -> _Life:
+        """The next life of Mongrel2, as soon as that is there, or a parent has named one."""
+        while (life := self._mongrel2.seek()) is None:
+            if self._deadline is not None and (
+                self.is_shared or self._mongrel2.leave(lambda: False, self._deadline)
+            ):
+                raise EOFError("the connection is closed")
+            eventlet.sleep(0.01 if self._mongrel2.coming else self.CHECK)
+        return life
+
+    def _idle(self, life: _Life) -> None:
+        """No message is there: see whether there can be more, and wait for it."""
+        now = time.monotonic()
+        if now >= self._next_check:
+            self._next_check = now + self.CHECK
+            if life.has_ended():
+                life.mongrel2.lose()
+                return
+        if life.bell is None:
+            life.bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
+        life.bell.wait()
+
+    def _leave(self, life: _Life, deadline: float) -> None:
+        """Leave Mongrel2, as soon as nobody needs to hear more of it; EOFError once all is handed out."""
+        if life.left is None and not self.is_shared:
+            eventlet.sleep(0)  # a peer that was just given credit sends more of its answer
+        needs_news = lambda: any(peer.needs_news() for peer in life.peers.values())  # noqa: E731
+        if self.is_shared or life.mongrel2.leave(needs_news, deadline):
+            if life.bell is not None:
+                life.bell.close()  # what is not received would ring it for ever
+            raise EOFError("the connection is closed")
+
+    # -- uploads
+
+    def _take_upload(self, peer: Mongrel2Peer, request: Mongrel2Request) -> bool:
+        """Whether a request whose body goes to a file is to be handled: the body is there, or is not to come."""
+        app = self.load.app
         if app.upload_store is None:
             self._tell_once("refused the body of %r: Mongrel2 writes chunked ones, and those over its "
                             "limits.content_length, to files, which stay until --upload-store FOLDER, or "
                             "Brubeck(upload_store=), names the folder of its upload.temp_store", request)  # fmt: skip
-            request.refuse_body(cast(HTTPError, request.refused))
-            return not request.upload_is_there  # then it was answered when it began
+            request.refuse_body()
+            if request.upload_is_there:  # then it was answered when it began
+                peer.skip()
+            return not request.upload_is_there
         name = os.path.basename(cast(str, request.upload))
         path = os.path.join(app.upload_store, name)
-        if request.upload_is_there:
-            if life.uploads.pop(request.conn_id, None) is not None:
-                self._finish(life, request.conn_id)  # the message that it began
-            try:
-                request.receive_upload(path)
-            except OSError as error:
-                self._refuse_upload(request, error, path)
-            return True
-        request.refused = None
-        limit = app.body_limit(request)
-        if request.content_length > limit:
-            return True
         try:
+            if request.upload_is_there:
+                if peer.upload is not None:
+                    peer.upload = None
+                    peer.life.mark(peer.sender, peer.conn_id)  # for the message that it begins
+                request.receive_upload(path)
+                return True
+            request.refused = None
+            limit = app.body_limit(request)
+            if request.content_length > limit:
+                return True
             check_upload_store(app.upload_store, name)
         except OSError as error:
             self._refuse_upload(request, error, path)
             return True
-        life.uploads[request.conn_id] = request, path, limit
-        request.pace = _Pace(self.PATIENCE)
+        peer.upload = _Upload(request, path, limit, self.PATIENCE)
         return False
 
     def _refuse_upload(self, request: Mongrel2Request, error: OSError, path: str) -> None:
         """Answer 500 for a file of Mongrel2's that we cannot use; one that is not whole Mongrel2 removes by itself."""
-        request.refused, request.keep_alive = error.with_traceback(None), False
+        request.refused, request.is_whole = error.with_traceback(None), False
         if isinstance(error, (FileNotFoundError, PermissionError)):
             is_lost = isinstance(error, FileNotFoundError)  # also where this Mongrel2 was given up meanwhile
             request.refused = HTTPError(503, "the body was lost") if is_lost else HTTPError(500, "it cannot be read")
@@ -5969,33 +6156,26 @@ class Mongrel2Connection:
             if request.upload_is_there and os.path.lexists(path):
                 self._tell_once("files of uploads stay in %s, for we may not remove them", os.path.dirname(path))
 
-    def _check_uploads(self, life: _Life | _DealtLife) -> None:
-        """End uploads that come too slowly or turned out too large, for of a chunked body nobody knows the size before;
-        and forget those whose file is gone: another handler was given it, or told that the client has left."""
-        for conn_id, (request, path, limit) in [*life.uploads.items()]:
-            try:
-                size, now = os.path.getsize(path), time.monotonic()
-            except OSError:
-                self._finish(life, conn_id)
-                life.forget(conn_id)
-                continue
-            before, since = request.seen or (size, now)
-            request.seen = size, now
-            if request.pace.is_too_slow(since, size - before):
-                request.refused = HTTPError(408, "the body comes too slowly")
-            elif size <= limit:
-                continue
-            if conn_id in life.requests:  # which comes first (RFC 9112, 9.3.2), but the file is not to grow till then
-                self.close_client(request)
-                self._finish(life, conn_id)
-                life.forget(conn_id)
-                continue
-            request.content_length = size  # by which it is over the limit
-            life.requests[conn_id] = life.uploads.pop(conn_id)[0]
-            eventlet.spawn_n(cast(Load, self._load).take, self, request)
+    def _check_upload(self, peer: Mongrel2Peer, upload: _Upload) -> None:
+        """End an upload that is not as it should be, and forget one whose file is gone."""
+        try:
+            has_failed = upload.has_failed()
+        except OSError:
+            peer.upload = None
+            peer.skip()
+            return
+        if has_failed and peer.requests:
+            peer.close()  # the answers to those come first (RFC 9112, 9.3.2), but the file is not to grow till then
+        elif has_failed:
+            peer.upload, upload.request.peer = None, peer
+            peer.requests.append(upload.request)
+            eventlet.spawn_n(self.load.serve, peer, upload.request)
 
-    def _warn_of_cookies(self, fields: list[tuple[str, str]]) -> None:
-        size = sum(len(value.partition(";")[0]) for name, value in fields if name == "Set-Cookie")
+    # -- warnings
+
+    def warn_of_cookies(self, head: bytes) -> None:
+        """Say so where an answer sets cookies with which the next head of a browser will be large."""
+        size = sum(len(cookie.partition(b";")[0]) for cookie in re.findall(rb"\r\nSet-Cookie: (.*)", head))
         if size > self.LARGE_COOKIES:
             self._warn_of_heads("cookies", size)
 
@@ -6010,338 +6190,188 @@ class Mongrel2Connection:
             self._told.add(message)
             logger.warning(message, *arguments)
 
-    def _begin_life(self) -> _Life | _DealtLife:
-        """What the parent has; or a new pair of sockets, as soon as there is a Mongrel2 for it."""
-        self._life = life = self._connect() if self._link is None else _DealtLife(self._link)
-        if self._load is not None:
-            life.bell = _Bell(cast(int, life.pull.getsockopt(zmq.FD)))
-        else:  # a script, which does not say when it is done with a request
-            life.requests = weakref.WeakValueDictionary()
-        return life
-
-    def _connect(self) -> _Life:
-        self._context = self._context or zmq.Context()
-        seeker = _Seeker(self._context, self.pull, self.pub, self.identity)
-        while (life := seeker.seek()) is None:
-            if self._last_turn is not None and not (seeker.may_hold_requests() and time.monotonic() < self._last_turn):
-                seeker.close()
-                self._end_receiving()
-            self._sleep(0.01 if seeker.is_trying() else _Life.CHECK)
-        return life
-
-    def _idle(self, life: _Life | _DealtLife) -> None:
-        """No message is there: see whether there can be more, and wait for it."""
-        now = time.monotonic()
-        if now >= life.next_check:
-            life.next_check = now + life.CHECK
-            if life.has_ended():
-                if not self.is_shared:
-                    logger.warning("Mongrel2 at %s is gone", self.pull)
-                self._life = None
-                life.close(0)
-                return
-        life.wait()
-
-    def _end_receiving(self) -> NoReturn:
-        if self._life is not None and self._life.bell is not None:
-            self._life.bell.close()  # what is not received would ring it for ever
-        raise EOFError("the connection is closed")
-
-    # -- replying
-
-    def reply(self, request: Mongrel2Request, payload: bytes | memoryview, mark: bytes = b"") -> None:
-        """Send `payload` as it is to the client of this request. It goes by the sockets the request came from: if that
-        Mongrel2 is gone, so is the client, and the reply is dropped and counted. An empty payload closes."""
-        sender, conn_id = request.sender.encode(), request.conn_id.encode()
-        head = b"%b%b %d:%b, " % (mark, sender, len(conn_id), conn_id)
-        self._send(request.life or self._life, head + payload)
-
-    def deliver(self, requests: Iterable[Mongrel2Request], payload: bytes) -> None:
-        """Send `payload` to the clients of all these requests, 128 in one message."""
-        self._deliver(requests, lambda sender, conn_ids: format_reply(sender, conn_ids, payload))
-
-    def _deliver(self, requests: Iterable[Mongrel2Request], form: Callable[[str, list[str]], list[bytes]]) -> None:
-        together: dict[tuple[_Life | _DealtLife | None, str], list[str]] = {}
-        for request in requests:
-            together.setdefault((request.life or self._life, request.sender), []).append(request.conn_id)
-        for (life, sender), conn_ids in together.items():
-            for message in form(sender, conn_ids):
-                self._send(life, message)
-
-    def close_client(self, request: Mongrel2Request) -> None:
-        """Have Mongrel2 close the connection of this client, once it has sent what it holds for it."""
-        self.reply(request, b"")
-
-    def _finish(self, life: _Life | _DealtLife, conn_id: str) -> None:
-        if word := life.finish(conn_id):
-            self._send(life, word)
-
-    def _send(self, life: _Life | _DealtLife | None, message: bytes) -> None:
-        while life is not None and life.alive:
-            try:
-                life.send(message)
-                return
-            except zmq.Again:
-                self._sleep(0.005)  # the queue is full: Mongrel2 is behind
-                if not life.alive or life.has_ended():
-                    break
-        self.dropped += 1
-
-    def answer(self, request: Any, response: Response) -> int:
-        """Send the one answer: to a message socket the bare body. Raises before anything is sent, or not at all. How
-        many bytes the body had."""
-        if isinstance(response, Upgrade):
-            return self._converse(request, response)
-        fields, body = response.finish(request)
-        if response.cookies:
-            self._warn_of_cookies(fields)
-        if request.is_message:
-            payload = self._joined(body) if isinstance(body, Pieces) else body
-            if payload:
-                self.reply(request, payload)
-            return len(payload)
-        if request.after is not None and not request.after.is_answered:
-            # Answers go in the order of the requests (RFC 9112, 9.3.2), which Mongrel2 hands out without waiting.
-            request.peer.leave_pool()
-            request.after.follower = eventlet.event.Event()
-            request.after.follower.wait()
-        request.after = None
-        if isinstance(body, Pieces):
-            size = self._stream(request, response.status, fields, body)
-        else:
-            size = len(body)
-            payload = format_head(response.status, fields, request.keep_alive) + body
-            if request.keep_alive and self.spend(request, len(payload), len(payload)):
-                request.is_reported = True
-                self.reply(request, payload, cast(_Life, request.life).LAST)
-            else:
-                self._reply_in_credits(request, payload)
-        if request.life is not None and request.life.room is not None and size > request.life.room:
-            self._await_end(request.life, request, request.life.room)
-        if not request.keep_alive:
-            self.close_client(request)
-        return size
-
-    def finished(self, request: Any) -> None:
-        """Forget a request that has had its answer, and let the next one on its connection have its own."""
-        request.is_answered, life = True, request.life
-        if life is not None:
-            if life.requests.get(request.conn_id) is request:
-                del life.requests[request.conn_id]
-                life.credits.pop(request.conn_id, None)
-            if not request.is_reported:
-                self._finish(life, request.conn_id)
-        if request.follower is not None:
-            request.follower.send()
-
-    @staticmethod
-    def spend(request: Mongrel2Request, least: int, most: int) -> int:
-        """How many bytes, from `least` to `most`, the client has room for: they are as good as sent; else 0."""
-        credits = cast(_Clients, request.life).credits
-        room = credits.get(request.conn_id)
-        if room is None:
-            return most
-        size = min(room, most) if room >= least else 0
-        credits[request.conn_id] = room - size
-        return size
-
-    def reply_in_room(self, request: Mongrel2Request, payload: bytes | memoryview) -> int:
-        """Send as much as the client has room for, beyond which Mongrel2 ends a connection; how many bytes that was."""
-        size = self.spend(request, 0, len(payload))
-        if size:
-            self.reply(request, payload[:size])
-        return size
-
-    def _reply_in_credits(self, request: Mongrel2Request, payload: bytes | memoryview) -> bool:
-        """Send all, as the client makes room for it; who reads too slowly is closed. False if it is gone."""
-        if not request.connected:
-            return False
-        sent, size = self.reply_in_room(request, payload), len(payload)
-        if sent == size:
-            return request.connected
-        view = memoryview(payload)
-        return self._reply_rest(request, lambda sent: self.reply_in_room(request, view[sent:]), sent, size)
-
-    def _send_file(self, request: Mongrel2Request, pieces: FilePieces) -> bool:
-        """Send a file, as the client makes room for it, reading no more than that; False as above."""
-
-        def send(_: int) -> int:
-            if size := self.spend(request, 0, min(pieces.left, self.FILE_PIECE)):
-                piece = pieces.peek(size)
-                self.reply(request, piece)
-                size = len(piece)
-                pieces.left -= size
-            return size
-
-        return self._reply_rest(request, send, 0, pieces.left)
-
-    def _reply_rest(self, request: Mongrel2Request, send: Callable[[int], int], sent: int, size: int) -> bool:
-        """Send on, from `sent` to `size`: `send` does it from an offset, and says how much it was."""
-        life, conn_id, pace = cast(_Clients, request.life), request.conn_id, _Pace(self.PATIENCE)
-        while sent < size:
-            began = time.monotonic()
-            count = send(sent)
-            sent += count
-            if not count:
-                self._await_room(life, request, pace.left)
-            if sent < size and pace.is_too_slow(began, count):
-                logger.warning("the client of %r reads too slowly: closed", request)
-                self.close_client(request)
-                return False
-            if conn_id not in life.credits:
-                return False  # the client has left
-        return request.connected
-
-    def _await_end(self, life: _Clients, request: Mongrel2Request, room: int) -> None:
-        """Wait until the client has read all, or reads too slowly: without a handler to tell of it, Mongrel2 would stop
-        between the parts of what it still has to send."""
-        pace = _Pace(self.PATIENCE)
-        while (before := life.credits.get(request.conn_id, room)) < room:
-            began = time.monotonic()
-            self._await_room(life, request, pace.left)
-            if pace.is_too_slow(began, life.credits.get(request.conn_id, room) - before):
-                break
-
-    def _await_room(self, life: _Clients, request: Mongrel2Request, seconds: float) -> None:
-        """Wait until the client has made room for more, or has left, for so many seconds at most."""
-        request.leave_pool()
-        event = life.waiting.setdefault(request.conn_id, eventlet.event.Event())
-        event.wait(seconds)
-        if not event.ready():
-            life.waiting.pop(request.conn_id, None)  # another handler may have been told that the client has left
-
-    def _stream(self, request: Mongrel2Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
-        if not request.connected:
-            pieces.close()
-            return 0
-        send = functools.partial(self._reply_in_credits, request)
-        close = functools.partial(self.close_client, request)
-        if request.life is not None and request.conn_id in request.life.credits:
-            send_file = functools.partial(self._send_file, request)
-            return send_stream(request, status, fields, pieces, send, close, send_file)
-        self._tell_once("Mongrel2 at %s does not say how much its clients take: set 'download.flow_control': 1, or "
-                        "streams go in large pieces, and slow clients are cut off", self.pull)  # fmt: skip
-        gatherer = _Gatherer(send)
-        size = send_stream(request, status, fields, pieces, gatherer, close)
-        gatherer.flush()
-        return size
-
-    def _converse(self, request: Mongrel2Request, response: Upgrade) -> int:
-        head = format_head(101, response.fields(request), request.keep_alive)
-        websockets = cast(_Clients, request.life).websockets
-        websocket = websockets[request.conn_id] = _Mongrel2WebSocket(self, request, response.max_message)
-        try:
-            if self._reply_in_credits(request, head):
-                cast(Load, self._load).converse(websocket, response)
-        finally:
-            websockets.pop(request.conn_id, None)
-            self.close_client(request)
-        return 0
-
-    def push_to_many(self, websockets: Sequence[_Mongrel2WebSocket], frame: bytes) -> None:
-        """Send a frame to many without waiting: 128 in one message, but for those who have no room."""
-        ready = []
-        for websocket in websockets:
-            if websocket.can_spend(len(frame)):
-                ready.append(websocket.request)
-            else:
-                websocket.push(frame)
-        self.deliver(ready, frame)
-
-    def _take_frame(self, life: _Life | _DealtLife, request: Mongrel2Request) -> None:
-        """Give a client's frame to its WebSocket; who has none is closed."""
-        websocket = life.websockets.get(request.conn_id)
-        flags = request.text("FLAGS")
-        if websocket is None or not re.fullmatch(r"0x[0-9A-Fa-f]{1,2}", flags):
-            self.close_client(request)
-            return
-        websocket.heard = time.monotonic()
-        try:
-            first = int(flags, 16)
-            check_opcode(first)
-            websocket.take(first & 0x0F, request.body)
-        except ProtocolError as error:
-            websocket.refuse(error.status, str(error))
-
-    def _joined(self, pieces: Pieces) -> bytes:
-        """The pieces of a streamed body as one; ValueError beyond MAX_JOINED, for an answer is never cut."""
-        joined = bytearray()
-        with contextlib.closing(pieces):
-            for piece in pieces:
-                joined += piece
-                if len(joined) > self.MAX_JOINED:
-                    raise ValueError(f"a stream over {self.MAX_JOINED} bytes needs Mongrel2's download.flow_control")
-        return bytes(joined)
-
     # -- inside run()
 
-    def adopt(self, link_address: str) -> None:
-        """Take the messages that the parent of this worker deals, instead of Mongrel2's own."""
-        self.is_shared, self._context = True, zmq.Context()
-        self._link = self._context.socket(zmq.DEALER)
-        self._link.connect(link_address)
-        self._link.send(_DealtLife.DONE)  # here I am
+    def adopt(self, addresses: Sequence[str] | None) -> None:
+        """Take the messages that the parent of this worker deals, at the addresses of the Mongrel2 that it plays for a
+        life of the real one. None: no more will come."""
+        self.is_shared = True
+        if addresses is None:
+            self._deadline = 0.0
+            self._wake()
+            return
+        pull, pub = addresses
+        former, self._mongrel2 = self._mongrel2, _Mongrel2(self._context, pull, pub, None, eventlet.sleep, True)
+        former.close()
+        deadline = time.monotonic() + 2
+        while self._receivers is None and self._mongrel2.seek() is None and time.monotonic() < deadline:
+            eventlet.sleep(0.005)  # while the process starts: it is connected when it says that it is ready
 
-    def make_server(self) -> Mongrel2Connection:
-        """What serves as this says."""
-        return self
+    def _wake(self) -> None:
+        """Have the coroutine that receives look at what there is."""
+        if (life := self._mongrel2.life) is not None and life.bell is not None:
+            life.bell.wake_soon()
 
     def open(self) -> None:
         """Nothing to do before the application starts: Mongrel2 is connected to by who receives."""
 
     def start(self, load: Load) -> None:
-        """Receive in coroutines: from here on only the one that calls waits, not the process."""
-        self._load, self._sleep, self._last_turn = load, eventlet.sleep, None
-        self._receivers = Receivers(self, load)
+        """Receive, in coroutines, and answer."""
+        self.load = load
+        self._mongrel2.sleep = eventlet.sleep
+        self._receivers = Receivers(self.receive, load)
         for problem in find_upload_problems(load.app):
             logger.warning("uploads from Mongrel2 will fail: %s", problem)
 
+    def _peers(self) -> list[Mongrel2Peer]:
+        life = self._mongrel2.life
+        return [] if life is None else [*life.peers.values()]
+
     def stats(self) -> Stats:
         """The figures of this connection: in whatever thread."""
-        life, coroutines = self._life or _Clients(), 0 if self._receivers is None else self._receivers.coroutines
-        return {"dropped": self.dropped, "coroutines": coroutines, "websockets": len(life.websockets),
-                "connections": max(len(life.credits), len(life.requests)), "queues": {"room": len(life.waiting)}}
+        peers = self._peers()
+        return {"dropped": self._mongrel2.dropped,
+                "coroutines": 0 if self._receivers is None else self._receivers.coroutines,
+                "websockets": sum(peer.websocket is not None for peer in peers), "connections": len(peers),
+                "queues": {"room": sum(peer.sleeper is not None for peer in peers)}}  # fmt: skip
 
     def has_ended(self) -> bool:
         """Whether it gives no more requests."""
         return self._receivers is None or self._receivers.ended
 
     def check(self) -> None:
-        """Have the coroutine that receives look whether Mongrel2 is still there: ten times a second."""
-        life, now = self._life, time.monotonic()
-        if life is not None and life.bell is not None:
-            life.bell.wake_soon()
-            self._check_uploads(life)
-            if now >= self._next_ping:
-                self._next_ping = now + self.PING
-                # Mongrel2 ends connections that are quiet for long, unless it is told that they are wanted.
-                wanted = functools.partial(format_extended_reply, name="ctl", arguments={"keep-alive": 1})
-                self._deliver(life.requests.values(), wanted)
-                for websocket in [*life.websockets.values()]:
-                    websocket.check(now)
+        """Have the coroutine that receives look whether Mongrel2 is still there, and see to what is on its way: ten
+        times a second."""
+        self._wake()
+        peers, now = self._peers(), time.monotonic()
+        for peer in peers:
+            if peer.upload is not None:
+                self._check_upload(peer, peer.upload)
+        if now < self._next_ping:
+            return
+        self._next_ping = now + self.PING
+        # Mongrel2 ends connections that are quiet for long, unless it is told that they are wanted.
+        wanted = [(peer.life, peer.sender, peer.conn_id) for peer in peers if peer.requests]
+        _deliver(wanted, functools.partial(format_extended_reply, name="ctl", arguments={"keep-alive": 1}))
+        for peer in peers:
+            if peer.websocket is not None:
+                peer.websocket.check(now)
 
     def finish_receiving(self, seconds: float) -> None:
         """Leave Mongrel2, after `seconds` at the latest where somebody needs to hear from it, and give out what it has
-        dealt until then; after that `recv()` raises EOFError."""
+        dealt until then; after that `receive` raises EOFError."""
         if not self.is_shared:
-            self._last_turn = time.monotonic() + seconds  # else the parent says when there is no more
-        if self._life is not None:
-            say_goodbye(self._life.websockets.values(), self._life.requests.values())
+            self._deadline = time.monotonic() + seconds  # else the parent says when there is no more
+        peers = self._peers()
+        say_goodbye([peer.websocket for peer in peers if peer.websocket is not None], peers)
         self.check()
 
     def close(self) -> None:
         """Let go of Mongrel2, after a second at most for replies that are still to be sent."""
-        self._last_turn = 0.0
-        if self._life is not None:
-            self._life.uploads.clear()  # Mongrel2 goes on with them
-            for request in [*self._life.requests.values()]:
-                self.close_client(request)
-            self._life.close(1000)
+        for peer in self._peers():
+            peer.upload = None  # Mongrel2 goes on with it
+            if peer.requests:
+                peer.close()
         if self._receivers is not None:
-            self._receivers.ended = True  # though a handler has not: when it has, `run` may receive anew
-        if self._context is not None:
-            self._context.destroy(1000)  # with the link to a parent
-        self._life = self._link = self._context = None
+            self._receivers.ended = True
+        self._mongrel2.close(1000)
+        self._context.destroy(1000)
+
+
+class Mongrel2Connection:
+    """A Mongrel2 with `pull` for its `send_spec` and `pub` for its `recv_spec` (like tcp://127.0.0.1:9999).
+
+    Mongrel2 may start later, end, and come back. By itself `recv()` blocks as pyzmq does; inside `run()` only the
+    coroutine waits. Not for several threads. `identity`: the sockets' ZeroMQ identity. ValueError for no address.
+    """
+
+    PATIENCE = 30.0  # seconds for a client to read more of its answer, or to send more of its upload
+    load: Any = None  # only a server has one
+
+    def __init__(self, pull: str, pub: str, identity: str | None = None) -> None:
+        for address in (pull, pub):
+            match = _ADDRESS.fullmatch(address)
+            if match is None or int(match[1] or 0) > 65535 or len((match[2] or "").encode()) > 107:  # sun_path, unix(7)
+                raise ValueError(f"not an address: {address!r} (it is like tcp://127.0.0.1:9999 or ipc://run/requests, "
+                                 "whose path has at most 107 bytes)")  # fmt: skip
+        self.pull, self.pub, self.identity = pull, pub, identity
+        self.dropped = 0  # replies to clients of a Mongrel2 that is gone
+        self._mongrel2: _Mongrel2 | None = None  # of a script that receives by itself
+        self._is_closed = False
+
+    def make_server(self) -> Mongrel2Server:
+        """What serves as this says, once."""
+        return Mongrel2Server(self)
+
+    def recv(self) -> Mongrel2Request:
+        """The next request, or message about a connection (path "@*"). What is not Mongrel2's protocol is logged and
+        left out. EOFError once the connection was closed."""
+        while not self._is_closed:
+            if self._mongrel2 is None:
+                self._mongrel2 = _Mongrel2(zmq.Context(), self.pull, self.pub, self.identity)
+            mongrel2 = self._mongrel2
+            if (life := mongrel2.life) is None:
+                if (life := mongrel2.seek()) is None:
+                    time.sleep(0.01 if mongrel2.coming else 0.1)
+                    continue
+                life.peers = weakref.WeakValueDictionary()  # a script does not say when it is done with a request
+            try:
+                message = life.pull.recv(zmq.NOBLOCK)
+                request = parse_mongrel2(message)
+            except zmq.Again:
+                if life.has_ended():
+                    mongrel2.lose()
+                else:
+                    life.pull.poll(100)
+            except ProtocolError as error:
+                logger.warning("%s sent what is no request (%s): %.100r", self.pull, error, message)
+            else:
+                self._note(life, request)
+                return request
+        raise EOFError("the connection is closed")
+
+    def _note(self, life: _Life, request: Mongrel2Request) -> None:
+        """Give a request its peer, and tell that peer what Mongrel2 says about it."""
+        sender, conn_id = request.sender.encode(), request.conn_id.encode()
+        if sender not in life.senders:
+            life.check_sender(sender)
+        peer = life.peers.get(conn_id)
+        if request.is_message and request.path == "@*":
+            if peer is not None:
+                peer.hear(request)
+        elif peer is None:
+            peer = life.peers[conn_id] = Mongrel2Peer(self, life, sender, conn_id, request)
+        if peer is not None:
+            request.peer = peer
+
+    def reply(self, request: Mongrel2Request, payload: bytes) -> None:
+        """Send `payload` as it is to the client of this request. It goes by the sockets the request came from: if that
+        Mongrel2 is gone, so is the client, and the reply is dropped and counted. An empty payload closes."""
+        self.deliver([request], payload)
+
+    def deliver(self, requests: Iterable[Mongrel2Request], payload: bytes) -> None:
+        """Send `payload` to the clients of all these requests, 128 in one message."""
+        targets = []
+        for request in requests:
+            if isinstance(peer := request.peer, Mongrel2Peer):
+                targets.append((peer.life, request.sender, request.conn_id))
+            elif self._mongrel2 is not None and self._mongrel2.life is not None:  # it was made by hand
+                targets.append((self._mongrel2.life, request.sender, request.conn_id))
+            else:
+                self.dropped += 1
+        self.dropped += _deliver(targets, lambda sender, conn_ids: format_reply(sender, conn_ids, payload))
+
+    def close_client(self, request: Mongrel2Request) -> None:
+        """Have Mongrel2 close the connection of this client, once it has sent what it holds for it."""
+        self.reply(request, b"")
+
+    def close(self) -> None:
+        """Let go of Mongrel2, after a second at most for replies that are still to be sent."""
+        self._is_closed = True
+        if self._mongrel2 is not None:
+            self._mongrel2.close(1000)
+            self._mongrel2.context.destroy(1000)
+            self._mongrel2 = None
 
 
 # -- the HTTP server: one poller for all connections, the listening socket perhaps shared with other workers
@@ -7560,6 +7590,7 @@ class _Parent(_Lines):
         os.set_inheritable(descriptor, False)
         super().__init__(_unpatched("socket").socket(fileno=descriptor))
         self._next_beat, self._is_watched, self.is_gone = 0.0, False, False
+        self._mongrel2s: list[Mongrel2Server] = []
 
     def share(self, connections: Sequence[Connection], servers: Sequence[Any]) -> None:
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
@@ -7569,12 +7600,12 @@ class _Parent(_Lines):
         if not data:
             raise SystemExit(2)  # the parent has said why
         answer = json.loads(data)
-        links, self._is_watched = answer["links"], answer["watched"]
-        for connection in servers:
-            if isinstance(connection, HTTPServer):
-                connection.adopt(descriptors.pop(0), _Board(descriptors.pop(0), answer["slot"]))
-            else:
-                connection.adopt(links.pop(0))
+        self._is_watched = answer["watched"]
+        self._mongrel2s = [each for each in servers if isinstance(each, Mongrel2Server)]
+        for server in servers:
+            if isinstance(server, HTTPServer):
+                server.adopt(descriptors.pop(0), _Board(descriptors.pop(0), answer["slot"]))
+        self._adopt(answer["lives"])
         self._socket.setblocking(False)
         _unpatched("threading").Thread(target=self._outlive, daemon=True).start()
 
@@ -7584,7 +7615,13 @@ class _Parent(_Lines):
             self._next_beat = time.monotonic() + self.BEAT
             self.say(stats=app.own_stats(), files=program_files(app) if self._is_watched else [])
         for values in self.hear() or ():
-            app.other_stats = values["others"]
+            app.other_stats = values.get("others", app.other_stats)
+            self._adopt(values.get("lives", ()))
+
+    def _adopt(self, lives: Iterable[tuple[int, Sequence[str] | None]]) -> None:
+        """Connect to the Mongrel2s that the parent plays: each by its number, and the addresses of its next life."""
+        for number, addresses in lives:
+            self._mongrel2s[number].adopt(addresses)
 
     def _outlive(self) -> None:
         """End this worker when its parent has ended: in a thread that eventlet has not replaced, for it may hang."""
@@ -7680,8 +7717,6 @@ class Server:
 
 BAD_GATEWAY = (b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 16\r\n"
                b"Connection: close\r\n\r\n502 Bad Gateway\n")  # fmt: skip
-UNAVAILABLE = (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 24\r\n"
-               b"Retry-After: 1\r\nConnection: close\r\n\r\n503 Service Unavailable\n")  # fmt: skip
 
 
 def modified_at(name: str) -> float | None:
@@ -7690,6 +7725,13 @@ def modified_at(name: str) -> float | None:
         return os.stat(name).st_mtime
     except OSError:
         return None
+
+
+def check_spare_descriptors(count: int) -> None:
+    """OSError where this process cannot open so many more files."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 class _Worker:
@@ -7740,65 +7782,92 @@ class _Worker:
 
 
 class _Link:
-    """Where one Mongrel2's messages go to one worker, and its replies come from."""
+    """A Mongrel2 that the parent plays to one worker: a PUSH with requests and a SUB for replies, as the real one has
+    them. Each life of the real one is a life of the played one, with sockets of its own, so that nothing of a former
+    life can be taken for something of the present one."""
 
     LONGEST = 60  # bytes of the name of a folder in which a socket can be: with its own name, 104 at most (macOS)
+    MOST = 20_000  # messages on their way from the parent to a worker
 
-    __slots__ = ("_folder", "former_lives", "is_over", "is_there", "outstanding", "socket", "worker")
+    __slots__ = ("_context", "_folder", "is_over", "is_there", "knows_credit", "number", "outstanding", "push", "sub",
+                 "worker")  # fmt: skip
 
-    def __init__(self, worker: _Worker, link: zmq.Socket[Any]) -> None:
-        self.worker, self.socket = worker, link
+    def __init__(self, context: zmq.Context[Any], worker: _Worker, number: int) -> None:
+        self._context, self.worker, self.number = context, worker, number  # of this Mongrel2 among those of the worker
         self._folder: str | None = None
-        self.outstanding = 0  # messages that are not dealt with
-        self.former_lives = 1  # that the worker does not know to be over: its replies are to their clients
-        self.is_there = self.is_over = False  # it is connected; it gets no more
+        self.push: zmq.Socket[Any] | None = None
+        self.sub: zmq.Socket[Any] | None = None
+        self.outstanding = 0  # requests that the worker has not answered
+        self.is_there = self.knows_credit = False  # the worker is connected; it was told of the credit of connections
+        self.is_over = False  # it was told that no more will come
 
-    def bind(self) -> str:
-        """Listen for the worker; the address to connect to. That is in a folder of our user alone, which is there only
-        until `hide`: a connection outlives the name of its socket, a folder may not outlive whatever cleans /tmp."""
+    def open(self) -> list[str]:
+        """Make the sockets of a new life; their addresses. Those are in a folder of our user alone, which is there only
+        until the worker is connected: a connection outlives the names of its sockets, and a folder may not outlive what
+        cleans /tmp."""
+        check_spare_descriptors(8)  # where libzmq 4.3.5 has none left to accept with, it ends the process
         folder = tempfile.gettempdir()
         if len(os.fsencode(folder)) > self.LONGEST or not os.path.isdir(folder):
             folder = "/tmp"
         self._folder = tempfile.mkdtemp(prefix="brubeck_lite-", dir=folder)
-        address = f"ipc://{self._folder}/link"
-        self.socket.bind(address)
-        return address
+        addresses = [f"ipc://{self._folder}/{name}" for name in ("push", "sub")]
+        self.push = self._context.socket(zmq.PUSH)
+        self.push.setsockopt(zmq.SNDHWM, self.MOST)
+        self.sub = self._context.socket(zmq.SUB)
+        self.sub.subscribe(b"")
+        for own, address in zip((self.push, self.sub), addresses, strict=True):
+            own.setsockopt(zmq.LINGER, 0)
+            own.bind(address)
+        return addresses
 
-    def hide(self) -> None:
-        """Take the address away: the worker is connected, or will never be."""
+    def look(self) -> None:
+        """See whether the worker is connected: its PULL is, after its XPUB."""
+        if not self.is_there and self.push is not None and int(self.push.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
+            self.is_there = True
+            self._remove_folder()
+
+    def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def has_room(self) -> bool:
-        """Whether a message can be sent: the worker is connected, and takes what it gets."""
-        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+    def tell(self, addresses: list[str] | None) -> None:
+        """Tell the worker where the next life is; None: no more will come."""
+        self.is_over = addresses is None
+        self.worker.line.say(lives=[[self.number, addresses]])
 
     def send(self, message: bytes) -> bool:
-        """Whether there was room for it."""
+        """Deal a message to the worker; False where it takes none: it has died, or is full."""
         try:
-            self.socket.send(message, zmq.NOBLOCK)
+            cast("zmq.Socket[Any]", self.push).send(message, zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
 
+    def close(self) -> None:
+        """This life is over, or the worker is."""
+        for own in (self.push, self.sub):
+            if own is not None:
+                own.close()
+        self.push = self.sub = None
+        self.outstanding, self.is_there, self.knows_credit = 0, False, False
+        self._remove_folder()
+
 
 class _DealtClient:
-    """A connection to Mongrel2 of which a worker has messages that it has not dealt with: their number, and whose
-    answer, by HTTP or not, has begun or not."""
+    """A connection to Mongrel2 with requests that a worker has not answered: their number, whether its answer, by HTTP
+    or not, has begun."""
 
     __slots__ = ("has_begun", "is_http", "link", "outstanding", "sender")
-    link: _Link
 
-    def __init__(self, sender: bytes, is_http: bool) -> None:
-        self.sender, self.is_http = sender, is_http
+    def __init__(self, link: _Link, sender: bytes, is_http: bool) -> None:
+        self.link, self.sender, self.is_http = link, sender, is_http
         self.outstanding, self.has_begun = 1, False
 
 
 # Has the parent call a function whenever a socket is readable; or, with None, no more.
-Watch = Callable[[Any, Union[Callable[[], None], None]], None]
+Watch = Callable[[Any, Union[Callable[[], Any], None]], None]
 _OUTSTANDING = operator.attrgetter("outstanding")
-_REPLY_HEAD = re.compile(rb"[^ ]* [0-9]+:(X )?([^,]*), ")
 
 
 def _is_frame(message: bytes, rest: bytes) -> bool:
@@ -7811,6 +7880,18 @@ def _is_frame(message: bytes, rest: bytes) -> bool:
     return parse_mongrel2(message).method == "WEBSOCKET"
 
 
+def _with_credit(message: bytes, credit: bytes) -> bytes:
+    """A message with DOWNLOAD_CREDITS among its headers, as the first one of a connection has it."""
+    head, path, rest = b" ".join((parts := message.split(b" ", 3))[:2]), parts[2], parts[3]
+    headers, end = _read_tnetstring(rest)
+    if isinstance(headers, dict):
+        written = format_tnetstring({**headers, b"DOWNLOAD_CREDITS": credit})
+    else:
+        separator = b"" if headers == b"{}" else b","
+        written = format_netstring(b'{"DOWNLOAD_CREDITS":"%b"%b%b' % (credit, separator, headers[1:]))
+    return b"%b %b %b%b" % (head, path, written, rest[end:])
+
+
 class _Dealer:
     """Deals one Mongrel2's messages to workers: to the one that serves the connection already, else to the one with
     the fewest outstanding."""
@@ -7818,235 +7899,240 @@ class _Dealer:
     TURN = 200  # messages before others have their turn
 
     def __init__(self, context: zmq.Context[Any], watch: Watch, pull: str, pub: str, identity: str | None) -> None:
-        self.addresses = pull, pub
-        self.life: _Life | None = None
-        self.dropped = 0  # answers to clients of former lives
-        self._context, self._watch = context, watch
-        self._seeker = _Seeker(context, pull, pub, identity)
-        self._has_left = False
-        self._leaving_since: float | None = None
-        self.clients: dict[bytes, _DealtClient] = {}  # by connection id, but for those that wait for nothing
-        self._links: list[_Link] = []
-        self._room = b"- "  # for how many bytes a connection has room, as workers are told
+        self._watch = watch
+        self.mongrel2 = _Mongrel2(context, pull, pub, identity)
+        self.clients: dict[bytes, _DealtClient] = {}  # by connection id, while something of them is outstanding
         self.held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
+        self._links: list[_Link] = []
+        self._undealt: bytes | None = None  # a message that no worker could take
+        self._credit = b""  # DOWNLOAD_CREDITS of the first request of each connection
+        self._leaving_since: float | None = None
+        self._has_left = False
 
     # -- lives and links
 
-    def look(self, now: float) -> None:
-        """See whether Mongrel2 is there, and whether it still is."""
-        if self.life is not None:
-            if self.life.has_ended():
-                logger.warning("Mongrel2 at %s is gone", self.addresses[0])
-                self._end_life()
-            elif self._takers() and self.life.left is None:
-                self._watch(self.life.pull, self._take_messages)
-            else:
-                self._watch(self.life.pull, None)  # while there is none to take them, they wait in Mongrel2
-        elif not self._has_left:
-            self.life = self._seeker.seek()
+    def look(self) -> None:
+        """See whether Mongrel2 and the workers are there."""
+        life = self.mongrel2.life
+        if life is not None and life.has_ended():
+            self._end_life(life)
+        elif life is None and not self._has_left:
+            self.mongrel2.seek()
+        if (life := self.mongrel2.life) is not None and life.left is None:
+            # While there is nobody to take them, messages wait in Mongrel2.
+            self._watch(life.pull, self._take_messages if self._takers() else None)
+            if self._undealt is not None:
+                self._take_messages()
+        for link in self._links:
+            link.look()
+        for link in self._links:
+            if link.push is None:  # the life before this one has ended
+                link.tell(self._open(link))
 
-    def _end_life(self) -> None:
-        self._watch(cast(_Life, self.life).pull, None)
-        cast(_Life, self.life).close(0)
-        self.life = None
-        self.dropped += len(self.held)
+    def _end_life(self, life: _Life) -> None:
+        self._watch(life.pull, None)
+        self.mongrel2.lose()
+        self.mongrel2.dropped += len(self.held)
         self.held.clear()
         self.clients.clear()
-        self._room = b"- "
+        self._undealt, self._credit = None, b""
         for link in self._links:
-            link.outstanding = 0
-            link.former_lives += 1
-            if not link.send(_DealtLife.ENDED):
-                link.worker.process.kill()  # it has not listened for long, and must not answer the clients of the next
+            self._watch(link.sub, None)
+            link.close()
 
-    def link(self, worker: _Worker) -> str:
-        """Deal to this worker too, once it is ready: it connects to the address that is returned."""
-        own = self._context.socket(zmq.DEALER)
-        own.setsockopt(zmq.LINGER, 0)
-        own.setsockopt(zmq.SNDHWM, _DealtLife.MOST)
-        link = _Link(worker, own)
+    def _open(self, link: _Link) -> list[str]:
+        try:
+            addresses = link.open()
+        except (OSError, zmq.ZMQError):
+            link.close()
+            raise
+        self._watch(link.sub, functools.partial(self._take_answers, link))
+        return addresses
+
+    def link(self, worker: _Worker, number: int) -> list[str]:
+        """Deal to this worker too, once it is ready. The addresses that it is to be told."""
+        link = _Link(self.mongrel2.context, worker, number)
+        addresses = self._open(link)
         self._links.append(link)
-        address = link.bind()
-        self._watch(own, functools.partial(self._take_answers, link))
-        return address
+        return addresses
 
     def unlink(self, worker: _Worker) -> None:
         """It is no more: what it did not finish is answered with 502, or ended where the answer has begun."""
         for link in [link for link in self._links if link.worker is worker]:
-            self._watch(link.socket, None)
-            while _is_readable(link.socket):
-                self._take_answer(link, link.socket.recv())
+            self._watch(link.sub, None)
+            while link.sub is not None and _is_readable(link.sub):
+                self._take_answer(link, link.sub.recv())
             for conn_id in [conn_id for conn_id, client in self.clients.items() if client.link is link]:
-                self._refuse(conn_id, self.clients.pop(conn_id), BAD_GATEWAY)
+                self._refuse(conn_id, self.clients.pop(conn_id))
             self._links.remove(link)
-            link.socket.close()
-            link.hide()
+            link.close()
 
     def leave(self, now: float) -> None:
         """Have Mongrel2 deal no more, as soon as no answer that has begun needs to hear from it, within `Server.DRAIN`
         seconds, and give the workers all that it has dealt."""
-        life, self._leaving_since = self.life, self._leaving_since or now
-        if life is None:
-            if self._seeker.may_hold_requests() and now < self._leaving_since + Server.DRAIN:
-                return
-            self._seeker.close()
-        if life is not None and life.left is None:
-            is_heard = any(client.has_begun for client in self.clients.values())
-            if is_heard and now < self._leaving_since + Server.DRAIN:
-                return
+        self._leaving_since = self._leaving_since or now
+        has_begun = lambda: any(client.has_begun for client in self.clients.values())  # noqa: E731
+        is_done = self.mongrel2.leave(has_begun, self._leaving_since + Server.DRAIN)
+        if (life := self.mongrel2.life) is not None and life.left is not None:
             self._watch(life.pull, None)
-            life.leave()
-        while life is not None and life.left and self._takers():
-            self._take_messages()
-        self._has_left = life is None or not life.left
+            while (life.left or self._undealt is not None) and self._take_messages():
+                pass
+            is_done = not life.left and self._undealt is None
+        self._has_left = is_done
 
     def release(self) -> None:
         """Tell workers that retire, and have no more to do, that no more will come."""
         for link in self._links:
             if link.worker.is_retiring and not (link.outstanding or link.is_over or self._is_leaving()):
-                link.is_over = link.send(_DealtLife.EXIT)
+                link.tell(None)
 
     def close(self) -> None:
         self.flush(1.0)
-        self._seeker.close()
-        if self.life is not None:
-            self.life.close(1000)
+        self.mongrel2.close(1000)
         for link in self._links:
-            link.socket.close()
-            link.hide()
+            link.close()
 
     # -- requests
 
     def _takers(self) -> list[_Link]:
-        """Where a message can go: not to a worker that has died, of which we shall hear, nor to one that is full."""
+        """To which messages may be dealt: not to a worker that has died, of which we shall hear."""
         can_take = _Worker.is_alive if self._is_leaving() else _Worker.takes  # then all retire, and take what is left
-        return [link for link in self._links if link.is_there and can_take(link.worker) and link.has_room()]
+        return [link for link in self._links if link.is_there and can_take(link.worker)]
 
     def _is_leaving(self) -> bool:
         return self._leaving_since is not None and not self._has_left
 
-    def _take_messages(self) -> None:
-        """Deal what has come."""
-        takers, life, turns = self._takers(), cast(_Life, self.life), self.TURN
-        with contextlib.suppress(zmq.Again):
-            while takers and turns:
-                turns -= 1
-                message = life.receive()
-                try:
-                    self._deal(takers, message)
-                except ValueError as error:
-                    logger.warning("%s sent what is no request (%s): %.100r", self.addresses[0], error, message)
-        if not takers:
-            self._watch(life.pull, None)  # what comes waits in Mongrel2, until `look` finds somebody to take it
+    def _take_messages(self) -> bool:
+        """Deal what has come. False where no worker takes more: then messages wait in Mongrel2, until `look` finds one
+        that does."""
+        takers, life = self._takers(), cast(_Life, self.mongrel2.life)
+        for _ in range(self.TURN):
+            if not takers:
+                self._watch(life.pull, None)
+                return False
+            message, self._undealt = self._undealt, None
+            try:
+                if message is None:
+                    message = life.left.popleft() if life.left else life.pull.recv(zmq.NOBLOCK)
+                self._deal(takers, life, message)
+            except zmq.Again:
+                break
+            except ValueError as error:
+                logger.warning("%s sent what is no request (%s): %.100r", self.mongrel2.pull, error, message)
+        return True
 
-    def _deal(self, takers: list[_Link], message: bytes) -> None:
+    def _deal(self, takers: list[_Link], life: _Life, message: bytes) -> None:
         """Give a message to the worker that serves its connection; else to one of `takers`, from which those that do
         not take it are removed. ValueError where it is none of Mongrel2's."""
         sender, conn_id, path, rest = message.split(b" ", 3)
         client = self.clients.get(conn_id)
         if path == b"@*":
             if client is not None:
-                self._note(conn_id, client, message)
+                client.link.send(message)
+                if b'"disconnect"' in rest:
+                    del self.clients[conn_id]
+                    client.link.outstanding -= client.outstanding
         elif client is None:
-            self._deal_new(takers, message, _DealtClient(sender, path[:1] == b"/"), conn_id, rest)
-        elif not client.link.send(self._room + message):
-            self._refuse(conn_id, client, BAD_GATEWAY)  # its worker is dead, or full: the answer will not be whole
-        elif not _is_frame(message, rest):
+            if sender not in life.senders:
+                life.check_sender(sender)
+            if not conn_id.isdigit():
+                raise ValueError("the connection has no number")
+            if b"WEBSOCKET" in rest and _is_frame(message, rest):
+                self._send(format_reply(sender, [conn_id], b"")[0])  # its WebSocket has ended
+                return
+            link = self._deal_new(takers, message, rest)
+            if link is None:
+                self._undealt = message
+            else:
+                link.outstanding += 1
+                self.clients[conn_id] = _DealtClient(link, sender, path[:1] == b"/")
+        elif not client.link.send(message):
+            self._refuse(conn_id, client)  # its worker is dead, or full: the answer will not be whole
+        elif not (b"WEBSOCKET" in rest and _is_frame(message, rest)):
             client.outstanding += 1
             client.link.outstanding += 1
 
-    def _deal_new(self, takers: list[_Link], message: bytes, client: _DealtClient, conn_id: bytes, rest: bytes) -> None:
-        """Deal the message of a connection that no worker serves just now."""
-        cast(_Life, self.life).check_sender(client.sender.decode("latin-1"))
-        if _is_frame(message, rest):
-            self._refuse(conn_id, client, b"")  # its WebSocket has ended
-            return
-        if self._room == b"- " and b"DOWNLOAD_CREDITS" in rest:  # with the first request of each connection
-            room = parse_mongrel2(message).text("DOWNLOAD_CREDITS")
-            self._room = b"%d " % int(room) if room.isdigit() else self._room
+    def _deal_new(self, takers: list[_Link], message: bytes, rest: bytes) -> _Link | None:
+        """Deal the message of a connection that no worker serves just now: the worker that takes it."""
+        if not self._credit and b"DOWNLOAD_CREDITS" in rest:  # with the first request of each connection
+            credit = parse_mongrel2(message).text("DOWNLOAD_CREDITS")
+            self._credit = credit.encode() if credit.isdigit() else b""
         while takers:
-            client.link = min(takers, key=_OUTSTANDING)
-            if client.link.send(self._room + message):
-                self.clients[conn_id] = client
-                client.link.outstanding += 1
-                return
-            takers.remove(client.link)
-        self._refuse(conn_id, client, UNAVAILABLE)
-
-    def _note(self, conn_id: bytes, client: _DealtClient, message: bytes) -> None:
-        """What Mongrel2 says about a connection is for the worker that serves it."""
-        client.link.send(b"- " + message)
-        if b'"disconnect"' in message:
-            del self.clients[conn_id]
-            client.link.outstanding -= client.outstanding
+            link = min(takers, key=_OUTSTANDING)
+            knows_credit = link.knows_credit or not self._credit
+            if link.send(message if knows_credit else _with_credit(message, self._credit)):
+                link.knows_credit = self._credit != b""
+                return link
+            takers.remove(link)
+        return None
 
     # -- replies
 
     def _take_answers(self, link: _Link) -> None:
         """Send what a worker replies; not while Mongrel2 is behind."""
+        receive = cast("zmq.Socket[Any]", link.sub).recv
         with contextlib.suppress(zmq.Again):
-            for _ in range(self.TURN if self.flush(0.001) else 0):
-                self._take_answer(link, link.socket.recv(zmq.NOBLOCK))
+            for _ in range(self.TURN):
+                if self.held and not self.flush(0.001):
+                    return
+                self._take_answer(link, receive(zmq.NOBLOCK))
 
     def _take_answer(self, link: _Link, message: bytes) -> None:
-        kind = message[:1]
-        if message == _DealtLife.DONE:
-            link.is_there = True
-            link.hide()
-            link.former_lives -= 1
-        elif link.former_lives:
-            self.dropped += kind != _DealtLife.DONE
-        elif kind == _DealtLife.DONE:
-            self._finish(link, message[1:])
-        elif kind == _DealtLife.LAST:
-            for conn_id in self._reply(message[1:]):
-                self._finish(link, conn_id)
-        else:
-            self._reply(message)
-
-    def _finish(self, link: _Link, conn_id: bytes) -> None:
-        client = self.clients.get(conn_id)
-        if client is not None and client.link is link:
-            client.outstanding -= 1
-            link.outstanding -= 1
-            if not client.outstanding:
-                del self.clients[conn_id]
-
-    def _reply(self, message: bytes) -> list[bytes]:
-        """Send it, if a client is left to read it; to which connections it is."""
-        match = _REPLY_HEAD.match(message)
-        if match is None:
-            logger.error("%s: dropped what is no reply: %.100r", self.addresses[1], message)
-            return []
-        conn_ids, is_wanted = match[2].split(), False
+        """Send a reply on, if a client is left to read it, and note the requests that are answered (see MARK)."""
+        is_last = message[:1] == MARK
+        if is_last:
+            message = message[1:]
+        start = message.find(b" ") + 1
+        colon = message.find(b":", start)
+        end = message.find(b", ", colon)
+        if not (0 < start < colon < end and message[start:colon].isdigit()):
+            logger.error("%s: dropped what is no reply: %.100r", self.mongrel2.pub, message)
+            return
+        conn_ids = message[colon + 1 : end].split(b" ")
+        is_extended = conn_ids[0] == b"X"
+        is_for_us = is_extended and len(message) == end + 2
+        is_wanted = False
         for conn_id in conn_ids:
             client = self.clients.get(conn_id)
-            if client is not None:
-                is_wanted = True
-                client.has_begun = client.has_begun or not match[1]
-        if is_wanted:
-            self.held.append(message)
-            self.flush()
-        return conn_ids
+            if client is None:
+                continue
+            is_wanted = True
+            client.has_begun = client.has_begun or not is_extended
+            if is_last and client.link is link:
+                link.outstanding -= 1
+                client.outstanding -= 1
+                if not client.outstanding:
+                    del self.clients[conn_id]
+        if is_wanted and not is_for_us:
+            self._send(message)
 
-    def _refuse(self, conn_id: bytes, client: _DealtClient, answer: bytes) -> None:
-        if answer and client.is_http and not client.has_begun:
+    def _refuse(self, conn_id: bytes, client: _DealtClient) -> None:
+        """Close a connection, behind a 502 where no part of the answer has gone out."""
+        if client.is_http and not client.has_begun:
             client.has_begun = True
-            self.held.extend(format_reply(client.sender, [conn_id], answer))
-        self.held.extend(format_reply(client.sender, [conn_id], b""))
-        self.flush()
+            self._send(format_reply(client.sender, [conn_id], BAD_GATEWAY)[0])
+        self._send(format_reply(client.sender, [conn_id], b"")[0])
+
+    def _send(self, reply: bytes) -> None:
+        if not self.held:
+            try:
+                cast(_Life, self.mongrel2.life).pub.send(reply, zmq.NOBLOCK)
+                return
+            except zmq.Again:  # Mongrel2 is behind
+                pass
+        self.held.append(reply)
 
     def flush(self, patience: float = 0) -> bool:
-        """Send what is held; whether nothing is left. `patience`: seconds for Mongrel2 to make room."""
-        deadline = time.monotonic() + patience
-        while self.held and self.life is not None:
+        """Send what is held; whether nothing is left. `patience`: seconds for Mongrel2 to take it."""
+        deadline, life = time.monotonic() + patience, self.mongrel2.life
+        while self.held and life is not None:
             try:
-                self.life.send(self.held[0])
+                life.pub.send(self.held[0], zmq.NOBLOCK)
                 self.held.popleft()
             except zmq.Again:
                 if time.monotonic() >= deadline:
                     break
-                self.life.pub.poll(1, zmq.POLLOUT)
+                life.pub.poll(1, zmq.POLLOUT)
         return not self.held
 
 
@@ -8075,7 +8161,7 @@ class Parent:
         self._listening: dict[str, tuple[Listener, _Board]] = {}
         self._dealers: dict[tuple[str, str, str | None], _Dealer] = {}
         self._context: zmq.Context[Any] = zmq.Context()
-        self._readers: dict[Any, Callable[[], None]] = {}  # by descriptor, or socket of ZeroMQ
+        self._readers: dict[Any, Callable[[], Any]] = {}  # by descriptor, or socket of ZeroMQ
         self._poller = zmq.Poller()
         self._failures = 0  # since one was ready
         self._next_birth = 0.0
@@ -8086,7 +8172,7 @@ class Parent:
     def stats(self, but: _Worker | None = None) -> Stats:
         """The figures of all workers, those that are no more too, and the parent's: but for one worker's."""
         dealers = [*self._dealers.values()]
-        own = {"dropped": sum(dealer.dropped for dealer in dealers),
+        own = {"dropped": sum(dealer.mongrel2.dropped for dealer in dealers),
                "queues": {"replies": sum(len(dealer.held) for dealer in dealers),
                           "dealt": sum(len(dealer.clients) for dealer in dealers)}} if dealers else {}
         return merge_stats([self._former, own, *(worker.stats for worker in [*self._workers] if worker is not but)])
@@ -8114,6 +8200,8 @@ class Parent:
 
     def _listen_to_all(self) -> None:
         """Wait for whoever has something to say, a tenth of a second at most."""
+        if not self._readers:
+            time.sleep(0.1)  # for pyzmq does not wait for nobody
         for ready, _ in self._poller.poll(100):
             self._survive(self._readers.get(ready, list))
 
@@ -8140,7 +8228,7 @@ class Parent:
             dealer.close()
         self._context.term()
 
-    def _watch(self, ready: Any, function: Callable[[], None] | None) -> None:
+    def _watch(self, ready: Any, function: Callable[[], Any] | None) -> None:
         """Call a function whenever a descriptor, or socket of ZeroMQ, is readable; or, with None, no more."""
         if function is not None:
             self._readers[ready] = function
@@ -8151,7 +8239,7 @@ class Parent:
     def _tick(self, now: float) -> None:
         """Ten times a second: see how everyone is."""
         for dealer in self._dealers.values():
-            self._survive(dealer.look, now)
+            self._survive(dealer.look)
             self._survive(dealer.release)
         for worker in [*self._workers]:
             self._survive(self._see, worker, now)
@@ -8236,17 +8324,20 @@ class Parent:
 
     def _share(self, worker: _Worker, connections: Sequence[Any]) -> None:
         """Open what a worker needs, unless that is there from before it, and tell it where."""
-        descriptors, links = [], []
+        descriptors: list[int] = []
+        lives: list[Any] = []
         for each in connections:
             if len(each) == 2:  # an HTTP address; three are a Mongrel2's
                 listening, board = self._listen(*each)
                 descriptors += [listening.socket.fileno(), board.descriptor]
             else:
-                dealer = self._dealers.setdefault(tuple(each), _Dealer(self._context, self._watch, *each))
-                links.append(dealer.link(worker))
+                if tuple(each) not in self._dealers:
+                    self._dealers[tuple(each)] = _Dealer(self._context, self._watch, *each)
+                dealer = self._dealers[tuple(each)]
+                lives.append([len(lives), dealer.link(worker, len(lives))])
         taken = {other.slot for other in self._workers}
         worker.slot = next((slot for slot in range(self._slots()) if slot not in taken), 0)
-        worker.line.say(descriptors, links=links, slot=worker.slot, watched=self._reload)
+        worker.line.say(descriptors, lives=lives, slot=worker.slot, watched=self._reload)
 
     def _slots(self) -> int:
         """Of a board: for the workers, those that retire, and some more; where none is left, workers share one."""

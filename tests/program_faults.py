@@ -15,7 +15,7 @@ import eventlet
 import greenlet
 
 import brubeck_lite
-from brubeck_lite import Brubeck, Channel, Mongrel2Request, Request, Response, WebSocket, event_stream
+from brubeck_lite import Brubeck, Channel, Request, Response, WebSocket, event_stream
 
 app = Brubeck()
 Respond = Callable[[Request], Response]
@@ -75,6 +75,7 @@ def state(request: Request, token: str) -> Response:
     gc.collect()
     counts: Counter[str] = Counter({key: count for key, count in alive.items() if count})
     counts["handling"] = app.stats()["handling"]
+    life = getattr(request.peer, "life", None)  # of Mongrel2
     for thing in gc.get_objects():
         kind = type(thing)
         if kind.__module__ == "brubeck_lite":
@@ -85,7 +86,7 @@ def state(request: Request, token: str) -> Response:
                 counts[f"held by {name}"] += 0 if name in BOUNDED else len(held) - parked
         elif issubclass(kind, greenlet.greenlet):
             counts["coroutines"] += not thing.dead
-        if isinstance(request, Mongrel2Request) and kind is type(request.life):
+        if life is not None and kind is type(life):
             counts["lives"] += 1
     hub = eventlet.hubs.get_hub()
     counts["listeners"] = len(hub.get_readers()) + len(hub.get_writers())

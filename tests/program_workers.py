@@ -80,7 +80,7 @@ def reply_oddly(request: Request) -> str:
     assert isinstance(request, Mongrel2Request)
     connection = Mongrel2Connection("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")  # it replies to where each is from
     for sender, conn_id in (("no sender", "1"), ("", ""), ("a", "1, 2"), ("a", "9" * 5000), ("a", "\r\n"), ("\0", "1")):
-        asked = SimpleNamespace(sender=sender, conn_id=conn_id, life=request.life)
+        asked = SimpleNamespace(sender=sender, conn_id=conn_id, peer=request.peer)
         connection.reply(cast(Mongrel2Request, asked), b"x")
     return "said"
 

@@ -55,10 +55,10 @@ def live(request: pytest.FixtureRequest) -> Iterator[Door]:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Door]:
-    """Behind a Mongrel2 that ends what is quiet for two seconds, and that does not tell how much its clients take."""
+    """Behind a Mongrel2 that ends what is quiet for two seconds."""
     limits = {"min_ping": 2, "kill_limit": 0, "min_read_rate": 0, "min_write_rate": 0, "tick_timer": 1}
     changes = {f"limits__{name}": value for name, value in limits.items()}
-    with Mongrel2With(download__flow_control=None, **changes) as mongrel2, behind_mongrel2(PROGRAM, mongrel2) as child:
+    with Mongrel2With(**changes) as mongrel2, behind_mongrel2(PROGRAM, mongrel2) as child:
         yield "impatient", mongrel2.port, child
 
 
@@ -283,24 +283,24 @@ def test_other_clients_are_answered_while_one_does_not_read(live: Door) -> None:
                 reader.to_the_end()
 
 
-def test_without_flow_control_streams_are_whole_and_one_warning_names_the_setting(impatient: Door) -> None:
-    for number in range(2):
-        response = ask(impatient, "GET", f"/large/320?key=whole{number}")
-        assert response.content == b"0123456789abcdef" * 4096 * 320
-    wait_for(lambda: "'download.flow_control': 1" in output(impatient[2]), what="the line in the log")
-    assert output(impatient[2]).count("'download.flow_control': 1") == 1
+def test_without_flow_control_a_stream_is_500_and_the_log_says_what_to_set() -> None:
+    with Mongrel2With(download__flow_control=None) as mongrel2, behind_mongrel2(PROGRAM, mongrel2) as child:
+        door = "without", mongrel2.port, child
+        assert ask(door, "GET", "/burst/30").status == 500
+        assert "'download.flow_control': 1" in output(child)
+        assert ask(door, "GET", "/notes/nothing").content == b"[]"
 
 
-def test_without_flow_control_pieces_come_as_they_are_made_also_after_many_at_once(impatient: Door) -> None:
-    with Reader(impatient, "/burst/30") as reader:
-        assert re.findall(rb"\b(\d+);", reader.until(b"29;")) == [b"%d" % number for number in range(30)]
-
-
-def test_without_flow_control_a_piece_is_there_before_the_iterator_goes_on(impatient: Door) -> None:
-    with Reader(impatient, "/gated?key=gate-impatient") as reader:
-        reader.until(b"first")
-        ask(impatient, "POST", "/open/gate-impatient", b"second")
-        reader.until(b"second")
+def test_without_flow_control_files_are_sent_whole(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789" * 1_000_000)
+    (tmp_path / "filing.py").write_text(
+        f"from brubeck_lite import Brubeck\napp = Brubeck()\napp.static('/files', {str(tmp_path)!r})\n"
+    )
+    with Mongrel2With(download__flow_control=None) as mongrel2:
+        options = ("--chdir", str(tmp_path))
+        with behind_mongrel2("filing:app", mongrel2, *options) as child:
+            response = ask(("without", mongrel2.port, child), "GET", "/files/file")
+            assert response.content == b"0123456789" * 1_000_000
 
 
 # Server-sent events

@@ -243,6 +243,32 @@ def test_upload_headers_are_refused_where_no_folder_is_configured(encode: Encode
     assert 400 <= taken(build(encode, fields)).status < 500
 
 
+# As the real one writes it: its own fields come behind those of the client, which are not parsed before somebody looks
+
+USUAL = (b'{"PATH":"/x","x-a":"%b","host":"x.org"%b,"METHOD":"%b","VERSION":"HTTP/1.1","URI":"/x?%b","QUERY":"%b",'
+         b'"PATTERN":"/","URL_SCHEME":"https","REMOTE_ADDR":"192.0.2.1"}')  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [b"GET", b"REPORT", b"JSON"])
+@pytest.mark.parametrize("more", [b"", b',"cookie":"a=1"', b',"connection":"keep-alive"', b',"content-length":"3"'])
+@pytest.mark.parametrize("value", [b"", b"caf\xe9", b"\t", rb"\"METHOD\":\"PUT\",\"VERSION\":\"HTTP/1.1\",\\", b"@*"])
+def test_a_usual_request_is_what_its_fields_say(method: bytes, more: bytes, value: bytes) -> None:
+    headers = USUAL % (value, more, method, value, value)
+    request = parse_mongrel2(b"%b 7 /x %b%b" % (SENDER.encode(), format_netstring(headers), format_netstring(b"abc")))
+    assert (request.method, request.version, request.is_message) == (method.decode(), "HTTP/1.1", False)
+    assert (request.scheme, request.remote_addr, request.path, request.body) == ("https", "192.0.2.1", "/x", b"abc")
+    text = value.decode("latin-1").replace('\\"', '"').replace("\\\\", "\\").strip("\t")
+    assert (request.headers["x-a"], request.query_string, request.headers["host"]) == (text, text, "x.org")
+    assert request.keep_alive and request.refused is None
+
+
+@pytest.mark.parametrize("coding", [b"chunked", b"gzip"])
+def test_a_usual_request_with_another_body_than_it_says_is_refused(coding: bytes) -> None:
+    headers = USUAL % (b"", b',"transfer-encoding":"%b"' % coding, b"GET", b"", b"")
+    request = parse_mongrel2(b"%b 7 /x %b0:," % (SENDER.encode(), format_netstring(headers)))
+    assert getattr(request.refused, "status", None) == 400
+
+
 # Messages about connections, and message sockets
 
 

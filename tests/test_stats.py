@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from support import Mongrel2, behind_http, behind_mongrel2, environment, free_port, needs_ipv6, output, wait_for
 
-from brubeck_lite import Brubeck, Mongrel2Connection, StatsServer, format_stats, merge_stats
+from brubeck_lite import Brubeck, StatsServer, format_stats, merge_stats
 
 SAMPLE = re.compile(r'(brubeck_lite_\w+)(\{\w+="(?:[^"\\\n]|\\["\\n])*"(?:,\w+="(?:[^"\\\n]|\\["\\n])*")*\})? (\d\S*)')
 GET = "GET /{} HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -206,9 +206,13 @@ def test_without_a_server_of_ours_nothing_is_counted_but_all_figures_are_there()
 
 
 def test_replies_to_a_mongrel2_that_is_gone_are_told_as_dropped() -> None:
-    connection = Mongrel2Connection("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")
-    connection.dropped = 2
-    assert connection.stats()["dropped"] == 2
+    stats = free_port()
+    with Mongrel2() as mongrel2, behind_mongrel2("program:app", mongrel2, "--stats", f"127.0.0.1:{stats}") as child:
+        with socket.create_connection(("127.0.0.1", mongrel2.port), 60) as client:
+            client.sendall(b"GET /wait/2.0 HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_for(lambda: "begins to wait" in output(child), what="the handler")
+            mongrel2.kill()
+        wait_for(lambda: read_samples(fetch(stats, "/")[1])["dropped_answers_total"] == 1, what="the figure")
 
 
 # Several processes
