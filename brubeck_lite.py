@@ -2856,7 +2856,7 @@ class WSGIRequest(Request):
     version = _from_environ("SERVER_PROTOCOL", "HTTP/1.1")
     query_string = _from_environ("QUERY_STRING", "")
 
-    @lazy
+    @lazy  # type: ignore[misc]
     def peer(self) -> Peer:
         """Whoever asked the server."""
         name = str(self.environ.get("SERVER_NAME", ""))
@@ -6650,7 +6650,7 @@ class HTTPPeer(ServedPeer):
             return None
         self.served += 1
         self.request = self._pace = None
-        self._has_begun = False
+        self._has_begun = self._is_probed = False
         request = self._parse() if self.parser.has_input else None
         if request is None:
             if self._held:
@@ -6787,9 +6787,8 @@ class HTTPPeer(ServedPeer):
             return False
         if self._held:
             data, self._held = self._held + data, b""
-        if self._is_probed:
-            data, self._is_probed = data[1:], False
-        self._has_begun = True
+        if not self._has_begun:
+            data, self._has_begun, self._is_probed = data[self._is_probed :], True, False
         try:
             sent = self.socket.send(data)
         except BlockingIOError:
