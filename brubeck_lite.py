@@ -2856,8 +2856,8 @@ class WSGIRequest(Request):
     version = _from_environ("SERVER_PROTOCOL", "HTTP/1.1")
     query_string = _from_environ("QUERY_STRING", "")
 
-    @lazy  # type: ignore[misc]
-    def peer(self) -> Peer:
+    @lazy
+    def peer(self) -> Peer:  # type: ignore[override]
         """Whoever asked the server."""
         name = str(self.environ.get("SERVER_NAME", ""))
         address, scheme = self.environ.get("REMOTE_ADDR", ""), self.environ.get("wsgi.url_scheme", "http")
