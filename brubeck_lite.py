@@ -7595,6 +7595,7 @@ class _Parent(_Lines):
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
         self.say(connections=[[each.address, each.mode] if isinstance(each, HTTPConnection) else
                               [each.pull, each.pub, each.identity] for each in connections])  # fmt: skip
+        self._socket.setblocking(True)  # in a program that has eventlet's sockets, the parent made this one with them
         data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 2 * len(connections))
         if not data:
             raise SystemExit(2)  # the parent has said why
