@@ -4514,6 +4514,8 @@ def read_ahead(items: Iterator[Any], patience: float, size: int = 1) -> Generato
                 mailbox.put(item)
                 while len(mailbox.messages) > size:
                     space.wait()
+        except greenlet.GreenletExit:
+            pass  # it was ended here: kept, the exception would keep its own frames
         except BaseException as error:
             failures.append(error)
         finally:
@@ -4533,7 +4535,7 @@ def read_ahead(items: Iterator[Any], patience: float, size: int = 1) -> Generato
             mailbox.get()
             space.wake_soon()
         getattr(items, "close", tuple)()
-        if failures and not isinstance(failures[0], greenlet.GreenletExit):
+        if failures:
             raise failures.pop()
 
 
