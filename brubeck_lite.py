@@ -4309,6 +4309,7 @@ class Load:
             request = peer.next_request()
             if request is not None:
                 turn = give_turn(turn or peer.began)
+        peer.request = None  # each would keep the other
 
     def serve_waiting(self) -> None:
         """Handle, in this coroutine, the requests that had to wait for a place in the pool."""
@@ -5796,6 +5797,7 @@ class Mongrel2Peer(ServedPeer):
     def forget(self) -> None:
         """The client is gone: end what works for it."""
         self.life.peers.pop(self.conn_id, None)
+        self.requests.clear()
         self.is_gone, self.credit = True, -1
         if self.coroutine is not None:
             call_soon(self.end_coroutine)
