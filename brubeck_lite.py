@@ -5836,6 +5836,7 @@ class Mongrel2Peer(ServedPeer):
     def next_request(self) -> Mongrel2Request | None:
         if self._spent > self.life.credit:
             self._await_end()
+        self.request = None  # which has this for its peer: what refers to itself waits for the garbage collector
         if self.life.peers.get(self.conn_id) is not self:
             return None  # the client is gone
         if self.is_closing:
@@ -6069,8 +6070,8 @@ class Mongrel2Server:
         if len(rest) > self.LARGE_HEAD and (size := len(rest) - len(request.octets)) > self.LARGE_HEAD:
             self._warn_of_heads("a head", size)
         if (peer := life.peers.get(conn_id)) is None:
-            if life.credit == math.inf and (credit := request.text("DOWNLOAD_CREDITS")).isdigit():
-                life.credit = int(credit)  # which comes with the first request of each connection, always the same
+            if life.credit == math.inf and b"DOWNLOAD_CREDITS" in rest:  # as in the first request of each connection
+                life.credit = int(credit) if (credit := request.text("DOWNLOAD_CREDITS")).isdigit() else math.inf
             peer = life.peers[conn_id] = Mongrel2Peer(self, life, sender, conn_id, request)
         if request.method == "WEBSOCKET":
             peer.take_frame(request)
