@@ -7137,7 +7137,12 @@ class HTTPServer:
         descriptor, events = self._events.pop()
         peer = self.peers.get(descriptor)
         if peer is not None:
-            return peer.on_event(events)
+            try:
+                return peer.on_event(events)
+            except Exception:
+                peer.abort()  # or the same would happen again and again
+                peer.close()
+                raise
         if self.listener.socket is not None and descriptor == self.listener.socket.fileno():
             self._accept()
         return None
