@@ -2442,13 +2442,17 @@ class HTTPParser:
         if framing is None:
             framing, secret = _read_fields(fields, request_line[3])
         self._seen, self._skipped = 0, False
-        if framing[1] is None:
+        length, at = framing[1], end + 4
+        if length is None:
             self._chunked, self._in_trailers, self._extensions = True, False, 0
-            self._skip_to(end + 2)  # CRLF comes before every chunk
+            at = end + 2  # CRLF comes before every chunk
         else:
-            self.left = framing[1]
-            self._skip_to(end + 4)
-        self.body_is_over = framing[1] == 0
+            self.left = length
+        self.body_is_over = length == 0
+        if at < len(buffer):
+            self._at = at
+        else:  # as _skip_to does, whose call would be one more for each request
+            self._buffer, self._at, self.has_input = b"", 0, False
         return HTTPRequest(request_line, framing, secret)
 
     def _skip_to(self, offset: int) -> None:
@@ -4046,7 +4050,8 @@ class ServedPeer(Peer):
                  "request", "sent")  # fmt: skip
 
     def __init__(self, load: Load, address: str = "", scheme: str = "http", loopback: str = "") -> None:
-        super().__init__(address, scheme, loopback)
+        self.address, self.scheme, self.loopback = address, scheme, loopback
+        self.keeps_error, self.error = False, None  # as in Peer, whose own call would be one more for each request
         self.load = load
         self.request: Any = None  # the one that is handled
         self.began = 0.0  # when its handling did
@@ -4424,7 +4429,8 @@ class Receivers:
         if request is not None:
             self._handling, self._peer = True, cast(ServedPeer, request.peer)
             if self._timer_since is None:
-                self._set_timer()
+                self._timer_since = time.monotonic()
+                self._hub.schedule_call_global(0, self._hand_over)
             self._load.serve(self._peer, request)
             if self._load.waiting:
                 self._load.serve_waiting()
@@ -5328,11 +5334,12 @@ class _Bell(_Sleeper):
         return super().wait(seconds)
 
     def _ring(self, *_: Any) -> None:
-        if self.sleeping is None:
+        sleeping, self.sleeping = self.sleeping, None
+        if sleeping is None:
             self.close()  # nobody reads for now, and the hub would ring for ever
             return
         try:
-            self.wake()
+            sleeping.switch()
         except BaseException:  # of the coroutine: the hub lets go of a descriptor whose function raises
             self.close()
             raise
@@ -6049,7 +6056,7 @@ class Mongrel2Server:
                 message = life.left.popleft() if life.left else life.pull.recv(zmq.NOBLOCK)
             except zmq.Again:
                 self._idle(life)
-                return None
+                continue
             parts = message.split(b" ", 3)
             is_notice = parts[2:3] == [b"@*"]
             try:
@@ -6510,6 +6517,8 @@ class _Epoll:
         self._epoll = _unpatched("select").epoll()
         self._bell = _Bell(self._epoll.fileno())
         self.wait, self.wake_soon = self._bell.wait, self._bell.wake_soon
+        # The descriptors that are ready, and for what: without waiting.
+        self.poll: Callable[[], list[tuple[int, int]]] = functools.partial(self._epoll.poll, 0, self.MOST)
 
     def watch(self, descriptor: int, before: int, events: int) -> None:
         """Watch a descriptor for these events from now on, where it was watched for those `before`; 0 for none."""
@@ -6520,10 +6529,6 @@ class _Epoll:
         else:
             with contextlib.suppress(OSError):  # the program has closed it
                 self._epoll.unregister(descriptor)
-
-    def poll(self) -> list[tuple[int, int]]:
-        """The descriptors that are ready, and for what: without waiting."""
-        return self._epoll.poll(0, self.MOST)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self._bell.close()
@@ -6589,7 +6594,7 @@ class _HTTPPeer(ServedPeer):
         self.keep_alive = self.has_ended = self.expects = False  # has_ended: the client sends no more
         self._is_idle = self._is_lingering = False  # no byte of the next head has come; it is as good as closed
         self._watched = 0
-        self._sleepers: tuple[_Sleeper, ...] = ()  # the coroutines that wait for the socket
+        self._sleepers = _Sleepers()  # the coroutines that wait for the socket
         self._held, self._may_hold = b"", False  # answers that leave together with the next one
         self._has_begun = False  # something of the present answer was sent
         self._is_blocked = False  # the client must read before the rest can be sent
@@ -6709,8 +6714,7 @@ class _HTTPPeer(ServedPeer):
             self.watch(0)
         else:
             self.watch(self._watched & ~events)
-        for sleeper in self._sleepers:
-            sleeper.wake_soon()
+        self._sleepers.wake_soon()
 
     def receive(self, seconds: float) -> bytes:
         """Wait for bytes; b"" at their end, TimeoutError after so many seconds."""
@@ -6725,13 +6729,8 @@ class _HTTPPeer(ServedPeer):
 
     def _wait(self, event: int, seconds: float) -> None:
         """Wait for an event on the socket, for so many seconds at most; other events end the wait, too."""
-        sleeper = _Sleeper()
-        self._sleepers = (*self._sleepers, sleeper)
         self.watch(self._watched | event)
-        try:
-            sleeper.wait(seconds)
-        finally:
-            self._sleepers = tuple(each for each in self._sleepers if each is not sleeper)
+        self._sleepers.wait(seconds)
 
     def read_body(self, number: int, size: int) -> bytes:
         """The next bytes of the body of the request with this number, at most `size`; b"" at its end. HTTPError where
