@@ -7095,13 +7095,16 @@ class HTTPSPeer(HTTPPeer):
             return not self.is_gone and self.probe()
         if self.websocket is not None or self._sleepers or self.parser.has_input:  # who reads, or will, sees the end
             return True
+        tls = cast(_EncryptedSocket, self._tls)
+        had_ended = tls.has_ended
         try:
-            data = self.socket.recv(1 << 14)
+            data = tls.recv(1 << 14)
         except OSError as error:
             return isinstance(error, BlockingIOError)
         if data:
             self.parser.feed(data)
-        return bool(data) or self.probe()
+        # Behind its close_notify a client closes the connection, mostly: only then one needs to know whether it reads.
+        return bool(data) or tls.has_ended != had_ended or self.probe()
 
     def close(self) -> None:
         if self._tls is not None and not self.is_gone:  # else it is an answer that is not whole
