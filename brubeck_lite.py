@@ -6952,26 +6952,26 @@ class HTTPPeer(ServedPeer):
 
 class _EncryptedSocket:
     """An accepted socket behind TLS, with what HTTPPeer uses of a socket. What was received is decrypted at once and
-    whole, so that nothing is left of which the poller would not tell. `send` that raised BlockingIOError goes on when
+    whole, so that nothing is left of which the poller would not tell. A `send` that raised BlockingIOError goes on when
     it is called again, with the same bytes in front."""
 
-    RECORD = 1 << 14  # bytes in a record at most (RFC 8446, 5.1): more memory than for one no connection keeps
+    RECORD = 1 << 14  # bytes in a record at most (RFC 8446, 5.1): no connection keeps more memory than for one each way
 
-    __slots__ = ("_incoming", "_outgoing", "_taken", "_tls", "has_ended", "is_ready", "raw", "unsent")
+    __slots__ = ("_incoming", "_outgoing", "_tls", "close", "fileno", "has_ended", "is_ready", "raw", "setsockopt",
+                 "taken", "unsent")  # fmt: skip
 
     def __init__(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
         self.raw = accepted
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()  # not a socket, which eventlet would patch
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self.unsent = b""  # what is encrypted, and was not sent for lack of room
-        self._taken = 0  # bytes from which that was made, as long as `send` has not said that they are sent
+        self.fileno, self.setsockopt, self.close = accepted.fileno, accepted.setsockopt, accepted.close
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)  # which eventlet has not patched
+        self.unsent = b""  # what is encrypted, and has no room yet
+        self.taken = 0  # bytes from which that was made, as long as `send` has not said that they are sent
         self.is_ready = self.has_ended = False  # the handshake is over; the client has said that it sends no more
 
     def recv(self, size: int) -> bytes:
-        """What has come, decrypted; b"" at the end. BlockingIOError where it is not enough."""
+        """What has come, decrypted; b"" at the end. BlockingIOError where there is nothing whole."""
         octets = self.raw.recv(min(size, self.RECORD + 512))
-        if not octets:
-            return b""
         self._incoming.write(octets)
         received = b""
         try:
@@ -6988,7 +6988,7 @@ class _EncryptedSocket:
             if self._outgoing.pending:  # a part of the handshake, new keys, or why it has failed
                 with contextlib.suppress(OSError):
                     self.flush()
-        if not received and not self.has_ended:
+        if octets and not received and not self.has_ended:
             raise BlockingIOError
         return received
 
@@ -6996,10 +6996,10 @@ class _EncryptedSocket:
         """Send so many of these bytes; BlockingIOError where the client has no room for them."""
         if not data:
             return self.raw.send(data)
-        if not self._taken:
-            self._taken = self._tls.write(data if len(data) <= self.RECORD else memoryview(data)[: self.RECORD])
+        if not self.taken:
+            self.taken = self._tls.write(data if len(data) <= self.RECORD else memoryview(data)[: self.RECORD])
         self.flush()
-        taken, self._taken = min(self._taken, len(data)), 0
+        taken, self.taken = min(self.taken, len(data)), 0
         return taken
 
     def flush(self) -> None:
@@ -7015,24 +7015,9 @@ class _EncryptedSocket:
         self.flush()
         return 1
 
-    def has_room(self) -> bool:
-        """Whether a small record can be sent whole."""
-        poll = _unpatched("select").poll()
-        poll.register(self.raw, select.POLLOUT)
-        return not self.unsent and bool(poll.poll(0))
-
-    def fileno(self) -> int:
-        return self.raw.fileno()
-
-    def setsockopt(self, *option: Any) -> None:
-        self.raw.setsockopt(*option)
-
-    def close(self) -> None:
-        self.raw.close()
-
 
 class HTTPSPeer(HTTPPeer):
-    """A client's connection by TLS. Once nothing more is sent by it, its socket is a plain one."""
+    """A client's connection by TLS; by a plain socket once nothing more is to be encrypted."""
 
     FILE_PIECE = _EncryptedSocket.RECORD, _EncryptedSocket.RECORD
 
@@ -7044,30 +7029,25 @@ class HTTPSPeer(HTTPPeer):
         super().__init__(server, cast(Any, self._tls), address)
 
     def on_event(self, events: int) -> HTTPRequest | None:
-        if self._tls is None or self._tls.is_ready:
+        tls = self._tls
+        if tls is None or tls.is_ready:
             return super().on_event(events)
-        if not self._server.may_shake_hands():
+        if not self._server.handshakes:
             return None  # the poller will tell of it again
+        self._server.handshakes -= 1
         with contextlib.suppress(OSError):
-            self._tls.flush()
+            tls.flush()
             # A record of the handshake begins with 22 (RFC 8446, 5.1), a plain request with a letter.
-            if self._is_new and self._tls.raw.recv(1, socket.MSG_PEEK).isalpha():
-                return self._refuse_plain()
+            if self._is_new and tls.raw.recv(1, socket.MSG_PEEK).isalpha():
+                self.socket, self._tls = tls.raw, None
+                return self._refuse(HTTPError(400, "this address is for HTTPS: begin it with https://"))
             self._is_new = False
         request = super().on_event(events)
         if not self.is_gone:
-            self.watch(self.IDLE | (WRITABLE if self._tls.unsent else 0))
-            if self._tls.is_ready and request is None:
+            self.watch(self.IDLE | (WRITABLE if tls.unsent else 0))
+            if tls.is_ready and request is None:
                 self.deadline = time.monotonic() + self._server.head_timeout
         return request
-
-    def _refuse_plain(self) -> HTTPRequest:
-        self._end_tls()
-        return self._refuse(HTTPError(400, "this address is for HTTPS: begin it with https://"))
-
-    def _end_tls(self) -> None:
-        if self._tls is not None:
-            self.socket, self._tls = self._tls.raw, None
 
     def keep_open(self, request: HTTPRequest) -> bool:
         has_ended = self._tls is not None and self._tls.has_ended  # of which the poller tells nobody
@@ -7077,37 +7057,27 @@ class HTTPSPeer(HTTPPeer):
     def end_sending(self) -> None:
         if self._tls is not None:
             self._send_rest(self._tls.send_end, 0, 1)
-            self._end_tls()
+            self.socket, self._tls = self._tls.raw, None
         super().end_sending()
 
     def probe(self) -> bool:
-        # Of a record a part could be sent: the octet goes ahead only where there is room for all of it.
-        was_blocked = self._is_blocked
-        self._is_blocked = was_blocked or self._tls is None or not self._tls.has_room()
-        try:
-            return super().probe()
-        finally:
-            self._is_blocked = was_blocked
+        sends = not (self._is_blocked or self._held or self.websocket)
+        is_there = super().probe()
+        if sends and self._tls is not None and self._tls.taken:  # the octet had no room, and leaves before all else
+            self._tls.taken, self._is_probed = 0, True
+        return is_there
 
     def is_there(self) -> bool:
-        """As for others, but one cannot look at what has come without taking it: the parser keeps it."""
-        if self.is_gone or self.has_ended:
-            return not self.is_gone and self.probe()
-        if self.websocket is not None or self._sleepers or self.parser.has_input:  # who reads, or will, sees the end
-            return True
-        tls = cast(_EncryptedSocket, self._tls)
-        had_ended = tls.has_ended
-        try:
-            data = tls.recv(1 << 14)
-        except OSError as error:
-            return isinstance(error, BlockingIOError)
-        if data:
-            self.parser.feed(data)
-        # Behind its close_notify a client closes the connection, mostly: only then one needs to know whether it reads.
-        return bool(data) or tls.has_ended != had_ended or self.probe()
+        """As for others; but what is unread may be a close_notify, so it is the system that knows whether the client
+        has ended. Only the hub's thread may use the connection."""
+        if self.is_gone or _hub() is None:
+            return not self.is_gone
+        poll = _unpatched("select").poll()
+        poll.register(self.socket, getattr(select, "POLLRDHUP", select.POLLHUP))
+        return not poll.poll(0) or self.probe()
 
     def close(self) -> None:
-        if self._tls is not None and not self.is_gone:  # else it is an answer that is not whole
+        if self._tls is not None and not self.is_gone:  # else an answer may not be whole
             with contextlib.suppress(OSError):
                 self._tls.send_end()
         super().close()
@@ -7268,6 +7238,7 @@ def load_tls(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -
     context: ssl.SSLContext = _unpatched("ssl").SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")  # of TLS 1.2 (RFC 9325, 4.2)
     context.set_alpn_protocols(["http/1.1"])
     try:
         for name in (certificate, key):
@@ -7310,7 +7281,7 @@ class HTTPServer:
         self.half = 0  # bytes of their messages that have not come whole
         self.is_stopping = False
         self._is_over = self._is_short = False
-        self._handshakes = 0  # steps that may be taken
+        self.handshakes = 0  # steps that may be taken now
         self._next_sweep = self._next_complaint = self._accepted_at = self._brief_until = 0.0
         self._board: _Board | None = None
         self._patience: Any = None  # the timer, while workers with fewer connections may accept
@@ -7364,12 +7335,7 @@ class HTTPServer:
         return None
 
     def _look(self) -> None:
-        self._events, self._handshakes = self.poller.poll(), self.HANDSHAKES
-
-    def may_shake_hands(self) -> bool:
-        """Whether a step of a handshake may be taken now."""
-        self._handshakes -= 1
-        return self._handshakes >= 0
+        self._events, self.handshakes = self.poller.poll(), self.HANDSHAKES
 
     # -- accepting
 

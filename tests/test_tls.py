@@ -150,6 +150,20 @@ def test_tls_1_1_is_refused(port: int, files: tuple[str, str]) -> None:
         connect(port, context)
 
 
+@pytest.mark.parametrize("version, command, sign", [("-tls1_2", "R", "no renegotiation"), ("-tls1_3", "K", "Take five!")])
+def test_renegotiation_is_refused_and_new_keys_are_taken(port: int, version: str, command: str, sign: str) -> None:
+    with subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", version], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:  # fmt: skip
+        assert client.stdin and client.stdout
+        for line in (command.encode() + b"\n", LAST):  # it takes a command from a line that comes alone
+            time.sleep(0.5)
+            with contextlib.suppress(BrokenPipeError):
+                client.stdin.write(line)
+                client.stdin.flush()
+        assert sign.encode() in client.stdout.read()
+        client.kill()
+
+
 def test_of_http_1_1_and_2_the_first_is_chosen(port: int, files: tuple[str, str]) -> None:
     context = ssl.create_default_context(cafile=files[0])
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -477,7 +491,8 @@ def test_workers_take_a_new_certificate_on_sighup(tmp_path: Path) -> None:
 
         shutil.copy(files[0], files[1])  # with a key that is none, those who serve go on
         child.send_signal(signal.SIGHUP)
-        logged(child, "cannot use the certificate")
+        logged(child, "before it was ready")
+        assert "cannot use the certificate" in output(child)
         assert ssl.get_server_certificate(("127.0.0.1", port)) == former
 
         make_certificate(tmp_path)
