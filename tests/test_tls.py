@@ -150,17 +150,19 @@ def test_tls_1_1_is_refused(port: int, files: tuple[str, str]) -> None:
         connect(port, context)
 
 
-@pytest.mark.parametrize("version, command, sign", [("-tls1_2", "R", "no renegotiation"), ("-tls1_3", "K", "Take five!")])
-def test_renegotiation_is_refused_and_new_keys_are_taken(port: int, version: str, command: str, sign: str) -> None:
+@pytest.mark.parametrize(
+    "version, command, sign", [("-tls1_2", b"R\n", b"no renegotiation"), ("-tls1_3", b"K\n", b"Take five!")]
+)
+def test_renegotiation_is_refused_and_new_keys_are_taken(port: int, version: str, command: bytes, sign: bytes) -> None:
     with subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", version], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:  # fmt: skip
-        assert client.stdin and client.stdout
-        for line in (command.encode() + b"\n", LAST):  # it takes a command from a line that comes alone
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0) as client:  # fmt: skip
+        assert client.stdin
+        assert client.stdout
+        for line in (command, LAST):  # it takes a command from a line that comes alone
             time.sleep(0.5)
             with contextlib.suppress(BrokenPipeError):
                 client.stdin.write(line)
-                client.stdin.flush()
-        assert sign.encode() in client.stdout.read()
+        assert sign in client.stdout.read()
         client.kill()
 
 
