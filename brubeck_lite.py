@@ -131,13 +131,14 @@ class _Late:
 
 
 if TYPE_CHECKING:
+    import ssl
     from functools import cached_property as lazy
 
     import eventlet
     import greenlet
     import zmq
 else:
-    eventlet, greenlet, zmq = _Late("eventlet"), _Late("greenlet"), _Late("zmq")
+    eventlet, greenlet, ssl, zmq = _Late("eventlet"), _Late("greenlet"), _Late("ssl"), _Late("zmq")
 
     class lazy(functools.cached_property):
         """An attribute that is worked out when first read, without the lock that Python before 3.12 takes for it."""
@@ -3999,20 +4000,25 @@ class Brubeck:
                             self.own_stats(), self.other_stats])  # fmt: skip
 
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
-            workers: int | str = 1, patch: bool = True) -> None:
+            workers: int | str = 1, patch: bool = True, tls: TLSFiles | None = None) -> None:
         """Serve until SIGINT or SIGTERM arrives; then requests may take up to 9 seconds more, or until a second signal.
 
-        `connection`: one connection or several; by default `msg_conn`, else an HTTPConnection at `bind`. `workers`: the
-        number of worker processes ("auto": one for each core that this process may use); each starts this program
-        anew, and their parent replaces a worker that dies, and all of them on SIGHUP. `patch=True` lets eventlet
-        replace the blocking functions of the standard library, so that a handler that waits does not stop the others.
-        What the program imported, created or started before `run` (`from socket import socket`, an SSLContext, a
-        thread) is not replaced: it blocks or fails, and a warning names it. The command line patches first and has no
-        such problem, nor has a program that calls `eventlet.monkey_patch()` above all other imports.
+        `connection`: one connection or several; by default `msg_conn`, else an HTTPConnection at `bind`, or for the
+        sockets that systemd passes where `bind` is not given (sd_listen_fds(3)); by HTTPS with `tls`, the names of the
+        PEM files of a certificate and its key. `workers`: the number of worker processes ("auto": one for each core
+        that this process may use); each starts this program anew, and their parent replaces a worker that dies, and all
+        of them on SIGHUP. `patch=True` lets eventlet replace the blocking functions of the standard library, so that a
+        handler that waits does not stop the others. What the program imported, created or started before `run` (`from
+        socket import socket`, an SSLContext for clients, a thread) is not replaced: it blocks or fails, and a warning
+        names it. The command line patches first and has no such problem, nor has a program that calls
+        `eventlet.monkey_patch()` above all other imports.
 
-        ValueError for a `bind` that is no address. SystemExit 2 where the server cannot start, 0 where a signal ends
-        the start. In a worker `run` does not return."""
+        ValueError for a `bind` that is no address, or `tls` beside a `connection`. SystemExit 2 where the server cannot
+        start, 0 where a signal ends the start. In a worker `run` does not return."""
         refuse_windows()
+        own = connection or self.msg_conn
+        if own and tls is not None:
+            raise ValueError("run(tls=...) goes with bind: to a connection give it as HTTPConnection(address, tls=...)")
         count, parent = count_workers(workers), parent_of_worker()
         if count > 1 and parent is None:
             configure_logging()
@@ -4020,7 +4026,8 @@ class Brubeck:
             return
         ending = Ending(is_worker=parent is not None)
         try:
-            serve(self, connection or self.msg_conn or HTTPConnection(bind), ending, patch=patch, parent=parent)
+            given = None if bind == DEFAULT_ADDRESS else bind
+            serve(self, own or default_connections(given, tls, parent), ending, patch=patch, parent=parent)
         finally:
             if parent is None:
                 ending.close()
@@ -6392,26 +6399,30 @@ class Mongrel2Connection:
 # Linux, socket(7): a program of the classic BPF that drops packets of TCP with SYN and without ACK (RFC 9293, 3.1).
 SO_ATTACH_FILTER = 26
 _NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-_BIND = re.compile(r"unix:(.+)|(?:(\[[^\s\]]+\]|[^\s:/\[\]]*):)?([0-9]{1,5})")
+_BIND = re.compile(r"unix:(.+)|fd:([0-9]{1,9})|(?:(\[[^\s\]]+\]|[^\s:/\[\]]*):)?([0-9]{1,5})")
 
 
 class Listener:
     """A socket that accepts connections, at "HOST:PORT", "[IPV6]:PORT", ":PORT" or "PORT" (both at every IPv4 address;
-    [::] is every address), or at "unix:PATH", whose file gets the permissions `mode`. `option` is named in the line
-    that says why it cannot listen. ValueError for what is no address or mode. Eventlet has not patched the socket."""
+    [::] is every address), or at "unix:PATH", whose file gets the permissions `mode`; or the socket that "fd:NUMBER",
+    a descriptor of this process, listens with. `option` is named in the line that says why it cannot listen. ValueError
+    for what is no address or mode. Eventlet has not patched the socket."""
 
     BACKLOG = 2048
 
-    def __init__(self, address: str, mode: int = 0o666, option: str = "--bind or run(bind=...)") -> None:
+    def __init__(self, address: str, mode: int = 0o666, option: str = "--bind or run(bind=...)",
+                 scheme: str = "http") -> None:  # fmt: skip
         match = _BIND.fullmatch(address)
-        if match is None or int(match[3] or 0) > 65535:
-            raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:80, [::1]:80, :80 or unix:/run/hello)")
+        if match is None or int(match[4] or 0) > 65535:
+            raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:80, [::1]:80, :80, unix:/run/hello or "
+                             "fd:3)")  # fmt: skip
         if not 0 <= mode <= 0o777:
             raise ValueError(f"the mode of a unix socket is like 0o666 or 0o600, not {mode:#o}")
-        self.address, self.mode, self._option = address, mode, option
-        self.path, self.host, self.port = match[1], (match[2] or "0.0.0.0").strip("[]"), int(match[3] or 0)
+        self.address, self.mode, self._option, self._scheme = address, mode, option, scheme
+        self.path, self.host, self.port = match[1], (match[3] or "0.0.0.0").strip("[]"), int(match[4] or 0)
+        self._descriptor = int(match[2]) if match[2] else None  # that others may listen with, too
         self.socket: Any = None  # while it is open
-        self.url = address  # once it is open: http://HOST:PORT, or unix:PATH
+        self.url = address  # once it is open: http://HOST:PORT, or https, or unix:PATH
         self.loopback = ""  # once it is open: the host of its address, if that is this machine alone
         self.is_shared = False  # with other workers, by a parent, which closes it for all
         self._own_path: str | None = None  # the file that it has made, until that is removed
@@ -6421,31 +6432,52 @@ class Listener:
         if self.socket is not None:
             return
         try:
-            self._use(self._listen_at_port() if self.path is None else self._listen_at_path(self.path))
+            if self._descriptor is not None:
+                self._use(self._listen_by(self._descriptor))
+            else:
+                self._use(self._listen_at_port() if self.path is None else self._listen_at_path(self.path))
         except OSError as error:
             fail(f"cannot listen at {self.address}: {error.strerror or error} ({self._option} names another address)")
 
     def _use(self, listening: Any) -> None:
         listening.setblocking(False)
         self.socket = listening
-        if self.path is None:
+        if listening.family != socket.AF_UNIX:
             host, self.port = listening.getsockname()[:2]
+            self.host = self.host if self._descriptor is None else host
             url_host = f"[{self.host}]" if ":" in self.host else self.host
-            self.url, self.loopback = f"http://{url_host}:{self.port}", url_host if is_loopback(host) else ""
+            self.url = f"{self._scheme}://{url_host}:{self.port}"
+            self.loopback = url_host if is_loopback(host) else ""
 
     def _listen_at_port(self) -> Any:
-        """Listen by TCP. What is set here holds for the accepted connections. Keep-alive probes find the clients that
-        have vanished, and those that have closed while nothing could be sent: their system forgets them in a minute."""
+        """Listen by TCP."""
         unpatched, family = _unpatched("socket"), socket.AF_INET6 if ":" in self.host else socket.AF_INET
         takes_both = family == socket.AF_INET6 and unpatched.has_dualstack_ipv6()  # as Linux's default, ipv6(7)
         listening = unpatched.create_server((self.host, self.port), family=family, backlog=self.BACKLOG,
                                             dualstack_ipv6=takes_both)  # fmt: skip
+        self._set_options(listening)
+        return listening
+
+    def _listen_by(self, descriptor: int) -> Any:
+        """Take over a socket that listens; OSError for what is none. What others started is not to inherit it."""
+        listening = _unpatched("socket").socket(fileno=descriptor)
+        is_stream = listening.type == socket.SOCK_STREAM
+        if not (is_stream and listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
+            listening.detach()
+            raise OSError(errno.EINVAL, "it is no socket that listens")
+        listening.set_inheritable(False)
+        if listening.family != socket.AF_UNIX:
+            self._set_options(listening)
+        return listening
+
+    def _set_options(self, listening: Any) -> None:
+        """What is set here holds for the accepted connections. Keep-alive probes find the clients that have vanished,
+        and those that have closed while nothing could be sent: their system forgets them in a minute."""
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
             if hasattr(socket, name):  # else two hours (RFC 1122, 4.2.3.6)
                 listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        return listening
 
     def _listen_at_path(self, path: str) -> Any:
         """Listen at a path, from which is removed what a server that has ended has left; OSError where one listens."""
@@ -6483,8 +6515,9 @@ class Listener:
     def refuse_new(self) -> None:
         """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
         resets the others. Linux drops the packet that would begin a connection: the client repeats it a second later,
-        and then is refused, or reaches the next server. Other systems have nothing like it."""
-        if self.socket is None or self.is_shared:
+        and then is refused, or reaches the next server. Other systems have nothing like it. A descriptor is left as it
+        was: whoever passed it may have others listen with it."""
+        if self.socket is None or self.is_shared or self._descriptor is not None:
             return
         self.remove_path()
         if self.path is None and sys.platform == "linux":
@@ -6585,7 +6618,7 @@ class _HTTPPeer(ServedPeer):
                  "keep_alive", "parser", "served", "socket", "websocket")  # fmt: skip
 
     def __init__(self, server: HTTPServer, accepted: socket.socket, address: str) -> None:
-        super().__init__(server.load, address, "http", server.loopback)
+        super().__init__(server.load, address, server.scheme, server.loopback)
         self._server, self.socket = server, accepted
         self.parser = HTTPParser()
         self.deadline = time.monotonic() + server.head_timeout  # of the head, or of what the client does between heads
@@ -6686,7 +6719,7 @@ class _HTTPPeer(ServedPeer):
         """Half-close, and drop what still comes, lest a reset takes the answer from the client (RFC 9112, 9.6)."""
         try:
             if self.send(b""):
-                self.socket.shutdown(socket.SHUT_WR)
+                self.end_sending()
         except OSError:
             self.is_gone = True
         if self.is_gone:
@@ -6694,6 +6727,10 @@ class _HTTPPeer(ServedPeer):
             return
         self.request, self._is_lingering, self.deadline = None, True, time.monotonic() + self.LINGER
         self.watch(READABLE)
+
+    def end_sending(self) -> None:
+        """Tell the client that nothing more comes."""
+        self.socket.shutdown(socket.SHUT_WR)
 
     def expire(self) -> HTTPRequest | None:
         """The deadline has passed: the connection is closed, unless the client is to be told why."""
@@ -6918,6 +6955,139 @@ class _HTTPPeer(ServedPeer):
         self.request = self._failure = None
 
 
+class _EncryptedSocket:
+    """An accepted socket behind TLS, with what _HTTPPeer uses of a socket. What was received is decrypted at once and
+    whole, so that nothing is left of which the poller would not tell. A `send` that raised BlockingIOError goes on when
+    it is called again, with the same bytes in front."""
+
+    RECORD = 1 << 14  # bytes in a record at most (RFC 8446, 5.1): no connection keeps more memory than for one each way
+
+    __slots__ = ("_incoming", "_outgoing", "_tls", "close", "fileno", "has_ended", "is_ready", "raw", "setsockopt",
+                 "taken", "unsent")  # fmt: skip
+
+    def __init__(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        self.raw = accepted
+        self.fileno, self.setsockopt, self.close = accepted.fileno, accepted.setsockopt, accepted.close
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)  # which eventlet has not patched
+        self.unsent = b""  # what is encrypted, and has no room yet
+        self.taken = 0  # bytes from which that was made, as long as `send` has not said that they are sent
+        self.is_ready = self.has_ended = False  # the handshake is over; the client has said that it sends no more
+
+    def recv(self, size: int) -> bytes:
+        """What has come, decrypted; b"" at the end. BlockingIOError where there is nothing whole."""
+        octets = self.raw.recv(min(size, self.RECORD + 512))
+        self._incoming.write(octets)
+        received = b""
+        try:
+            if not self.is_ready:
+                self._tls.do_handshake()
+                self.is_ready = True
+            while self._incoming.pending and not self.has_ended:
+                piece = self._tls.read(self.RECORD)
+                self.has_ended = not piece
+                received += piece
+        except ssl.SSLWantReadError:
+            pass
+        finally:
+            if self._outgoing.pending:  # a part of the handshake, new keys, or why it has failed
+                with contextlib.suppress(OSError):
+                    self.flush()
+        if octets and not received and not self.has_ended:
+            raise BlockingIOError
+        return received
+
+    def send(self, data: Any) -> int:
+        """Send so many of these bytes; BlockingIOError where the client has no room for them."""
+        if not data:
+            return self.raw.send(data)
+        if not self.taken:
+            self.taken = self._tls.write(data if len(data) <= self.RECORD else memoryview(data)[: self.RECORD])
+        self.flush()
+        taken, self.taken = min(self.taken, len(data)), 0
+        return taken
+
+    def flush(self) -> None:
+        """Send what is encrypted; BlockingIOError as long as there is more of it."""
+        self.unsent += self._outgoing.read()
+        while self.unsent:
+            self.unsent = self.unsent[self.raw.send(self.unsent) :]
+
+    def send_end(self, _: int = 0) -> int:
+        """Tell the client that nothing more comes (close_notify; RFC 8446, 6.1). BlockingIOError as for `send`."""
+        with contextlib.suppress(ssl.SSLError):  # it does not wait for the client to say the same
+            self._tls.unwrap()
+        self.flush()
+        return 1
+
+
+class _HTTPSPeer(_HTTPPeer):
+    """A client's connection by TLS; by a plain socket once nothing more is to be encrypted."""
+
+    FILE_PIECE = _EncryptedSocket.RECORD, _EncryptedSocket.RECORD
+
+    __slots__ = ("_is_new", "_tls")
+
+    def __init__(self, server: HTTPServer, accepted: socket.socket, address: str) -> None:
+        self._tls: _EncryptedSocket | None = _EncryptedSocket(accepted, cast("ssl.SSLContext", server.tls))
+        self._is_new = True  # nothing has come
+        super().__init__(server, cast(Any, self._tls), address)
+
+    def on_event(self, events: int) -> HTTPRequest | None:
+        tls = self._tls
+        if tls is None or tls.is_ready:
+            return super().on_event(events)
+        if not self._server.handshakes:
+            return None  # the poller will tell of it again
+        self._server.handshakes -= 1
+        with contextlib.suppress(OSError):
+            tls.flush()
+            # A record of the handshake begins with 22 (RFC 8446, 5.1), a plain request with a letter.
+            if self._is_new and tls.raw.recv(1, socket.MSG_PEEK).isalpha():
+                self.socket, self._tls = tls.raw, None
+                return self._refuse(HTTPError(400, "this address is for HTTPS: begin it with https://"))
+            self._is_new = False
+        request = super().on_event(events)
+        if not self.is_gone:
+            self.watch(self.IDLE | (WRITABLE if tls.unsent else 0))
+            if tls.is_ready and request is None:
+                self.deadline = time.monotonic() + self._server.head_timeout
+        return request
+
+    def keep_open(self, request: HTTPRequest) -> bool:
+        has_ended = self._tls is not None and self._tls.has_ended  # of which the poller tells nobody
+        self.keep_alive = super().keep_open(request) and (self.parser.has_input or not has_ended)
+        return self.keep_alive
+
+    def end_sending(self) -> None:
+        if self._tls is not None:
+            self._send_rest(self._tls.send_end, 0, 1)
+            self.socket, self._tls = self._tls.raw, None
+        super().end_sending()
+
+    def probe(self) -> bool:
+        sends = not (self._is_blocked or self._held or self.websocket)
+        is_there = super().probe()
+        if sends and self._tls is not None and self._tls.taken:  # the octet had no room, and leaves before all else
+            self._tls.taken, self._is_probed = 0, True
+        return is_there
+
+    def is_there(self) -> bool:
+        """As for others; but what is unread may be a close_notify, so it is the system that knows whether the client
+        has ended. Only the hub's thread may use the connection."""
+        if self.is_gone or _hub() is None:
+            return not self.is_gone
+        poll = _unpatched("select").poll()
+        poll.register(self.socket, getattr(select, "POLLRDHUP", select.POLLHUP))
+        return not poll.poll(0) or self.probe()
+
+    def close(self) -> None:
+        if self._tls is not None and not self.is_gone:  # else an answer may not be whole
+            with contextlib.suppress(OSError):
+                self._tls.send_end()
+        super().close()
+
+
 class _HTTPWebSocket(WebSocket):
     """One of the embedded server. What its client sends is taken as it comes, so that pings are answered while the
     handler does something else; what the client cannot take at once is sent as it can."""
@@ -7064,6 +7234,30 @@ class _Board:
         os.close(self.descriptor)
 
 
+TLSFiles = tuple[str | os.PathLike[str], str | os.PathLike[str]]  # of a certificate, and of its key
+
+
+def load_tls(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -> ssl.SSLContext:
+    """What TLS 1.2 and newer are spoken with, by the files of a certificate (behind it those that vouch for it) and of
+    its key; SystemExit 2, after a line that says why, where they cannot be used."""
+    context: ssl.SSLContext = _unpatched("ssl").SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")  # of TLS 1.2 (RFC 9325, 4.2)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        for name in (certificate, key):
+            open(name, "rb").close()  # whose error names the file
+        context.load_cert_chain(certificate, key, password="")  # else OpenSSL would ask the terminal for one
+    except ssl.SSLError as error:
+        is_other = str(error.reason).endswith("MISMATCH")
+        reason = "that is the key of another" if is_other else "they must be PEM files, the key without a passphrase"
+        fail(f"cannot use the certificate {certificate} with the key {key}: {reason} ({error})")
+    except (OSError, ValueError) as error:
+        fail(f"cannot read the certificate {certificate} and the key {key}: {error}")
+    return context
+
+
 class HTTPServer:
     """The embedded server, as it runs: what HTTPConnection says, at a listening socket, for one `run()`."""
 
@@ -7074,13 +7268,16 @@ class HTTPServer:
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
     QUIET = 0.1  # seconds in which the handshake of a connection that began before that ends
+    HANDSHAKES = 8  # steps of TLS handshakes, each perhaps a ms of computing, between two looks at all connections
     load: Load
     poller: _Epoll | _HubPoll
     loopback: str
     _receivers: Receivers
 
     def __init__(self, settings: HTTPConnection) -> None:
-        self.listener = Listener(settings.address, settings.mode)
+        self.tls = load_tls(*settings.tls) if isinstance(settings.tls, (tuple, list)) else settings.tls
+        self.scheme, self._peer_class = settings.scheme, _HTTPPeer if self.tls is None else _HTTPSPeer
+        self.listener = Listener(settings.address, settings.mode, scheme=self.scheme)
         self.head_timeout, self.io_timeout, self.keep_alive = (
             settings.head_timeout, settings.io_timeout, settings.keep_alive)  # fmt: skip
         self.max_connections = settings.max_connections
@@ -7089,6 +7286,7 @@ class HTTPServer:
         self.half = 0  # bytes of their messages that have not come whole
         self.is_stopping = False
         self._is_over = self._is_short = False
+        self.handshakes = 0  # steps that may be taken now
         self._next_sweep = self._next_complaint = self._accepted_at = self._brief_until = 0.0
         self._board: _Board | None = None
         self._patience: Any = None  # the timer, while workers with fewer connections may accept
@@ -7126,13 +7324,13 @@ class HTTPServer:
     def receive(self) -> HTTPRequest | None:
         """The next request whose head has come; None where something else has. EOFError once the server is closed."""
         if not self._events:
-            self._events = self.poller.poll()
+            self._look()
         while not self._events:
             if self._is_over:
                 self.poller.close()
                 raise EOFError
             self.poller.wait()
-            self._events = self.poller.poll()
+            self._look()
         descriptor, events = self._events.pop()
         peer = self.peers.get(descriptor)
         if peer is not None:
@@ -7145,6 +7343,9 @@ class HTTPServer:
         if self.listener.socket is not None and descriptor == self.listener.socket.fileno():
             self._accept()
         return None
+
+    def _look(self) -> None:
+        self._events, self.handshakes = self.poller.poll(), self.HANDSHAKES
 
     # -- accepting
 
@@ -7202,7 +7403,7 @@ class HTTPServer:
                 accepted.setblocking(False)
                 # An IPv4 client of [::] is ::ffff:192.0.2.1 (RFC 4291, 2.5.5.2).
                 own = address[0].removeprefix("::ffff:") if isinstance(address, tuple) else ""
-                self.peers[accepted.fileno()] = _HTTPPeer(self, accepted, own)
+                self.peers[accepted.fileno()] = self._peer_class(self, accepted, own)
             except ConnectionError:
                 continue  # it left already
             except BlockingIOError:
@@ -7295,21 +7496,33 @@ class HTTPServer:
 
 class HTTPConnection:
     """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767", "unix:/run/hello", or ":6767" and
-    "6767" for every IPv4 address; "[::]:6767" is every address. `mode`: the permissions of a unix socket, by default
-    for all users of the machine who may enter its folder.
+    "6767" for every IPv4 address; "[::]:6767" is every address; "fd:3" is the socket that this process was given to
+    listen with. `mode`: the permissions of a unix socket, by default for all users of the machine who may enter its
+    folder. `tls`: for HTTPS, the names of two PEM files, of a certificate (behind it those that vouch for it) and of
+    its key, for TLS 1.2 and newer; or an ssl.SSLContext for servers, as it is.
 
     In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
     answer, and in each of them 1 KiB a second must come or go; `keep_alive` between requests. More than
     `max_connections` wait to be accepted; where the process may not have as many files open, they are fewer: a quarter
-    of those is left for files. ValueError for what is no address or mode.
+    of those is left for files. ValueError for what is no address, mode or context for servers.
     """
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
-                 max_connections: int = 20_000, mode: int = 0o666) -> None:  # fmt: skip
+                 max_connections: int = 20_000, mode: int = 0o666, tls: ssl.SSLContext | TLSFiles | None = None,
+                 ) -> None:  # fmt: skip
         Listener(address, mode)  # ValueError
+        self.scheme = "http" if tls is None else "https"
+        try:
+            if isinstance(tls, (tuple, list)):
+                _, _ = tls
+            elif tls is not None:
+                tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+        except (AttributeError, ValueError, OSError):
+            raise ValueError("tls is (certificate, key), two names of files, or an ssl.SSLContext for servers, such as "
+                             "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)") from None  # fmt: skip
         if min(head_timeout, io_timeout, keep_alive) <= 0 or max_connections < 1:
             raise ValueError("timeouts are above 0 seconds, max_connections at least 1")
-        self.address, self.mode = address, mode
+        self.address, self.mode, self.tls = address, mode, tls
         self.head_timeout, self.io_timeout, self.keep_alive = head_timeout, io_timeout, keep_alive
         self.max_connections = max_connections
 
@@ -7359,10 +7572,11 @@ def _is_early(value: Any) -> bool:
     return getattr(sys.modules[module.lstrip("_")], name, None) is not value
 
 
-def find_early(objects: Sequence[Any], threads: Iterable[threading.Thread]) -> list[str]:
+def find_early(objects: Sequence[Any], threads: Iterable[threading.Thread], harmless: Iterable[Any] = ()) -> list[str]:
     """What the program imported, made or started before eventlet patched the standard library, and what therefore
     blocks all coroutines, fails (an SSLContext does, with a RecursionError) or loses what it is given: names in
-    modules, some of these objects, and these threads."""
+    modules, some of these objects that are not `harmless`, and these threads."""
+    kept = {*map(id, harmless)}
     found: dict[Any, str] = {}  # the first of each kind in each package
     for name, module in [*sys.modules.items()]:
         package, names = name.partition(".")[0], {**getattr(module, "__dict__", {})}
@@ -7374,7 +7588,7 @@ def find_early(objects: Sequence[Any], threads: Iterable[threading.Thread]) -> l
                 found.setdefault((package, key), f"{name}.{key}")
     early = {kind for kind in {*map(type, objects)} if kind.__name__ != "Popen" and _is_early(kind)}
     for made in objects:  # a unix socket may be the one to the parent of a worker
-        if type(made) in early and getattr(made, "family", None) != socket.AF_UNIX:
+        if type(made) in early and id(made) not in kept and getattr(made, "family", None) != socket.AF_UNIX:
             found[type(made)] = f"an object of class {type(made).__name__}"
     return [*found.values(), *(f"the thread {thread.name!r}" for thread in threads)]
 
@@ -7385,15 +7599,15 @@ def configure_logging(level: int = logging.INFO) -> None:
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
 
 
-def patch_program() -> None:
+def patch_program(harmless: Iterable[Any] = ()) -> None:
     """Patch the standard library under a program that was imported before; log a warning, which says what to do, where
-    that comes too late."""
+    that comes too late for anything but these objects."""
     objects, threads = list[Any](), list[threading.Thread]()
     if not eventlet.patcher.is_monkey_patched("socket"):  # else eventlet's own objects have originals inside them
         threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
         patch_standard_library()
         objects = gc.get_objects()
-    if early := find_early(objects, threads):
+    if early := find_early(objects, threads, harmless):
         logger.warning("the program imported, made or started this before eventlet patched the standard library, so it "
                        'blocks all requests or fails: %s. Put "import eventlet; eventlet.monkey_patch()" above all '
                        "other lines of the program, or start it by the command line: brubeck_lite MODULE:APP",
@@ -7480,7 +7694,7 @@ class StatsServer:
 
     def __init__(self, address: str, get_stats: Callable[[], Stats]) -> None:
         try:
-            self._listener = Listener("" if address.startswith("unix:") else address, option="--stats")
+            self._listener = Listener("" if address.startswith(("unix:", "fd:")) else address, option="--stats")
         except ValueError:
             fail(f"--stats: not an address: {address!r} (it is like 127.0.0.1:9100, [::1]:9100 or :9100)")
         self._get_stats = get_stats
@@ -7525,11 +7739,12 @@ class StatsServer:
         self._listener.close()
 
 
+DEFAULT_ADDRESS = "127.0.0.1:6767"
 WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of its end of the pair of sockets
 
 # What goes over that pair: JSON objects, one a line, whose names are these.
 #
-#   of a worker:  connections  first of all, a list: [address, mode] for HTTP, [pull, pub, identity] for a Mongrel2
+#   of a worker:  connections  first of all, a list: [address, mode, scheme] for HTTP, else [pull, pub, identity]
 #                 ready        true: it serves
 #                 stats        its figures, every second: a sign of life
 #                 files        the files that `--reload` watches; with `stats`, or because the import failed
@@ -7603,7 +7818,7 @@ class _Parent(_Lines):
 
     def share(self, connections: Sequence[Connection], servers: Sequence[Any]) -> None:
         """Tell the parent which connections there are, and have each use what the parent opened for it."""
-        self.say(connections=[[each.address, each.mode] if isinstance(each, HTTPConnection) else
+        self.say(connections=[[each.address, each.mode, each.scheme] if isinstance(each, HTTPConnection) else
                               [each.pull, each.pub, each.identity] for each in connections])  # fmt: skip
         self._socket.setblocking(True)  # in a program that has eventlet's sockets, the parent made this one with them
         data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 2 * len(connections))
@@ -8337,7 +8552,7 @@ class Parent:
         descriptors: list[int] = []
         lives: list[Any] = []
         for each in connections:
-            if len(each) == 2:  # an HTTP address; three are a Mongrel2's
+            if isinstance(each[1], int):  # an HTTP address; else a Mongrel2's
                 listening, board = self._listen(*each)
                 descriptors += [listening.socket.fileno(), board.descriptor]
             else:
@@ -8353,9 +8568,9 @@ class Parent:
         """Of a board: for the workers, those that retire, and some more; where none is left, workers share one."""
         return 2 * self._count + 16
 
-    def _listen(self, address: str, mode: int) -> tuple[Listener, _Board]:
+    def _listen(self, address: str, mode: int, scheme: str) -> tuple[Listener, _Board]:
         if address not in self._listening:
-            listening = Listener(address, mode)
+            listening = Listener(address, mode, scheme=scheme)
             listening.open()
             logger.info("serving %s", listening.url)
             self._listening[address] = listening, _Board.create(self._slots())
@@ -8455,13 +8670,26 @@ def list_connections(connection: Connection | Sequence[Connection] | None) -> li
     return [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else [*(connection or ())]
 
 
+def default_connections(bind: str | None, tls: TLSFiles | None, parent: _Parent | None) -> list[HTTPConnection]:
+    """Where a program is served that says nothing of it: at `bind`; if that is None, by the sockets with which systemd
+    listens for this process, or for the parent of this worker (sd_listen_fds(3)); else at DEFAULT_ADDRESS."""
+    process, count = os.getpid() if parent is None else os.getppid(), "0"
+    if bind is None and os.environ.get("LISTEN_PID") == str(process):
+        count = os.environ.get("LISTEN_FDS", "0")
+        if re.fullmatch("[0-9]{1,4}", count) is None:
+            fail(f"LISTEN_FDS is set to {count!r}: it is a number of descriptors, or unset")
+    addresses = [f"fd:{3 + number}" for number in range(int(count))] or [bind or DEFAULT_ADDRESS]
+    return [HTTPConnection(address, tls=tls) for address in addresses]
+
+
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: Ending, *, patch: bool = True,
           access_log: bool = False, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
     line for each answer on standard output. `stats`: the HOST:PORT at which its figures are served for Prometheus."""
     configure_logging()
     if patch:
-        ending.complete(patch_program)  # eventlet would log and forget a SystemExit
+        contexts = [each.tls for each in list_connections(connection) if isinstance(each, HTTPConnection)]
+        ending.complete(lambda: patch_program(contexts))  # eventlet would log and forget a SystemExit
     if access_log and sys.stdout is None:
         fail("--access-log: standard output is closed")
     server = Server(app, list_connections(connection), ending, parent, AccessLog() if access_log else None)
@@ -8475,7 +8703,6 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: E
 # brubeck_lite MODULE:APP [options] serves a program. Without serving, the command prints a program's routes, what is
 # wrong with it, or a configuration for its Mongrel2.
 
-DEFAULT_ADDRESS = "127.0.0.1:6767"
 
 
 def _place(file: str, line: int | None) -> str:
@@ -8701,7 +8928,10 @@ def _at_least(least: int, *words: str) -> Callable[[str], int | str]:
 def _add_options(add: Callable[..., Any]) -> None:
     """The options for serving, by argparse's `add_argument`."""
     add("--bind", metavar="ADDRESS", help="the address of the HTTP server: HOST:PORT, [IPV6]:PORT, PORT (at every "
-        f"IPv4 address) or unix:PATH (default: {DEFAULT_ADDRESS})")  # fmt: skip
+        "IPv4 address), unix:PATH, or fd:NUMBER for a socket that listens already (default: those that systemd passes, "
+        f"else {DEFAULT_ADDRESS})")  # fmt: skip
+    add("--tls", metavar=("CERTIFICATE", "KEY"), nargs=2,
+        help="serve HTTPS there, with the certificate and the key in these PEM files")
     add("--mongrel2", metavar=("PULL", "PUB"), nargs=2, action="append", default=[],
         help="serve behind the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--workers", metavar="N", type=_at_least(1, "auto"), help="the number of worker processes, or auto: one for "
@@ -8781,14 +9011,15 @@ def run_program(options: Any, parent: _Parent | None, level: int) -> None:
             pairs = pairs or [("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998")]
             print(mongrel2_config(app, pairs, options.bind or DEFAULT_ADDRESS), end="")
             return
-        if options.bind is not None:
-            connections.append(HTTPConnection(options.bind))
+        served = default_connections(options.bind, options.tls, parent)
+        if options.bind or options.tls or served[0].address != DEFAULT_ADDRESS:
+            connections += served
     except ValueError as error:
         fail(str(error))
     configure_logging(level)
     if options.quiet:
         logger.setLevel(level)
-    serve(app, connections or own or HTTPConnection(DEFAULT_ADDRESS), ending, patch=False,
+    serve(app, connections or own or served, ending, patch=False,
           access_log=options.access_log, stats=options.stats, parent=parent)  # fmt: skip
 
 

@@ -29,6 +29,7 @@ import re
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -110,8 +111,9 @@ def apt_has(packages: list[str]) -> bool:
     return len(lists) < 10_000 or set(names) <= set(lists)
 
 
-def fetch(port: int | str, path: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+def fetch(port: int | str, path: str, scheme: str = "http") -> str:
+    context = ssl._create_unverified_context() if scheme == "https" else None
+    with urllib.request.urlopen(f"{scheme}://127.0.0.1:{port}{path}", timeout=60, context=context) as answer:
         return str(answer.read().decode())
 
 
@@ -161,7 +163,7 @@ def ask(command: str, section: Section) -> None:
     asked = [place for place in places if listens(int(place[0]))] or front
     assert asked, f"nothing listens after {command}"
     for port, path in asked:
-        fetch(port, path.rstrip(".") or "/")
+        fetch(port, path.rstrip(".") or "/", "https" if "--tls" in command else "http")
 
 
 def carry_out(command: str, printed: str | None, section: Section, folder: Path, stack: contextlib.ExitStack) -> None:

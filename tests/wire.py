@@ -13,7 +13,7 @@ from pathlib import Path
 
 import eventlet
 
-from brubeck_lite import Brubeck, HTTPConnection, Request, Response
+from brubeck_lite import Brubeck, HTTPConnection, Request, Response, WebSocket, static_file
 
 app = Brubeck()
 
@@ -122,6 +122,33 @@ def leaving(request: Request) -> str:
             break
     print("connected:", request.connected, flush=True)
     return "left"
+
+
+@app.route("/asks/<path:file>")
+def asks(request: Request, file: str) -> str:
+    """Waits until there is such a file, and asks all the time whether the client is there."""
+    print("begins to wait", flush=True)
+    while not Path("/", file).exists() and request.connected:
+        time.sleep(0.02)
+    return f"connected: {request.connected}"
+
+
+@app.route("/where")
+def where(request: Request) -> Response:
+    response = Response(request.url)
+    response.set_cookie("tune", "Take Five")
+    return response
+
+
+@app.route("/file/<path:file>")
+def file(request: Request, file: str) -> Response:
+    return static_file(request, file, "/")
+
+
+@app.websocket("/echo")
+def echo(ws: WebSocket) -> None:
+    for message in ws:
+        ws.send(message)
 
 
 @app.route("/garbage")
