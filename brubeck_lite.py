@@ -1836,14 +1836,20 @@ def _open_real(root: str, name: str) -> int:
     return os.open(path, os.O_RDONLY) if os.name == "nt" else _open_below(root, path[len(below) :].split("/"))
 
 
+def is_file_name(name: str) -> bool:
+    """Whether this may be the name of a file below a folder: segments between `/`, none of which leads elsewhere."""
+    is_other = _NOT_IN_NAMES.search(name) or (os.name == "nt" and _NOT_ON_WINDOWS.search(name))
+    return not is_other and {"", ".", ".."}.isdisjoint(name.split("/"))
+
+
 def open_file(root: str, name: str) -> io.FileIO | None:
     """The file with this name, segments between `/`, below the folder `root`; None where there is none. A name that
     cannot be is refused before the file system is asked; links must not lead outside. Whoever may write in the folder
     may replace a file by a link at any moment, so a file is opened segment by segment, following no link. Where there
     is a link, the real path is opened in that way."""
-    segments, is_windows = name.split("/"), os.name == "nt"
-    if _NOT_IN_NAMES.search(name) or (is_windows and _NOT_ON_WINDOWS.search(name)) or {"", ".", ".."} & {*segments}:
+    if not is_file_name(name):
         return None
+    segments, is_windows = name.split("/"), os.name == "nt"
     try:
         try:
             descriptor = _open_real(root, name) if is_windows else _open_below(root, segments)
@@ -1923,6 +1929,61 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
             return Response(file.read(wanted), 206 if span else 200, headers)
         unless_streamed.pop_all()
         return Response(FilePieces(file, wanted), 206 if span else 200, headers)
+
+
+_CONDITIONAL = frozenset(["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "range", "if-range"])
+_SETTLED = 2.0  # seconds after which another change of a file would have another time, on any file system
+
+
+def _look(path: str) -> tuple[int, ...]:
+    """What a file, a folder or a link is, and what is another after each change of it; nothing where there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return ()
+    return found.st_mode, found.st_ino, found.st_dev, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class StaticFolder:
+    """The handler of `app.static`: the files below a folder, by `static_file`. The answers with small ones are kept in
+    memory, and sent again as long as `os.lstat` finds the same files below the same folders, unchanged. Where it finds
+    a link nothing is kept: so nothing is sent that was not opened safely, and is still there."""
+
+    MOST = 16 << 20  # bytes that are kept; beyond them it begins anew
+
+    def __init__(self, root: str, dotfiles: bool) -> None:
+        self._send, self._below = functools.partial(static_file, root=root, dotfiles=dotfiles), os.path.join(root, "")
+        self._kept: dict[tuple[str, ...], tuple[list[tuple[int, ...]], Response]] = {}  # by name and accepted codings
+        self._size = 0
+
+    def __call__(self, request: Request, name: str) -> Response:
+        if request.method != "GET" or not _CONDITIONAL.isdisjoint(request.headers) or not is_file_name(name):
+            return self._send(request, name)
+        accepted, key, path = request.headers.get("accept-encoding", ""), [name], self._below + name
+        looks = [_look(path)]
+        for suffix, coding in _PRECOMPRESSED.items():
+            looks.append(_look(path + suffix))
+            if looks[-1] and choose_coding(accepted, [coding]):
+                key.append(coding)
+        for _ in range(name.count("/")):
+            path = os.path.dirname(path)
+            looks.append(_look(path)[:3])  # of a folder, only that it is the same one
+        known, response = self._kept.get(tuple(key), (None, None))
+        if response is None or known != looks:
+            response = self._send(request, name)
+            self._keep(tuple(key), looks, response)
+        return response.copy()
+
+    def _keep(self, key: tuple[str, ...], looks: list[tuple[int, ...]], response: Response) -> None:
+        """Keep an answer, unless a file could change again without another time, or there is a link."""
+        settled, found = (time.time() - _SETTLED) * 1e9, filter(None, looks)
+        if not isinstance(response.body, bytes) or any(stat.S_ISLNK(look[0]) or look[-1] > settled for look in found):
+            return
+        self._size += len(response.body) + 2048  # for the fields
+        if self._size > self.MOST:
+            self._kept.clear()
+            self._size = 0
+        self._kept[key] = looks, response
 
 
 # ---- Mongrel2 --------------------------------------------------------------------------------------------------------
@@ -3820,7 +3881,7 @@ class Brubeck:
         of others are their prefixes. ValueError as for `mount`."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
-        handler = functools.partial(static_file, root=os.path.abspath(root), dotfiles=dotfiles)
+        handler = StaticFolder(os.path.abspath(root), dotfiles)
         self.route(f"{prefix}/<path:name>", name=prefix if "static" in self.routes.named else "static")(handler)
 
     def mount(self, prefix: str, other: Brubeck) -> None:
