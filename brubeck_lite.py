@@ -1955,6 +1955,7 @@ class StaticFolder:
         self._send, self._below = functools.partial(static_file, root=root, dotfiles=dotfiles), os.path.join(root, "")
         self._kept: dict[tuple[str, ...], tuple[list[tuple[int, ...]], Response]] = {}  # by name and accepted codings
         self._size = 0
+        self.__qualname__ = static_file.__qualname__  # as `brubeck_lite routes` calls it
 
     def __call__(self, request: Request, name: str) -> Response:
         if request.method != "GET" or not _CONDITIONAL.isdisjoint(request.headers) or not is_file_name(name):
