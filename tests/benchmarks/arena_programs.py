@@ -206,7 +206,10 @@ def make_bottle() -> Any:
         return bottle.HTTPResponse(text, status, {"Content-Type": JSON, **fields})
 
     app.route("/pipeline")(lambda: plain("ok"))
-    app.route("/baseline11", ["GET", "POST"])(lambda: plain(add(request.query.values(), request.body.read())))
+    # Its own `request.body` would decode chunks again, which gunicorn has decoded.
+    app.route("/baseline11", ["GET", "POST"])(
+        lambda: plain(add(request.query.values(), request.environ["wsgi.input"].read()))
+    )
     app.route("/json/<count:int>")(total)
     app.post("/upload")(count)
     app.route("/static/<name>")(lambda name: bottle.static_file(name, DATA / "static"))
