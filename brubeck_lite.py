@@ -1416,7 +1416,7 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     def vary(self, name: str) -> None:
         """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
         named = self.get("Vary", "")
-        if name.lower() not in re.split(r"[\s,]+", named.lower()):
+        if not named or name.lower() not in re.split(r"[\s,]+", named.lower()):
             self["Vary"] = f"{named}, {name}" if named else name
 
     def merge(self, fields: HeaderFields) -> None:
@@ -3497,6 +3497,12 @@ def _find_encoders(level: int) -> dict[str, Callable[[], Encoder]]:
     return {**encoders, "gzip": make_gzip}
 
 
+def _stays_as_it_is(headers: ResponseHeaders) -> bool:
+    """Whether these fields say that a body is not to be changed."""
+    is_bound = not _AS_IT_IS.isdisjoint(map(str.lower, headers))
+    return is_bound or "no-transform" in headers.get("Cache-Control", "").lower()
+
+
 def _encode_pieces(pieces: Iterable[str | bytes], encode: Encoder) -> Iterator[bytes]:
     """A streamed body in a content coding, each piece as soon as it is there."""
     try:
@@ -3551,19 +3557,21 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
 
     def answer(respond: Respond, request: Request) -> Response:
         response = respond(request)
-        if request.is_message or response.status in _UNCODED or not is_taken(response.headers.get("Content-Type", "")):
+        fields = response._headers  # where that is the type alone, there is no other field, and need be none
+        kind = fields if isinstance(fields, str) else fields.get("Content-Type", "")
+        if request.is_message or response.status in _UNCODED or not is_taken(kind):
             return response
-        cache_control = response.headers.get("Cache-Control", "").lower()
-        if "no-transform" in cache_control or not _AS_IT_IS.isdisjoint(map(str.lower, response.headers)):
+        if not isinstance(fields, str) and _stays_as_it_is(fields):
             return response
         response = response.copy()  # the handler may give the same answer to others
-        headers, body = response.headers, response.body
+        headers, body, accepted = response.headers, response.body, request.headers.get("accept-encoding")
         headers.vary("Accept-Encoding")
+        # A part of a body is sent as it is, and says only what the whole would vary by (15.3.7).
+        if accepted is None or response.status == 206 or "Content-Range" in headers:
+            return response
         size = len(body) if isinstance(body, bytes) else math.inf
         is_small = response.status != 304 and float(size or headers.get("Content-Length", 0)) < minimum
-        coding = choose_coding(request.headers.get("accept-encoding", ""), encoders, is_small)
-        is_part = response.status == 206 or "Content-Range" in headers  # which says what it varies by, too (15.3.7)
-        if coding is not None and not is_part:
+        if (coding := choose_coding(accepted, encoders, is_small)) is not None:
             _encode_body(request, response, coding, encoders[coding]())
         return response
 

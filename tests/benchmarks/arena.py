@@ -243,6 +243,8 @@ def measure(
                 probes[name] = partial(rate_of_echoes, port, seconds, profile.connections)
             else:
                 probes[name] = partial(rate_by_wrk, port, seconds, profile.connections, options)
+        if not short:  # pools of connections grow, and workers learn, while nobody looks
+            interleave(1, probes)
         return medians(interleave(1 if short else 5, probes)), sizes
 
 

@@ -213,9 +213,17 @@ def make_bottle() -> Any:
     app.route("/json/<count:int>")(total)
     app.post("/upload")(count)
     app.route("/static/<name>")(lambda name: bottle.static_file(name, DATA / "static"))
-    q = request.query
-    app.route("/async-db")(lambda: answer(find(int(q.min), int(q.max), int(q.limit))))
-    app.get("/crud/items")(lambda: answer(list_items(q.category, int(q.page), int(q.limit))))
+
+    def find_rows() -> Any:
+        asked = request.query
+        return answer(find(int(asked.min), int(asked.max), int(asked.limit)))
+
+    def list_rows() -> Any:
+        asked = request.query
+        return answer(list_items(asked.category, int(asked.page), int(asked.limit)))
+
+    app.route("/async-db")(find_rows)
+    app.get("/crud/items")(list_rows)
     app.post("/crud/items")(lambda: answer(create(request.json)))
     app.get("/crud/items/<number:int>")(lambda number: answer(read(number)))
     app.put("/crud/items/<number:int>")(lambda number: answer(update(number, request.json)))
