@@ -334,6 +334,27 @@ def test_a_stream_is_closed_when_it_is_over(method: str) -> None:
     assert closed == [True]
 
 
+class Source:
+    """A stream without an end."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def __next__(self) -> str:
+        return TEXT
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_stream_that_is_left_is_closed() -> None:
+    source = Source()
+    with serving(lambda request: source).get("/", {"Accept-Encoding": "gzip"}, stream=True) as answer:
+        next(iter(answer))
+        assert not source.is_closed
+    assert source.is_closed
+
+
 def test_a_stream_that_fails_is_cut_short() -> None:
     def stream(request: Request) -> Iterator[str]:
         yield TEXT
