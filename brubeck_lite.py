@@ -91,6 +91,7 @@ import time
 import traceback
 import warnings
 import weakref
+import zlib
 from calendar import timegm
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -1416,7 +1417,7 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     def vary(self, name: str) -> None:
         """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
         named = self.get("Vary", "")
-        if name.lower() not in re.split(r"[\s,]+", named.lower()):
+        if not named or name.lower() not in re.split(r"[\s,]+", named.lower()):
             self["Vary"] = f"{named}, {name}" if named else name
 
     def merge(self, fields: HeaderFields) -> None:
@@ -1738,6 +1739,7 @@ _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", 
           ".js": "text/javascript", ".gz": "application/gzip", ".tgz": "application/gzip",
           ".svgz": "application/gzip", ".webmanifest": "application/manifest+json"}  # fmt: skip
 _PRECOMPRESSED = {".br": "br", ".gz": "gzip"}
+_WEIGHT = re.compile(r"[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]*)?|1(?:\.0*)?)[ \t]*(?:;|$)")  # RFC 9110, 12.4.2
 
 
 @functools.lru_cache(maxsize=4)
@@ -1791,13 +1793,21 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
     return start, end
 
 
-def accepts_encoding(header: str, coding: str) -> bool:
-    """Whether an Accept-Encoding takes this content coding (RFC 9110, 12.5.3)."""
-    for part in header.lower().split(","):
-        name, _, weight = part.partition(";")
-        if name.strip() == coding:
-            return not re.match(r"\s*q\s*=\s*0(?:\.0*)?\s*(?:;|$)", weight)
-    return False
+def choose_coding(header: str, codings: Iterable[str], only_if_needed: bool = False) -> str | None:
+    """Of these content codings the one that an Accept-Encoding has as the best, the first of equals (RFC 9110, 12.5.3);
+    None for the plain form, which is as good as what is named unless it is named itself. `only_if_needed`: None unless
+    the plain form is refused."""
+    weights: dict[str, float] = {}
+    for part in header.lower().split(",", 50)[:50]:
+        name, _, parameters = part.partition(";")
+        weight = _WEIGHT.match(parameters)
+        weights.setdefault(name.strip().removeprefix("x-"), float(weight[1]) if weight else 1.0)  # x-gzip: 8.4.1.3
+    others = weights.get("*", 0.0)
+    best = max(codings, key=lambda coding: weights.get(coding, others), default="")
+    weight_of_best, plain = weights.get(best, others), weights.get("identity", weights.get("*"))
+    if weight_of_best == 0 or (plain or 0) > weight_of_best or (only_if_needed and plain != 0):
+        return None
+    return best
 
 
 _FOLDER = getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0)
@@ -1828,14 +1838,20 @@ def _open_real(root: str, name: str) -> int:
     return os.open(path, os.O_RDONLY) if os.name == "nt" else _open_below(root, path[len(below) :].split("/"))
 
 
+def is_file_name(name: str) -> bool:
+    """Whether this may be the name of a file below a folder: segments between `/`, none of which leads elsewhere."""
+    is_other = _NOT_IN_NAMES.search(name) or (os.name == "nt" and _NOT_ON_WINDOWS.search(name))
+    return not is_other and {"", ".", ".."}.isdisjoint(name.split("/"))
+
+
 def open_file(root: str, name: str) -> io.FileIO | None:
     """The file with this name, segments between `/`, below the folder `root`; None where there is none. A name that
     cannot be is refused before the file system is asked; links must not lead outside. Whoever may write in the folder
     may replace a file by a link at any moment, so a file is opened segment by segment, following no link. Where there
     is a link, the real path is opened in that way."""
-    segments, is_windows = name.split("/"), os.name == "nt"
-    if _NOT_IN_NAMES.search(name) or (is_windows and _NOT_ON_WINDOWS.search(name)) or {"", ".", ".."} & {*segments}:
+    if not is_file_name(name):
         return None
+    segments, is_windows = name.split("/"), os.name == "nt"
     try:
         try:
             descriptor = _open_real(root, name) if is_windows else _open_below(root, segments)
@@ -1860,7 +1876,7 @@ def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders)
         is_there = os.path.lexists(os.path.join(root, name + suffix))  # which takes less time than to open none
         if is_there and (compressed := open_file(root, name + suffix)) is not None:
             headers.vary("Accept-Encoding")
-            accepted = accepts_encoding(request.headers.get("accept-encoding", ""), coding)
+            accepted = choose_coding(request.headers.get("accept-encoding", ""), [coding])
             if accepted and "Content-Encoding" not in headers:
                 file, compressed, headers["Content-Encoding"] = compressed, file, coding
             compressed.close()
@@ -1915,6 +1931,62 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
             return Response(file.read(wanted), 206 if span else 200, headers)
         unless_streamed.pop_all()
         return Response(FilePieces(file, wanted), 206 if span else 200, headers)
+
+
+_CONDITIONAL = frozenset(["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "range", "if-range"])
+_SETTLED = 2.0  # seconds after which another change of a file would have another time, on any file system
+
+
+def _look(path: str) -> tuple[int, ...]:
+    """What a file, a folder or a link is, and what is another after each change of it; nothing where there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return ()
+    return found.st_mode, found.st_ino, found.st_dev, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class StaticFolder:
+    """The handler of `app.static`: the files below a folder, by `static_file`. The answers with small ones are kept in
+    memory, and sent again as long as `os.lstat` finds the same files below the same folders, unchanged. Where it finds
+    a link nothing is kept: so nothing is sent that was not opened safely, and is still there."""
+
+    MOST = 16 << 20  # bytes that are kept; beyond them it begins anew
+
+    def __init__(self, root: str, dotfiles: bool) -> None:
+        self._send, self._below = functools.partial(static_file, root=root, dotfiles=dotfiles), os.path.join(root, "")
+        self._kept: dict[tuple[str, ...], tuple[list[tuple[int, ...]], Response]] = {}  # by name and accepted codings
+        self._size = 0
+        self.__qualname__ = static_file.__qualname__  # as `brubeck_lite routes` calls it
+
+    def __call__(self, request: Request, name: str) -> Response:
+        if request.method != "GET" or not _CONDITIONAL.isdisjoint(request.headers) or not is_file_name(name):
+            return self._send(request, name)
+        accepted, key, path = request.headers.get("accept-encoding", ""), [name], self._below + name
+        looks = [_look(path)]
+        for suffix, coding in _PRECOMPRESSED.items():
+            looks.append(_look(path + suffix))
+            if looks[-1] and choose_coding(accepted, [coding]):
+                key.append(coding)
+        for _ in range(name.count("/")):
+            path = os.path.dirname(path)
+            looks.append(_look(path)[:3])  # of a folder, only that it is the same one
+        known, response = self._kept.get(tuple(key), (None, None))
+        if response is None or known != looks:
+            response = self._send(request, name)
+            self._keep(tuple(key), looks, response)
+        return response.copy()
+
+    def _keep(self, key: tuple[str, ...], looks: list[tuple[int, ...]], response: Response) -> None:
+        """Keep an answer, unless a file could change again without another time, or there is a link."""
+        settled, found = (time.time() - _SETTLED) * 1e9, filter(None, looks)
+        if not isinstance(response.body, bytes) or any(stat.S_ISLNK(look[0]) or look[-1] > settled for look in found):
+            return
+        self._size += len(response.body) + 2048  # for the fields
+        if self._size > self.MOST:
+            self._kept.clear()
+            self._size = 0
+        self._kept[key] = looks, response
 
 
 # ---- Mongrel2 --------------------------------------------------------------------------------------------------------
@@ -3389,6 +3461,129 @@ def csrf(origins: Iterable[str] = ()) -> Middleware:
     return lambda respond: functools.partial(answer, respond)
 
 
+COMPRESSIBLE = ("text/*", "*/*+json", "*/*+xml", "application/json", "application/javascript", "application/xml",
+                "application/x-ndjson", "application/wasm", "font/ttf", "font/otf", "image/bmp")  # fmt: skip
+_UNCODED = frozenset([101, 204, 205])  # statuses without a body; that of a 304 is another answer's
+# What says that a body is in a coding already, or has a digest that holds for these bytes alone (RFC 9530).
+_AS_IT_IS = frozenset(["content-encoding", "content-digest", "repr-digest", "digest", "content-md5"])
+_IN_ONE_GO = 1 << 20  # bytes of a body that are compressed at once: other coroutines wait meanwhile, some 20 ms
+_WINDOW = 16  # bits: by default a stream of br or zstd holds over 2 MB for as long as it lasts, so it is 0.1 MB
+
+# (the next piece of a body, whether it is the last) -> bytes that can be read without those of later pieces.
+Encoder = Callable[[bytes, bool], bytes]
+
+
+def _find_encoders(level: int) -> dict[str, Callable[[], Encoder]]:
+    """By name the content codings that this Python has, the one that makes the least bytes first."""
+    encoders: dict[str, Callable[[], Encoder]] = {}
+    with contextlib.suppress(ImportError, AttributeError):  # the latter for a mere folder of this name
+        br_packer = importlib.import_module("brotli").Compressor
+
+        def make_br() -> Encoder:
+            packer = br_packer(quality=level, lgwin=_WINDOW)
+            return lambda piece, is_last: packer.process(piece) + (packer.finish() if is_last else packer.flush())
+
+        encoders["br"] = make_br
+    with contextlib.suppress(ImportError):
+        zstd = importlib.import_module("compression.zstd")
+        names = zstd.CompressionParameter
+        options = {names.compression_level: level, names.window_log: _WINDOW, names.hash_log: 14, names.chain_log: 14}
+
+        def make_zstd() -> Encoder:
+            packer = zstd.ZstdCompressor(options=options)
+            return lambda piece, is_last: packer.compress(piece, packer.FLUSH_FRAME if is_last else packer.FLUSH_BLOCK)
+
+        encoders["zstd"] = make_zstd
+
+    def make_gzip() -> Encoder:
+        packer = zlib.compressobj(level, wbits=31)  # with the head and the end of gzip (RFC 1952)
+        ends = zlib.Z_SYNC_FLUSH, zlib.Z_FINISH
+        return lambda piece, is_last: packer.compress(piece) + packer.flush(ends[is_last])
+
+    return {**encoders, "gzip": make_gzip}
+
+
+def _stays_as_it_is(headers: ResponseHeaders) -> bool:
+    """Whether these fields say that a body is not to be changed."""
+    is_bound = not _AS_IT_IS.isdisjoint(map(str.lower, headers))
+    return is_bound or "no-transform" in headers.get("Cache-Control", "").lower()
+
+
+def _encode_pieces(pieces: Iterable[str | bytes], encode: Encoder) -> Iterator[bytes]:
+    """A streamed body in a content coding, each piece as soon as it is there."""
+    try:
+        for piece in pieces:
+            if piece:
+                yield encode(piece.encode() if isinstance(piece, str) else piece, False)
+        yield encode(b"", True)
+    finally:
+        getattr(pieces, "close", tuple)()
+
+
+def _encode_body(request: Request, response: Response, coding: str, encode: Encoder) -> None:
+    """Put an answer into a content coding. An ETag that stood for its bytes stands for what they mean (RFC 9110,
+    8.8.1); ranges of it cannot be had. What HEAD gets has the fields of GET, but a length only where that is known."""
+    headers, body = response.headers, response.body
+    if headers.get("ETag", "").startswith('"'):
+        headers["ETag"] = f"W/{headers['ETag']}"
+    if response.status == 304:
+        return
+    headers["Content-Encoding"] = coding
+    for name in ("Content-Length", "Accept-Ranges"):
+        headers.pop(name, None)
+    if isinstance(body, bytes) and 0 < len(body) <= _IN_ONE_GO:
+        response.body = encode(body, True)
+        return
+    if isinstance(body, bytes):
+        whole = body
+        body = (whole[start : start + SMALL] for start in range(0, len(whole), SMALL))
+    response.body = body if request.method == "HEAD" else _encode_pieces(body, encode)
+
+
+def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESSIBLE) -> Middleware:
+    """Middleware for `app.wrap` that compresses answers: by gzip, by br where the package `brotli` is installed, and by
+    zstd from Python 3.14 on, as the client's Accept-Encoding has it (RFC 9110, 12.5.3). `level`: 1 to 9. Bodies below
+    `minimum` bytes are left as they are; streams are compressed piece by piece. `types`: media types like "text/css",
+    "text/*" or "*/*+json"; streams of events only where "text/event-stream" itself is named. What is compressed
+    already, a part of a file (206) and what has `Cache-Control: no-transform` are left alone. Strong ETags become weak.
+    ValueError for a level or a type that is none.
+
+    The length of a compressed page tells which texts in it are alike. Where a page holds both a secret, like a
+    `csrf_token`, and a text that came with the request, an attacker who makes the user's browser ask for it many times
+    can find out the secret (BREACH, CVE-2013-3587): do not compress such pages."""
+    if not 1 <= level <= 9:
+        raise ValueError(f"a level is 1 to 9, not {level!r}")
+    types = [types] if isinstance(types, str) else [*types]
+    if wrong := [each for each in types if not re.fullmatch(r"[^\s/;]+/[^\s/;]+", each)]:
+        raise ValueError(f'a type is like "text/css" or "text/*", not {wrong[0]!r}')
+    patterns = "|".join(re.escape(each).replace(r"\*", "[^;]*") for each in types)
+    unless = "" if EVENT_STREAM in types else f"(?!{EVENT_STREAM})"
+    is_taken = re.compile(rf"(?i){unless}(?:{patterns})[ \t]*(?:;|$)").match
+    encoders = _find_encoders(level)
+
+    def answer(respond: Respond, request: Request) -> Response:
+        response = respond(request)
+        fields = response._headers  # where that is the type alone, there is no other field, and need be none
+        kind = fields if isinstance(fields, str) else fields.get("Content-Type", "")
+        if request.is_message or response.status in _UNCODED or not is_taken(kind):
+            return response
+        if not isinstance(fields, str) and _stays_as_it_is(fields):
+            return response
+        response = response.copy()  # the handler may give the same answer to others
+        headers, body, accepted = response.headers, response.body, request.headers.get("accept-encoding")
+        headers.vary("Accept-Encoding")
+        # A part of a body is sent as it is, and says only what the whole would vary by (15.3.7).
+        if accepted is None or response.status == 206 or "Content-Range" in headers:
+            return response
+        size = len(body) if isinstance(body, bytes) else math.inf
+        is_small = response.status != 304 and float(size or headers.get("Content-Length", 0)) < minimum
+        if (coding := choose_coding(accepted, encoders, is_small)) is not None:
+            _encode_body(request, response, coding, encoders[coding]())
+        return response
+
+    return lambda respond: functools.partial(answer, respond)
+
+
 # ---- Handlers --------------------------------------------------------------------------------------------------------
 # Classes whose instances are called: `cls(app, request)` for each message, then the instance with the path's arguments.
 
@@ -3701,7 +3896,7 @@ class Brubeck:
         of others are their prefixes. ValueError as for `mount`."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
-        handler = functools.partial(static_file, root=os.path.abspath(root), dotfiles=dotfiles)
+        handler = StaticFolder(os.path.abspath(root), dotfiles)
         self.route(f"{prefix}/<path:name>", name=prefix if "static" in self.routes.named else "static")(handler)
 
     def mount(self, prefix: str, other: Brubeck) -> None:

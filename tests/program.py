@@ -356,9 +356,11 @@ def count(respond: brubeck_lite.Respond) -> brubeck_lite.Respond:
     return counted
 
 
+from program_compress import app as compressed  # noqa: E402
 from program_files import app as files  # noqa: E402
 from program_files import sign_out, visits  # noqa: E402
 
+app.mount("/compressed", compressed)
 app.mount("/files", files)
 app.route("/visits")(visits)
 app.route("/leave")(sign_out)

@@ -37,7 +37,7 @@ PROMISED = {
     "SessionCookie": "name max_age secure samesite",
     "redirect": "", "abort": "", "static_file": "", "safe_target": "", "event_stream": "", "sign": "", "unsign": "",
     "hash_password": "", "check_password": "", "authenticated": "", "basic_auth": "", "bearer_auth": "", "cors": "",
-    "csrf": "", "csrf_token": "", "render": "", "jinja2_templates": "",
+    "csrf": "", "csrf_token": "", "compress": "", "render": "", "jinja2_templates": "",
     "Event": "", "Channel": "publish subscribe", "Subscription": "get close",
     "MessageHandler": "prepare unsupported on_finish methods app request",
     "WebMessageHandler": "set_status headers set_cookie redirect render_error",

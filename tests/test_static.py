@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 import urllib.request
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
@@ -944,3 +945,151 @@ def test_a_session_by_every_door(door: Door) -> None:
         assert (response.headers["Vary"], response.headers["Cache-Control"]) == ("Cookie", "private")
         cookie = response.headers["Set-Cookie"].partition(";")[0]
         connection.close()
+
+
+# What is kept in memory
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds later: files that were changed just now could change again without another time."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 10)
+
+
+def no_open(*arguments: Any, **named: Any) -> int:
+    raise AssertionError("a file is opened")
+
+
+@pytest.mark.usefixtures("later")
+def test_a_small_file_that_did_not_change_is_not_opened_again(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serving(packed).test(raise_errors=True)
+    asked = [("a.js", "br"), ("a.js", "gzip"), ("a.js", ""), ("a.txt", "br")]
+    first = [client.get(f"/static/{name}", {"Accept-Encoding": accepted}) for name, accepted in asked]
+    monkeypatch.setattr(os, "open", no_open)
+    again = [client.get(f"/static/{name}", {"Accept-Encoding": accepted}) for name, accepted in asked]
+    assert [got.body for got in again] == [b"br", b"gzip", b"plain", CONTENT]
+    assert [[*got.headers.items()] for got in again] == [[*got.headers.items()] for got in first]
+
+
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("how", ["written", "replaced", "removed", "made a folder", "link outside", "link inside"])
+def test_what_is_kept_of_a_file_ends_with_the_file(root: Path, how: str) -> None:
+    client = serving(root).test(raise_errors=True)
+    file = root / "a.txt"
+    before = file.stat()
+    assert [client.get("/static/a.txt").body for _ in range(2)] == [CONTENT] * 2
+    changed, expected = CONTENT[::-1], (404, None)
+    if how == "written":
+        file.write_bytes(changed)
+    elif how == "replaced":
+        write(root / "new.txt", changed)
+        os.replace(root / "new.txt", file)
+    else:
+        file.unlink()
+    if how == "made a folder":
+        file.mkdir()
+    elif how == "link outside":
+        write(root.parent / "outside.txt", changed)
+        file.symlink_to("../outside.txt")
+    elif how == "link inside":
+        write(root / "b.txt", changed)
+        file.symlink_to("b.txt")
+    if how != "removed":
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as rsync and tar do
+    if how in ("written", "replaced", "link inside"):
+        expected = (200, changed)
+    for _ in range(2):
+        got = client.get("/static/a.txt")
+        assert (got.status, got.body if got.status == 200 else None) == expected
+
+
+@pytest.mark.usefixtures("later")
+def test_a_folder_that_became_a_link_to_elsewhere_keeps_nothing(root: Path) -> None:
+    (root / "sub").mkdir()
+    write(root / "sub" / "a.txt", CONTENT)
+    client = serving(root).test(raise_errors=True)
+    assert [client.get("/static/sub/a.txt").status for _ in range(2)] == [200, 200]
+    (root / "sub").rename(root.parent / "moved")
+    (root / "sub").symlink_to("../moved")
+    assert [client.get("/static/sub/a.txt").status for _ in range(2)] == [404, 404]
+
+
+@pytest.mark.usefixtures("later")
+def test_a_link_inside_the_folder_gives_what_it_leads_to_each_time(root: Path) -> None:
+    client = serving(root).test(raise_errors=True)
+    (root / "link.txt").symlink_to("a.txt")
+    (root / "b.js").write_text("plain")
+    (root / "b.js.gz").symlink_to("packed")
+    write(root / "packed", b"packed")
+    for content in (CONTENT, CONTENT[::-1]):
+        write(root / "a.txt", content)
+        assert [client.get("/static/link.txt").body for _ in range(2)] == [content] * 2
+        asked = [client.get("/static/b.js", {"Accept-Encoding": accepted}).body for accepted in ("gzip", "") * 2]
+        assert asked == [b"packed", b"plain"] * 2
+
+
+@pytest.mark.usefixtures("later")
+def test_a_compressed_file_that_comes_or_goes_is_seen(root: Path) -> None:
+    client = serving(root).test(raise_errors=True)
+
+    def sent() -> bytes:
+        return bytes([client.get("/static/a.txt", {"Accept-Encoding": "gzip"}) for _ in range(2)][1].body)
+
+    assert sent() == CONTENT
+    write(root / "a.txt.gz", b"packed")
+    assert sent() == b"packed"
+    (root / "a.txt.gz").unlink()
+    assert sent() == CONTENT
+
+
+@pytest.mark.usefixtures("later")
+def test_what_middleware_adds_to_an_answer_is_not_kept_with_the_file(root: Path) -> None:
+    app = serving(root)
+
+    @app.wrap
+    def personal(respond: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            response = respond(request)
+            response.headers.add("X-For", request.query.get("for", "nobody"))
+            return response
+
+        return answer
+
+    told = [app.test().get("/static/a.txt", query={"for": name}).headers["X-For"] for name in ("Dave", "Paul", "Joe")]
+    assert told == ["Dave", "Paul", "Joe"]
+
+
+@pytest.mark.usefixtures("later")
+def test_conditions_ranges_and_head_are_as_for_any_file(root: Path) -> None:
+    client = serving(root).test(raise_errors=True)
+    etag = [client.get("/static/a.txt") for _ in range(2)][1].headers["ETag"]
+    assert client.get("/static/a.txt", {"If-None-Match": etag}).status == 304
+    assert client.get("/static/a.txt", {"Range": "bytes=1-2"}).body == CONTENT[1:3]
+    assert client.get("/static/a.txt", {"If-Match": '"x"'}).status == 412
+    head = client.request("HEAD", "/static/a.txt")
+    assert (head.body, head.headers["Content-Length"]) == (b"", str(len(CONTENT)))
+
+
+def test_a_file_that_changed_just_now_is_read_each_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second change at once may leave it the same time, and the same size."""
+    client = serving(root).test()
+    write(root / "new.txt", CONTENT)
+    assert client.get("/static/new.txt").status == 200
+    monkeypatch.setattr(os, "open", no_open)
+    assert client.get("/static/new.txt").status == 500
+
+
+@pytest.mark.usefixtures("later")
+def test_what_is_kept_has_a_bound(root: Path) -> None:
+    for number in range(400):
+        write(root / f"{number}.bin", bytes(64 << 10))
+    client = serving(root).test(raise_errors=True)
+    client.get("/static/a.txt")
+    tracemalloc.start()
+    try:
+        for number in range(400):
+            client.get(f"/static/{number}.bin")
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()

@@ -33,17 +33,17 @@ class Table:
         self._lines.append(f"| {' | '.join(cells)} |")
         print(self._lines[-1], flush=True)
 
-    def write(self, name: str, command: str, others: tuple[str, ...] = ()) -> None:
+    def write(self, name: str, command: str, others: tuple[str, ...] = (), page: Path = README) -> None:
         """Put it between `<!-- name -->` and `<!-- /name -->`, below one line that says what made it, where and when,
-        and above its notes. ValueError where README.md has not these two markers."""
+        and above its notes. ValueError where the page has not these two markers."""
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, begun, rest = README.read_text().partition(begin)
+        before, begun, rest = page.read_text().partition(begin)
         _, ended, after = rest.partition(end)
         if not begun or not ended:
-            raise ValueError(f"README.md has no {begin} with {end} below it")
+            raise ValueError(f"{page.name} has no {begin} with {end} below it")
         notes = ["", *(f"* {note}" for note in self.notes)] if self.notes else []
         text = "\n".join([made_by(command, others), "", *self._lines, *notes])
-        README.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+        page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def earlier(figures: Mapping[str, float], form: str) -> tuple[str, float] | None:
