@@ -94,7 +94,7 @@ import weakref
 from calendar import timegm
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from encodings import normalize_encoding
 from encodings.aliases import aliases
@@ -304,19 +304,26 @@ def give_turn(since: float) -> float:
     return time.monotonic()
 
 
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+def status_line(status: int) -> str:
+    """A status with its reason phrase, which RFC 9110 (15) calls optional but clients expect."""
+    return _STATUS_LINES.get(status) or f"{status} Status"
+
+
 class HTTPError(Exception):
-    """An answer that a handler raises: its status, a sentence for the client, and header fields (`Allow` in a 405)."""
+    """An answer that a handler raises: its status, a sentence for the client (by default the phrase of the status, such
+    as "Not Found"), and header fields (`Allow` in a 405)."""
 
     def __init__(self, status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, message)
-        self.status, self.message = status, message
+        self.status, self.message = status, message or status_line(status)[4:]
         self.headers: Mapping[str, str] = headers or {}
 
 
 class ProtocolError(HTTPError, ValueError):
     """Bytes that are no message of the protocol they came by. `status` is what an HTTP client is told."""
-
-    message: str
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(status, message)
@@ -354,6 +361,8 @@ _FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*
 _FORWARDED = re.compile(rf"(?:^|,)({_FORWARDED_PAIR}(?:;{_FORWARDED_PAIR})*)$")
 _X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"])
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # as proxies name them; Traefik both
+_JSON_TYPE = re.compile(r"application/(?:[\w.-]+\+)?json")
+_WEIGHT = re.compile(r"(?:^|;)[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|$)")
 _UNLIMITED = 1 << 62  # the limit of a route that leaves the limit to a mounted application
 
 
@@ -482,10 +491,31 @@ def _finite(text: str) -> float:
     return value
 
 
+def _json_form(value: Any) -> Any:
+    """What stands in JSON for a value that JSON has no form for, as Flask has it: a date of HTTP for a datetime (of no
+    time zone: UTC) and a date, text for UUID and Decimal, the value of an Enum, a dict for a dataclass."""
+    from datetime import date, datetime
+    from decimal import Decimal
+    from uuid import UUID
+
+    if isinstance(value, date):
+        moment = value.utctimetuple() if isinstance(value, datetime) else value.timetuple()
+        return formatdate(timegm(moment), usegmt=True)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (UUID, Decimal)):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    raise TypeError(f"there is no JSON for an object of class {type(value).__name__}")
+
+
 # JSON without NaN and the infinities, which RFC 8259 does not have: both raise ValueError for them (`int` does, for
 # their names). Encoder and decoder are made once: `json.dumps` and `json.loads` with options make one for each call.
 # `check_circular` stays: without it, a value that contains itself ends Python 3.13 in a thread with a small stack.
-dump_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+# What is read back, such as a session, takes only what JSON has a form for: it would come back as another type.
+_make_encoder = functools.partial(json.JSONEncoder, allow_nan=False, separators=(",", ":"))
+dump_json, _dump_plain = _make_encoder(default=_json_form).encode, _make_encoder().encode
 load_json = json.JSONDecoder(parse_constant=int, parse_float=_finite).decode
 
 
@@ -541,7 +571,7 @@ class Session:
 
     def save(self, request: Request, response: Response) -> None:
         """Set or delete the cookie, if the session has changed. TypeError or ValueError for what JSON cannot hold."""
-        if self.values is None or (text := dump_json(self.values)) == self.kept:
+        if self.values is None or (text := _dump_plain(self.values)) == self.kept:
             return
         settings = self.app.session_cookie
         name, is_secure = settings.for_request(request, self.prefix)
@@ -1081,7 +1111,7 @@ class Request:
     refused: Exception | None = None  # what the door or the router found wrong
     misread: Response | None = None  # the answer to what was no request at all
     inner_route: Route | None = None  # that took it in a mounted application
-    kept: tuple[Any, ...] = ()  # the files of its body, to be closed once the answer is over
+    last_calls: tuple[Callable[[], Any], ...] = ()  # of `when_done`
 
     @property
     def connected(self) -> bool:
@@ -1130,12 +1160,28 @@ class Request:
     def json(self) -> Any:
         """The body as JSON, in UTF-8. HTTPError 415 unless the Content-Type says so, 400 for what is malformed, and for
         numbers that Python could only hold as infinity."""
-        if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", self._media_type()):
+        if not _JSON_TYPE.fullmatch(self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
             return load_json(self.body.decode("utf-8-sig"))  # a byte order mark may be skipped (RFC 8259, 8.1)
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
+
+    def prefers_json(self) -> bool:
+        """Whether the client would rather have JSON than text or HTML, by its Accept (RFC 9110, 12.5.1), where of two
+        types that it wants as much the first counts; where that names none of them, whether what it sent is JSON."""
+        accept, best, prefers = self.headers.get("accept", "").lower(), 0.0, False
+        if "json" not in accept:
+            return "text/" not in accept and _JSON_TYPE.fullmatch(self._media_type()) is not None
+        for part in accept.split(","):
+            kind, _, parameters = part.partition(";")
+            is_json = _JSON_TYPE.fullmatch(kind.strip()) is not None
+            if is_json or kind.strip() in ("text/html", "text/plain", "text/*"):
+                weight = _WEIGHT.search(parameters)
+                quality = 1.0 if weight is None else float(weight[1])
+                if quality > best:
+                    best, prefers = quality, is_json
+        return prefers
 
     @lazy
     def query(self) -> MultiDict[str]:
@@ -1152,9 +1198,11 @@ class Request:
             read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
             if kind == MULTIPART:
                 boundary = parse_parameters(self.headers["content-type"])[1].get("boundary", "")
-                self.kept += (spool := _Spool(),)
+                spool = _Spool()
+                self.when_done(spool.close)
                 fields, files = read_multipart(read, boundary, spool)
-                self.kept += tuple(file for name in files for file in files.getall(name))
+                for file in [file for name in files for file in files.getall(name)]:
+                    self.when_done(file.close)
                 return fields, files
             octets = read(MAX_FORM_TEXT + 1)
             if len(octets) > MAX_FORM_TEXT:
@@ -1323,10 +1371,22 @@ class Request:
         inner._session = self.own_session() if is_shared else Session(app, inner.prefix)
         return inner
 
+    def when_done(self, function: Callable[[], Any]) -> None:
+        """Have `function()` called when the answer is over: a stream too, also where the handler failed or the client
+        left. The function that was given last is called first, as those of nested `with` blocks would be; what one
+        raises is logged. The next request of the connection waits for them: `Brubeck.spawn` is for what takes long."""
+        self.last_calls += (function,)
+
     def end(self) -> None:
-        """The answer is over: close the files of the body, whoever keeps the request."""
-        for file in self.kept:
-            file.close()
+        """The answer is over: call the functions of `when_done`, which close the files of the body too."""
+        while self.last_calls:
+            function, self.last_calls = self.last_calls[-1], self.last_calls[:-1]
+            try:
+                function()
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # a Timeout of eventlet's is no Exception
+                logger.exception("%s failed after the answer to %r", name_handler(function), self)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
@@ -1349,20 +1409,14 @@ Cookies = dict[tuple[str, str, Union[str, None]], Union[str, Callable[[Request],
 _COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
 _NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another dict
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
-JSON, EVENT_STREAM = "application/json", "text/event-stream"
+JSON, PROBLEM, EVENT_STREAM = "application/json", "application/problem+json", "text/event-stream"
 _BODILESS = frozenset([204, 304])
 _ITS_LENGTH, _LENGTH_AND_TYPE = ("content-length",), ("content-length", "content-type")
 _KEPT_STREAM = frozenset(["content-length", "etag", "cache-control"])  # a stream with one of these may be cached
-_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 # The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids these fields to applications).
 _HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
                          "trailers", "transfer-encoding", "upgrade"])  # fmt: skip
-
-
-def status_line(status: int) -> str:
-    """A status with its reason phrase, which RFC 9110 (15) calls optional but clients expect."""
-    return _STATUS_LINES.get(status) or f"{status} Status"
 
 
 class ResponseHeaders(_Named[str], MutableMapping[str, str]):
@@ -1415,7 +1469,7 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     def vary(self, name: str) -> None:
         """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
         named = self.get("Vary", "")
-        if name.lower() not in re.split(r"[\s,]+", named.lower()):
+        if not named or name.lower() not in re.split(r"[\s,]+", named.lower()):
             self["Vary"] = f"{named}, {name}" if named else name
 
     def merge(self, fields: HeaderFields) -> None:
@@ -1433,8 +1487,6 @@ _WITH_TYPE = {kind: ResponseHeaders([("Content-Type", kind)]) for kind in (HTML,
 class Pieces:
     """A streamed body: the pieces of an iterator as bytes, without the empty ones. The first is made at once, so that
     an iterator that fails before its first piece is an ordinary error."""
-
-    request: Request | None = None  # which is over once this is closed, where a WSGI server does that
 
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
         self._iterator, self._first = iterator, b""
@@ -1471,8 +1523,6 @@ class Pieces:
             getattr(self._iterator, "close", tuple)()
         except Exception:
             logger.exception("the body of an answer failed to close")
-        if self.request is not None:
-            self.request.end()
 
 
 class FilePieces(Pieces):
@@ -1518,17 +1568,25 @@ def _quote_cookie(value: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
+def is_for_json(value: Any) -> bool:
+    """Whether this is what handlers may return to be sent as JSON: a dict, a list or a dataclass."""
+    return isinstance(value, (dict, list)) or (is_dataclass(value) and not isinstance(value, type))
+
+
 class Response:
-    """An answer: `body` (bytes, str as UTF-8, or an iterator of either, which is streamed), `status`, `headers` (a
-    mapping or pairs); `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or ValueError for what
-    cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go without the body."""
+    """An answer: `body` (bytes, str as UTF-8, an iterator of either, which is streamed, or a dict, a list or a
+    dataclass, which is sent as JSON by `Brubeck.json_dumps`), `status`, `headers` (a mapping or pairs); `content_type`
+    defaults to theirs, else to application/json for JSON and to text/html in UTF-8 for the rest. TypeError or
+    ValueError for what cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go
+    without the body."""
 
     __slots__ = ("_body", "_headers", "_status", "cookies")
 
-    def __init__(self, body: bytes | str | Iterator[str | bytes] = b"", status: int = 200,
-                 headers: HeaderFields | None = None, content_type: str | None = None) -> None:  # fmt: skip
+    def __init__(self, body: Any = b"", status: int = 200, headers: HeaderFields | None = None,
+                 content_type: str | None = None) -> None:  # fmt: skip
+        self._headers: ResponseHeaders | str = HTML  # the Content-Type alone, until somebody asks for `headers`
         if type(body) is str:
-            self._body: bytes | Iterator[str | bytes] = body.encode()
+            self._body: Any = body.encode()
         elif type(body) is bytes:
             self._body = body
         else:
@@ -1536,7 +1594,6 @@ class Response:
         self._status = 200
         if status != 200:
             self.status = status
-        self._headers: ResponseHeaders | str = HTML  # the Content-Type alone, until somebody asks for `headers`
         self.cookies = _NO_COOKIES
         if headers:
             self.headers.merge(headers)
@@ -1547,19 +1604,29 @@ class Response:
                 self.headers["Content-Type"] = content_type
 
     @property
-    def body(self) -> bytes | Iterator[str | bytes]:
-        """bytes (str may be assigned, and becomes UTF-8), or the iterator that is streamed."""
+    def body(self) -> Any:
+        """bytes, or the iterator that is streamed. str may be assigned, and becomes UTF-8, and a value for JSON."""
+        self.dump(dump_json)
         return self._body
 
     @body.setter
-    def body(self, body: bytes | str | Iterator[str | bytes]) -> None:
+    def body(self, body: Any) -> None:
         if isinstance(body, str):
             body = body.encode()
         elif isinstance(body, bytes):
             body = bytes(body)
+        elif is_for_json(body):
+            if self._headers is HTML:
+                self._headers = JSON
         elif not hasattr(body, "__next__"):
-            raise TypeError(f"a body is str, bytes or an iterator of them, not {type(body).__name__}")
+            raise TypeError(f"a body is str, bytes, an iterator of them, or for JSON, not {type(body).__name__}")
         self._body = body
+
+    def dump(self, json_dumps: Callable[[Any], str | bytes]) -> None:
+        """Make the bytes of a body that is to be JSON. TypeError or ValueError for what has no form in JSON."""
+        if type(self._body) is not bytes and is_for_json(self._body):
+            text = json_dumps(self._body)
+            self._body = text if isinstance(text, bytes) else text.encode()
 
     @property
     def status(self) -> int:
@@ -1662,8 +1729,11 @@ class Response:
         if type(body) is bytes and type(self._headers) is str and not self.cookies and not is_bodiless:
             return [("Content-Type", self._headers), ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):  # middleware's own
-            request.peer.leave_pool()
-            body = Pieces(body)
+            self.dump(request.app.json_dumps)
+            body = self._body
+            if type(body) is not bytes:
+                request.peer.leave_pool()
+                body = Pieces(body)
         if self._status in _BODILESS:
             fields = self.headers.pairs(_LENGTH_AND_TYPE)
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
@@ -1680,9 +1750,24 @@ class Response:
         return fields, b""
 
 
-def plain_answer(status: int, message: str | None = None, headers: HeaderFields | None = None) -> Response:
+def plain_answer(error: HTTPError) -> Response:
     """An error or a refusal as plain text: the status, and a sentence for the client where there is one."""
-    return Response(f"{status_line(status)}\n" + (f"{message}\n" if message else ""), status, headers, TEXT)
+    line = status_line(error.status)
+    text = line if error.message == line[4:] else f"{line}\n{error.message}"
+    return Response(f"{text}\n", error.status, error.headers, TEXT)
+
+
+def error_answer(request: Request, error: HTTPError) -> Response:
+    """An error as plain text or, to a client that prefers JSON, as a problem (RFC 9457)."""
+    response = plain_answer(error)
+    if error.status >= 400:
+        response.headers.vary("Accept")
+        if request.prefers_json():
+            title = status_line(error.status)[4:]
+            detail = {} if error.message == title else {"detail": error.message}
+            response.headers["Content-Type"] = PROBLEM
+            response.body = dump_json({"type": "about:blank", "title": title, "status": error.status, **detail})
+    return response
 
 
 def redirect(target: str, status: int = 303) -> Response:
@@ -1706,13 +1791,15 @@ def safe_target(request: Request, url: str) -> bool:
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
-    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed. None:
-    empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
+    """What a handler returned -> a Response. str, bytes: text/html. dict, list, dataclass: JSON. An iterator: streamed.
+    None: empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
     if value is None or isinstance(value, (str, bytes)):
         return Response(value or b"")
     if isinstance(value, Response):
+        if type(value._body) is not bytes:
+            value.dump(json_dumps)
         return value
-    if isinstance(value, (dict, list)):
+    if is_for_json(value):
         return Response(json_dumps(value), content_type=JSON)
     if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
         response = to_response(value[0], json_dumps)
@@ -2124,7 +2211,7 @@ class Mongrel2Request(Request):
             )
         finally:
             os.unlink(path)
-        self.refused, self.is_whole, self.kept = None, True, (file,)
+        self.refused, self.is_whole, self.last_calls = None, True, (file.close,)
         self.content_length = os.fstat(file.fileno()).st_size
         self.stream = io.BufferedReader(_Body(file.read, self.content_length, self.content_length))
 
@@ -2819,6 +2906,21 @@ class _InContext:
     def close(self) -> None:
         """End the handler's iterator."""
         self._context.run(getattr(self._pieces, "close", tuple))
+
+
+class _UntilClosed:
+    """A body for a WSGI server, which closes it when the answer is over (PEP 3333): then `end` is called."""
+
+    def __init__(self, pieces: Iterable[bytes], end: Callable[[], None]) -> None:
+        self._pieces, self._end = pieces, end
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+    def close(self) -> None:
+        """End the handler's iterator, then the request."""
+        getattr(self._pieces, "close", tuple)()
+        self._end()
 
 
 class WSGIRequest(Request):
@@ -3897,10 +3999,10 @@ class Brubeck:
                 handler = handlers.get(500)
                 self._log_error(request, error, is_last)
             if handler is None:
-                message = told.message
                 if self.debug and told is not error:
-                    message = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
-                return plain_answer(told.status, message, told.headers)
+                    trace = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
+                    told = HTTPError(told.status, trace)
+                return error_answer(request, told)
             value = handler(request, error)
             response = self.make_response(request, value)
             if not isinstance(value, (Response, tuple)):
@@ -3960,23 +4062,22 @@ class Brubeck:
         """Send the answer: status and fields by `start_response`, the body as what is returned. A streamed body is made
         in the context of its handler, which is not that of other requests in the same thread."""
         if response._status == 101:
-            response = plain_answer(501, "WebSockets are not for WSGI servers")
+            response = plain_answer(HTTPError(501, "WebSockets are not for WSGI servers"))
         try:
             fields, body = context.run(response.finish, request)
         except Exception as error:  # middleware has left something in the answer that cannot be sent
             response = context.run(self.answer_error, request, error)
             fields, body = context.run(response.finish, request)
         start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
+        end = functools.partial(context.run, request.end)
         if type(body) is bytes:
-            if request.kept:
-                request.end()
             # Of a list wsgiref and waitress know the length: they would say `Content-Length: 0` in the answer to HEAD
             # for a stream. No piece at all would be a 500 under hypercorn.
-            return [body] if body or any(name.lower() == "content-length" for name, _ in fields) else iter([body])
+            has_length = body or any(name.lower() == "content-length" for name, _ in fields)
+            plain = [body] if has_length else iter([body])
+            return _UntilClosed(plain, end) if request.last_calls else plain
         request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
-        pieces = Pieces(_InContext(context, cast("Iterator[bytes]", body)))
-        pieces.request = request  # it is over when the server closes the pieces (PEP 3333)
-        return pieces
+        return _UntilClosed(Pieces(_InContext(context, cast("Iterator[bytes]", body))), end)
 
     def test(self, raise_errors: bool = False, **options: Any) -> Client:
         """A test client, in process and without a server. `raise_errors=True`: exceptions of handlers are raised in the
@@ -4121,7 +4222,11 @@ class ServedPeer(Peer):
 def route_message(load: Load, peer: ServedPeer, request: Request) -> None:
     """Find out what answers this request, and hand it on."""
     misread = request.misread
-    request_handler(load, peer, request, load.app.handle if misread is None else lambda _: misread)
+    try:
+        request_handler(load, peer, request, load.app.handle if misread is None else lambda _: misread)
+    finally:
+        if request.last_calls:
+            request.end()
 
 
 def request_handler(load: Load, peer: ServedPeer, request: Request, respond: Respond) -> None:
@@ -4304,7 +4409,7 @@ class Load:
                 self.waiting.append((peer, request))
                 return
             else:
-                refusal = plain_answer(503, headers={"Retry-After": "1"})
+                refusal = error_answer(request, HTTPError(503, headers={"Retry-After": "1"}))
                 request_handler(self, peer, request, lambda _, refusal=refusal: refusal)  # type: ignore[misc]
             request = peer.next_request()
             if request is not None:
@@ -4340,8 +4445,6 @@ class Load:
             if peer.is_outside:
                 self.outside -= 1
             peer.is_outside, peer.is_cancelled = True, False
-            if request.kept:
-                request.end()
             greenlet.getcurrent().gr_context = None  # the next request of this coroutine finds no context variable set
 
 
@@ -4995,6 +5098,14 @@ class WebSocketClient(_Closing):
         self.answer.raise_error()
 
 
+def _talk_to_the_end(request: Request, handler: Handler, ws: WebSocket, **arguments: Any) -> None:
+    """Have a WebSocket's handler talk, and then the functions of `when_done`, as a server has."""
+    try:
+        handler(ws, **arguments)
+    finally:
+        request.end()
+
+
 def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The pairs of a mapping, where a list stands for several with one name."""
     return [(name, each) for name, value in named.items() for each in (value if isinstance(value, list) else [value])]
@@ -5146,7 +5257,8 @@ class Client:
         context = contextvars.copy_context()
         response = context.run(self.app.handle, request)
         if isinstance(response, Upgrade):
-            response.handler = functools.partial(context.run, response.handler)
+            talk: Any = functools.partial(_talk_to_the_end, request, response.handler)
+            response.handler = functools.partial(context.run, talk)
             yield response, "101", response.fields(request)[2:]  # without Upgrade and Connection
             return
         head: list[Any] = [response]
@@ -6637,7 +6749,7 @@ class HTTPPeer(ServedPeer):
 
     def _refuse(self, error: HTTPError) -> HTTPRequest:
         request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), ({}, 0, False, False, False))
-        request.misread = plain_answer(error.status, error.message)
+        request.misread = plain_answer(error)
         request.peer, self.request, self.expects = self, request, False
         return request
 
@@ -7506,7 +7618,7 @@ class StatsServer:
         if request.method in ("GET", "HEAD") and request.path in ("/", "/metrics"):
             response = Response(format_stats(self._get_stats()), content_type=PROMETHEUS)
         else:
-            response = plain_answer(404)
+            response = plain_answer(HTTPError(404))
         fields, body = response.finish(request)
         accepted.sendall(format_head(response.status, fields, False) + cast(bytes, body))
 

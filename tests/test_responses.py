@@ -115,7 +115,7 @@ def test_json_dumps_may_be_set(dumps: Any) -> None:
 # Response
 
 
-@pytest.mark.parametrize("body", [None, 5, ["a"], {"a": 1}, bytearray(b"a"), object()])
+@pytest.mark.parametrize("body", [None, 5, ("a",), {"a"}, bytearray(b"a"), object()])
 def test_a_body_that_is_no_body_is_a_type_error(body: Any) -> None:
     with pytest.raises(TypeError):
         Response(body)
@@ -146,7 +146,7 @@ def test_a_body_may_be_set_later(body: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("body", value) for value in [None, 5, ["a", "b"], object()]),
+        *(("body", value) for value in [None, 5, ("a", "b"), object()]),
         *(("status", value) for value in ["200 OK\r\nX-Evil: 1", "200 \x00", 1000, None]),
     ],
 )
