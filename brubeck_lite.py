@@ -23,7 +23,7 @@ ZeroMQ) or any WSGI server stands in front:
 Behind Mongrel2 it is `app.run(Mongrel2Connection("tcp://127.0.0.1:9999", "tcp://127.0.0.1:9998"))`, and `app` is a WSGI
 application too: `gunicorn hello:app`.
 
-The rooms of this file stand in the order in which a message walks through them:
+The sections of this file stand in this order, each built on those above it:
 
     Request     what a client asked: parsed when first looked at
     Response    what a handler returns, made into status, header fields and a body
@@ -36,14 +36,14 @@ The rooms of this file stand in the order in which a message walks through them:
     Handlers    classes that are called: MessageHandler, WebMessageHandler
     Figures     what a server counts, for programs and for Prometheus
     Brubeck     the application: `handle(request) -> response`, with no input or output of its own
-    Pipeline    route_message -> request_handler -> result_handler, and the coroutines they run in
+    Peers       one for each connection of a client; route_message -> request_handler -> result_handler; the pool
     Live        events, channels, WebSockets: for connections that live longer than an answer
     Client      a test client that needs no server
-    Servers     Mongrel2Connection, HTTPConnection, signals, the access log
-    Workers     the parent of several processes, which deals Mongrel2's messages to them
+    Servers     what runs behind Mongrel2 and by HTTP; signals, the access log
+    Workers     the parent of several processes, which plays Mongrel2 to them
     Command     the command line
 
-Everything above the pipeline is plain Python: zmq and eventlet are imported when a server starts, so that
+What is above Peers opens no socket. zmq and eventlet are imported when a server starts, or a coroutine has to wait:
 `import brubeck_lite` patches nothing, warns of nothing and costs little more than its router.
 """
 
@@ -1580,18 +1580,19 @@ class Response:
     ValueError for what cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go
     without the body."""
 
-    __slots__ = ("_body", "_headers", "_status", "cookies")
+    # `code` and `content` are `status` and `body` for what is on the path of every request: without a property's call.
+    __slots__ = ("_headers", "code", "content", "cookies")
 
     def __init__(self, body: Any = b"", status: int = 200, headers: HeaderFields | None = None,
                  content_type: str | None = None) -> None:  # fmt: skip
         self._headers: ResponseHeaders | str = HTML  # the Content-Type alone, until somebody asks for `headers`
         if type(body) is str:
-            self._body: Any = body.encode()
+            self.content: Any = body.encode()
         elif type(body) is bytes:
-            self._body = body
+            self.content = body
         else:
             self.body = body
-        self._status = 200
+        self.code = 200
         if status != 200:
             self.status = status
         self.cookies = _NO_COOKIES
@@ -1607,7 +1608,7 @@ class Response:
     def body(self) -> Any:
         """bytes, or the iterator that is streamed. str may be assigned, and becomes UTF-8, and a value for JSON."""
         self.dump(dump_json)
-        return self._body
+        return self.content
 
     @body.setter
     def body(self, body: Any) -> None:
@@ -1620,24 +1621,24 @@ class Response:
                 self._headers = JSON
         elif not hasattr(body, "__next__"):
             raise TypeError(f"a body is str, bytes, an iterator of them, or for JSON, not {type(body).__name__}")
-        self._body = body
+        self.content = body
 
     def dump(self, json_dumps: Callable[[Any], str | bytes]) -> None:
         """Make the bytes of a body that is to be JSON. TypeError or ValueError for what has no form in JSON."""
-        if type(self._body) is not bytes and is_for_json(self._body):
-            text = json_dumps(self._body)
-            self._body = text if isinstance(text, bytes) else text.encode()
+        if type(self.content) is not bytes and is_for_json(self.content):
+            text = json_dumps(self.content)
+            self.content = text if isinstance(text, bytes) else text.encode()
 
     @property
     def status(self) -> int:
         """The status, from 200 to 599."""
-        return self._status
+        return self.code
 
     @status.setter
     def status(self, status: int) -> None:
         if not (isinstance(status, int) and 200 <= status <= 599):
             raise ValueError(f"not the status of an answer: {status!r}")
-        self._status = status
+        self.code = status
 
     @property
     def headers(self) -> ResponseHeaders:
@@ -1688,7 +1689,7 @@ class Response:
     def copy(self) -> Response:
         """An answer like this one, with header fields and cookies of its own."""
         twin = Response() if type(self) is Response else copy.copy(self)  # which takes ten times as long
-        twin._body, twin._status, twin.cookies = self._body, self._status, self.cookies
+        twin.content, twin.code, twin.cookies = self.content, self.code, self.cookies
         twin._headers = self._headers if isinstance(self._headers, str) else self._headers.copy()
         return twin
 
@@ -1713,8 +1714,8 @@ class Response:
     def begin_stream(self) -> None:
         """Make the first piece of a streamed body, which is not for the caches that clients share unless it has a
         length, an ETag or a Cache-Control."""
-        if not isinstance(self._body, (bytes, Pieces)):
-            self._body = Pieces(self._body)
+        if not isinstance(self.content, (bytes, Pieces)):
+            self.content = Pieces(self.content)
             if _KEPT_STREAM.isdisjoint(map(str.lower, self.headers)):
                 self.headers["Cache-Control"] = "private"
 
@@ -1724,17 +1725,17 @@ class Response:
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
-        body = self._body
-        is_bodiless = request.method == "HEAD" or self._status in _BODILESS
+        body = self.content
+        is_bodiless = request.method == "HEAD" or self.code in _BODILESS
         if type(body) is bytes and type(self._headers) is str and not self.cookies and not is_bodiless:
             return [("Content-Type", self._headers), ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):  # middleware's own
             self.dump(request.app.json_dumps)
-            body = self._body
+            body = self.content
             if type(body) is not bytes:
                 request.peer.leave_pool()
                 body = Pieces(body)
-        if self._status in _BODILESS:
+        if self.code in _BODILESS:
             fields = self.headers.pairs(_LENGTH_AND_TYPE)
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
             fields = [*self.headers.pairs(_ITS_LENGTH), ("Content-Length", str(len(body)))]
@@ -1796,7 +1797,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
     if value is None or isinstance(value, (str, bytes)):
         return Response(value or b"")
     if isinstance(value, Response):
-        if type(value._body) is not bytes:
+        if type(value.content) is not bytes:
             value.dump(json_dumps)
         return value
     if is_for_json(value):
@@ -2839,7 +2840,7 @@ class Upgrade(Response):
 
     def __init__(self, request: Request, handler: Handler, arguments: dict[str, Any], max_message: int) -> None:
         super().__init__()
-        self._status = 101
+        self.code = 101
         self.handler, self.arguments, self.max_message = handler, arguments, max_message
         key = request.headers["sec-websocket-key"] + _ACCEPT_GUID
         accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
@@ -3876,7 +3877,7 @@ class Brubeck:
             response = self.answer_error(request, error)
         if request.refused is not None:
             request.refused = None  # the frames of its traceback hold the request
-        if request.private_by is not None or request.has_credentials or response.cookies or response._status == 401:
+        if request.private_by is not None or request.has_credentials or response.cookies or response.code == 401:
             return self._complete(request, response)
         return response
 
@@ -3956,7 +3957,7 @@ class Brubeck:
         """What a handler returned, as a Response. The first piece of a stream may take its time: it is made outside the
         pool, and only as long as its client is there."""
         response = to_response(value, self.json_dumps)
-        if type(response._body) is not bytes:
+        if type(response.content) is not bytes:
             request.peer.leave_pool()
             request.peer.limited(None, True, response.begin_stream)
         return response
@@ -3969,7 +3970,7 @@ class Brubeck:
             response = response.copy()
             if request.private_by is not None:
                 response.keep_private(request.private_by)
-            elif (request.has_credentials or response._status == 401) and not re.search(
+            elif (request.has_credentials or response.code == 401) and not re.search(
                 r"(?i)\b(?:public|s-maxage)\b", response.headers.get("Cache-Control", "")
             ):
                 response.keep_private(["Authorization"])
@@ -4061,14 +4062,14 @@ class Brubeck:
                     context: contextvars.Context) -> Iterable[bytes]:  # fmt: skip
         """Send the answer: status and fields by `start_response`, the body as what is returned. A streamed body is made
         in the context of its handler, which is not that of other requests in the same thread."""
-        if response._status == 101:
+        if response.code == 101:
             response = plain_answer(HTTPError(501, "WebSockets are not for WSGI servers"))
         try:
             fields, body = context.run(response.finish, request)
         except Exception as error:  # middleware has left something in the answer that cannot be sent
             response = context.run(self.answer_error, request, error)
             fields, body = context.run(response.finish, request)
-        start_response(_STATUS_LINES.get(response._status) or status_line(response._status), fields)
+        start_response(_STATUS_LINES.get(response.code) or status_line(response.code), fields)
         end = functools.partial(context.run, request.end)
         if type(body) is bytes:
             # Of a list wsgiref and waitress know the length: they would say `Content-Length: 0` in the answer to HEAD
@@ -4246,9 +4247,9 @@ def result_handler(load: Load, peer: ServedPeer, request: Request, response: Res
     except Exception as error:
         response = load.app.answer_error(request, error)
         size = answer(peer, request, response)
-    load.count(request, response._status, peer.began)
+    load.count(request, response.code, peer.began)
     if load.access_log is not None and not request.is_message:
-        load.access_log.add(request, response._status, size)
+        load.access_log.add(request, response.code, size)
 
 
 def answer(peer: ServedPeer, request: Request, response: Response) -> int:
@@ -4260,11 +4261,11 @@ def answer(peer: ServedPeer, request: Request, response: Response) -> int:
     if request.is_message:
         return peer.send_message(body)
     if type(body) is bytes:
-        peer.send_answer(format_head(response._status, fields, peer.keep_open(request)), body)
+        peer.send_answer(format_head(response.code, fields, peer.keep_open(request)), body)
         return len(body)
     if not isinstance(body, FilePieces):
         peer.allow_stream()
-    return send_stream(peer, request, response._status, fields, cast(Pieces, body))
+    return send_stream(peer, request, response.code, fields, cast(Pieces, body))
 
 
 def send_stream(peer: ServedPeer, request: Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
@@ -4414,6 +4415,7 @@ class Load:
             request = peer.next_request()
             if request is not None:
                 turn = give_turn(turn or peer.began)
+        peer.request = None  # each would keep the other
 
     def serve_waiting(self) -> None:
         """Handle, in this coroutine, the requests that had to wait for a place in the pool."""
@@ -5908,6 +5910,7 @@ class Mongrel2Peer(ServedPeer):
     def forget(self) -> None:
         """The client is gone: end what works for it."""
         self.life.peers.pop(self.conn_id, None)
+        self.requests.clear()
         self.is_gone, self.credit = True, -1
         if self.coroutine is not None:
             call_soon(self.end_coroutine)
@@ -5946,6 +5949,7 @@ class Mongrel2Peer(ServedPeer):
     def next_request(self) -> Mongrel2Request | None:
         if self._spent > self.life.credit:
             self._await_end()
+        self.request = None  # which has this for its peer: what refers to itself waits for the garbage collector
         if self.life.peers.get(self.conn_id) is not self:
             return None  # the client is gone
         if self.is_closing:
@@ -6179,8 +6183,8 @@ class Mongrel2Server:
         if len(rest) > self.LARGE_HEAD and (size := len(rest) - len(request.octets)) > self.LARGE_HEAD:
             self._warn_of_heads("a head", size)
         if (peer := life.peers.get(conn_id)) is None:
-            if life.credit == math.inf and (credit := request.text("DOWNLOAD_CREDITS")).isdigit():
-                life.credit = int(credit)  # which comes with the first request of each connection, always the same
+            if life.credit == math.inf and b"DOWNLOAD_CREDITS" in rest:  # as in the first request of each connection
+                life.credit = int(credit) if (credit := request.text("DOWNLOAD_CREDITS")).isdigit() else math.inf
             peer = life.peers[conn_id] = Mongrel2Peer(self, life, sender, conn_id, request)
         if request.method == "WEBSOCKET":
             peer.take_frame(request)
