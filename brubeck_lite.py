@@ -1354,9 +1354,11 @@ class Request:
         own = [str(self.arguments[name])] if name in self.arguments else []
         return own + self.query.getall(name) + self.form.getall(name)
 
-    def url_for(self, name: str, /, **values: Any) -> str:
-        """The path of the named route as the client must write it: with the prefix of the application."""
-        return quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
+    def url_for(self, name: str, /, *, _external: bool = False, **values: Any) -> str:
+        """The path of the named route as the client must write it: with the prefix of the application. `_external`: the
+        whole address, with the scheme and the host that the client asked for (`Brubeck(hosts=...)` says which may)."""
+        path = quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
+        return f"{self.scheme}://{self.host}{path}" if _external else path
 
     def inside(self, app: Brubeck, prefix: str) -> Request:
         """This request as an application gets it that is mounted at `prefix`. Both are the same message and share all
@@ -1573,6 +1575,10 @@ def is_for_json(value: Any) -> bool:
     return isinstance(value, (dict, list)) or (is_dataclass(value) and not isinstance(value, type))
 
 
+def _etag_of(octets: bytes) -> str:
+    return hashlib.blake2b(octets, digest_size=16).hexdigest()
+
+
 class Response:
     """An answer: `body` (bytes, str as UTF-8, an iterator of either, which is streamed, or a dict, a list or a
     dataclass, which is sent as JSON by `Brubeck.json_dumps`), `status`, `headers` (a mapping or pairs); `content_type`
@@ -1685,6 +1691,23 @@ class Response:
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie that was set with this path and domain."""
         self.set_cookie(name, "", max_age=0, path=path, domain=domain)
+
+    def conditional(self, request: Request, etag: str | None = None) -> Response:
+        """This answer with an ETag (RFC 9110, 8.8.3), by default made of its body; or, where the client has it already,
+        a 304, and a 412 by If-Match. `etag` is text such as "v1", or 'W/"v1"' for one that is weak. For GET and HEAD;
+        an answer to others, with another status than 200, or streamed without an `etag`, is left as it is."""
+        self.dump(request.app.json_dumps)
+        etag = etag or self.headers.get("ETag") or (_etag_of(self.content) if type(self.content) is bytes else None)
+        if etag is None or self.code != 200 or request.method not in ("GET", "HEAD"):
+            return self
+        twin = self.copy()
+        twin.headers["ETag"] = etag = etag if etag.endswith('"') else f'"{etag}"'
+        modified = parse_http_date(self.headers.get("Last-Modified", ""), -1)
+        failed = failed_precondition(request, etag, None if modified < 0 else modified)
+        if failed is not None:
+            getattr(self.content, "close", tuple)()  # nobody will read a stream
+            twin.code, twin.content = failed, b""
+        return twin
 
     def copy(self) -> Response:
         """An answer like this one, with header fields and cookies of its own."""
@@ -1841,24 +1864,24 @@ def parse_http_date(text: str, default: int) -> int:
 
 
 def _names_etag(field: str, etag: str) -> bool:
-    """Whether a list of entity tags, or `*`, names this one (RFC 9110, 8.8.3)."""
-    return field.strip() == "*" or etag in _ETAGS.findall(field)
+    """Whether a list of entity tags, or `*`, names this one, and both are strong (RFC 9110, 8.8.3.2)."""
+    return field.strip() == "*" or (etag in _ETAGS.findall(field) and not etag.startswith("W/"))
 
 
-def failed_precondition(request: Request, etag: str, modified: int) -> int | None:
-    """The status, 304 or 412, that is sent instead of a file, by the conditions of the request in their order (RFC
-    9110, 13.2.2); None where the file is sent. `etag` is a strong one; `modified`: seconds since 1970."""
+def failed_precondition(request: Request, etag: str, modified: int | None) -> int | None:
+    """The status, 304 or 412, that is sent instead of an answer, by the conditions of the request in their order (RFC
+    9110, 13.2.2); None where the answer is sent. `modified`: seconds since 1970, None where that is not known."""
     headers, is_read = request.headers, request.method in ("GET", "HEAD")
     if "if-match" in headers:
         is_same = _names_etag(headers["if-match"], etag)
     else:
-        is_same = modified <= parse_http_date(headers.get("if-unmodified-since", ""), modified)
+        is_same = modified is None or modified <= parse_http_date(headers.get("if-unmodified-since", ""), modified)
     if not is_same:
         return 412
     if "if-none-match" in headers:
-        is_known = _names_etag(headers["if-none-match"].replace("W/", ""), etag)  # which compares weakly
-    else:
-        is_known = is_read and modified <= parse_http_date(headers.get("if-modified-since", ""), modified - 1)
+        is_known = _names_etag(headers["if-none-match"].replace("W/", ""), etag.removeprefix("W/"))  # compared weakly
+    elif is_known := is_read and modified is not None:
+        is_known = modified <= parse_http_date(headers.get("if-modified-since", ""), modified - 1)
     return (304 if is_read else 412) if is_known else None
 
 
@@ -3250,42 +3273,70 @@ def authenticated(handler: Handler) -> Handler:
     return _guarded(handler, check)
 
 
-def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `find_user` must know the credentials in Authorization (RFC 9110, 11.6.2), else HTTPError 401."""
+def _with_request(check: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """A check of `count` credentials, to be called with the request before them, which it gets if it takes one more: as
+    its argument `request`, or behind the credentials."""
+    taken: Mapping[str, inspect.Parameter] = {}
+    with contextlib.suppress(TypeError, ValueError):  # for one written in C
+        taken = inspect.signature(check).parameters
+    needed = [each for each in taken.values() if each.default is each.empty and each.kind <= each.POSITIONAL_OR_KEYWORD]
+    if [*taken][:1] == ["request"]:
+        return check
+    if "request" in taken:
+        return lambda request, *credentials: check(*credentials, request=request)
+    if len(needed) > count:
+        return lambda request, *credentials: check(*credentials, request)  # noqa: PLW0108 (in another order)
+    return lambda request, *credentials: check(*credentials)
+
+
+def _with_credentials(
+    scheme: str, find_user: Callable[[Request, str], Any], is_optional: bool
+) -> Callable[[Handler], Handler]:
+    """Decorator: `find_user` must know the credentials in Authorization (RFC 9110, 11.6.2), else HTTPError 401. If
+    `is_optional`, they may be missing."""
+    if not _TOKEN.fullmatch(scheme):
+        raise ValueError(f"not an authentication scheme: {scheme!r}")
 
     def check(request: Request, first: Any) -> None:
         request.keep_private("Authorization")
         given, _, credentials = request.headers.get("authorization", "").partition(" ")
-        user = find_user(credentials.strip(" ")) if given.lower() == scheme.lower() else None
-        if not user:
+        is_given = given.lower() == scheme.lower()
+        user = find_user(request, credentials.strip(" ")) if is_given else None
+        if not user and (is_given or not is_optional):
             abort(401, headers={"WWW-Authenticate": f'{scheme} realm="members", charset="UTF-8"'})
-        request.current_user = user
+        request.current_user = user or None
 
     return lambda handler: _guarded(handler, check)
 
 
-def basic_auth(check: Callable[[str, str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `check(name, password)` is called with the client's Basic credentials (RFC 7617). If it returns
-    something true, that is the `current_user` (for True, the name); else HTTPError 401. An example of such a check:
-    `lambda name, password: check_password(password, hashes.get(name))`."""
+def basic_auth(check: Callable[..., Any], optional: bool = False) -> Callable[[Handler], Handler]:
+    """Decorator: `check(name, password)`, or `check(name, password, request)`, is called with the client's Basic
+    credentials (RFC 7617). If it returns something true, that is the `current_user` (for True, the name); else
+    HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None. An example of such a
+    check: `lambda name, password: check_password(password, hashes.get(name))`."""
+    ask = _with_request(check, 2)
 
-    def find_user(credentials: str) -> Any:
+    def find_user(request: Request, credentials: str) -> Any:
         if len(credentials) % 4:  # Python 3.10 takes too much padding
             return None
         try:
             name, colon, password = base64.b64decode(credentials, validate=True).decode().partition(":")
         except ValueError:
             return None
-        user = check(name, password) if colon else None
+        user = ask(request, name, password) if colon else None
         return name if user is True else user
 
-    return _with_credentials("Basic", find_user)
+    return _with_credentials("Basic", find_user, optional)
 
 
-def bearer_auth(check: Callable[[str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `check(token)` is called with the client's Bearer token (RFC 6750). If it returns something true, that
-    is the `current_user`; else HTTPError 401."""
-    return _with_credentials("Bearer", lambda token: check(token) if token else None)
+def bearer_auth(
+    check: Callable[..., Any], scheme: str = "Bearer", optional: bool = False
+) -> Callable[[Handler], Handler]:
+    """Decorator: `check(token)`, or `check(token, request)`, is called with the client's Bearer token (RFC 6750), or
+    with what follows another scheme, such as "Token". If it returns something true, that is the `current_user`; else
+    HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None."""
+    ask = _with_request(check, 1)
+    return _with_credentials(scheme, lambda request, token: ask(request, token) if token else None, optional)
 
 
 _HASHED = re.compile(r"scrypt\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9A-Za-z_-]+)\$([0-9A-Za-z_-]+)")
@@ -3387,14 +3438,17 @@ def check_password(password: str, hashed: str | None) -> bool:
 
 
 def render(request: Request, name: str, /, **values: Any) -> str:
-    """The page that `app.templates` makes of the template of this name and these values. RuntimeError without it."""
+    """The page that `app.templates` makes of the template of this name and these values; it also knows `request` and
+    `url_for`, which is that of the request. RuntimeError without `app.templates`."""
     if request.app.templates is None:
         raise RuntimeError('no templates are set: app.templates = jinja2_templates("templates"), or any callable')
-    return request.app.templates(name, **values)
+    return request.app.templates(name, **{"request": request, "url_for": request.url_for, **values})
 
 
-def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
-    """For `app.templates`: the Jinja2 templates of a folder, with autoescaping. ImportError where Jinja2 is missing,
+def jinja2_templates(folder: str | os.PathLike[str], filters: Mapping[str, Callable[..., Any]] | None = None,
+                     globals: Mapping[str, Any] | None = None) -> Callable[..., str]:  # fmt: skip
+    """For `app.templates`: the Jinja2 templates of a folder, with autoescaping, and with these filters and global names
+    besides Jinja2's own. The jinja2.Environment is `app.templates.environment`. ImportError where Jinja2 is missing,
     ValueError where the folder is."""
     try:
         import jinja2
@@ -3403,10 +3457,13 @@ def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
     if not os.path.isdir(folder):
         raise ValueError(f"there is no folder {os.fspath(folder)!r} for templates")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True)
+    environment.filters.update(filters or {})
+    environment.globals.update(globals or {})
 
     def render_template(name: str, /, **values: Any) -> str:
         return environment.get_template(name).render(**values)
 
+    render_template.environment = environment  # type: ignore[attr-defined]
     render_template.folder = folder  # type: ignore[attr-defined]  # which --reload watches
     return render_template
 
@@ -3727,6 +3784,8 @@ class Brubeck:
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._started, self._starting = False, threading.Lock()
+        self._servers: set[object] = set()  # that serve it, in this process
+        self.spawned: set[object] = set()  # the calls of `spawn` that are not done
         self.own_stats: Callable[[], Stats] = dict  # of this process, when it serves
         self.other_stats: Stats = {}  # of the other workers
         for pattern, handler, *methods in handler_tuples:  # a function takes every method unless `methods` are given
@@ -3848,9 +3907,12 @@ class Brubeck:
         self._on_stop.append(function)
         return function
 
-    def url_for(self, name: str, /, **values: Any) -> str:
+    def url_for(self, name: str, /, *, _external: bool = False, **values: Any) -> str:
         """The path of the route of this name with these arguments. Those that its rule does not take become the query;
-        a list is repeated there. ValueError if there is no such route, or for a value that its rule would not match."""
+        a list is repeated there. ValueError if there is no such route, for a value that its rule would not match, and
+        for `_external`, which only a request can answer."""
+        if _external:
+            raise ValueError("the host is known by its requests: request.url_for(..., _external=True)")
         return self.routes.build(name, values)
 
     # -- the life of a request
@@ -4027,24 +4089,62 @@ class Brubeck:
             name = f"the error handler for {name}" if is_last else name
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
 
-    # -- the doors that need no server of ours
+    # -- what lives longer than a request, and the doors that need no server of ours
 
-    def start(self) -> None:
+    def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call `function(*arguments)` beside the requests, for what a client is not to wait for: inside `run()` in a
+        coroutine, which begins once the handler has answered, or waits; elsewhere in a thread. What it raises is
+        logged. At the end of the process it has the time that requests have, 9 seconds; the test client waits for it.
+        Nothing bounds how many such calls there are at once."""
+        if self._outer is not None:
+            self._outer.spawn(function, *arguments)
+            return
+        task = object()
+
+        def call() -> None:
+            try:
+                function(*arguments)
+            except BaseException:  # nobody else would see it
+                logger.exception("%s failed, which was spawned", name_handler(function))
+            finally:
+                self.spawned.discard(task)
+
+        run = functools.partial(contextvars.copy_context().run, call)
+        self.spawned.add(task)
+        if in_coroutines():
+            eventlet.spawn_n(run)
+        else:
+            _unpatched("threading").Thread(target=run, daemon=True).start()
+
+    def await_spawned(self, seconds: float, but: Iterable[object] = ()) -> bool:
+        """Wait for calls of `spawn`, but for those that were under way before: whether they end in so many seconds."""
+        deadline, sleep = time.monotonic() + seconds, time.sleep if _hub() is None else eventlet.sleep
+        while is_waiting := bool(self.spawned.difference(but)):
+            if time.monotonic() >= deadline:
+                break
+            sleep(0.005)
+        return not is_waiting
+
+    def call_on_start(self, server: object = None) -> None:
         """Call the functions of `on_start`, once in a process: before the first request, by whatever door it comes."""
         with self._starting:
             if not self._started:
                 with contextlib.suppress(OSError):
                     tempfile.gettempdir()  # it looks for a folder once, and finds none when too many files are open
-                for function in [*self._on_start, *(app.start for app in self._mounted)]:
+                for function in [*self._on_start, *(app.call_on_start for app in self._mounted)]:
                     function()
                 logger.disabled = False  # logging.config disables the loggers that its settings do not name
                 self._started = True
+            self._servers.update(() if server is None else (server,))
 
-    def stop(self) -> None:
-        """Call the functions of `on_stop`, if those of `on_start` were called; what they raise is logged."""
+    def call_on_stop(self, server: object = None) -> None:
+        """Call the functions of `on_stop`, if those of `on_start` were called and no other server serves this; what
+        they raise is logged."""
         with self._starting:
-            started, self._started = self._started, False
-        for function in [*(app.stop for app in self._mounted), *self._on_stop] if started else ():
+            self._servers.discard(server)
+            started, self._started = self._started, self._started and bool(self._servers)
+            is_over = started and not self._started
+        for function in [*(app.call_on_stop for app in self._mounted), *self._on_stop] if is_over else ():
             try:
                 function()
             except Exception:
@@ -4053,8 +4153,9 @@ class Brubeck:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """The application by WSGI (PEP 3333)."""
         if not self._started:
-            self.start()
-            atexit.register(self.stop)
+            self.call_on_start()
+            atexit.register(self.call_on_stop)
+            atexit.register(self.await_spawned, Ending.DEADLINE)  # first, for what is registered last is called first
         request, context = WSGIRequest(environ), contextvars.copy_context()
         return self.answer_wsgi(request, context.run(self.handle, request), start_response, context)
 
@@ -4095,6 +4196,15 @@ class Brubeck:
         return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
                             self.own_stats(), self.other_stats])  # fmt: skip
 
+    def running(self, bind: str = "127.0.0.1:0") -> ServerThread:
+        """For tests, notebooks, and programs that do something else: `with app.running() as server:` serves by HTTP, in
+        a thread of its own, until the end of the block; `server.url` and `server.port` say where. Functions of
+        `on_start` and `on_stop` are called in that thread. Nothing is patched, so a handler that waits for something
+        else than this file's own functions and eventlet's holds up all others of the server. ValueError for a `bind`
+        that is no address, RuntimeError where the server cannot start."""
+        refuse_windows()
+        return ServerThread(self, bind)
+
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
             workers: int | str = 1, patch: bool = True) -> None:
         """Serve until SIGINT or SIGTERM arrives; then requests may take up to 9 seconds more, or until a second signal.
@@ -4108,8 +4218,11 @@ class Brubeck:
         such problem, nor has a program that calls `eventlet.monkey_patch()` above all other imports.
 
         ValueError for a `bind` that is no address. SystemExit 2 where the server cannot start, 0 where a signal ends
-        the start. In a worker `run` does not return."""
+        the start. RuntimeError outside of the main thread. In a worker `run` does not return."""
         refuse_windows()
+        if threading.main_thread().ident != _unpatched("_thread").get_ident():
+            raise RuntimeError("run() needs the main thread, which alone gets signals: in other threads, serve by "
+                               "`with app.running(bind=...) as server:`")  # fmt: skip
         count, parent = count_workers(workers), parent_of_worker()
         if count > 1 and parent is None:
             configure_logging()
@@ -4242,6 +4355,7 @@ def request_handler(load: Load, peer: ServedPeer, request: Request, respond: Res
 
 def result_handler(load: Load, peer: ServedPeer, request: Request, response: Response) -> None:
     """Send the answer; where that cannot be put on the wire, a 500 in its place. Then count and log it."""
+    began = peer.began  # which a WebSocket sets anew
     try:
         size = answer(peer, request, response)
     except Exception as error:
@@ -4249,7 +4363,7 @@ def result_handler(load: Load, peer: ServedPeer, request: Request, response: Res
         size = answer(peer, request, response)
     load.count(request, response.code, peer.began)
     if load.access_log is not None and not request.is_message:
-        load.access_log.add(request, response.code, size)
+        load.access_log.add(request, response.code, size, time.monotonic() - began)
 
 
 def answer(peer: ServedPeer, request: Request, response: Response) -> int:
@@ -5100,14 +5214,6 @@ class WebSocketClient(_Closing):
         self.answer.raise_error()
 
 
-def _talk_to_the_end(request: Request, handler: Handler, ws: WebSocket, **arguments: Any) -> None:
-    """Have a WebSocket's handler talk, and then the functions of `when_done`, as a server has."""
-    try:
-        handler(ws, **arguments)
-    finally:
-        request.end()
-
-
 def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The pairs of a mapping, where a list stands for several with one name."""
     return [(name, each) for name, value in named.items() for each in (value if isinstance(value, list) else [value])]
@@ -5240,7 +5346,7 @@ class Client:
         return request
 
     def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
-        self.app.start()
+        self.app.call_on_start()
         exchange = self._exchange(request)
         answer = Answer(request, read_ahead(exchange, self.timeout, 2) if stream else exchange, self.timeout)
         if not stream:
@@ -5256,10 +5362,10 @@ class Client:
 
     def _exchange(self, request: WSGIRequest) -> Iterator[Any]:
         """The Response with the status and the fields that are sent, then the pieces of the body."""
-        context = contextvars.copy_context()
+        context, spawned = contextvars.copy_context(), {*self.app.spawned}
         response = context.run(self.app.handle, request)
         if isinstance(response, Upgrade):
-            talk: Any = functools.partial(_talk_to_the_end, request, response.handler)
+            talk: Any = functools.partial(self._talk, request, response.handler, spawned)
             response.handler = functools.partial(context.run, talk)
             yield response, "101", response.fields(request)[2:]  # without Upgrade and Connection
             return
@@ -5270,6 +5376,19 @@ class Client:
             yield from pieces
         finally:
             getattr(pieces, "close", tuple)()
+            self._await_spawned(spawned)
+
+    def _talk(self, request: Request, handler: Handler, spawned: set[object], ws: WebSocket, **arguments: Any) -> None:
+        """Have a WebSocket's handler talk, and do what is done when a server's is over."""
+        try:
+            handler(ws, **arguments)
+        finally:
+            request.end()
+            self._await_spawned(spawned)
+
+    def _await_spawned(self, before: set[object]) -> None:
+        if not self.app.await_spawned(self.timeout, before):
+            raise TimeoutError(f"what the request has spawned did not end in {self.timeout} seconds")
 
 
 # ---- Servers ---------------------------------------------------------------------------------------------------------
@@ -7519,37 +7638,56 @@ def _escape_for_log(text: str) -> str:
     return _NOT_LOGGED.sub(lambda match: f"\\x{ord(match[0]):02x}", text[:_LOGGED])[:_LOGGED]
 
 
-def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
-    """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
+def format_access_line(when: float, request: Request, status: int, size: int, taken: float = 0.0) -> bytes:
+    """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent" seconds` and a line's end."""
     _, day, month, year, clock, _ = http_date(int(when)).split()
     target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
     asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
     referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
     address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
-    line = f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
-    return line.encode()
+    date = f"{day}/{month}/{year}:{clock} +0000"
+    return f'{address} - - [{date}] "{asked}" {status} {size} "{referer}" "{agent}" {taken:.6f}\n'.encode()
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` notes an answer; `write` writes many
-    lines at once: as many as a pipe takes without waiting, and without mixing them with the lines of other processes
-    (pipe(7), PIPE_BUF)."""
+    """A line for each answer in the combined format, with the seconds that it took, on standard output, or at the end
+    of a file: a new one is begun where that was moved away. `add` notes an answer; `write` writes many lines at once:
+    as many as a pipe takes without waiting, and without mixing them with the lines of other processes (pipe(7),
+    PIPE_BUF). OSError where the file cannot be opened."""
 
     HELD = 200  # answers that are noted before their lines are written
     MOST = 10_000  # lines that wait to be read
     SILENCE = 60.0  # seconds between two complaints in the log
 
-    def __init__(self, descriptor: int = 1) -> None:
-        self.noted: list[tuple[float, Request, int, int]] = []
+    def __init__(self, descriptor: int = 1, path: str | None = None) -> None:
+        self.noted: list[tuple[float, Request, int, int, float]] = []
         self.lines: deque[bytes] = deque()
+        self._path = path and os.path.abspath(path)
+        if self._path:
+            descriptor = self._open()
         self._descriptor, self._write, self._poll = descriptor, _unpatched("os").write, _unpatched("select").poll()
         self._poll.register(descriptor, select.POLLOUT)
         self._is_torn = False  # the last line was written in part
         self._next_complaint = 0.0
 
-    def add(self, request: Request, status: int, size: int) -> None:
-        """Note an answer of `size` bytes."""
-        self.noted.append((time.time(), request, status, size))
+    def _open(self) -> int:
+        return os.open(str(self._path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)
+
+    def _follow(self) -> None:
+        """Go on in a new file where the old one was moved away, or removed."""
+        if not self._path or not self.lines:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self._path), os.fstat(self._descriptor)):
+                return
+        new = self._open()
+        os.dup2(new, self._descriptor, inheritable=False)
+        os.close(new)
+        self._is_torn = False
+
+    def add(self, request: Request, status: int, size: int, taken: float = 0.0) -> None:
+        """Note an answer of `size` bytes, which took so many seconds."""
+        self.noted.append((time.time(), request, status, size, taken))
         if len(self.noted) >= self.HELD:
             self.write()
 
@@ -7559,6 +7697,7 @@ class AccessLog:
         deadline = time.monotonic() + seconds
         try:
             self.lines += [format_access_line(*each) for each in noted]
+            self._follow()
             while self.lines and self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 self._write_some()
             if len(self.lines) > self.MOST:
@@ -7766,7 +7905,8 @@ class Server:
         self._survive = Survivor()
         # What a parent may share with other workers:
         self._shared = [each.listener if isinstance(each, HTTPServer) else each for each in self._servers]
-        self._load.servers = sum(isinstance(each, Listener) for each in self._shared)
+        self.listeners = [each for each in self._shared if isinstance(each, Listener)]
+        self._load.servers = len(self.listeners)
         app.own_stats = self.stats
 
     def stats(self) -> Stats:
@@ -7777,13 +7917,13 @@ class Server:
 
     def run(self) -> None:
         """Serve, and return after SIGINT or SIGTERM; SystemExit 0 where a signal ends the start."""
-        self._ending.last_acts += [each.remove_path for each in self._shared if isinstance(each, Listener)]
+        self._ending.last_acts += [each.remove_path for each in self.listeners]
         try:
             if self._parent is not None:
                 self._parent.share(self._connections, self._servers)
             for connection in self._servers:
                 connection.open()
-            self._app.start()
+            self._app.call_on_start(self)
             self._ending.is_starting = False
             for connection in self._servers:
                 connection.start(self._load)
@@ -7796,7 +7936,7 @@ class Server:
         finally:
             for connection in self._servers:
                 connection.close()
-            self._app.stop()
+            self._app.call_on_stop(self)
             if self._load.access_log is not None:
                 self._load.access_log.write(1.0)
             with contextlib.suppress(Exception):
@@ -7811,9 +7951,12 @@ class Server:
         for connection in self._servers:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
-        while self._load.busy or self._load.waiting or not all(each.has_ended() for each in self._servers):
+        while self._load.busy or self._load.waiting or self._app.spawned or not all(
+            each.has_ended() for each in self._servers
+        ):
             if time.monotonic() >= deadline:
-                logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
+                logger.warning("%d requests, and %d calls that were spawned, were not finished in time",
+                               self._load.busy + len(self._load.waiting), len(self._app.spawned))  # fmt: skip
                 return
             self._tick()
             eventlet.sleep(0.02)
@@ -7826,6 +7969,48 @@ class Server:
         self._load.admit()  # the coroutine that would go on with those that wait may have ended
         if self._load.access_log is not None:
             self._survive(self._load.access_log.write)
+
+
+class ServerThread:
+    """An application served by HTTP in a thread of its own, while a `with` block lasts. `url` and `port` say where."""
+
+    def __init__(self, app: Brubeck, bind: str) -> None:
+        self._ending: Any = SimpleNamespace(is_starting=True, is_asked=False, last_acts=[])  # no signal comes here
+        self._server = Server(app, [HTTPConnection(bind)], cast(Ending, self._ending))
+        # Imported here, for the thread that imports it first never ends for who joins it (Python before 3.13): the copy
+        # of `threading` that eventlet makes takes that thread for the main thread.
+        self._hubs = eventlet.hubs
+        self._thread = _unpatched("threading").Thread(target=self._run, name=f"serving {bind}", daemon=True)
+        self._error: BaseException | None = None
+
+    def _run(self) -> None:
+        try:
+            self._server.run()
+        except BaseException as error:
+            self._error = error
+        eventlet.sleep(0)  # the coroutines that receive end
+        self._hubs.get_hub().abort(wait=True)
+
+    def __enter__(self) -> ServerThread:
+        self._thread.start()
+        while self._ending.is_starting and self._thread.is_alive():
+            self._thread.join(0.005)
+        self._raise_error()
+        self.url, self.port = self._server.listeners[0].url, self._server.listeners[0].port
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ending.is_asked = True
+        self._thread.join(Ending.DEADLINE)
+        if self._thread.is_alive():
+            logger.warning("%s did not end in time: a handler blocks it", self._thread.name)
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        if isinstance(self._error, SystemExit):
+            raise RuntimeError("the server cannot start: standard error says why") from self._error
+        if self._error is not None:
+            raise self._error
 
 
 # ---- Workers ---------------------------------------------------------------------------------------------------------
@@ -8564,15 +8749,20 @@ def list_connections(connection: Connection | Sequence[Connection] | None) -> li
 
 
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: Ending, *, patch: bool = True,
-          access_log: bool = False, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
-    """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
-    line for each answer on standard output. `stats`: the HOST:PORT at which its figures are served for Prometheus."""
+          access_log: str | None = None, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
+    """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: the
+    file that gets a line for each answer, "" for standard output. `stats`: the HOST:PORT at which its figures are
+    served for Prometheus."""
     configure_logging()
     if patch:
         ending.complete(patch_program)  # eventlet would log and forget a SystemExit
-    if access_log and sys.stdout is None:
+    if access_log == "" and sys.stdout is None:
         fail("--access-log: standard output is closed")
-    server = Server(app, list_connections(connection), ending, parent, AccessLog() if access_log else None)
+    try:
+        log = None if access_log is None else AccessLog(path=access_log)
+    except OSError as error:
+        fail(f"--access-log: cannot write to {access_log!r}: {error.strerror}")
+    server = Server(app, list_connections(connection), ending, parent, log)
     with contextlib.ExitStack() as stack:
         if stats is not None and parent is None:
             stack.enter_context(contextlib.closing(StatsServer(stats, app.stats).start()))
@@ -8822,7 +9012,8 @@ def _add_options(add: Callable[..., Any]) -> None:
     add("--max-body", metavar="BYTES", type=_at_least(0), help="the largest body of a request (default: 1048576)")
     add("--upload-store", metavar="FOLDER", help="where Mongrel2 puts large and chunked bodies: its upload.temp_store")
     add("--stats", metavar="HOST:PORT", help="serve figures for Prometheus at this address, as /metrics")
-    add("--access-log", action="store_true", help="write a line for each answer to standard output")
+    add("--access-log", metavar="FILE", nargs="?", const="", help="write a line for each answer to this file, and to "
+        "another one of its name when it was moved away (default: to standard output)")  # fmt: skip
     add("--reload", action="store_true", help="restart when a file of the program or a template changes")
     add("--debug", action="store_true", help="show tracebacks in error pages")
     add("--quiet", action="store_true", help="log only warnings and errors")
@@ -8844,6 +9035,9 @@ def parse_arguments(given: Sequence[str]) -> Any:
     if tell is not None:
         return parser.parse_args(given[1:])
     _add_options(parser.add_argument)
+    for place, (before, after) in enumerate(itertools.pairwise(given)):
+        if before == "--access-log" and re.fullmatch(r"[\w.]+:[\w()]*", after):  # it is the program, and no file
+            given = [*given[:place], after, before, *given[place + 2 :]]
     options = parser.parse_args(given)
     if options.worker_timeout is None:
         options.worker_timeout = 0.0 if options.reload or options.debug else 30.0  # a debugger takes its time
