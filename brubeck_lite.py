@@ -1783,14 +1783,13 @@ def plain_answer(error: HTTPError) -> Response:
 
 def error_answer(request: Request, error: HTTPError) -> Response:
     """An error as plain text or, to a client that prefers JSON, as a problem (RFC 9457)."""
-    response = plain_answer(error)
-    if error.status >= 400:
-        response.headers.vary("Accept")
-        if request.prefers_json():
-            title = status_line(error.status)[4:]
-            detail = {} if error.message == title else {"detail": error.message}
-            response.headers["Content-Type"] = PROBLEM
-            response.body = dump_json({"type": "about:blank", "title": title, "status": error.status, **detail})
+    if error.status < 400 or not request.prefers_json():
+        return plain_answer(error)
+    title = status_line(error.status)[4:]
+    detail = {} if error.message == title else {"detail": error.message}
+    problem = dump_json({"type": "about:blank", "title": title, "status": error.status, **detail})
+    response = Response(problem, error.status, error.headers, PROBLEM)
+    response.headers.vary("Accept")
     return response
 
 
