@@ -2478,7 +2478,7 @@ def _read_fields(block: bytes, version: str) -> tuple[Framing, tuple[str, str] |
 class HTTPRequest(Request):
     """A request that came to the embedded server."""
 
-    peer: HTTPPeer
+    peer: _HTTPPeer
 
     def __init__(self, line: RequestLine, framing: Framing, secret: tuple[str, str] | None = None) -> None:
         self.method, path, self.query_string, self.version, self._host = line
@@ -5676,7 +5676,7 @@ class _Life:
     def __init__(self, mongrel2: _Mongrel2) -> None:
         self.mongrel2, self.alive = mongrel2, True
         self.last_mark = MARK if mongrel2.is_played else b""  # before the last reply to each request
-        self.peers: MutableMapping[bytes, Mongrel2Peer] = {}  # by connection id
+        self.peers: MutableMapping[bytes, _Mongrel2Peer] = {}  # by connection id
         self.credit = math.inf  # bytes that may be on their way to each client; not limited without flow control
         self.bell: _Bell | None = None  # what waits for messages in a coroutine
         self.senders: set[bytes] = set()  # whose requests came, to which replies will be heard or that was said
@@ -5971,7 +5971,7 @@ class _Upload:
             os.unlink(self.path)
 
 
-class Mongrel2Peer(ServedPeer):
+class _Mongrel2Peer(ServedPeer):
     """A client's connection to one life of a Mongrel2, as long as something of it is outstanding: requests, which are
     handled one after the other, an upload that is on its way, or a WebSocket. Nothing is kept between two requests: a
     client that asks again has read the last answer, so that its credit is full.
@@ -6201,7 +6201,7 @@ class _Mongrel2WebSocket(WebSocket):
 
     MAX_LEFT = 4 << 20  # bytes of messages, beside one, that a handler leaves unread: Mongrel2 cannot be told to wait
 
-    def __init__(self, peer: Mongrel2Peer, request: Mongrel2Request, limit: int) -> None:
+    def __init__(self, peer: _Mongrel2Peer, request: Mongrel2Request, limit: int) -> None:
         super().__init__(request, limit)
         self.peer = peer
         self.push_to_many = _push_by_mongrel2
@@ -6303,7 +6303,7 @@ class Mongrel2Server:
         if (peer := life.peers.get(conn_id)) is None:
             if life.credit == math.inf and b"DOWNLOAD_CREDITS" in rest:  # as in the first request of each connection
                 life.credit = int(credit) if (credit := request.text("DOWNLOAD_CREDITS")).isdigit() else math.inf
-            peer = life.peers[conn_id] = Mongrel2Peer(self, life, sender, conn_id, request)
+            peer = life.peers[conn_id] = _Mongrel2Peer(self, life, sender, conn_id, request)
         if request.method == "WEBSOCKET":
             peer.take_frame(request)
             self._turn = give_turn(self._turn)
@@ -6351,7 +6351,7 @@ class Mongrel2Server:
 
     # -- uploads
 
-    def _take_upload(self, peer: Mongrel2Peer, request: Mongrel2Request) -> bool:
+    def _take_upload(self, peer: _Mongrel2Peer, request: Mongrel2Request) -> bool:
         """Whether a request whose body goes to a file is to be handled: the body is there, or is not to come."""
         app = self.load.app
         if app.upload_store is None:
@@ -6392,7 +6392,7 @@ class Mongrel2Server:
             if request.upload_is_there and os.path.lexists(path):
                 self._tell_once("files of uploads stay in %s, for we may not remove them", os.path.dirname(path))
 
-    def _check_upload(self, peer: Mongrel2Peer, upload: _Upload) -> None:
+    def _check_upload(self, peer: _Mongrel2Peer, upload: _Upload) -> None:
         """End an upload that is not as it should be, and forget one whose file is gone."""
         try:
             has_failed = upload.has_failed()
@@ -6459,7 +6459,7 @@ class Mongrel2Server:
         for problem in find_upload_problems(load.app):
             logger.warning("uploads from Mongrel2 will fail: %s", problem)
 
-    def _peers(self) -> list[Mongrel2Peer]:
+    def _peers(self) -> list[_Mongrel2Peer]:
         life = self._mongrel2.life
         return [] if life is None else [*life.peers.values()]
 
@@ -6576,7 +6576,7 @@ class Mongrel2Connection:
             if peer is not None:
                 peer.hear(request)
         elif peer is None:
-            peer = life.peers[conn_id] = Mongrel2Peer(self, life, sender, conn_id, request)
+            peer = life.peers[conn_id] = _Mongrel2Peer(self, life, sender, conn_id, request)
         if peer is not None:
             request.peer = peer
 
@@ -6589,7 +6589,7 @@ class Mongrel2Connection:
         """Send `payload` to the clients of all these requests, 128 in one message."""
         targets = []
         for request in requests:
-            if isinstance(peer := request.peer, Mongrel2Peer):
+            if isinstance(peer := request.peer, _Mongrel2Peer):
                 targets.append((peer.life, request.sender, request.conn_id))
             elif self._mongrel2 is not None and self._mongrel2.life is not None:  # it was made by hand
                 targets.append((self._mongrel2.life, request.sender, request.conn_id))
@@ -6794,7 +6794,7 @@ class _HubPoll(_Sleeper):
             self._hub.remove(listener)
 
 
-class HTTPPeer(ServedPeer):
+class _HTTPPeer(ServedPeer):
     """A client's connection to the embedded server. While it sends a head, or nothing, it has no coroutine: `on_event`
     takes what comes. From a request to its answer the coroutine of that request waits for its socket."""
 
@@ -7155,7 +7155,7 @@ class _HTTPWebSocket(WebSocket):
 
     MAX_HALF = 64 << 20  # bytes of messages that have not come whole, of all WebSockets of a server together
 
-    def __init__(self, server: HTTPServer, peer: HTTPPeer, request: HTTPRequest, limit: int) -> None:
+    def __init__(self, server: HTTPServer, peer: _HTTPPeer, request: HTTPRequest, limit: int) -> None:
         super().__init__(request, limit)
         self._server, self._peer = server, peer
         self._frames, self.held = FrameReader(limit), 0  # bytes of a message that has not come whole
@@ -7315,7 +7315,7 @@ class HTTPServer:
         self.head_timeout, self.io_timeout, self.keep_alive = (
             settings.head_timeout, settings.io_timeout, settings.keep_alive)  # fmt: skip
         self.max_connections = settings.max_connections
-        self.peers: dict[int, HTTPPeer] = {}  # by descriptor
+        self.peers: dict[int, _HTTPPeer] = {}  # by descriptor
         self.websockets: set[_HTTPWebSocket] = set()
         self.half = 0  # bytes of their messages that have not come whole
         self.is_stopping = False
@@ -7367,7 +7367,12 @@ class HTTPServer:
         descriptor, events = self._events.pop()
         peer = self.peers.get(descriptor)
         if peer is not None:
-            return peer.on_event(events)
+            try:
+                return peer.on_event(events)
+            except Exception:
+                peer.abort()  # or the same would happen again and again
+                peer.close()
+                raise
         if self.listener.socket is not None and descriptor == self.listener.socket.fileno():
             self._accept()
         return None
@@ -7428,7 +7433,7 @@ class HTTPServer:
                 accepted.setblocking(False)
                 # An IPv4 client of [::] is ::ffff:192.0.2.1 (RFC 4291, 2.5.5.2).
                 own = address[0].removeprefix("::ffff:") if isinstance(address, tuple) else ""
-                self.peers[accepted.fileno()] = HTTPPeer(self, accepted, own)
+                self.peers[accepted.fileno()] = _HTTPPeer(self, accepted, own)
             except ConnectionError:
                 continue  # it left already
             except BlockingIOError:
@@ -7440,7 +7445,7 @@ class HTTPServer:
             self._accepted_at = time.monotonic()
         self._listen()
 
-    def forget(self, peer: HTTPPeer, descriptor: int) -> None:
+    def forget(self, peer: _HTTPPeer, descriptor: int) -> None:
         """A connection was closed: there may be another."""
         self.peers.pop(descriptor, None)
         if self._board is not None and peer.served + (peer.request is not None) == 1:
