@@ -770,10 +770,10 @@ def test_a_class_of_all_mixins_answers_with_all_it_was_told() -> None:
             return self.render("page.html", name=self.current_user)
 
     app = Brubeck()
-    app.templates = lambda template, /, **values: f"{template} {values}"
+    app.templates = lambda template, /, **values: f"{template} {values['name']} {values['request'].path}"
     app.route("/")(Page)
     got = app.test(raise_errors=True).get("/?user=ann")
-    assert (got.status, got.text) == (202, "page.html {'name': 'ann'}")
+    assert (got.status, got.text) == (202, "page.html ann /")
     assert (got.headers["X-Prepared"], got.headers["Set-Cookie"]) == ("yes", "seen=yes; Path=/; SameSite=Lax")
     assert (app.test().get("/").status, "Set-Cookie" in app.test().get("/").headers) == (401, False)
 
