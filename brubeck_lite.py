@@ -1575,10 +1575,6 @@ def is_for_json(value: Any) -> bool:
     return isinstance(value, (dict, list)) or (is_dataclass(value) and not isinstance(value, type))
 
 
-def _etag_of(octets: bytes) -> str:
-    return hashlib.blake2b(octets, digest_size=16).hexdigest()
-
-
 class Response:
     """An answer: `body` (bytes, str as UTF-8, an iterator of either, which is streamed, or a dict, a list or a
     dataclass, which is sent as JSON by `Brubeck.json_dumps`), `status`, `headers` (a mapping or pairs); `content_type`
@@ -1697,7 +1693,9 @@ class Response:
         a 304, and a 412 by If-Match. `etag` is text such as "v1", or 'W/"v1"' for one that is weak. For GET and HEAD;
         an answer to others, with another status than 200, or streamed without an `etag`, is left as it is."""
         self.dump(request.app.json_dumps)
-        etag = etag or self.headers.get("ETag") or (_etag_of(self.content) if type(self.content) is bytes else None)
+        etag = etag or self.headers.get("ETag")
+        if etag is None and type(self.content) is bytes:
+            etag = hashlib.blake2b(self.content, digest_size=16).hexdigest()
         if etag is None or self.code != 200 or request.method not in ("GET", "HEAD"):
             return self
         twin = self.copy()
@@ -4195,14 +4193,14 @@ class Brubeck:
         return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
                             self.own_stats(), self.other_stats])  # fmt: skip
 
-    def running(self, bind: str = "127.0.0.1:0") -> ServerThread:
+    def running(self, bind: str = "127.0.0.1:0") -> contextlib.AbstractContextManager[Listener]:
         """For tests, notebooks, and programs that do something else: `with app.running() as server:` serves by HTTP, in
         a thread of its own, until the end of the block; `server.url` and `server.port` say where. Functions of
-        `on_start` and `on_stop` are called in that thread. Nothing is patched, so a handler that waits for something
-        else than this file's own functions and eventlet's holds up all others of the server. ValueError for a `bind`
-        that is no address, RuntimeError where the server cannot start."""
+        `on_start` and `on_stop` are called in that thread. Nothing is patched: a handler that blocks, by `time.sleep`
+        or a database's driver, holds up the other requests of this server. ValueError for a `bind` that is no address,
+        RuntimeError where the server cannot start."""
         refuse_windows()
-        return ServerThread(self, bind)
+        return serve_in_thread(self, bind)
 
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
             workers: int | str = 1, patch: bool = True) -> None:
@@ -5210,6 +5208,8 @@ class WebSocketClient(_Closing):
         deque(self._end, 0)  # what was not received
         if self.answer.status == 101:
             self._coroutine.wait()
+            self.answer.request.end()
+            self.answer.request.app.await_spawned(10)
         self.answer.raise_error()
 
 
@@ -5364,8 +5364,7 @@ class Client:
         context, spawned = contextvars.copy_context(), {*self.app.spawned}
         response = context.run(self.app.handle, request)
         if isinstance(response, Upgrade):
-            talk: Any = functools.partial(self._talk, request, response.handler, spawned)
-            response.handler = functools.partial(context.run, talk)
+            response.handler = functools.partial(context.run, response.handler)
             yield response, "101", response.fields(request)[2:]  # without Upgrade and Connection
             return
         head: list[Any] = [response]
@@ -5375,19 +5374,8 @@ class Client:
             yield from pieces
         finally:
             getattr(pieces, "close", tuple)()
-            self._await_spawned(spawned)
-
-    def _talk(self, request: Request, handler: Handler, spawned: set[object], ws: WebSocket, **arguments: Any) -> None:
-        """Have a WebSocket's handler talk, and do what is done when a server's is over."""
-        try:
-            handler(ws, **arguments)
-        finally:
-            request.end()
-            self._await_spawned(spawned)
-
-    def _await_spawned(self, before: set[object]) -> None:
-        if not self.app.await_spawned(self.timeout, before):
-            raise TimeoutError(f"what the request has spawned did not end in {self.timeout} seconds")
+            if not self.app.await_spawned(self.timeout, spawned):
+                raise TimeoutError(f"what the request has spawned did not end in {self.timeout} seconds")
 
 
 # ---- Servers ---------------------------------------------------------------------------------------------------------
@@ -7975,46 +7963,36 @@ class Server:
             self._survive(self._load.access_log.write)
 
 
-class ServerThread:
-    """An application served by HTTP in a thread of its own, while a `with` block lasts. `url` and `port` say where."""
+@contextlib.contextmanager
+def serve_in_thread(app: Brubeck, bind: str) -> Iterator[Listener]:
+    """Serve an application by HTTP in a thread of its own, while the block lasts: what `Brubeck.running` does."""
+    ending: Any = SimpleNamespace(is_starting=True, is_asked=False, last_acts=[])  # no signal comes here
+    server, errors = Server(app, [HTTPConnection(bind)], ending), list[BaseException]()
+    # Imported here, for the thread that imports it first never ends for who joins it (Python before 3.13): the copy of
+    # `threading` that eventlet makes takes that thread for the main thread.
+    hubs = eventlet.hubs
 
-    def __init__(self, app: Brubeck, bind: str) -> None:
-        self._ending: Any = SimpleNamespace(is_starting=True, is_asked=False, last_acts=[])  # no signal comes here
-        self._server = Server(app, [HTTPConnection(bind)], cast(Ending, self._ending))
-        # Imported here, for the thread that imports it first never ends for who joins it (Python before 3.13): the copy
-        # of `threading` that eventlet makes takes that thread for the main thread.
-        self._hubs = eventlet.hubs
-        self._thread = _unpatched("threading").Thread(target=self._run, name=f"serving {bind}", daemon=True)
-        self._error: BaseException | None = None
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._server.run()
+            server.run()
         except BaseException as error:
-            self._error = error
+            errors.append(error)
         eventlet.sleep(0)  # the coroutines that receive end
-        self._hubs.get_hub().abort(wait=True)
+        hubs.get_hub().abort(wait=True)
 
-    def __enter__(self) -> ServerThread:
-        self._thread.start()
-        while self._ending.is_starting and self._thread.is_alive():
-            self._thread.join(0.005)
-        self._raise_error()
-        self.url, self.port = self._server.listeners[0].url, self._server.listeners[0].port
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._ending.is_asked = True
-        self._thread.join(Ending.DEADLINE)
-        if self._thread.is_alive():
-            logger.warning("%s did not end in time: a handler blocks it", self._thread.name)
-        self._raise_error()
-
-    def _raise_error(self) -> None:
-        if isinstance(self._error, SystemExit):
-            raise RuntimeError("the server cannot start: standard error says why") from self._error
-        if self._error is not None:
-            raise self._error
+    thread = _unpatched("threading").Thread(target=run, daemon=True)
+    thread.start()
+    while ending.is_starting and thread.is_alive():
+        thread.join(0.005)
+    if errors:
+        raise RuntimeError("the server cannot start: see the error above, or on standard error") from errors[0]
+    try:
+        yield server.listeners[0]
+    finally:
+        ending.is_asked = True
+        thread.join(Ending.DEADLINE)
+        if thread.is_alive():
+            logger.warning("the server at %s goes on after the end of its block: a handler blocks it", bind)
 
 
 # ---- Workers ---------------------------------------------------------------------------------------------------------

@@ -35,13 +35,13 @@ def hello(text: str = "Take five!") -> Brubeck:
 
 
 def test_a_program_starts_a_server_and_stops_it() -> None:
-    before = socket.socket, threading.Thread
+    before, threads = (socket.socket, threading.Thread), threading.active_count()
     with hello().running() as server:
         assert (get(server.url), server.url) == ("Take five!", f"http://127.0.0.1:{server.port}")
     with pytest.raises(urllib.error.URLError):
         get(server.url)
     assert (socket.socket, threading.Thread) == before
-    assert not any("serving" in thread.name for thread in threading.enumerate())
+    assert threading.active_count() == threads
 
 
 def test_two_servers_run_at_once_and_of_one_application_too() -> None:
@@ -81,11 +81,12 @@ def test_a_server_that_cannot_start_is_an_error_of_the_block(capfd: pytest.Captu
             pass
         assert get(server.url) == "Take five!"
     assert "cannot listen at 127.0.0.1" in capfd.readouterr().err
-    with pytest.raises(ValueError, match="not an address"):
-        app.running("nowhere")
-    app.on_start(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
-    with pytest.raises(ZeroDivisionError), app.running():
+    with pytest.raises(ValueError, match="not an address"), app.running("nowhere"):
         pass
+    app.on_start(lambda: 1 / 0)
+    with pytest.raises(RuntimeError, match="cannot start") as raised, app.running():
+        pass
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
 def test_websockets_and_streams_are_served() -> None:
