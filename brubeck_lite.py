@@ -1198,11 +1198,9 @@ class Request:
             read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
             if kind == MULTIPART:
                 boundary = parse_parameters(self.headers["content-type"])[1].get("boundary", "")
-                spool = _Spool()
-                self.when_done(spool.close)
+                self.when_done((spool := _Spool()).close)
                 fields, files = read_multipart(read, boundary, spool)
-                for file in [file for name in files for file in files.getall(name)]:
-                    self.when_done(file.close)
+                self.last_calls += tuple(file.close for name in files for file in files.getall(name))
                 return fields, files
             octets = read(MAX_FORM_TEXT + 1)
             if len(octets) > MAX_FORM_TEXT:
@@ -4108,7 +4106,7 @@ class Brubeck:
 
         run = functools.partial(contextvars.copy_context().run, call)
         self.spawned.add(task)
-        if in_coroutines():
+        if in_coroutines() or (self._servers and _hub() is not None):  # a handler, or a function of `on_start`
             eventlet.spawn_n(run)
         else:
             _unpatched("threading").Thread(target=run, daemon=True).start()
@@ -4116,15 +4114,16 @@ class Brubeck:
     def await_spawned(self, seconds: float, but: Iterable[object] = ()) -> bool:
         """Wait for calls of `spawn`, but for those that were under way before: whether they end in so many seconds."""
         deadline, sleep = time.monotonic() + seconds, time.sleep if _hub() is None else eventlet.sleep
-        while is_waiting := bool(self.spawned.difference(but)):
+        while self.spawned.difference(but):
             if time.monotonic() >= deadline:
-                break
+                return False
             sleep(0.005)
-        return not is_waiting
+        return True
 
     def call_on_start(self, server: object = None) -> None:
         """Call the functions of `on_start`, once in a process: before the first request, by whatever door it comes."""
         with self._starting:
+            self._servers.update(() if server is None else (server,))
             if not self._started:
                 with contextlib.suppress(OSError):
                     tempfile.gettempdir()  # it looks for a folder once, and finds none when too many files are open
@@ -4132,15 +4131,14 @@ class Brubeck:
                     function()
                 logger.disabled = False  # logging.config disables the loggers that its settings do not name
                 self._started = True
-            self._servers.update(() if server is None else (server,))
 
     def call_on_stop(self, server: object = None) -> None:
         """Call the functions of `on_stop`, if those of `on_start` were called and no other server serves this; what
         they raise is logged."""
         with self._starting:
             self._servers.discard(server)
-            started, self._started = self._started, self._started and bool(self._servers)
-            is_over = started and not self._started
+            is_over = self._started and not self._servers
+            self._started = self._started and not is_over
         for function in [*(app.call_on_stop for app in self._mounted), *self._on_stop] if is_over else ():
             try:
                 function()
@@ -7915,6 +7913,7 @@ class Server:
                 self._parent.share(self._connections, self._servers)
             for connection in self._servers:
                 connection.open()
+            eventlet.hubs.get_hub()  # which tells `spawn` that this thread has coroutines
             self._app.call_on_start(self)
             self._ending.is_starting = False
             for connection in self._servers:
