@@ -95,7 +95,7 @@ import zlib
 from calendar import timegm
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from encodings import normalize_encoding
 from encodings.aliases import aliases
@@ -306,19 +306,26 @@ def give_turn(since: float) -> float:
     return time.monotonic()
 
 
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+def status_line(status: int) -> str:
+    """A status with its reason phrase, which RFC 9110 (15) calls optional but clients expect."""
+    return _STATUS_LINES.get(status) or f"{status} Status"
+
+
 class HTTPError(Exception):
-    """An answer that a handler raises: its status, a sentence for the client, and header fields (`Allow` in a 405)."""
+    """An answer that a handler raises: its status, a sentence for the client (by default the phrase of the status, such
+    as "Not Found"), and header fields (`Allow` in a 405)."""
 
     def __init__(self, status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, message)
-        self.status, self.message = status, message
+        self.status, self.message = status, message or status_line(status)[4:]
         self.headers: Mapping[str, str] = headers or {}
 
 
 class ProtocolError(HTTPError, ValueError):
     """Bytes that are no message of the protocol they came by. `status` is what an HTTP client is told."""
-
-    message: str
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(status, message)
@@ -356,6 +363,8 @@ _FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*
 _FORWARDED = re.compile(rf"(?:^|,)({_FORWARDED_PAIR}(?:;{_FORWARDED_PAIR})*)$")
 _X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"])
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # as proxies name them; Traefik both
+_JSON_TYPE = re.compile(r"application/(?:[\w.-]+\+)?json")
+_WEIGHT = re.compile(r"(?:^|;)[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|$)")
 _UNLIMITED = 1 << 62  # the limit of a route that leaves the limit to a mounted application
 
 
@@ -484,10 +493,31 @@ def _finite(text: str) -> float:
     return value
 
 
+def _json_form(value: Any) -> Any:
+    """What stands in JSON for a value that JSON has no form for, as Flask has it: a date of HTTP for a datetime (of no
+    time zone: UTC) and a date, text for UUID and Decimal, the value of an Enum, a dict for a dataclass."""
+    from datetime import date, datetime
+    from decimal import Decimal
+    from uuid import UUID
+
+    if isinstance(value, date):
+        moment = value.utctimetuple() if isinstance(value, datetime) else value.timetuple()
+        return formatdate(timegm(moment), usegmt=True)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (UUID, Decimal)):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    raise TypeError(f"there is no JSON for an object of class {type(value).__name__}")
+
+
 # JSON without NaN and the infinities, which RFC 8259 does not have: both raise ValueError for them (`int` does, for
 # their names). Encoder and decoder are made once: `json.dumps` and `json.loads` with options make one for each call.
 # `check_circular` stays: without it, a value that contains itself ends Python 3.13 in a thread with a small stack.
-dump_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+# What is read back, such as a session, takes only what JSON has a form for: it would come back as another type.
+_make_encoder = functools.partial(json.JSONEncoder, allow_nan=False, separators=(",", ":"))
+dump_json, _dump_plain = _make_encoder(default=_json_form).encode, _make_encoder().encode
 load_json = json.JSONDecoder(parse_constant=int, parse_float=_finite).decode
 
 
@@ -543,7 +573,7 @@ class Session:
 
     def save(self, request: Request, response: Response) -> None:
         """Set or delete the cookie, if the session has changed. TypeError or ValueError for what JSON cannot hold."""
-        if self.values is None or (text := dump_json(self.values)) == self.kept:
+        if self.values is None or (text := _dump_plain(self.values)) == self.kept:
             return
         settings = self.app.session_cookie
         name, is_secure = settings.for_request(request, self.prefix)
@@ -1083,7 +1113,7 @@ class Request:
     refused: Exception | None = None  # what the door or the router found wrong
     misread: Response | None = None  # the answer to what was no request at all
     inner_route: Route | None = None  # that took it in a mounted application
-    kept: tuple[Any, ...] = ()  # the files of its body, to be closed once the answer is over
+    last_calls: tuple[Callable[[], Any], ...] = ()  # of `when_done`
 
     @property
     def connected(self) -> bool:
@@ -1132,12 +1162,28 @@ class Request:
     def json(self) -> Any:
         """The body as JSON, in UTF-8. HTTPError 415 unless the Content-Type says so, 400 for what is malformed, and for
         numbers that Python could only hold as infinity."""
-        if not re.fullmatch(r"application/(?:[\w.-]+\+)?json", self._media_type()):
+        if not _JSON_TYPE.fullmatch(self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
             return load_json(self.body.decode("utf-8-sig"))  # a byte order mark may be skipped (RFC 8259, 8.1)
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
+
+    def prefers_json(self) -> bool:
+        """Whether the client would rather have JSON than text or HTML, by its Accept (RFC 9110, 12.5.1), where of two
+        types that it wants as much the first counts; where that names none of them, whether what it sent is JSON."""
+        accept, best, prefers = self.headers.get("accept", "").lower(), 0.0, False
+        if "json" not in accept:
+            return "text/" not in accept and _JSON_TYPE.fullmatch(self._media_type()) is not None
+        for part in accept.split(","):
+            kind, _, parameters = part.partition(";")
+            is_json = _JSON_TYPE.fullmatch(kind.strip()) is not None
+            if is_json or kind.strip() in ("text/html", "text/plain", "text/*"):
+                weight = _WEIGHT.search(parameters)
+                quality = 1.0 if weight is None else float(weight[1])
+                if quality > best:
+                    best, prefers = quality, is_json
+        return prefers
 
     @lazy
     def query(self) -> MultiDict[str]:
@@ -1154,9 +1200,9 @@ class Request:
             read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
             if kind == MULTIPART:
                 boundary = parse_parameters(self.headers["content-type"])[1].get("boundary", "")
-                self.kept += (spool := _Spool(),)
+                self.when_done((spool := _Spool()).close)
                 fields, files = read_multipart(read, boundary, spool)
-                self.kept += tuple(file for name in files for file in files.getall(name))
+                self.last_calls += tuple(file.close for name in files for file in files.getall(name))
                 return fields, files
             octets = read(MAX_FORM_TEXT + 1)
             if len(octets) > MAX_FORM_TEXT:
@@ -1308,9 +1354,11 @@ class Request:
         own = [str(self.arguments[name])] if name in self.arguments else []
         return own + self.query.getall(name) + self.form.getall(name)
 
-    def url_for(self, name: str, /, **values: Any) -> str:
-        """The path of the named route as the client must write it: with the prefix of the application."""
-        return quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
+    def url_for(self, name: str, /, *, _external: bool = False, **values: Any) -> str:
+        """The path of the named route as the client must write it: with the prefix of the application. `_external`: the
+        whole address, with the scheme and the host that the client asked for (`Brubeck(hosts=...)` says which may)."""
+        path = quote(self.prefix, safe=_IN_PATH) + self.app.url_for(name, **values)
+        return f"{self.scheme}://{self.host}{path}" if _external else path
 
     def inside(self, app: Brubeck, prefix: str) -> Request:
         """This request as an application gets it that is mounted at `prefix`. Both are the same message and share all
@@ -1325,10 +1373,22 @@ class Request:
         inner._session = self.own_session() if is_shared else Session(app, inner.prefix)
         return inner
 
+    def when_done(self, function: Callable[[], Any]) -> None:
+        """Have `function()` called when the answer is over: a stream too, also where the handler failed or the client
+        left. The function that was given last is called first, as those of nested `with` blocks would be; what one
+        raises is logged. The next request of the connection waits for them: `Brubeck.spawn` is for what takes long."""
+        self.last_calls += (function,)
+
     def end(self) -> None:
-        """The answer is over: close the files of the body, whoever keeps the request."""
-        for file in self.kept:
-            file.close()
+        """The answer is over: call the functions of `when_done`, which close the files of the body too."""
+        while self.last_calls:
+            function, self.last_calls = self.last_calls[-1], self.last_calls[:-1]
+            try:
+                function()
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # a Timeout of eventlet's is no Exception
+                logger.exception("%s failed after the answer to %r", name_handler(function), self)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
@@ -1351,20 +1411,14 @@ Cookies = dict[tuple[str, str, Union[str, None]], Union[str, Callable[[Request],
 _COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
 _NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another dict
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
-JSON, EVENT_STREAM = "application/json", "text/event-stream"
+JSON, PROBLEM, EVENT_STREAM = "application/json", "application/problem+json", "text/event-stream"
 _BODILESS = frozenset([204, 304])
 _ITS_LENGTH, _LENGTH_AND_TYPE = ("content-length",), ("content-length", "content-type")
 _KEPT_STREAM = frozenset(["content-length", "etag", "cache-control"])  # a stream with one of these may be cached
-_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 # The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids these fields to applications).
 _HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
                          "trailers", "transfer-encoding", "upgrade"])  # fmt: skip
-
-
-def status_line(status: int) -> str:
-    """A status with its reason phrase, which RFC 9110 (15) calls optional but clients expect."""
-    return _STATUS_LINES.get(status) or f"{status} Status"
 
 
 class ResponseHeaders(_Named[str], MutableMapping[str, str]):
@@ -1436,8 +1490,6 @@ class Pieces:
     """A streamed body: the pieces of an iterator as bytes, without the empty ones. The first is made at once, so that
     an iterator that fails before its first piece is an ordinary error."""
 
-    request: Request | None = None  # which is over once this is closed, where a WSGI server does that
-
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
         self._iterator, self._first = iterator, b""
         try:
@@ -1473,8 +1525,6 @@ class Pieces:
             getattr(self._iterator, "close", tuple)()
         except Exception:
             logger.exception("the body of an answer failed to close")
-        if self.request is not None:
-            self.request.end()
 
 
 class FilePieces(Pieces):
@@ -1520,18 +1570,26 @@ def _quote_cookie(value: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
+def is_for_json(value: Any) -> bool:
+    """Whether this is what handlers may return to be sent as JSON: a dict, a list or a dataclass."""
+    return isinstance(value, (dict, list)) or (is_dataclass(value) and not isinstance(value, type))
+
+
 class Response:
-    """An answer: `body` (bytes, str as UTF-8, or an iterator of either, which is streamed), `status`, `headers` (a
-    mapping or pairs); `content_type` defaults to theirs, else to text/html in UTF-8. TypeError or ValueError for what
-    cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go without the body."""
+    """An answer: `body` (bytes, str as UTF-8, an iterator of either, which is streamed, or a dict, a list or a
+    dataclass, which is sent as JSON by `Brubeck.json_dumps`), `status`, `headers` (a mapping or pairs); `content_type`
+    defaults to theirs, else to application/json for JSON and to text/html in UTF-8 for the rest. TypeError or
+    ValueError for what cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go
+    without the body."""
 
     # `code` and `content` are `status` and `body` for what is on the path of every request: without a property's call.
     __slots__ = ("_headers", "code", "content", "cookies")
 
-    def __init__(self, body: bytes | str | Iterator[str | bytes] = b"", status: int = 200,
-                 headers: HeaderFields | None = None, content_type: str | None = None) -> None:  # fmt: skip
+    def __init__(self, body: Any = b"", status: int = 200, headers: HeaderFields | None = None,
+                 content_type: str | None = None) -> None:  # fmt: skip
+        self._headers: ResponseHeaders | str = HTML  # the Content-Type alone, until somebody asks for `headers`
         if type(body) is str:
-            self.content: bytes | Iterator[str | bytes] = body.encode()
+            self.content: Any = body.encode()
         elif type(body) is bytes:
             self.content = body
         else:
@@ -1539,7 +1597,6 @@ class Response:
         self.code = 200
         if status != 200:
             self.status = status
-        self._headers: ResponseHeaders | str = HTML  # the Content-Type alone, until somebody asks for `headers`
         self.cookies = _NO_COOKIES
         if headers:
             self.headers.merge(headers)
@@ -1550,19 +1607,29 @@ class Response:
                 self.headers["Content-Type"] = content_type
 
     @property
-    def body(self) -> bytes | Iterator[str | bytes]:
-        """bytes (str may be assigned, and becomes UTF-8), or the iterator that is streamed."""
+    def body(self) -> Any:
+        """bytes, or the iterator that is streamed. str may be assigned, and becomes UTF-8, and a value for JSON."""
+        self.dump(dump_json)
         return self.content
 
     @body.setter
-    def body(self, body: bytes | str | Iterator[str | bytes]) -> None:
+    def body(self, body: Any) -> None:
         if isinstance(body, str):
             body = body.encode()
         elif isinstance(body, bytes):
             body = bytes(body)
+        elif is_for_json(body):
+            if self._headers is HTML:
+                self._headers = JSON
         elif not hasattr(body, "__next__"):
-            raise TypeError(f"a body is str, bytes or an iterator of them, not {type(body).__name__}")
+            raise TypeError(f"a body is str, bytes, an iterator of them, or for JSON, not {type(body).__name__}")
         self.content = body
+
+    def dump(self, json_dumps: Callable[[Any], str | bytes]) -> None:
+        """Make the bytes of a body that is to be JSON. TypeError or ValueError for what has no form in JSON."""
+        if type(self.content) is not bytes and is_for_json(self.content):
+            text = json_dumps(self.content)
+            self.content = text if isinstance(text, bytes) else text.encode()
 
     @property
     def status(self) -> int:
@@ -1621,6 +1688,25 @@ class Response:
         """Have the client forget a cookie that was set with this path and domain."""
         self.set_cookie(name, "", max_age=0, path=path, domain=domain)
 
+    def conditional(self, request: Request, etag: str | None = None) -> Response:
+        """This answer with an ETag (RFC 9110, 8.8.3), by default made of its body; or, where the client has it already,
+        a 304, and a 412 by If-Match. `etag` is text such as "v1", or 'W/"v1"' for one that is weak. For GET and HEAD;
+        an answer to others, with another status than 200, or streamed without an `etag`, is left as it is."""
+        self.dump(request.app.json_dumps)
+        etag = etag or self.headers.get("ETag")
+        if etag is None and type(self.content) is bytes:
+            etag = hashlib.blake2b(self.content, digest_size=16).hexdigest()
+        if etag is None or self.code != 200 or request.method not in ("GET", "HEAD"):
+            return self
+        twin = self.copy()
+        twin.headers["ETag"] = etag = etag if etag.endswith('"') else f'"{etag}"'
+        modified = parse_http_date(self.headers.get("Last-Modified", ""), -1)
+        failed = failed_precondition(request, etag, None if modified < 0 else modified)
+        if failed is not None:
+            getattr(self.content, "close", tuple)()  # nobody will read a stream
+            twin.code, twin.content = failed, b""
+        return twin
+
     def copy(self) -> Response:
         """An answer like this one, with header fields and cookies of its own."""
         twin = Response() if type(self) is Response else copy.copy(self)  # which takes ten times as long
@@ -1665,8 +1751,11 @@ class Response:
         if type(body) is bytes and type(self._headers) is str and not self.cookies and not is_bodiless:
             return [("Content-Type", self._headers), ("Content-Length", str(len(body)))], body
         if not isinstance(body, (bytes, Pieces)):  # middleware's own
-            request.peer.leave_pool()
-            body = Pieces(body)
+            self.dump(request.app.json_dumps)
+            body = self.content
+            if type(body) is not bytes:
+                request.peer.leave_pool()
+                body = Pieces(body)
         if self.code in _BODILESS:
             fields = self.headers.pairs(_LENGTH_AND_TYPE)
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
@@ -1683,9 +1772,23 @@ class Response:
         return fields, b""
 
 
-def plain_answer(status: int, message: str | None = None, headers: HeaderFields | None = None) -> Response:
+def plain_answer(error: HTTPError) -> Response:
     """An error or a refusal as plain text: the status, and a sentence for the client where there is one."""
-    return Response(f"{status_line(status)}\n" + (f"{message}\n" if message else ""), status, headers, TEXT)
+    line = status_line(error.status)
+    text = line if error.message == line[4:] else f"{line}\n{error.message}"
+    return Response(f"{text}\n", error.status, error.headers, TEXT)
+
+
+def error_answer(request: Request, error: HTTPError) -> Response:
+    """An error as plain text or, to a client that prefers JSON, as a problem (RFC 9457)."""
+    if error.status < 400 or not request.prefers_json():
+        return plain_answer(error)
+    title = status_line(error.status)[4:]
+    detail = {} if error.message == title else {"detail": error.message}
+    problem = dump_json({"type": "about:blank", "title": title, "status": error.status, **detail})
+    response = Response(problem, error.status, error.headers, PROBLEM)
+    response.headers.vary("Accept")
+    return response
 
 
 def redirect(target: str, status: int = 303) -> Response:
@@ -1709,13 +1812,15 @@ def safe_target(request: Request, url: str) -> bool:
 
 
 def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
-    """What a handler returned -> a Response. str, bytes: text/html. dict, list: JSON. An iterator: streamed. None:
-    empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
+    """What a handler returned -> a Response. str, bytes: text/html. dict, list, dataclass: JSON. An iterator: streamed.
+    None: empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
     if value is None or isinstance(value, (str, bytes)):
         return Response(value or b"")
     if isinstance(value, Response):
+        if type(value.content) is not bytes:
+            value.dump(json_dumps)
         return value
-    if isinstance(value, (dict, list)):
+    if is_for_json(value):
         return Response(json_dumps(value), content_type=JSON)
     if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
         response = to_response(value[0], json_dumps)
@@ -1757,24 +1862,24 @@ def parse_http_date(text: str, default: int) -> int:
 
 
 def _names_etag(field: str, etag: str) -> bool:
-    """Whether a list of entity tags, or `*`, names this one (RFC 9110, 8.8.3)."""
-    return field.strip() == "*" or etag in _ETAGS.findall(field)
+    """Whether a list of entity tags, or `*`, names this one, and both are strong (RFC 9110, 8.8.3.2)."""
+    return field.strip() == "*" or (etag in _ETAGS.findall(field) and not etag.startswith("W/"))
 
 
-def failed_precondition(request: Request, etag: str, modified: int) -> int | None:
-    """The status, 304 or 412, that is sent instead of a file, by the conditions of the request in their order (RFC
-    9110, 13.2.2); None where the file is sent. `etag` is a strong one; `modified`: seconds since 1970."""
+def failed_precondition(request: Request, etag: str, modified: int | None) -> int | None:
+    """The status, 304 or 412, that is sent instead of an answer, by the conditions of the request in their order (RFC
+    9110, 13.2.2); None where the answer is sent. `modified`: seconds since 1970, None where that is not known."""
     headers, is_read = request.headers, request.method in ("GET", "HEAD")
     if "if-match" in headers:
         is_same = _names_etag(headers["if-match"], etag)
     else:
-        is_same = modified <= parse_http_date(headers.get("if-unmodified-since", ""), modified)
+        is_same = modified is None or modified <= parse_http_date(headers.get("if-unmodified-since", ""), modified)
     if not is_same:
         return 412
     if "if-none-match" in headers:
-        is_known = _names_etag(headers["if-none-match"].replace("W/", ""), etag)  # which compares weakly
-    else:
-        is_known = is_read and modified <= parse_http_date(headers.get("if-modified-since", ""), modified - 1)
+        is_known = _names_etag(headers["if-none-match"].replace("W/", ""), etag.removeprefix("W/"))  # compared weakly
+    elif is_known := is_read and modified is not None:
+        is_known = modified <= parse_http_date(headers.get("if-modified-since", ""), modified - 1)
     return (304 if is_read else 412) if is_known else None
 
 
@@ -2198,7 +2303,7 @@ class Mongrel2Request(Request):
             )
         finally:
             os.unlink(path)
-        self.refused, self.is_whole, self.kept = None, True, (file,)
+        self.refused, self.is_whole, self.last_calls = None, True, (file.close,)
         self.content_length = os.fstat(file.fileno()).st_size
         self.stream = io.BufferedReader(_Body(file.read, self.content_length, self.content_length))
 
@@ -2899,6 +3004,21 @@ class _InContext:
         self._context.run(getattr(self._pieces, "close", tuple))
 
 
+class _UntilClosed:
+    """A body for a WSGI server, which closes it when the answer is over (PEP 3333): then `end` is called."""
+
+    def __init__(self, pieces: Iterable[bytes], end: Callable[[], None]) -> None:
+        self._pieces, self._end = pieces, end
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+    def close(self) -> None:
+        """End the handler's iterator, then the request."""
+        getattr(self._pieces, "close", tuple)()
+        self._end()
+
+
 class WSGIRequest(Request):
     """A request that came through a WSGI server."""
 
@@ -3225,42 +3345,70 @@ def authenticated(handler: Handler) -> Handler:
     return _guarded(handler, check)
 
 
-def _with_credentials(scheme: str, find_user: Callable[[str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `find_user` must know the credentials in Authorization (RFC 9110, 11.6.2), else HTTPError 401."""
+def _with_request(check: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """A check of `count` credentials, to be called with the request before them, which it gets if it takes one more: as
+    its argument `request`, or behind the credentials."""
+    taken: Mapping[str, inspect.Parameter] = {}
+    with contextlib.suppress(TypeError, ValueError):  # for one written in C
+        taken = inspect.signature(check).parameters
+    needed = [each for each in taken.values() if each.default is each.empty and each.kind <= each.POSITIONAL_OR_KEYWORD]
+    if [*taken][:1] == ["request"]:
+        return check
+    if "request" in taken:
+        return lambda request, *credentials: check(*credentials, request=request)
+    if len(needed) > count:
+        return lambda request, *credentials: check(*credentials, request)  # noqa: PLW0108 (in another order)
+    return lambda request, *credentials: check(*credentials)
+
+
+def _with_credentials(
+    scheme: str, find_user: Callable[[Request, str], Any], is_optional: bool
+) -> Callable[[Handler], Handler]:
+    """Decorator: `find_user` must know the credentials in Authorization (RFC 9110, 11.6.2), else HTTPError 401. If
+    `is_optional`, they may be missing."""
+    if not _TOKEN.fullmatch(scheme):
+        raise ValueError(f"not an authentication scheme: {scheme!r}")
 
     def check(request: Request, first: Any) -> None:
         request.keep_private("Authorization")
         given, _, credentials = request.headers.get("authorization", "").partition(" ")
-        user = find_user(credentials.strip(" ")) if given.lower() == scheme.lower() else None
-        if not user:
+        is_given = given.lower() == scheme.lower()
+        user = find_user(request, credentials.strip(" ")) if is_given else None
+        if not user and (is_given or not is_optional):
             abort(401, headers={"WWW-Authenticate": f'{scheme} realm="members", charset="UTF-8"'})
-        request.current_user = user
+        request.current_user = user or None
 
     return lambda handler: _guarded(handler, check)
 
 
-def basic_auth(check: Callable[[str, str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `check(name, password)` is called with the client's Basic credentials (RFC 7617). If it returns
-    something true, that is the `current_user` (for True, the name); else HTTPError 401. An example of such a check:
-    `lambda name, password: check_password(password, hashes.get(name))`."""
+def basic_auth(check: Callable[..., Any], optional: bool = False) -> Callable[[Handler], Handler]:
+    """Decorator: `check(name, password)`, or `check(name, password, request)`, is called with the client's Basic
+    credentials (RFC 7617). If it returns something true, that is the `current_user` (for True, the name); else
+    HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None. An example of such a
+    check: `lambda name, password: check_password(password, hashes.get(name))`."""
+    ask = _with_request(check, 2)
 
-    def find_user(credentials: str) -> Any:
+    def find_user(request: Request, credentials: str) -> Any:
         if len(credentials) % 4:  # Python 3.10 takes too much padding
             return None
         try:
             name, colon, password = base64.b64decode(credentials, validate=True).decode().partition(":")
         except ValueError:
             return None
-        user = check(name, password) if colon else None
+        user = ask(request, name, password) if colon else None
         return name if user is True else user
 
-    return _with_credentials("Basic", find_user)
+    return _with_credentials("Basic", find_user, optional)
 
 
-def bearer_auth(check: Callable[[str], Any]) -> Callable[[Handler], Handler]:
-    """Decorator: `check(token)` is called with the client's Bearer token (RFC 6750). If it returns something true, that
-    is the `current_user`; else HTTPError 401."""
-    return _with_credentials("Bearer", lambda token: check(token) if token else None)
+def bearer_auth(
+    check: Callable[..., Any], scheme: str = "Bearer", optional: bool = False
+) -> Callable[[Handler], Handler]:
+    """Decorator: `check(token)`, or `check(token, request)`, is called with the client's Bearer token (RFC 6750), or
+    with what follows another scheme, such as "Token". If it returns something true, that is the `current_user`; else
+    HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None."""
+    ask = _with_request(check, 1)
+    return _with_credentials(scheme, lambda request, token: ask(request, token) if token else None, optional)
 
 
 _HASHED = re.compile(r"scrypt\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9]{1,9})\$([0-9A-Za-z_-]+)\$([0-9A-Za-z_-]+)")
@@ -3362,14 +3510,17 @@ def check_password(password: str, hashed: str | None) -> bool:
 
 
 def render(request: Request, name: str, /, **values: Any) -> str:
-    """The page that `app.templates` makes of the template of this name and these values. RuntimeError without it."""
+    """The page that `app.templates` makes of the template of this name and these values; it also knows `request` and
+    `url_for`, which is that of the request. RuntimeError without `app.templates`."""
     if request.app.templates is None:
         raise RuntimeError('no templates are set: app.templates = jinja2_templates("templates"), or any callable')
-    return request.app.templates(name, **values)
+    return request.app.templates(name, **{"request": request, "url_for": request.url_for, **values})
 
 
-def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
-    """For `app.templates`: the Jinja2 templates of a folder, with autoescaping. ImportError where Jinja2 is missing,
+def jinja2_templates(folder: str | os.PathLike[str], filters: Mapping[str, Callable[..., Any]] | None = None,
+                     globals: Mapping[str, Any] | None = None) -> Callable[..., str]:  # fmt: skip
+    """For `app.templates`: the Jinja2 templates of a folder, with autoescaping, and with these filters and global names
+    besides Jinja2's own. The jinja2.Environment is `app.templates.environment`. ImportError where Jinja2 is missing,
     ValueError where the folder is."""
     try:
         import jinja2
@@ -3378,10 +3529,13 @@ def jinja2_templates(folder: str | os.PathLike[str]) -> Callable[..., str]:
     if not os.path.isdir(folder):
         raise ValueError(f"there is no folder {os.fspath(folder)!r} for templates")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True)
+    environment.filters.update(filters or {})
+    environment.globals.update(globals or {})
 
     def render_template(name: str, /, **values: Any) -> str:
         return environment.get_template(name).render(**values)
 
+    render_template.environment = environment  # type: ignore[attr-defined]
     render_template.folder = folder  # type: ignore[attr-defined]  # which --reload watches
     return render_template
 
@@ -3825,6 +3979,8 @@ class Brubeck:
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._started, self._starting = False, threading.Lock()
+        self._servers: set[object] = set()  # that serve it, in this process
+        self.spawned: set[object] = set()  # the calls of `spawn` that are not done
         self.own_stats: Callable[[], Stats] = dict  # of this process, when it serves
         self.other_stats: Stats = {}  # of the other workers
         for pattern, handler, *methods in handler_tuples:  # a function takes every method unless `methods` are given
@@ -3946,9 +4102,12 @@ class Brubeck:
         self._on_stop.append(function)
         return function
 
-    def url_for(self, name: str, /, **values: Any) -> str:
+    def url_for(self, name: str, /, *, _external: bool = False, **values: Any) -> str:
         """The path of the route of this name with these arguments. Those that its rule does not take become the query;
-        a list is repeated there. ValueError if there is no such route, or for a value that its rule would not match."""
+        a list is repeated there. ValueError if there is no such route, for a value that its rule would not match, and
+        for `_external`, which only a request can answer."""
+        if _external:
+            raise ValueError("the host is known by its requests: request.url_for(..., _external=True)")
         return self.routes.build(name, values)
 
     # -- the life of a request
@@ -4098,10 +4257,10 @@ class Brubeck:
                 handler = handlers.get(500)
                 self._log_error(request, error, is_last)
             if handler is None:
-                message = told.message
                 if self.debug and told is not error:
-                    message = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
-                return plain_answer(told.status, message, told.headers)
+                    trace = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
+                    told = HTTPError(told.status, trace)
+                return error_answer(request, told)
             value = handler(request, error)
             response = self.make_response(request, value)
             if not isinstance(value, (Response, tuple)):
@@ -4125,24 +4284,62 @@ class Brubeck:
             name = f"the error handler for {name}" if is_last else name
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
 
-    # -- the doors that need no server of ours
+    # -- what lives longer than a request, and the doors that need no server of ours
 
-    def start(self) -> None:
+    def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call `function(*arguments)` beside the requests, for what a client is not to wait for: inside `run()` in a
+        coroutine, which begins once the handler has answered, or waits; elsewhere in a thread. What it raises is
+        logged. At the end of the process it has the time that requests have, 9 seconds; the test client waits for it.
+        Nothing bounds how many such calls there are at once."""
+        if self._outer is not None:
+            self._outer.spawn(function, *arguments)
+            return
+        task = object()
+
+        def call() -> None:
+            try:
+                function(*arguments)
+            except BaseException:  # nobody else would see it
+                logger.exception("%s failed, which was spawned", name_handler(function))
+            finally:
+                self.spawned.discard(task)
+
+        run = functools.partial(contextvars.copy_context().run, call)
+        self.spawned.add(task)
+        if in_coroutines() or (self._servers and _hub() is not None):  # a handler, or a function of `on_start`
+            eventlet.spawn_n(run)
+        else:
+            _unpatched("threading").Thread(target=run, daemon=True).start()
+
+    def await_spawned(self, seconds: float, but: Iterable[object] = ()) -> bool:
+        """Wait for calls of `spawn`, but for those that were under way before: whether they end in so many seconds."""
+        deadline, sleep = time.monotonic() + seconds, time.sleep if _hub() is None else eventlet.sleep
+        while self.spawned.difference(but):
+            if time.monotonic() >= deadline:
+                return False
+            sleep(0.005)
+        return True
+
+    def call_on_start(self, server: object = None) -> None:
         """Call the functions of `on_start`, once in a process: before the first request, by whatever door it comes."""
         with self._starting:
+            self._servers.update(() if server is None else (server,))
             if not self._started:
                 with contextlib.suppress(OSError):
                     tempfile.gettempdir()  # it looks for a folder once, and finds none when too many files are open
-                for function in [*self._on_start, *(app.start for app in self._mounted)]:
+                for function in [*self._on_start, *(app.call_on_start for app in self._mounted)]:
                     function()
                 logger.disabled = False  # logging.config disables the loggers that its settings do not name
                 self._started = True
 
-    def stop(self) -> None:
-        """Call the functions of `on_stop`, if those of `on_start` were called; what they raise is logged."""
+    def call_on_stop(self, server: object = None) -> None:
+        """Call the functions of `on_stop`, if those of `on_start` were called and no other server serves this; what
+        they raise is logged."""
         with self._starting:
-            started, self._started = self._started, False
-        for function in [*(app.stop for app in self._mounted), *self._on_stop] if started else ():
+            self._servers.discard(server)
+            is_over = self._started and not self._servers
+            self._started = self._started and not is_over
+        for function in [*(app.call_on_stop for app in self._mounted), *self._on_stop] if is_over else ():
             try:
                 function()
             except Exception:
@@ -4151,8 +4348,9 @@ class Brubeck:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """The application by WSGI (PEP 3333)."""
         if not self._started:
-            self.start()
-            atexit.register(self.stop)
+            self.call_on_start()
+            atexit.register(self.call_on_stop)
+            atexit.register(self.await_spawned, Ending.DEADLINE)  # first, for what is registered last is called first
         request, context = WSGIRequest(environ), contextvars.copy_context()
         return self.answer_wsgi(request, context.run(self.handle, request), start_response, context)
 
@@ -4161,23 +4359,22 @@ class Brubeck:
         """Send the answer: status and fields by `start_response`, the body as what is returned. A streamed body is made
         in the context of its handler, which is not that of other requests in the same thread."""
         if response.code == 101:
-            response = plain_answer(501, "WebSockets are not for WSGI servers")
+            response = plain_answer(HTTPError(501, "WebSockets are not for WSGI servers"))
         try:
             fields, body = context.run(response.finish, request)
         except Exception as error:  # middleware has left something in the answer that cannot be sent
             response = context.run(self.answer_error, request, error)
             fields, body = context.run(response.finish, request)
         start_response(_STATUS_LINES.get(response.code) or status_line(response.code), fields)
+        end = functools.partial(context.run, request.end)
         if type(body) is bytes:
-            if request.kept:
-                request.end()
             # Of a list wsgiref and waitress know the length: they would say `Content-Length: 0` in the answer to HEAD
             # for a stream. No piece at all would be a 500 under hypercorn.
-            return [body] if body or any(name.lower() == "content-length" for name, _ in fields) else iter([body])
+            has_length = body or any(name.lower() == "content-length" for name, _ in fields)
+            plain = [body] if has_length else iter([body])
+            return _UntilClosed(plain, end) if request.last_calls else plain
         request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
-        pieces = Pieces(_InContext(context, cast("Iterator[bytes]", body)))
-        pieces.request = request  # it is over when the server closes the pieces (PEP 3333)
-        return pieces
+        return _UntilClosed(Pieces(_InContext(context, cast("Iterator[bytes]", body))), end)
 
     def test(self, raise_errors: bool = False, **options: Any) -> Client:
         """A test client, in process and without a server. `raise_errors=True`: exceptions of handlers are raised in the
@@ -4194,6 +4391,15 @@ class Brubeck:
         return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
                             self.own_stats(), self.other_stats])  # fmt: skip
 
+    def running(self, bind: str = "127.0.0.1:0") -> contextlib.AbstractContextManager[Listener]:
+        """For tests, notebooks, and programs that do something else: `with app.running() as server:` serves by HTTP, in
+        a thread of its own, until the end of the block; `server.url` and `server.port` say where. Functions of
+        `on_start` and `on_stop` are called in that thread. Nothing is patched: a handler that blocks, by `time.sleep`
+        or a database's driver, holds up the other requests of this server. ValueError for a `bind` that is no address,
+        RuntimeError where the server cannot start."""
+        refuse_windows()
+        return serve_in_thread(self, bind)
+
     def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
             workers: int | str = 1, patch: bool = True, tls: TLSFiles | None = None) -> None:
         """Serve until SIGINT or SIGTERM arrives; then requests may take up to 9 seconds more, or until a second signal.
@@ -4209,8 +4415,12 @@ class Brubeck:
         `eventlet.monkey_patch()` above all other imports.
 
         ValueError for a `bind` that is no address, or `tls` beside a `connection`. SystemExit 2 where the server cannot
-        start, 0 where a signal ends the start. In a worker `run` does not return."""
+        start, 0 where a signal ends the start. RuntimeError outside of the main thread. In a worker `run` does not
+        return."""
         refuse_windows()
+        if threading.main_thread().ident != _unpatched("_thread").get_ident():
+            raise RuntimeError("run() needs the main thread, which alone gets signals: in other threads, serve by "
+                               "`with app.running(bind=...) as server:`")  # fmt: skip
         own = connection or self.msg_conn
         if own and tls is not None:
             raise ValueError("run(tls=...) goes with bind: to a connection give it as HTTPConnection(address, tls=...)")
@@ -4329,7 +4539,11 @@ class ServedPeer(Peer):
 def route_message(load: Load, peer: ServedPeer, request: Request) -> None:
     """Find out what answers this request, and hand it on."""
     misread = request.misread
-    request_handler(load, peer, request, load.app.handle if misread is None else lambda _: misread)
+    try:
+        request_handler(load, peer, request, load.app.handle if misread is None else lambda _: misread)
+    finally:
+        if request.last_calls:
+            request.end()
 
 
 def request_handler(load: Load, peer: ServedPeer, request: Request, respond: Respond) -> None:
@@ -4344,6 +4558,7 @@ def request_handler(load: Load, peer: ServedPeer, request: Request, respond: Res
 
 def result_handler(load: Load, peer: ServedPeer, request: Request, response: Response) -> None:
     """Send the answer; where that cannot be put on the wire, a 500 in its place. Then count and log it."""
+    began = peer.began  # which a WebSocket sets anew
     try:
         size = answer(peer, request, response)
     except Exception as error:
@@ -4351,7 +4566,7 @@ def result_handler(load: Load, peer: ServedPeer, request: Request, response: Res
         size = answer(peer, request, response)
     load.count(request, response.code, peer.began)
     if load.access_log is not None and not request.is_message:
-        load.access_log.add(request, response.code, size)
+        load.access_log.add(request, response.code, size, time.monotonic() - began)
 
 
 def answer(peer: ServedPeer, request: Request, response: Response) -> int:
@@ -4512,7 +4727,7 @@ class Load:
                 self.waiting.append((peer, request))
                 return
             else:
-                refusal = plain_answer(503, headers={"Retry-After": "1"})
+                refusal = error_answer(request, HTTPError(503, headers={"Retry-After": "1"}))
                 request_handler(self, peer, request, lambda _, refusal=refusal: refusal)  # type: ignore[misc]
             request = peer.next_request()
             if request is not None:
@@ -4549,8 +4764,6 @@ class Load:
             if peer.is_outside:
                 self.outside -= 1
             peer.is_outside, peer.is_cancelled = True, False
-            if request.kept:
-                request.end()
             greenlet.getcurrent().gr_context = None  # the next request of this coroutine finds no context variable set
 
 
@@ -5202,6 +5415,8 @@ class WebSocketClient(_Closing):
         deque(self._end, 0)  # what was not received
         if self.answer.status == 101:
             self._coroutine.wait()
+            self.answer.request.end()
+            self.answer.request.app.await_spawned(10)
         self.answer.raise_error()
 
 
@@ -5337,7 +5552,7 @@ class Client:
         return request
 
     def _ask(self, request: WSGIRequest, stream: bool) -> Answer:
-        self.app.start()
+        self.app.call_on_start()
         exchange = self._exchange(request)
         answer = Answer(request, read_ahead(exchange, self.timeout, 2) if stream else exchange, self.timeout)
         if not stream:
@@ -5353,7 +5568,7 @@ class Client:
 
     def _exchange(self, request: WSGIRequest) -> Iterator[Any]:
         """The Response with the status and the fields that are sent, then the pieces of the body."""
-        context = contextvars.copy_context()
+        context, spawned = contextvars.copy_context(), {*self.app.spawned}
         response = context.run(self.app.handle, request)
         if isinstance(response, Upgrade):
             response.handler = functools.partial(context.run, response.handler)
@@ -5366,6 +5581,8 @@ class Client:
             yield from pieces
         finally:
             getattr(pieces, "close", tuple)()
+            if not self.app.await_spawned(self.timeout, spawned):
+                raise TimeoutError(f"what the request has spawned did not end in {self.timeout} seconds")
 
 
 # ---- Servers ---------------------------------------------------------------------------------------------------------
@@ -6874,7 +7091,7 @@ class _HTTPPeer(ServedPeer):
 
     def _refuse(self, error: HTTPError) -> HTTPRequest:
         request = HTTPRequest(("-", "-", "", "HTTP/1.1", None), ({}, 0, False, False, False))
-        request.misread = plain_answer(error.status, error.message)
+        request.misread = plain_answer(error)
         request.peer, self.request, self.expects = self, request, False
         return request
 
@@ -7820,37 +8037,56 @@ def _escape_for_log(text: str) -> str:
     return _NOT_LOGGED.sub(lambda match: f"\\x{ord(match[0]):02x}", text[:_LOGGED])[:_LOGGED]
 
 
-def format_access_line(when: float, request: Request, status: int, size: int) -> bytes:
-    """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent"` and a line's end."""
+def format_access_line(when: float, request: Request, status: int, size: int, taken: float = 0.0) -> bytes:
+    """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent" seconds` and a line's end."""
     _, day, month, year, clock, _ = http_date(int(when)).split()
     target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
     asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
     referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
     address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
-    line = f'{address} - - [{day}/{month}/{year}:{clock} +0000] "{asked}" {status} {size} "{referer}" "{agent}"\n'
-    return line.encode()
+    date = f"{day}/{month}/{year}:{clock} +0000"
+    return f'{address} - - [{date}] "{asked}" {status} {size} "{referer}" "{agent}" {taken:.6f}\n'.encode()
 
 
 class AccessLog:
-    """A line for each answer in the combined format, on standard output. `add` notes an answer; `write` writes many
-    lines at once: as many as a pipe takes without waiting, and without mixing them with the lines of other processes
-    (pipe(7), PIPE_BUF)."""
+    """A line for each answer in the combined format, with the seconds that it took, on standard output, or at the end
+    of a file: a new one is begun where that was moved away. `add` notes an answer; `write` writes many lines at once:
+    as many as a pipe takes without waiting, and without mixing them with the lines of other processes (pipe(7),
+    PIPE_BUF). OSError where the file cannot be opened."""
 
     HELD = 200  # answers that are noted before their lines are written
     MOST = 10_000  # lines that wait to be read
     SILENCE = 60.0  # seconds between two complaints in the log
 
-    def __init__(self, descriptor: int = 1) -> None:
-        self.noted: list[tuple[float, Request, int, int]] = []
+    def __init__(self, descriptor: int = 1, path: str | None = None) -> None:
+        self.noted: list[tuple[float, Request, int, int, float]] = []
         self.lines: deque[bytes] = deque()
+        self._path = path and os.path.abspath(path)
+        if self._path:
+            descriptor = self._open()
         self._descriptor, self._write, self._poll = descriptor, _unpatched("os").write, _unpatched("select").poll()
         self._poll.register(descriptor, select.POLLOUT)
         self._is_torn = False  # the last line was written in part
         self._next_complaint = 0.0
 
-    def add(self, request: Request, status: int, size: int) -> None:
-        """Note an answer of `size` bytes."""
-        self.noted.append((time.time(), request, status, size))
+    def _open(self) -> int:
+        return os.open(str(self._path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)
+
+    def _follow(self) -> None:
+        """Go on in a new file where the old one was moved away, or removed."""
+        if not self._path or not self.lines:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self._path), os.fstat(self._descriptor)):
+                return
+        new = self._open()
+        os.dup2(new, self._descriptor, inheritable=False)
+        os.close(new)
+        self._is_torn = False
+
+    def add(self, request: Request, status: int, size: int, taken: float = 0.0) -> None:
+        """Note an answer of `size` bytes, which took so many seconds."""
+        self.noted.append((time.time(), request, status, size, taken))
         if len(self.noted) >= self.HELD:
             self.write()
 
@@ -7860,6 +8096,7 @@ class AccessLog:
         deadline = time.monotonic() + seconds
         try:
             self.lines += [format_access_line(*each) for each in noted]
+            self._follow()
             while self.lines and self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 self._write_some()
             if len(self.lines) > self.MOST:
@@ -7923,7 +8160,7 @@ class StatsServer:
         if request.method in ("GET", "HEAD") and request.path in ("/", "/metrics"):
             response = Response(format_stats(self._get_stats()), content_type=PROMETHEUS)
         else:
-            response = plain_answer(404)
+            response = plain_answer(HTTPError(404))
         fields, body = response.finish(request)
         accepted.sendall(format_head(response.status, fields, False) + cast(bytes, body))
 
@@ -8068,7 +8305,8 @@ class Server:
         self._survive = Survivor()
         # What a parent may share with other workers:
         self._shared = [each.listener if isinstance(each, HTTPServer) else each for each in self._servers]
-        self._load.servers = sum(isinstance(each, Listener) for each in self._shared)
+        self.listeners = [each for each in self._shared if isinstance(each, Listener)]
+        self._load.servers = len(self.listeners)
         app.own_stats = self.stats
 
     def stats(self) -> Stats:
@@ -8079,13 +8317,14 @@ class Server:
 
     def run(self) -> None:
         """Serve, and return after SIGINT or SIGTERM; SystemExit 0 where a signal ends the start."""
-        self._ending.last_acts += [each.remove_path for each in self._shared if isinstance(each, Listener)]
+        self._ending.last_acts += [each.remove_path for each in self.listeners]
         try:
             if self._parent is not None:
                 self._parent.share(self._connections, self._servers)
             for connection in self._servers:
                 connection.open()
-            self._app.start()
+            eventlet.hubs.get_hub()  # which tells `spawn` that this thread has coroutines
+            self._app.call_on_start(self)
             self._ending.is_starting = False
             for connection in self._servers:
                 connection.start(self._load)
@@ -8098,7 +8337,7 @@ class Server:
         finally:
             for connection in self._servers:
                 connection.close()
-            self._app.stop()
+            self._app.call_on_stop(self)
             if self._load.access_log is not None:
                 self._load.access_log.write(1.0)
             with contextlib.suppress(Exception):
@@ -8113,9 +8352,12 @@ class Server:
         for connection in self._servers:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
-        while self._load.busy or self._load.waiting or not all(each.has_ended() for each in self._servers):
+        while self._load.busy or self._load.waiting or self._app.spawned or not all(
+            each.has_ended() for each in self._servers
+        ):
             if time.monotonic() >= deadline:
-                logger.warning("%d requests were not finished in time", self._load.busy + len(self._load.waiting))
+                logger.warning("%d requests, and %d calls that were spawned, were not finished in time",
+                               self._load.busy + len(self._load.waiting), len(self._app.spawned))  # fmt: skip
                 return
             self._tick()
             eventlet.sleep(0.02)
@@ -8128,6 +8370,38 @@ class Server:
         self._load.admit()  # the coroutine that would go on with those that wait may have ended
         if self._load.access_log is not None:
             self._survive(self._load.access_log.write)
+
+
+@contextlib.contextmanager
+def serve_in_thread(app: Brubeck, bind: str) -> Iterator[Listener]:
+    """Serve an application by HTTP in a thread of its own, while the block lasts: what `Brubeck.running` does."""
+    ending: Any = SimpleNamespace(is_starting=True, is_asked=False, last_acts=[])  # no signal comes here
+    server, errors = Server(app, [HTTPConnection(bind)], ending), list[BaseException]()
+    # Imported here, for the thread that imports it first never ends for who joins it (Python before 3.13): the copy of
+    # `threading` that eventlet makes takes that thread for the main thread.
+    hubs = eventlet.hubs
+
+    def run() -> None:
+        try:
+            server.run()
+        except BaseException as error:
+            errors.append(error)
+        eventlet.sleep(0)  # the coroutines that receive end
+        hubs.get_hub().abort(wait=True)
+
+    thread = _unpatched("threading").Thread(target=run, daemon=True)
+    thread.start()
+    while ending.is_starting and thread.is_alive():
+        thread.join(0.005)
+    if errors:
+        raise RuntimeError("the server cannot start: see the error above, or on standard error") from errors[0]
+    try:
+        yield server.listeners[0]
+    finally:
+        ending.is_asked = True
+        thread.join(Ending.DEADLINE)
+        if thread.is_alive():
+            logger.warning("the server at %s goes on after the end of its block: a handler blocks it", bind)
 
 
 # ---- Workers ---------------------------------------------------------------------------------------------------------
@@ -8878,16 +9152,21 @@ def default_connections(bind: str | None, tls: TLSFiles | None, parent: _Parent 
 
 
 def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: Ending, *, patch: bool = True,
-          access_log: bool = False, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
-    """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: a
-    line for each answer on standard output. `stats`: the HOST:PORT at which its figures are served for Prometheus."""
+          access_log: str | None = None, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
+    """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: the
+    file that gets a line for each answer, "" for standard output. `stats`: the HOST:PORT at which its figures are
+    served for Prometheus."""
     configure_logging()
     if patch:
         contexts = [each.tls for each in list_connections(connection) if isinstance(each, HTTPConnection)]
         ending.complete(lambda: patch_program(contexts))  # eventlet would log and forget a SystemExit
-    if access_log and sys.stdout is None:
+    if access_log == "" and sys.stdout is None:
         fail("--access-log: standard output is closed")
-    server = Server(app, list_connections(connection), ending, parent, AccessLog() if access_log else None)
+    try:
+        log = None if access_log is None else AccessLog(path=access_log)
+    except OSError as error:
+        fail(f"--access-log: cannot write to {access_log!r}: {error.strerror}")
+    server = Server(app, list_connections(connection), ending, parent, log)
     with contextlib.ExitStack() as stack:
         if stats is not None and parent is None:
             stack.enter_context(contextlib.closing(StatsServer(stats, app.stats).start()))
@@ -9139,7 +9418,8 @@ def _add_options(add: Callable[..., Any]) -> None:
     add("--max-body", metavar="BYTES", type=_at_least(0), help="the largest body of a request (default: 1048576)")
     add("--upload-store", metavar="FOLDER", help="where Mongrel2 puts large and chunked bodies: its upload.temp_store")
     add("--stats", metavar="HOST:PORT", help="serve figures for Prometheus at this address, as /metrics")
-    add("--access-log", action="store_true", help="write a line for each answer to standard output")
+    add("--access-log", metavar="FILE", nargs="?", const="", help="write a line for each answer to this file, and to "
+        "another one of its name when it was moved away (default: to standard output)")  # fmt: skip
     add("--reload", action="store_true", help="restart when a file of the program or a template changes")
     add("--debug", action="store_true", help="show tracebacks in error pages")
     add("--quiet", action="store_true", help="log only warnings and errors")
@@ -9161,6 +9441,9 @@ def parse_arguments(given: Sequence[str]) -> Any:
     if tell is not None:
         return parser.parse_args(given[1:])
     _add_options(parser.add_argument)
+    for place, (before, after) in enumerate(itertools.pairwise(given)):
+        if before == "--access-log" and re.fullmatch(r"[\w.]+:[\w()]*", after):  # it is the program, and no file
+            given = [*given[:place], after, before, *given[place + 2 :]]
     options = parser.parse_args(given)
     if options.worker_timeout is None:
         options.worker_timeout = 0.0 if options.reload or options.debug else 30.0  # a debugger takes its time

@@ -180,7 +180,7 @@ def sign(request: Request) -> Response | tuple[str, int]:
 
 @app.error(HTTPError)
 def explain(request: Request, error: HTTPError) -> str:
-    return page(CARD.format(text=escape(error.message or "This cannot be done.")))
+    return page(CARD.format(text=escape(error.message)))
 
 
 @app.error(psycopg.OperationalError)  # of which the pool's are: no connection in time, too many that wait

@@ -65,7 +65,7 @@ def waiting(request: Request) -> dict[str, int]:
 
 @app.error(HTTPError)
 def explain(request: Request, error: HTTPError) -> dict[str, Any]:
-    return {"error": error.message or "this cannot be done"}
+    return {"error": error.message}
 
 
 @app.get("/")

@@ -93,7 +93,7 @@ def remove_todo(request: Request, number: int) -> tuple[None, int]:
 
 @app.error(HTTPError)
 def explain(request: Request, error: HTTPError) -> dict[str, Any]:
-    return {"status": error.status, "error": error.message or "this cannot be done"}
+    return {"status": error.status, "error": error.message}
 
 
 @app.get("/")

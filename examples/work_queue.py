@@ -236,7 +236,7 @@ def follow(request: Request) -> Response:
 
 @app.error(HTTPError)
 def explain(request: Request, error: HTTPError) -> dict[str, Any]:
-    return {"error": error.message or "this cannot be done"}
+    return {"error": error.message}
 
 
 @app.error(RedisError)

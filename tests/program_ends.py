@@ -49,6 +49,36 @@ def left(request: Request) -> dict[str, Any]:
             "descriptors": len(os.listdir("/proc/self/fd")), "closed": [file.closed for file in kept]}  # fmt: skip
 
 
+told: list[str] = []  # by the functions of `when_done`
+
+
+@app.route("/told")
+def tell(request: Request) -> list[str]:
+    before = [*told]
+    told.clear()
+    return before
+
+
+@app.route("/done/<how>")
+def done(request: Request, how: str) -> str | Iterator[str]:
+    request.when_done(lambda: told.append("first"))
+    request.when_done(lambda: told[5])
+    request.when_done(lambda: told.append("second"))
+    told.append("handler")
+    if how == "fails":
+        raise LookupError(request.path)
+    return stream() if how == "streams" else "done"
+
+
+def stream() -> Iterator[str]:
+    try:
+        for _ in range(200):
+            yield "x" * 1000
+            eventlet.sleep(0.01)
+    finally:
+        told.append("stream")
+
+
 @app.post("/form", max_body=64 << 20)
 def form(request: Request) -> dict[str, Any]:
     return {file.filename: [file.size, len(file.read())] for name in request.files for file in

@@ -26,13 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- reference -->", "<!-- /reference -->"
 NOT_LISTED = ("TypeVar", "ParamSpec", "_Late", "logging.")  # how the values of variables begin that are nobody's
 PROMISED = {
-    "Brubeck": "run handle test route get post put patch delete websocket static mount url_for error wrap on_start "
-    "on_stop converters json_dumps templates session_cookie secret",
+    "Brubeck": "run running spawn handle test route get post put patch delete websocket static mount url_for error "
+    "wrap on_start on_stop converters json_dumps templates session_cookie secret",
     "Request": "method path version query headers cookies host scheme url remote_addr body stream json form files "
     "session state connected app route arguments environ sender conn_id get_argument get_arguments url_for "
-    "get_signed_cookie current_user",
+    "get_signed_cookie current_user when_done",
     "Headers": "", "MultiDict": "getall", "UploadedFile": "name filename content_type size save",
-    "Response": "body status headers set_cookie delete_cookie", "ResponseHeaders": "add",
+    "Response": "body status headers set_cookie delete_cookie conditional", "ResponseHeaders": "add",
     "HTTPError": "status message headers", "ProtocolError": "status",
     "SessionCookie": "name max_age secure samesite",
     "redirect": "", "abort": "", "static_file": "", "safe_target": "", "event_stream": "", "sign": "", "unsign": "",

@@ -23,7 +23,8 @@ from support import environment, free_port, listens, output, process, wait_for
 from brubeck_lite import AccessLog, Request, WSGIRequest, format_access_line
 
 LINE = re.compile(
-    r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /[!-~]* HTTP/1\.1" \d{3} \d+ "[^"]*" "[^"]*"\n'
+    r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /[!-~]* HTTP/1\.1" \d{3} \d+ "[^"]*" "[^"]*"'
+    r" \d+\.\d{6}\n"
 )
 
 
@@ -203,3 +204,44 @@ def test_a_websocket_has_its_line_when_it_ends(tmp_path: Path) -> None:
             )
             assert client.recv(1000).startswith(b"HTTP/1.1 101 ")
         wait_for(lambda: '"GET /socket HTTP/1.1" 101 0 ' in output(child), what="the line")
+
+
+def test_a_line_ends_with_the_seconds_that_the_answer_took() -> None:
+    request = WSGIRequest({"REQUEST_METHOD": "GET", "PATH_INFO": "/"})
+    assert format_access_line(0, request, 200, 5, 1.25).endswith(b'"-" "-" 1.250000\n')
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_it_goes_on_in_a_new_file_when_the_old_one_was_moved_away(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    port, log = free_port(), tmp_path / "access.log"
+    line = [sys.executable, "-m", "brubeck_lite", "program:app", "--bind", f"127.0.0.1:{port}", *workers,
+            "--access-log", str(log)]  # fmt: skip
+    with process(line) as child:
+        wait_for(lambda: listens(port), what="the server")
+        for number in range(3):
+            if number:
+                log.rename(tmp_path / f"access.log.{number}")
+            ask_both([port, port], 50)
+            wait_for(lambda: log.exists() and len(lines_of(log)) == 100, what="the lines")
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(60) == 0
+    files = [log, tmp_path / "access.log.1", tmp_path / "access.log.2"]
+    assert [len(lines_of(file)) for file in files] == [100, 100, 100]
+    assert all(LINE.fullmatch(line) for file in files for line in lines_of(file))
+
+
+def test_without_a_file_the_program_may_stand_behind_the_option() -> None:
+    port = free_port()
+    line = [sys.executable, "-m", "brubeck_lite", "--access-log", "program:app", "--bind", f"127.0.0.1:{port}"]
+    with process(line) as child:
+        wait_for(lambda: listens(port), what="the server")
+        ask(port, 1)
+        wait_for(lambda: '"GET / HTTP/1.1" 200 10 ' in output(child), what="the line")
+
+
+def test_a_file_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "brubeck_lite", "program:app", "--bind", f"127.0.0.1:{free_port()}"]
+    line += ["--access-log", str(tmp_path / "no" / "log")]
+    ended = subprocess.run(line, env=environment(), stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith("brubeck_lite: --access-log: cannot write to ")

@@ -294,6 +294,44 @@ def test_a_token_that_a_check_refuses_is_401() -> None:
     assert [ask(app, f"Bearer {token}").status for token in ("right", "wrong", "é")] == [200, 401, 401]
 
 
+@pytest.mark.parametrize("authorization", ["Token abc", "token abc"])
+def test_a_token_may_come_by_another_scheme(authorization: str) -> None:
+    app = guarded(bearer_auth(lambda token: token == "abc" and "ann", scheme="Token"))
+    assert ask(app, authorization).text == "'ann'"
+    refused = ask(app, "Bearer abc")
+    assert (refused.status, refused.headers["WWW-Authenticate"].split()[0]) == (401, "Token")
+    with pytest.raises(ValueError, match="scheme"):
+        bearer_auth(lambda token: token, scheme="To ken")
+
+
+@pytest.mark.parametrize(
+    "decorator", [bearer_auth(lambda token: None, optional=True), basic_auth(lambda name, word: None, optional=True)]
+)
+def test_where_credentials_are_optional_a_client_without_any_is_a_guest(decorator: Any) -> None:
+    app = guarded(decorator)
+    assert [ask(app, given).text for given in (None, "Digest x")] == ["None", "None"]
+    assert [ask(app, given).status for given in ("Bearer wrong", basic("ann:wrong"))].count(401) == 1
+
+
+def by_default(token: str, database: str = "db") -> str:
+    return f"{token} {database}"
+
+
+@pytest.mark.parametrize(
+    ("check", "user"),
+    [(lambda token, request: f"{token} {request.path}", "abc /"), (lambda token, asked: token + asked.path, "abc/"),
+     (lambda request, token: token + request.path, "abc/"), (lambda token, *, request: token + request.path, "abc/"),
+     (by_default, "abc db"), (str.upper, "ABC"), ({"abc": "ann"}.get, "ann")],
+)  # fmt: skip
+def test_a_check_gets_the_request_where_it_takes_it(check: Any, user: str) -> None:
+    assert ask(guarded(bearer_auth(check)), "Bearer abc").text == repr(user)
+
+
+def test_a_check_of_basic_credentials_gets_the_request_too() -> None:
+    app = guarded(basic_auth(lambda name, password, request: f"{name} {password} {request.path}"))
+    assert ask(app, basic("ann:x")).text == "'ann x /'"
+
+
 # Caches that clients share
 
 
@@ -732,10 +770,10 @@ def test_a_class_of_all_mixins_answers_with_all_it_was_told() -> None:
             return self.render("page.html", name=self.current_user)
 
     app = Brubeck()
-    app.templates = lambda template, /, **values: f"{template} {values}"
+    app.templates = lambda template, /, **values: f"{template} {values['name']} {values['request'].path}"
     app.route("/")(Page)
     got = app.test(raise_errors=True).get("/?user=ann")
-    assert (got.status, got.text) == (202, "page.html {'name': 'ann'}")
+    assert (got.status, got.text) == (202, "page.html ann /")
     assert (got.headers["X-Prepared"], got.headers["Set-Cookie"]) == ("yes", "seen=yes; Path=/; SameSite=Lax")
     assert (app.test().get("/").status, "Set-Cookie" in app.test().get("/").headers) == (401, False)
 

@@ -14,8 +14,9 @@ import signal
 import socket
 import sys
 import time
+import urllib.request
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -31,6 +32,8 @@ from support import (
     process,
     wait_for,
 )
+
+from brubeck_lite import Brubeck, Request, Response, WebSocket
 
 BOUNDARY = b"take-five"
 TYPE = b"Content-Type: multipart/form-data; boundary=take-five\r\n"
@@ -105,6 +108,11 @@ def what_is_left(port: int) -> Any:
     return json.loads(client.getresponse().read())
 
 
+def what_is_told(port: int) -> Any:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/told", timeout=20) as answer:
+        return json.loads(answer.read())
+
+
 HANDSHAKE = (b"GET /socket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
              b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")  # fmt: skip
 
@@ -169,6 +177,50 @@ def test_nothing_is_left_of_a_request(door: tuple[str, int], how: str) -> None:
         else:
             ask(port, LEAVING[how], 0.2)
     sees_nothing_left(port, descriptors)
+
+
+@pytest.mark.parametrize(
+    ("how", "leave_after", "told"),
+    [("returns", None, ["handler", "second", "first"]), ("fails", None, ["handler", "second", "first"]),
+     ("streams", None, ["handler", "stream", "second", "first"]),
+     ("streams", 0.2, ["handler", "stream", "second", "first"])],
+)  # fmt: skip
+def test_what_is_to_be_done_then_is_done_when_the_answer_is_over(
+    door: tuple[str, int], how: str, leave_after: float | None, told: list[str]
+) -> None:
+    _, port = door
+    ask(port, get(b"/done/" + how.encode()), leave_after)
+    seen: list[str] = []
+    wait_for(lambda: seen.extend(what_is_told(port)) or len(seen) >= len(told), what="the end")
+    assert seen == told
+
+
+def test_in_a_test_what_is_to_be_done_is_done_when_the_answer_is_there() -> None:
+    app, told = Brubeck(), list[str]()
+    inner = Brubeck()
+
+    @inner.get("/")
+    def answer(request: Request) -> str:
+        request.when_done(lambda: told.append("inner"))
+        return "done"
+
+    def see(respond: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            request.when_done(lambda: told.append("outer"))
+            return respond(request)
+
+        return answer
+
+    @app.websocket("/socket")
+    def talk(ws: WebSocket) -> None:
+        ws.send("hello")
+
+    app.wrap(see)
+    app.mount("/inner", inner)
+    assert (app.test().get("/inner/").text, told) == ("done", ["inner", "outer"])
+    with app.test().websocket("/socket") as ws:
+        ws.receive()
+    assert told[2:] == ["outer"]
 
 
 def test_nothing_is_left_of_a_handler_that_takes_too_long(door: tuple[str, int]) -> None:

@@ -685,8 +685,24 @@ def test_a_template_may_say_that_a_value_is_html(templates: Path) -> None:
     assert rendered(templates, "safe.html", a="<b>").text == "<b>"
 
 
-def test_only_the_values_are_there(templates: Path) -> None:
-    assert rendered(templates, "globals.html").text == "False False"
+def test_besides_the_values_the_request_is_there_and_nothing_else(templates: Path) -> None:
+    assert rendered(templates, "globals.html").text == "True False"
+
+
+def test_a_template_has_the_addresses_of_the_application_that_renders_it(templates: Path) -> None:
+    (templates / "link.html").write_text("{{ request.path }} {{ url_for('page', a=1) }}")
+    outer, inner = Brubeck(), Brubeck()
+    inner.templates = jinja2_templates(templates)
+    inner.get("/page", name="page")(lambda request: render(request, "link.html"))
+    outer.mount("/inner", inner)
+    assert outer.test(raise_errors=True).get("/inner/page").text == "/inner/page /inner/page?a=1"
+
+
+def test_an_environment_has_the_filters_and_globals_of_the_program_and_can_be_reached(templates: Path) -> None:
+    (templates / "own.html").write_text("{{ a|twice }} {{ site }} {{ more }}")
+    made = jinja2_templates(templates, filters={"twice": lambda text: text * 2}, globals={"site": "here"})
+    made.environment.globals["more"] = "more"  # type: ignore[attr-defined]
+    assert made("own.html", a="x") == "xx here more"
 
 
 @pytest.mark.parametrize("value", ["request", "name", "template", "context", "values", "environment"])
@@ -714,7 +730,7 @@ def test_any_callable_makes_templates() -> None:
     app = Brubeck()
     app.templates = lambda template, **values: f"{template} {sorted(values)}"
     app.route("/")(lambda request: render(request, "a", b=1, c=2))
-    assert app.test(raise_errors=True).get("/").text == "a ['b', 'c']"
+    assert app.test(raise_errors=True).get("/").text == "a ['b', 'c', 'request', 'url_for']"
 
 
 def test_a_mounted_application_has_templates_of_its_own() -> None:

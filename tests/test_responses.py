@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import enum
 import json
 import urllib.error
+import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -115,7 +120,7 @@ def test_json_dumps_may_be_set(dumps: Any) -> None:
 # Response
 
 
-@pytest.mark.parametrize("body", [None, 5, ["a"], {"a": 1}, bytearray(b"a"), object()])
+@pytest.mark.parametrize("body", [None, 5, ("a",), {"a"}, bytearray(b"a"), object()])
 def test_a_body_that_is_no_body_is_a_type_error(body: Any) -> None:
     with pytest.raises(TypeError):
         Response(body)
@@ -146,7 +151,7 @@ def test_a_body_may_be_set_later(body: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("body", value) for value in [None, 5, ["a", "b"], object()]),
+        *(("body", value) for value in [None, 5, ("a", "b"), object()]),
         *(("status", value) for value in ["200 OK\r\nX-Evil: 1", "200 \x00", 1000, None]),
     ],
 )
@@ -572,3 +577,147 @@ def test_there_is_one_content_length() -> None:
 def test_repeated_fields_stay_apart_when_they_are_taken_over() -> None:
     given = Response(headers=[("Link", "<a>"), ("Link", "<b>")]).headers
     assert Response(headers=given).headers.pairs()[-2:] == [("Link", "<a>"), ("Link", "<b>")]
+
+
+# JSON
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+@dataclass
+class Tune:
+    title: str
+    parts: list[Any]
+
+
+BERLIN = datetime.timezone(datetime.timedelta(hours=2))
+UUID = "12345678-1234-5678-1234-567812345678"
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        (datetime.datetime(2026, 5, 5, 12, 30, 1, 999), "Tue, 05 May 2026 12:30:01 GMT"),
+        (datetime.datetime(2026, 5, 5, 12, 30, 1, tzinfo=BERLIN), "Tue, 05 May 2026 10:30:01 GMT"),
+        (datetime.date(1959, 7, 1), "Wed, 01 Jul 1959 00:00:00 GMT"), (uuid.UUID(UUID), UUID),
+        (decimal.Decimal("1.10"), "1.10"), (Color.RED, "red"),
+        (Tune("a", [Tune("b", [Color.RED])]), {"title": "a", "parts": [{"title": "b", "parts": ["red"]}]}),
+    ],
+)  # fmt: skip
+def test_json_has_a_form_for_dates_and_the_like(value: Any, form: Any) -> None:
+    assert get(lambda request: {"a": [value]}).json == {"a": [form]}
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [1], Tune("a", [])])
+def test_a_response_takes_what_handlers_return_as_json(value: Any) -> None:
+    app = serving(lambda request: Response(value, 201, {"X-A": "b"}))
+    app.json_dumps = lambda value: f"dumped {type(value).__name__}"
+    got = app.test().get("/")
+    assert (got.status, got.text, got.headers["X-A"]) == (201, f"dumped {type(value).__name__}", "b")
+    assert got.headers["Content-Type"] == JSON
+    app.wrap(lambda respond: lambda request: Response(value))
+    assert app.test().get("/").text == f"dumped {type(value).__name__}"
+
+
+def test_json_keeps_the_type_that_the_program_gives_it() -> None:
+    got = get(lambda request: Response({"a": 1}, content_type="application/vnd.api+json"))
+    assert (got.headers["Content-Type"], got.json) == ("application/vnd.api+json", {"a": 1})
+    assert Response({"a": 1}).body == b'{"a":1}'
+
+
+def test_json_that_cannot_be_made_is_a_500_wherever_it_is_made() -> None:
+    app = serving(lambda request: Response({"a": object()}))
+    assert app.test().get("/").status == 500
+    app.wrap(lambda respond: lambda request: Response([object()]))
+    assert app.test().get("/").status == 500
+
+
+PREFER_JSON = [
+    "application/json", "application/problem+json", "application/json, text/plain, */*", "application/vnd.api+json",
+    "text/html;q=0.5, application/json;q=0.9", "text/html;q=0, application/json",
+]  # fmt: skip
+PREFER_TEXT = [
+    "", "*/*", "text/html", "text/html,application/xhtml+xml,*/*;q=0.8", "text/plain, application/json;q=0.9",
+    "application/json;q=0", "text/html, application/json",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("accept", PREFER_JSON)
+def test_a_client_that_prefers_json_gets_errors_as_problems(accept: str) -> None:
+    got = serving(lambda request: abort(404)).test().get("/", {"Accept": accept})
+    assert (got.status, got.headers["Content-Type"]) == (404, "application/problem+json")
+    assert got.json == {"type": "about:blank", "title": "Not Found", "status": 404}
+    got = serving(lambda request: abort(409, "taken", {"X-A": "b"})).test().get("/", {"Accept": accept})
+    assert got.json == {"type": "about:blank", "title": "Conflict", "status": 409, "detail": "taken"}
+    assert (got.headers["X-A"], got.headers["Vary"]) == ("b", "Accept")
+
+
+@pytest.mark.parametrize("accept", PREFER_TEXT)
+def test_others_get_errors_as_text(accept: str) -> None:
+    got = serving(lambda request: abort(404)).test().get("/", {"Accept": accept})
+    assert (got.text, got.headers["Content-Type"]) == ("404 Not Found\n", "text/plain; charset=utf-8")
+
+
+def test_a_client_that_sends_json_gets_errors_as_problems_unless_it_accepts_something_else() -> None:
+    client = serving(lambda request: "").test()
+    assert [client.post("/", {"Accept": accept}, json={}).headers["Content-Type"][:12] for accept in
+            ("*/*", "image/png", "text/html")] == ["application/", "application/", "text/plain; "]  # fmt: skip
+    assert client.post("/", json={}).json["status"] == 405
+
+
+def test_a_problem_of_the_program_tells_nothing_unless_debug_is_set() -> None:
+    accept = {"Accept": "application/json"}
+    assert "detail" not in serving(failing(LookupError("secret"))).test().get("/", accept).json
+    assert "LookupError" in serving(failing(LookupError("told")), debug=True).test().get("/", accept).json["detail"]
+
+
+def test_the_message_of_an_error_is_the_phrase_of_its_status_by_default() -> None:
+    assert [HTTPError(404).message, HTTPError(404, "gone").message, HTTPError(599).message] == [
+        "Not Found", "gone", "Status"]  # fmt: skip
+
+
+# Answers that depend on what the client has
+
+
+def conditionally(fields: dict[str, str], etag: str | None = None, method: str = "GET", **more: Any) -> Any:
+    app = serving(lambda request: Response("Take five!", **more).conditional(request, etag))
+    return app.test(raise_errors=True).request(method, "/", fields)
+
+
+def test_an_answer_has_an_etag_of_what_is_in_it() -> None:
+    first, other = conditionally({}), conditionally({}, "v1")
+    assert (first.text, other.headers["ETag"]) == ("Take five!", '"v1"')
+    again = conditionally({"If-None-Match": first.headers["ETag"]})
+    assert (again.status, again.body, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    assert conditionally({}, method="HEAD").headers["ETag"] == first.headers["ETag"]
+    assert conditionally({"If-None-Match": first.headers["ETag"]}, method="HEAD").status == 304
+
+
+@pytest.mark.parametrize(
+    ("etag", "fields", "status"),
+    [
+        ("v1", {"If-None-Match": 'W/"v1"'}, 304), ('W/"v1"', {"If-None-Match": '"v1"'}, 304),
+        ('W/"v1"', {"If-None-Match": 'W/"v1", "v2"'}, 304), ("v1", {"If-None-Match": "*"}, 304),
+        ("v1", {"If-None-Match": '"v2"'}, 200), ("v1", {"If-None-Match": "v1"}, 200),
+        ("v1", {"If-Match": '"v1"'}, 200), ("v1", {"If-Match": '"v2"'}, 412), ('W/"v1"', {"If-Match": 'W/"v1"'}, 412),
+        ("v1", {"If-Modified-Since": "Tue, 05 May 2026 12:30:01 GMT"}, 200),
+        ("v1", {"If-Unmodified-Since": "Tue, 05 May 1970 12:30:01 GMT"}, 200),
+    ],
+)  # fmt: skip
+def test_conditions_are_as_rfc_9110_has_them(etag: str, fields: dict[str, str], status: int) -> None:
+    assert conditionally(fields, etag).status == status
+
+
+def test_a_date_that_the_program_gives_counts_too() -> None:
+    date = "Tue, 05 May 2026 12:30:01 GMT"
+    assert conditionally({"If-Modified-Since": date}, headers={"Last-Modified": date}).status == 304
+
+
+def test_what_is_no_answer_to_a_reader_has_no_etag() -> None:
+    assert "ETag" not in conditionally({}, status=404).headers
+    app = Brubeck()
+    app.post("/")(lambda request: Response("made").conditional(request))
+    app.get("/")(lambda request: Response(iter(["made"])).conditional(request))
+    assert all("ETag" not in app.test().request(method, "/").headers for method in ("GET", "POST"))

@@ -736,8 +736,8 @@ def test_on_start_is_called_before_the_first_request_and_on_stop_once() -> None:
     outer.get("/note")(lambda request: seen.append("request"))
     for _ in range(2):
         outer.test().get("/note")
-    outer.stop()
-    outer.stop()
+    outer.call_on_stop()
+    outer.call_on_stop()
     assert seen == ["outer starts", "inner starts", "request", "request", "inner stops", "outer stops"]
 
 
