@@ -243,7 +243,7 @@ def given(request, number): ...
 app.route(re.compile(r"(?x) ^/spaced  $"), methods=["POST"])(lambda request: "")
 app.route("/partly")(functools.partial(given, number=1))
 app.route("@chat")(Old)
-app.static("/static", "files")
+app.static("/static", ".")
 app.route("/length")(len)
 
 @app.websocket("/talk/<room>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -630,8 +631,11 @@ def test_the_name_that_a_program_gives_is_looked_at_too(root: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", ["secret.txt", "%2e%2e/secret.txt"])
-def test_a_folder_that_is_not_there_has_no_files(root: Path, name: str) -> None:
-    assert get(root / "missing", name).status == 404
+def test_a_folder_that_was_removed_has_no_files(root: Path, name: str) -> None:
+    (root / "removed").mkdir()
+    app = serving(root / "removed")
+    (root / "removed").rmdir()
+    assert app.test().get(f"/static/{name}").status == 404
 
 
 def test_a_file_that_is_not_there_is_an_error_like_any_other(root: Path) -> None:
@@ -944,3 +948,13 @@ def test_a_session_by_every_door(door: Door) -> None:
         assert (response.headers["Vary"], response.headers["Cache-Control"]) == ("Cookie", "private")
         cookie = response.headers["Set-Cookie"].partition(";")[0]
         connection.close()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_a_folder_that_is_not_there_is_an_error_where_it_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"there is no folder {str(tmp_path / name)!r}")):
+        Brubeck().static("/static", name)
