@@ -1774,7 +1774,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
         return Response(value, status)
     if inspect.iscoroutine(value):
         value.close()  # nobody will await it
-    raise TypeError(f"an object of type {type(value).__name__}")
+    raise TypeError(f"a body cannot be of type {type(value).__name__}")
 
 
 # -- files to clients
@@ -3951,7 +3951,7 @@ class Brubeck:
         try:
             response = self._respond(request)
             if type(response) is not Response and not isinstance(response, Response):
-                raise AnswerError(f"{locate(self._respond)}, or middleware inside it, returned an object of type "
+                raise AnswerError(f"{locate(self._respond)}, or middleware inside it, returned a value of type "
                                   f"{type(response).__name__}: it should be a Response")  # fmt: skip
         except KeyboardInterrupt:
             raise
@@ -4035,7 +4035,8 @@ class Brubeck:
         try:
             response = to_response(value, self.json_dumps, status)
         except (TypeError, ValueError) as error:
-            raise AnswerError(f"{locate(handler)} returned what is no answer ({error}): {_ANSWERS}") from error
+            what = f"a value of type {type(value).__name__}, which is no answer ({error})"
+            raise AnswerError(f"{locate(handler)} returned {what}: {_ANSWERS}") from error
         if type(response._body) is not bytes:
             request.peer.leave_pool()
             request.peer.limited(None, True, response.begin_stream)

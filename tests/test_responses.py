@@ -639,7 +639,7 @@ def test_what_is_no_answer_is_told_in_one_sentence_that_names_the_handler_and_it
     (record,) = caplog.records
     assert record.exc_info is None and "\n" not in record.getMessage()
     name = "Index" if kind == "class" else "index"
-    assert re.search(rf"{name} \(\S*test_responses.py:\d+\) returned what is no answer", record.getMessage())
+    assert re.search(rf"{name} \(\S*test_responses.py:\d+\) returned a value of type \w+, which is no answer", record.getMessage())
     assert "a handler returns a str, bytes, a dict, a list" in record.getMessage()
 
 
@@ -648,8 +648,8 @@ def test_what_is_no_answer_is_raised_in_tests_and_shown_in_the_page_without_our_
 ) -> None:
     app = serving(lambda request: 5, debug=True)
     page = app.test().get("/").text
-    assert "returned what is no answer (an object of type int)" in page and "Traceback" not in page
-    with pytest.raises(TypeError, match="returned what is no answer"):
+    assert "returned a value of type int, which is no answer" in page and "Traceback" not in page
+    with pytest.raises(TypeError, match="returned a value of type int, which is no answer"):
         app.test(raise_errors=True).get("/")
 
 
