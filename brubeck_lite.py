@@ -2991,21 +2991,26 @@ def refuse_async(handler: Any) -> None:
                         "greenlet), so that a plain function may wait while others run")  # fmt: skip
 
 
+def find_misuse(function: Any, number: int) -> str | None:
+    """Why this cannot be called with so many arguments; None where it can, or where that is unknown."""
+    if not callable(function):
+        return f"{function!r} is no function"
+    try:
+        signature = inspect.signature(function)
+    except Exception:  # written in C; or its annotations name what is not there yet (PEP 649)
+        return None
+    try:
+        signature.bind(*[None] * number)
+    except TypeError as error:
+        return f"{name_handler(function)}: {error}"
+    return None
+
+
 def check_function(function: Any, number: int, form: str) -> None:
     """TypeError unless this is a plain function that takes so many arguments; `form` is how it should be written."""
     refuse_async(function)
-    problem = f"{function!r} is no function"
-    if callable(function):
-        try:
-            signature = inspect.signature(function)
-        except Exception:  # written in C; or its annotations name what is not there yet (PEP 649)
-            return
-        try:
-            signature.bind(*[None] * number)
-            return
-        except TypeError as error:
-            problem = f"{name_handler(function)}: {error}"
-    raise TypeError(f"{problem}; it should be {form}")
+    if problem := find_misuse(function, number):
+        raise TypeError(f"{problem}; it should be {form}")
 
 
 def check_rule(decorator: str, rule: object, *others: object) -> None:
@@ -8689,10 +8694,8 @@ def import_program(module_name: str, attribute: str) -> Any:
     run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
         found = getattr(importlib.import_module(module_name), attribute, None)
-        if isinstance(found, Brubeck) or not callable(found):
-            return found
-        check_function(found, 0, f"`def {attribute}():`, which returns the application")
-        return found()
+        makes_one = not isinstance(found, Brubeck) and find_misuse(found, 0) is None
+        return (found() or found) if makes_one else found
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
@@ -8717,7 +8720,8 @@ def load_program(name: str) -> Brubeck:
     app = import_program(module_name, attribute)
     if not isinstance(app, Brubeck):
         what = "is no Brubeck" if app is not None else "is not there"
-        fail(f"{attribute!r} {what} in the module {module_name!r}: name the application, like hello:app")
+        fail(f"{attribute!r} {what} in the module {module_name!r}: name the application, like hello:app, or "
+             "a function without arguments that makes it")  # fmt: skip
     return app
 
 

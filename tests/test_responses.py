@@ -637,10 +637,10 @@ def test_what_is_no_answer_is_told_in_one_sentence_that_names_the_handler_and_it
     answer = app.test().get("/")
     assert (answer.status, answer.text) == (500, "500 Internal Server Error\n")
     (record,) = caplog.records
-    assert record.exc_info is None and "\n" not in record.getMessage()
-    name = "Index" if kind == "class" else "index"
-    assert re.search(rf"{name} \(\S*test_responses.py:\d+\) returned a value of type \w+, which is no answer", record.getMessage())
-    assert "a handler returns a str, bytes, a dict, a list" in record.getMessage()
+    sentence, name = record.getMessage(), "Index" if kind == "class" else "index"
+    assert record.exc_info is None and "\n" not in sentence
+    assert re.search(rf"{name} \(\S*test_responses.py:\d+\) returned a value of type \w+, which is no answer", sentence)
+    assert "a handler returns a str, bytes, a dict, a list" in sentence
 
 
 def test_what_is_no_answer_is_raised_in_tests_and_shown_in_the_page_without_our_frames(

@@ -717,14 +717,16 @@ def test_middleware_that_gives_another_answer_leaves_no_file_open(large: Path) -
 Door = tuple[str, int]
 LARGE = b"".join(b"%09d\n" % number for number in range(2_000_000))  # 20 MB
 FILES = tempfile.TemporaryDirectory()
-os.environ["TEST_FILES"] = FILES.name  # for program_files, which is in processes of its own
+PUBLIC = Path(FILES.name, "public")
+PUBLIC.mkdir()
+os.environ["TEST_FILES"] = str(PUBLIC)  # for program_files, which is in processes of its own
 
 
 @pytest.fixture(scope="session", autouse=True)
 def files() -> Iterator[None]:
     """What program_files serves, and what it must not serve."""
     folder = Path(FILES.name)
-    (folder / "public/folder").mkdir(parents=True)
+    (folder / "public/folder").mkdir()
     (folder / "public_not").mkdir()
     for name, content in {
         "public/a.txt": CONTENT, "public/large.bin": LARGE, "public/a.js": b"plain", "public/a.js.gz": b"packed",
