@@ -8449,7 +8449,8 @@ class Parent:
         if worker.ended is not None or worker.process.poll() is not None:
             self._bury(worker, now)
         elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
-            logger.error("%s gave no sign of life for %d seconds: killed", worker, now - worker.heard)
+            logger.error("%s gave no sign of life for %d seconds: killed (for a debugger: --debug, or --worker-timeout 0)",
+                         worker, now - worker.heard)  # fmt: skip
             worker.process.kill()
 
     def _renew(self, now: float) -> None:
