@@ -8449,7 +8449,7 @@ class Parent:
         if worker.ended is not None or worker.process.poll() is not None:
             self._bury(worker, now)
         elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
-            logger.error("%s gave no sign of life for %d seconds: killed (for a debugger: --debug, or --worker-timeout 0)",
+            logger.error("%s gave no sign of life for %d seconds: killed (for a debugger: --debug)",
                          worker, now - worker.heard)  # fmt: skip
             worker.process.kill()
 
@@ -8639,13 +8639,14 @@ def parent_of_worker() -> _Parent | None:
         fail(f"{WORKER} is set to {descriptor!r}: unset it, for only a parent sets it, for its workers")
 
 
-DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 6767
+DEFAULT_ADDRESS = "127.0.0.1:6767"
 
 
 def join_address(host: str | None, port: int | str | None) -> str:
     """The address of a host (by default 127.0.0.1) and a port (by default 6767)."""
-    name = DEFAULT_HOST if host is None else f"[{host}]" if ":" in host and host[0] != "[" else host
-    return f"{name}:{DEFAULT_PORT if port is None else port}"
+    default_host, default_port = DEFAULT_ADDRESS.split(":")
+    name = default_host if host is None else f"[{host}]" if ":" in host and host[0] != "[" else host
+    return f"{name}:{default_port if port is None else port}"
 
 
 def list_connections(connection: Connection | Address | Sequence[Connection | Address] | None) -> list[Connection]:
@@ -8679,9 +8680,6 @@ def serve(app: Brubeck, connections: Sequence[Connection], ending: Ending, *, pa
 # ---- Command ---------------------------------------------------------------------------------------------------------
 # brubeck_lite MODULE:APP [options] serves a program. Without serving, the command prints a program's routes, what is
 # wrong with it, or a configuration for its Mongrel2.
-
-DEFAULT_ADDRESS = join_address(None, None)
-
 
 def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
     raise ValueError('run() is called while the program is imported: put it below `if __name__ == "__main__":`')
