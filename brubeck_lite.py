@@ -1765,6 +1765,8 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
     if isinstance(value, tuple) and 2 <= len(value) <= 3:
         given, headers = (None, value[1]) if isinstance(value[1], (Mapping, list)) else (value[1], None)
         response = to_response(value[0], json_dumps, status)
+        if response is value[0]:
+            response = response.copy()  # the handler may give it to others
         if given is not None:
             response.status = int(given[:3]) if isinstance(given, str) and _STATUS.fullmatch(given) else given
         if headers := value[2] if len(value) == 3 else headers:

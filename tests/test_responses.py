@@ -653,6 +653,16 @@ def test_what_is_no_answer_is_raised_in_tests_and_shown_in_the_page_without_our_
         app.test(raise_errors=True).get("/")
 
 
+def test_what_is_returned_beside_a_response_is_for_this_answer_alone() -> None:
+    common = Response("common")
+    app = Brubeck()
+    app.get("/other")(lambda request: common)
+    app.get("/")(lambda request: (common, 201, {"X-One": "1"}))
+    assert app.test().get("/").headers["X-One"] == "1"
+    other = app.test().get("/other")
+    assert other.status == 200 and "X-One" not in other.headers
+
+
 def test_fields_that_an_error_handler_returns_leave_the_status_of_the_error() -> None:
     app = serving(failing(HTTPError(410)))
     app.error(410)(lambda request, error: ("gone", {"X-One": "1"}))
