@@ -8694,7 +8694,7 @@ def import_program(module_name: str, attribute: str) -> Any:
     sys.path.insert(0, current_folder())
     run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
-        found = getattr(importlib.import_module(module_name), attribute, None)
+        found: Any = getattr(importlib.import_module(module_name), attribute, None)
         makes_one = not isinstance(found, Brubeck) and find_misuse(found, 0) is None
         return (found() or found) if makes_one else found
     except ModuleNotFoundError as error:
