@@ -102,7 +102,7 @@ from encodings.aliases import aliases
 from enum import Enum
 from http import HTTPStatus
 from types import BuiltinFunctionType, FunctionType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast, overload
 from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
@@ -110,10 +110,19 @@ from werkzeug.routing import BaseConverter, BuildError, Map, MapAdapter, Request
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
 __version__ = "1.0.0"
+__all__ = ["ArgumentsMixin", "AuthMixin", "Brubeck", "Channel", "Event", "HTTPConnection", "HTTPError",
+           "MessageHandler", "Mongrel2Connection", "ProtocolError", "Request", "Response", "TemplateMixin",
+           "WebMessageHandler", "abort", "authenticated", "basic_auth", "bearer_auth", "check_password", "cors", "csrf",
+           "event_stream", "format_netstring", "format_reply", "format_tnetstring", "hash_password", "jinja2_templates",
+           "parse_mongrel2", "parse_netstring", "parse_tnetstring", "redirect", "render", "safe_target", "sign",
+           "static_file", "unsign"]  # fmt: skip
 
 logger = logging.getLogger("brubeck_lite")
 
 T = TypeVar("T")
+D = TypeVar("D")
+H = TypeVar("H", bound=Callable[..., Any])  # a handler, which a decorator gives back as it was
+E = TypeVar("E", bound="Callable[[Request, Any], Any]")  # a handler of errors
 P = ParamSpec("P")
 
 
@@ -334,6 +343,14 @@ class ProtocolError(HTTPError, ValueError):
         return self.message
 
 
+class MissingName(HTTPError, KeyError):
+    """A name that a query or a form does not have: 400 for the client, and a KeyError for the program."""
+
+    def __init__(self, name: object, where: str = "request has no field") -> None:
+        super().__init__(400, f"the {where} {name!r}")
+        self.args = (name,)  # as those of a KeyError
+
+
 def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> NoReturn:
     """End the request here: raises HTTPError."""
     raise HTTPError(status, message, headers)
@@ -365,6 +382,7 @@ _X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-h
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # as proxies name them; Traefik both
 _JSON_TYPE = re.compile(r"application/(?:[\w.-]+\+)?json")
 _WEIGHT = re.compile(r"(?:^|;)[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|$)")
+_NO_FIELD, _NO_FILE = "form has no field", "form has no file"  # what MissingName says
 _UNLIMITED = 1 << 62  # the limit of a route that leaves the limit to a mounted application
 
 
@@ -397,16 +415,33 @@ class Headers(_Named[str]):
 
 
 class MultiDict(_Named[T]):
-    """Names and values where a name may come more than once: `[name]` is the first value, `getall(name)` the list."""
+    """Names and values where a name may come more than once: `[name]` is the first value, `getall(name)` the list.
+    A name that is not there is a KeyError; of the query and of forms (`where` says of which) also an HTTPError 400."""
 
-    def __init__(self, pairs: Iterable[tuple[str, T]] = ()) -> None:
+    __slots__ = ("_where",)
+
+    def __init__(self, pairs: Iterable[tuple[str, T]] = (), where: str = "") -> None:
         lists: dict[str, list[T]] = {}
         for name, value in pairs:
             lists.setdefault(name, []).append(value)
         super().__init__(lists)
+        self._where = where
 
     def __getitem__(self, name: str) -> T:
-        return cast(T, self._kept[name][0])
+        try:
+            return cast(T, self._kept[name][0])
+        except KeyError:
+            if not self._where:
+                raise
+        raise MissingName(name, self._where)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._kept
+
+    if not TYPE_CHECKING:  # the types are those of Mapping.get, which would make an exception first
+
+        def get(self, name, default=None):
+            return self._kept[name][0] if name in self._kept else default
 
     def getall(self, name: str) -> list[T]:
         """Every value of the name, in order; an empty list where there is none."""
@@ -1003,7 +1038,8 @@ def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | 
         file.name, file.content_type = _decode_escaped(file.name, default), _decode_escaped(file.content_type, "utf_8")
         file.filename = base_name(_decode_escaped(file.filename, default))
     # A field for which no file was chosen comes as a file without name and content.
-    return MultiDict(texts), MultiDict((file.name, file) for file in files if file.filename or file.size)
+    chosen = ((file.name, file) for file in files if file.filename or file.size)
+    return MultiDict(texts, _NO_FIELD), MultiDict(chosen, _NO_FILE)
 
 
 def _unescape(octets: bytes) -> bytes:
@@ -1015,7 +1051,7 @@ def _unescape(octets: bytes) -> bytes:
     return binascii.a2b_qp(_NO_ESCAPE.sub(b"%25", octets).replace(b"=", b"%3D").replace(b"%", b"="))
 
 
-def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[str]:
+def parse_urlencoded(octets: bytes, status: int, place: str = "", where: str = _NO_FIELD) -> MultiDict[str]:
     """`a=1&b=%20` -> its fields, as UTF-8 (WHATWG URL, 5.1); HTTPError with this status for more than 1,000."""
     if octets.count(b"&") >= MAX_FORM_FIELDS:
         abort(status, f"there are more than {MAX_FORM_FIELDS} fields{place}")
@@ -1035,7 +1071,7 @@ def parse_urlencoded(octets: bytes, status: int, place: str = "") -> MultiDict[s
         return "".join([*texts, decoder.decode(b"", True)])
 
     pairs = [field.partition(b"=") for field in octets.split(b"&") if field]
-    return MultiDict([(decode(name), decode(value)) for name, _, value in pairs])
+    return MultiDict([(decode(name), decode(value)) for name, _, value in pairs], where)
 
 
 class Peer:
@@ -1188,14 +1224,15 @@ class Request:
     @lazy
     def query(self) -> MultiDict[str]:
         """The arguments after the `?`, as UTF-8; at most 1,000 of them, else HTTPError 400."""
-        return parse_urlencoded(str(self.query_string).encode("latin-1", "replace"), 400, " in the query")
+        octets = str(self.query_string).encode("latin-1", "replace")
+        return parse_urlencoded(octets, 400, " in the query", "query has no argument")
 
     @lazy
     def _posted(self) -> Form | tuple[int, str | None]:
         """The form, or the status and the message of what is wrong with it, for whoever asks again."""
         kind = self._media_type()
         if kind not in (MULTIPART, "application/x-www-form-urlencoded"):
-            return MultiDict(), MultiDict()
+            return MultiDict((), _NO_FIELD), MultiDict((), _NO_FILE)
         try:
             read = io.BytesIO(self.body).read if "body" in self.__dict__ else self.stream.read
             if kind == MULTIPART:
@@ -1208,7 +1245,7 @@ class Request:
             if len(octets) > MAX_FORM_TEXT:
                 raise body_too_large(MAX_FORM_TEXT)
             self.body = octets
-            return parse_urlencoded(octets, 413), MultiDict()
+            return parse_urlencoded(octets, 413), MultiDict((), _NO_FILE)
         except HTTPError as error:
             return error.status, error.message
         except OSError as error:
@@ -1337,6 +1374,14 @@ class Request:
         """An object for the program's own attributes, from middleware to handlers."""
         return SimpleNamespace()
 
+    @overload
+    def get_argument(self, name: str, default: None = None) -> str | None: ...
+    @overload
+    def get_argument(self, name: str, default: T) -> str | T: ...
+    @overload
+    def get_argument(self, name: str, default: None = None, *, type: Callable[[Any], T]) -> T | None: ...
+    @overload
+    def get_argument(self, name: str, default: D, type: Callable[[Any], T]) -> T | D: ...
     def get_argument(self, name: str, default: Any = None, type: Callable[[Any], Any] = str) -> Any:
         """The argument of this name: of the path, else the first of the query, else of the form, as `type`; `default`
         where there is none. HTTPError 400, naming the argument, where `type` refuses it."""
@@ -1415,6 +1460,7 @@ JSON, PROBLEM, EVENT_STREAM = "application/json", "application/problem+json", "t
 _BODILESS = frozenset([204, 304])
 _ITS_LENGTH, _LENGTH_AND_TYPE = ("content-length",), ("content-length", "content-type")
 _KEPT_STREAM = frozenset(["content-length", "etag", "cache-control"])  # a stream with one of these may be cached
+_STATUS = re.compile("[0-9]{3}(?: .*)?")
 _NO_FIELD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 # The connection belongs to the door (RFC 9110, 7.6.1; PEP 3333 forbids these fields to applications).
 _HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
@@ -1811,26 +1857,34 @@ def safe_target(request: Request, url: str) -> bool:
     return site is not None and ours != "" and plain_origin(site[0]) == ours
 
 
-def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json) -> Response:
-    """What a handler returned -> a Response. str, bytes: text/html. dict, list, dataclass: JSON. An iterator: streamed.
-    None: empty. (body, status) and (body, status, headers): any of these, with both added. TypeError for the rest."""
-    if value is None or isinstance(value, (str, bytes)):
-        return Response(value or b"")
+def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json, status: int = 200) -> Response:
+    """What a handler returned -> a Response, with this status unless it has its own. str, bytes: text/html. dict, list,
+    dataclass: JSON. An iterator: streamed. None: empty. (body, status), (body, headers) and (body, status, headers):
+    any of these, with what stands beside it; a status is a number, or a str such as "201 Created". TypeError or
+    ValueError for the rest."""
+    if value is None or isinstance(value, (str, bytes, bytearray)):
+        return Response(bytes(value) if isinstance(value, bytearray) else value or b"", status)
     if isinstance(value, Response):
         if type(value.content) is not bytes:
             value.dump(json_dumps)
         return value
     if is_for_json(value):
-        return Response(json_dumps(value), content_type=JSON)
-    if isinstance(value, tuple) and 2 <= len(value) <= 3 and isinstance(value[1], int):
-        response = to_response(value[0], json_dumps)
-        response.status = value[1]
-        if len(value) == 3:
-            response.headers.merge(value[2] or ())
+        return Response(json_dumps(value), status, content_type=JSON)
+    if isinstance(value, tuple) and 2 <= len(value) <= 3:
+        given, headers = (None, value[1]) if isinstance(value[1], (Mapping, list)) else (value[1], None)
+        response = to_response(value[0], json_dumps, status)
+        if response is value[0]:
+            response = response.copy()  # the handler may give it to others
+        if given is not None:
+            response.status = int(given[:3]) if isinstance(given, str) and _STATUS.fullmatch(given) else given
+        if headers := value[2] if len(value) == 3 else headers:
+            response.headers.merge(headers)
         return response
     if hasattr(value, "__next__"):
-        return Response(value)
-    raise TypeError(f"cannot make an answer of {type(value).__name__}")
+        return Response(value, status)
+    if inspect.iscoroutine(value):
+        value.close()  # nobody will await it
+    raise TypeError(f"a body cannot be of type {type(value).__name__}")
 
 
 # -- files to clients
@@ -3099,6 +3153,74 @@ def name_handler(handler: Any) -> str:
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
 
+def place_in(file: str, line: int | None) -> str:
+    """A line of the program: "hello.py:12"."""
+    return f"{file.removeprefix(os.path.join(os.getcwd(), ''))}:{line}"
+
+
+def find_source(handler: Any) -> str:
+    """Where a handler is defined: "hello.py:12"; "-" where that is unknown."""
+    handler = inspect.unwrap(handler)
+    if isinstance(handler, functools.partial):
+        handler = inspect.unwrap(handler.func)
+    source = handler if hasattr(handler, "__qualname__") else type(handler)
+    try:
+        file, line = inspect.getsourcefile(source), inspect.getsourcelines(source)[1]
+        return "-" if file is None or file == __file__ else place_in(file, line)
+    except (OSError, TypeError):
+        return "-"
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    calls = (function, type(function).__call__)
+    return any(map(inspect.iscoroutinefunction, calls)) or any(map(inspect.isasyncgenfunction, calls))
+
+
+def refuse_async(handler: Any) -> None:
+    """TypeError for what is written with `async def`: a function, or what is called of a class."""
+    parts = [handler]
+    if isinstance(handler, type):
+        names = ["__call__"]
+        if hasattr(handler, "taken_methods"):
+            names += ["prepare", "on_finish", "message", "unsupported", *map(str.lower, handler.taken_methods())]
+        parts = [getattr(handler, name, None) for name in names]
+    for part in filter(_is_async, parts):
+        raise TypeError(f"{name_handler(part)} is `async def`: write `def`. Each request has a coroutine of its own (a "
+                        "greenlet), so that a plain function may wait while others run")  # fmt: skip
+
+
+def find_misuse(function: Any, number: int) -> str | None:
+    """Why this cannot be called with so many arguments; None where it can, or where that is unknown."""
+    if not callable(function):
+        return f"{function!r} is no function"
+    try:
+        signature = inspect.signature(function)
+    except Exception:  # written in C; or its annotations name what is not there yet (PEP 649)
+        return None
+    try:
+        signature.bind(*[None] * number)
+    except TypeError as error:
+        return f"{name_handler(function)}: {error}"
+    return None
+
+
+def check_function(function: Any, number: int, form: str) -> None:
+    """TypeError unless this is a plain function that takes so many arguments; `form` is how it should be written."""
+    refuse_async(function)
+    if problem := find_misuse(function, number):
+        raise TypeError(f"{problem}; it should be {form}")
+
+
+def check_rule(decorator: str, rule: object, *others: object) -> None:
+    """TypeError where a decorator for routes stands without parentheses, or is given the handler beside the rule."""
+    functions = [each for each in (rule, *others) if callable(each)]
+    if functions or not isinstance(rule, (str, re.Pattern)):
+        given = name_handler(functions[0]) if functions else repr(rule)
+        raise TypeError(f'write @app.{decorator}("/path") above the handler, with a rule in parentheses, not {given}')
+
+
 def format_allow(methods: Iterable[str]) -> str:
     """The value of an Allow field (RFC 9110, 10.2.1) for routes that take these methods."""
     return ", ".join(sorted({"OPTIONS", *methods} - {_UNSUPPORTED}))
@@ -3137,6 +3259,7 @@ class Route:
                  timeout: float | None = None, cancel: bool = False, call: Handler | None = None) -> None:  # fmt: skip
         if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
             raise ValueError(f"the handler of {rule!r} cannot be called")
+        refuse_async(handler)
         if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
             raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
         if isinstance(methods, str):
@@ -3314,19 +3437,20 @@ class Routes:
 # functions and decorators; a decorator takes a function (whose first argument is the request) or a method of a handler.
 
 
-def _guarded(handler: Handler, check: Callable[[Request, Any], Response | None]) -> Handler:
+def _guarded(handler: H, check: Callable[[Request, Any], Response | None]) -> H:
     """The handler behind a check, which is called with the request and the handler's first argument. It returns None
     where the handler may be called, else the answer."""
+    refuse_async(handler)
 
     @functools.wraps(handler)
     def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
         request = first if isinstance(first, Request) else first.request
         return check(request, first) or handler(first, *arguments, **named)
 
-    return guarded
+    return cast(H, guarded)
 
 
-def authenticated(handler: Handler) -> Handler:
+def authenticated(handler: H) -> H:
     """Decorator: somebody must be signed in, that is, `current_user` of the request or the handler is true. Others who
     GET are sent to the route named "login", with the address they asked for in `?next=`; for other methods, and where
     there is no such route, HTTPError 401."""
@@ -3363,7 +3487,7 @@ def _with_request(check: Callable[..., Any], count: int) -> Callable[..., Any]:
 
 def _with_credentials(
     scheme: str, find_user: Callable[[Request, str], Any], is_optional: bool
-) -> Callable[[Handler], Handler]:
+) -> Callable[[H], H]:
     """Decorator: `find_user` must know the credentials in Authorization (RFC 9110, 11.6.2), else HTTPError 401. If
     `is_optional`, they may be missing."""
     if not _TOKEN.fullmatch(scheme):
@@ -3381,11 +3505,12 @@ def _with_credentials(
     return lambda handler: _guarded(handler, check)
 
 
-def basic_auth(check: Callable[..., Any], optional: bool = False) -> Callable[[Handler], Handler]:
+def basic_auth(check: Callable[..., Any], optional: bool = False) -> Callable[[H], H]:
     """Decorator: `check(name, password)`, or `check(name, password, request)`, is called with the client's Basic
     credentials (RFC 7617). If it returns something true, that is the `current_user` (for True, the name); else
     HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None. An example of such a
     check: `lambda name, password: check_password(password, hashes.get(name))`."""
+    refuse_async(check)  # a coroutine is true, whoever asks
     ask = _with_request(check, 2)
 
     def find_user(request: Request, credentials: str) -> Any:
@@ -3403,10 +3528,11 @@ def basic_auth(check: Callable[..., Any], optional: bool = False) -> Callable[[H
 
 def bearer_auth(
     check: Callable[..., Any], scheme: str = "Bearer", optional: bool = False
-) -> Callable[[Handler], Handler]:
+) -> Callable[[H], H]:
     """Decorator: `check(token)`, or `check(token, request)`, is called with the client's Bearer token (RFC 6750), or
     with what follows another scheme, such as "Token". If it returns something true, that is the `current_user`; else
     HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None."""
+    refuse_async(check)  # a coroutine is true, whoever asks
     ask = _with_request(check, 1)
     return _with_credentials(scheme, lambda request, token: ask(request, token) if token else None, optional)
 
@@ -3819,7 +3945,7 @@ class WebMessageHandler(MessageHandler):
         abort(status, message)
 
     def __call__(self, *arguments: Any, **named: Any) -> Response:
-        response = self.app.make_response(self.request, super().__call__(*arguments, **named))
+        response = self.app.make_response(self.request, super().__call__(*arguments, **named), type(self))
         if self._status is None and self._cookies is None and not self.headers:
             return response
         response = response.copy()  # the method may give the same answer to others
@@ -3929,12 +4055,20 @@ def _forget_frames(request: Request, error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _route_for(method: str) -> Callable[..., Callable[[T], T]]:
-    def route(self: Brubeck, rule: str, name: str | None = None, **options: Any) -> Callable[[T], T]:
-        return self.route(rule, [method], name, **options)
+class AnswerError(TypeError):
+    """A handler returned what is no answer. The message says which handler, where it is and what it may return; the log
+    has only that, for the traceback would not lead to the program."""
 
-    route.__doc__ = f"`route` for {method}."
-    return route
+
+_ANSWERS = ("a handler returns a str, bytes, a dict, a list, an iterator, None or a Response, or one of them in (body, "
+            "status), (body, headers) or (body, status, headers)")  # fmt: skip
+_WRAPPER = "`def middleware(respond):`, which returns a function `answer(request)` that returns a Response"
+
+
+def locate(handler: Any) -> str:
+    """The name of a handler, and where it is: "index (hello.py:12)"."""
+    place = find_source(handler)
+    return name_handler(handler) + ("" if place == "-" else f" ({place})")
 
 
 class Brubeck:
@@ -3963,6 +4097,8 @@ class Brubeck:
                  hosts: Iterable[str] | None = None) -> None:  # fmt: skip
         if pool_size < 1 or min(max_waiting, max_body, proxies, timeout or 0) < 0:
             raise ValueError("pool_size is at least 1; max_waiting, max_body, proxies and timeout are at least 0")
+        if isinstance(msg_conn, (str, bytes)):
+            raise TypeError(f"Brubeck(...) is given a connection, or nothing: {msg_conn!r} is not needed")
         self.msg_conn, self.pool_size, self.max_waiting, self.max_body = msg_conn, pool_size, max_waiting, max_body
         self.timeout, self.secret, self.proxies, self.upload_store = timeout, secret, proxies, upload_store
         self.debug, self.session_cookie = debug, SessionCookie()
@@ -3973,7 +4109,7 @@ class Brubeck:
         self.routes = Routes()
         self._error_handlers: dict[int | type[BaseException], Handler] = {}
         self._middleware: list[Middleware] = []
-        self._respond: Respond | None = None
+        self._respond: Respond = self._call_handler  # inside all middleware
         self._mounted: list[Brubeck] = []
         self._outer: Brubeck | None = None  # in which it is mounted
         self._on_start: list[Callable[[], Any]] = []
@@ -4004,36 +4140,70 @@ class Brubeck:
         self._secret = secret
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
-              max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[T], T]:
+              max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:
         """Decorator: the function or class answers requests for this rule: `/hello/<name>` (in werkzeug's syntax, with
         converters as in `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled regular expression.
         `methods`: by default GET for a function, and for a class those it defines. `name`: for `url_for`, by default
         the handler's. `max_body` (bytes) and `timeout` (seconds) replace the application's. `cancel`: the handler is
-        ended when its client leaves. ValueError for a rule that cannot be, or conflicts with another route."""
+        ended when its client leaves. ValueError for a rule that cannot be, or conflicts with another route; TypeError
+        for a handler that is `async def`."""
+        check_rule("route", rule, methods, name)
 
-        def register(handler: T) -> T:
+        def register(handler: H) -> H:
             self.routes.map.converters.update(self.converters)
-            self.routes.add(Route(rule, cast(Handler, handler), methods, name, default=["GET"], max_body=max_body,
+            self.routes.add(Route(rule, handler, methods, name, default=["GET"], max_body=max_body,
                                   timeout=self.timeout if timeout is None else timeout, cancel=cancel))  # fmt: skip
             return handler
 
         return register
 
-    get, post, put, patch, delete = map(_route_for, ("GET", "POST", "PUT", "PATCH", "DELETE"))
+    def _route_for(self, method: str, rule: str | re.Pattern[str], name: str | None, *options: Any) -> Callable[[H], H]:
+        check_rule(method.lower(), rule, name)
+        max_body, timeout, cancel = options
+        return self.route(rule, [method], name, max_body=max_body, timeout=timeout, cancel=cancel)
+
+    def get(self, rule: str | re.Pattern[str], name: str | None = None, *, max_body: int | None = None,
+            timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+        """`route` for GET."""
+        return self._route_for("GET", rule, name, max_body, timeout, cancel)
+
+    def post(self, rule: str | re.Pattern[str], name: str | None = None, *, max_body: int | None = None,
+             timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+        """`route` for POST."""
+        return self._route_for("POST", rule, name, max_body, timeout, cancel)
+
+    def put(self, rule: str | re.Pattern[str], name: str | None = None, *, max_body: int | None = None,
+            timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+        """`route` for PUT."""
+        return self._route_for("PUT", rule, name, max_body, timeout, cancel)
+
+    def patch(self, rule: str | re.Pattern[str], name: str | None = None, *, max_body: int | None = None,
+              timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+        """`route` for PATCH."""
+        return self._route_for("PATCH", rule, name, max_body, timeout, cancel)
+
+    def delete(self, rule: str | re.Pattern[str], name: str | None = None, *, max_body: int | None = None,
+               timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+        """`route` for DELETE."""
+        return self._route_for("DELETE", rule, name, max_body, timeout, cancel)
 
     def websocket(self, rule: str, name: str | None = None, *, origins: str | Iterable[str] | None = None,
-                  subprotocols: Sequence[str] = (), max_message: int = 1 << 20, **options: Any) -> Callable[[T], T]:
+                  subprotocols: Sequence[str] = (), max_message: int = 1 << 20, max_body: int | None = None,
+                  timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
         """Decorator: `handler(ws, **arguments)` talks with clients that open a WebSocket here (RFC 6455). Pages of this
         host may open one, those of `origins`, and with "*" all pages. Of `subprotocols` the first that the client knows
         is used. `max_message`: bytes of a message. When the handler returns, the WebSocket is closed with 1000, when it
         raises an exception, with 1011."""
+        check_rule("websocket", rule, name)
         allowed = compile_origins(origins, "*")
 
-        def register(handler: T) -> T:
-            @functools.wraps(cast(Handler, handler))
+        def register(handler: H) -> H:
+            refuse_async(handler)
+
+            @functools.wraps(handler)
             def upgrade(request: Request, **arguments: Any) -> Response:
                 check_handshake(request, allowed)
-                talk = functools.partial(_talk, request, cast(Handler, handler))
+                talk = functools.partial(_talk, request, handler)
                 response = Upgrade(request, talk, arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
                 if spoken := next((protocol for protocol in subprotocols if protocol in offered), None):
@@ -4041,7 +4211,7 @@ class Brubeck:
                 return response
 
             cast(Any, upgrade).is_websocket = True
-            self.route(rule, ["GET"], name, **options)(upgrade)
+            self.route(rule, ["GET"], name, max_body=max_body, timeout=timeout, cancel=cancel)(upgrade)
             return handler
 
         return register
@@ -4049,9 +4219,11 @@ class Brubeck:
     def static(self, prefix: str, root: str | os.PathLike[str], *, dotfiles: bool = False) -> None:
         """Serve the files below the folder `root` under this prefix, by `static_file`; with `dotfiles` also those whose
         names begin with a dot. The first such route is named "static": `url_for("static", name="style.css")`; the names
-        of others are their prefixes. ValueError as for `mount`."""
+        of others are their prefixes. ValueError as for `mount`, and where there is no such folder."""
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/static", not {prefix!r}')
+        if not os.path.isdir(root):
+            raise ValueError(f"there is no folder {os.path.abspath(root)!r} for static files")
         handler = StaticFolder(os.path.abspath(root), dotfiles)
         self.route(f"{prefix}/<path:name>", name=prefix if "static" in self.routes.named else "static")(handler)
 
@@ -4061,6 +4233,9 @@ class Brubeck:
         unless the prefix is like "/admin"."""
         if not re.fullmatch(r"(?:/[^/]+)+", prefix):
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
+
+        if not isinstance(other, Brubeck):
+            raise TypeError(f"a Brubeck can be mounted, not {other!r}")
 
         def mounted(request: Request) -> Response:
             inner = request.inside(other, prefix)
@@ -4073,13 +4248,18 @@ class Brubeck:
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
         self.routes.add(Route(rule, other, name=prefix, call=mounted, max_body=_UNLIMITED))
 
-    def error(self, what: int | type[BaseException]) -> Callable[[T], T]:
+    def error(self, what: int | type[BaseException]) -> Callable[[E], E]:
         """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class. The nearest
         class wins; a status stands between HTTPError and its subclasses. The handler of 500 answers exceptions that no
-        other handler takes, which are logged all the same. Its answer keeps the error's status unless it gives one."""
+        other handler takes, which are logged all the same. Its answer keeps the error's status unless it gives one.
+        TypeError for what is no status or class, and for a handler that does not take both."""
+        is_class = isinstance(what, type) and issubclass(what, BaseException)
+        if not is_class and not (isinstance(what, int) and 200 <= what <= 599):
+            raise TypeError(f"@app.error(404) is given a status, or a class of exceptions, not {what!r}")
 
-        def register(handler: T) -> T:
-            self._error_handlers[what] = cast(Handler, handler)
+        def register(handler: E) -> E:
+            check_function(handler, 2, "`def handler(request, error):`")
+            self._error_handlers[what] = handler
             return handler
 
         return register
@@ -4087,18 +4267,29 @@ class Brubeck:
     def wrap(self, middleware: Middleware) -> Middleware:
         """Put `middleware(respond) -> respond` around the answering of every request, where `respond(request) ->
         Response`; the middleware that was given first is the outermost. When it is called, routing is done
-        (`request.route` is None where no route matched), and what `respond` returns for an error is a Response too."""
+        (`request.route` is None where no route matched), and what `respond` returns for an error is a Response too.
+        All middleware is called again for each that is added. TypeError for a function of another shape."""
+        check_function(middleware, 1, _WRAPPER)
+        respond: Respond = self._call_handler
+        try:
+            for each in reversed([*self._middleware, middleware]):
+                respond = each(respond)
+                check_function(respond, 1, "a function of the request")
+        except (AttributeError, TypeError) as error:
+            raise TypeError(f"{locate(middleware)}: {error}; middleware is {_WRAPPER}") from error
         self._middleware.append(middleware)
-        self._respond = None
+        self._respond = respond
         return middleware
 
     def on_start(self, function: Callable[[], T]) -> Callable[[], T]:
         """Call `function()` in each process before its first request."""
+        check_function(function, 0, "`def start():`, with @app.on_start above it")
         self._on_start.append(function)
         return function
 
     def on_stop(self, function: Callable[[], T]) -> Callable[[], T]:
         """Call `function()` in each process after its last request."""
+        check_function(function, 0, "`def stop():`, with @app.on_stop above it")
         self._on_stop.append(function)
         return function
 
@@ -4125,9 +4316,10 @@ class Brubeck:
         except Exception as error:
             request.found, request.refused = None, error
         try:
-            response = (self._respond or self._wrapped())(request)
+            response = self._respond(request)
             if type(response) is not Response and not isinstance(response, Response):
-                raise TypeError(f"middleware gave a {type(response).__name__} for a Response")
+                raise AnswerError(f"{locate(self._respond)}, or middleware inside it, returned a value of type "
+                                  f"{type(response).__name__}: it should be a Response")  # fmt: skip
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # raised by middleware
@@ -4185,13 +4377,6 @@ class Brubeck:
             return route.handler.body_limit(request.inside(route.handler, str(route.name)))
         return request.max_body
 
-    def _wrapped(self) -> Respond:
-        respond: Respond = self._call_handler
-        for middleware in reversed(self._middleware):
-            respond = middleware(respond)
-        self._respond = respond  # a `lazy` attribute would slow down the other attributes of the application
-        return respond
-
     def _call_handler(self, request: Request) -> Response:
         """The innermost step: what the handler returned, or the answer to what it raised, as a Response."""
         try:
@@ -4204,16 +4389,21 @@ class Brubeck:
                 value = route.call(request, *positional)
             else:
                 value = route.call(request, **named) if named else route.call(request)
-            return Response(value) if type(value) is str else self.make_response(request, value)
+            return Response(value) if type(value) is str else self.make_response(request, value, route.handler)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, and eventlet's Timeout and GreenletExit, are no Exceptions
             return self.answer_error(request, error)
 
-    def make_response(self, request: Request, value: Any) -> Response:
-        """What a handler returned, as a Response. The first piece of a stream may take its time: it is made outside the
-        pool, and only as long as its client is there."""
-        response = to_response(value, self.json_dumps)
+    def make_response(self, request: Request, value: Any, handler: Any, status: int = 200) -> Response:
+        """What a handler returned, as a Response, with this status unless it has its own; AnswerError where it cannot
+        be. The first piece of a stream may take its time: it is made outside the pool, and only as long as its client
+        is there."""
+        try:
+            response = to_response(value, self.json_dumps, status)
+        except (TypeError, ValueError) as error:
+            what = f"a value of type {type(value).__name__}, which is no answer ({error})"
+            raise AnswerError(f"{locate(handler)} returned {what}: {_ANSWERS}") from error
         if type(response.content) is not bytes:
             request.peer.leave_pool()
             request.peer.limited(None, True, response.begin_stream)
@@ -4258,13 +4448,10 @@ class Brubeck:
                 self._log_error(request, error, is_last)
             if handler is None:
                 if self.debug and told is not error:
-                    trace = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
-                    told = HTTPError(told.status, trace)
+                    lines = [str(error)] if isinstance(error, AnswerError) else traceback.format_exception(error)
+                    told = HTTPError(told.status, "".join(lines).encode(errors="backslashreplace").decode())
                 return error_answer(request, told)
-            value = handler(request, error)
-            response = self.make_response(request, value)
-            if not isinstance(value, (Response, tuple)):
-                response.status = told.status
+            response = self.make_response(request, handler(request, error), handler, told.status)
             for field, text in told.headers.items():
                 response.headers.setdefault(field, text)
             return response.with_cookies(request)
@@ -4280,6 +4467,9 @@ class Brubeck:
     def _log_error(request: Request, error: BaseException, is_last: bool) -> None:
         if not request.peer.is_cancelled:
             request.peer.note_error(error)
+            if isinstance(error, AnswerError):
+                logger.error("%s %r: %s", request.method, request.path, error)
+                return
             name = name_handler(request.route.handler) if request.route else "middleware"
             name = f"the error handler for {name}" if is_last else name
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
@@ -4400,34 +4590,40 @@ class Brubeck:
         refuse_windows()
         return serve_in_thread(self, bind)
 
-    def run(self, connection: Connection | Sequence[Connection] | None = None, *, bind: str = "127.0.0.1:6767",
-            workers: int | str = 1, patch: bool = True, tls: TLSFiles | None = None) -> None:
+    def run(self, connection: Connection | Address | Sequence[Connection | Address] | None = None, *,
+            bind: str = "127.0.0.1:6767", workers: int | str = 1, patch: bool = True, host: str | None = None,
+            port: int | None = None, debug: bool | None = None, reload: bool = False,
+            tls: TLSFiles | None = None) -> None:  # fmt: skip
         """Serve until SIGINT or SIGTERM arrives; then requests may take up to 9 seconds more, or until a second signal.
 
-        `connection`: one connection or several; by default `msg_conn`, else an HTTPConnection at `bind`, or for the
-        sockets that systemd passes where `bind` is not given (sd_listen_fds(3)); by HTTPS with `tls`, the names of the
-        PEM files of a certificate and its key. `workers`: the number of worker processes ("auto": one for each core
-        that this process may use); each starts this program anew, and their parent replaces a worker that dies, and all
-        of them on SIGHUP. `patch=True` lets eventlet replace the blocking functions of the standard library, so that a
-        handler that waits does not stop the others. What the program imported, created or started before `run` (`from
-        socket import socket`, an SSLContext for clients, a thread) is not replaced: it blocks or fails, and a warning
-        names it. The command line patches first and has no such problem, nor has a program that calls
-        `eventlet.monkey_patch()` above all other imports.
+        `connection`: one connection or several, or the address of an HTTPConnection ("127.0.0.1:8000", or a port of
+        127.0.0.1); by default `msg_conn`, else an HTTPConnection at `bind`, or for the sockets that systemd passes
+        where `bind` is not given (sd_listen_fds(3)). `host` and `port` may stand in its place. `tls`, the names of the
+        PEM files of a certificate and its key: by HTTPS there. `debug` replaces that of the application. `reload`: the
+        program is started again when one of its files changes. `workers`: the number of worker processes ("auto": one
+        for each core that this process may use); each starts this program anew, and their parent replaces a worker that
+        dies, and all of them on SIGHUP. `patch=True` lets eventlet replace the blocking functions of the standard
+        library, so that a handler that waits does not stop the others. What the program imported, created or started
+        before `run` (`from socket import socket`, an SSLContext for clients, a thread) is not replaced: it blocks or
+        fails, and a warning names it. The command line patches first and has no such problem, nor has a program that
+        calls `eventlet.monkey_patch()` above all other imports.
 
-        ValueError for a `bind` that is no address, or `tls` beside a `connection`. SystemExit 2 where the server cannot
-        start, 0 where a signal ends the start. RuntimeError outside of the main thread. In a worker `run` does not
-        return."""
+        ValueError for what is no address, or `tls` beside a connection. SystemExit 2 where the server cannot start, 0
+        where a signal ends the start. RuntimeError outside of the main thread. In a worker `run` does not return."""
         refuse_windows()
         if threading.main_thread().ident != _unpatched("_thread").get_ident():
             raise RuntimeError("run() needs the main thread, which alone gets signals: in other threads, serve by "
                                "`with app.running(bind=...) as server:`")  # fmt: skip
-        own = connection or self.msg_conn
-        if own and tls is not None:
-            raise ValueError("run(tls=...) goes with bind: to a connection give it as HTTPConnection(address, tls=...)")
+        if host is not None or port is not None:
+            if connection is not None:
+                raise ValueError('either app.run("127.0.0.1:8000"), or app.run(host="127.0.0.1", port=8000)')
+            connection = join_address(host, port)
+        own = list_connections(connection, tls) or list_connections(self.msg_conn, tls)
+        self.debug = self.debug if debug is None else debug
         count, parent = count_workers(workers), parent_of_worker()
-        if count > 1 and parent is None:
+        if (count > 1 or reload) and parent is None:
             configure_logging()
-            Parent(*same_command(), count).run()
+            Parent(*same_command(), count, timeout=worker_patience(reload or self.debug), reload=reload).run()
             return
         ending = Ending(is_worker=parent is not None)
         try:
@@ -4445,6 +4641,7 @@ class Brubeck:
 # answer, the pool of requests that are handled at once, and the coroutines that all of it runs in.
 
 Connection = Union["Mongrel2Connection", "HTTPConnection"]
+Address = Union[str, int]  # of an HTTPConnection, or a port of 127.0.0.1
 STREAM_TURN = 0.001  # seconds that a stream goes on without letting other coroutines have their turns
 
 
@@ -8945,7 +9142,8 @@ class Parent:
         if worker.ended is not None or worker.process.poll() is not None:
             self._bury(worker, now)
         elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
-            logger.error("%s gave no sign of life for %d seconds: killed", worker, now - worker.heard)
+            logger.error("%s gave no sign of life for %d seconds: killed (for a debugger: --debug)",
+                         worker, now - worker.heard)  # fmt: skip
             worker.process.kill()
 
     def _renew(self, now: float) -> None:
@@ -9134,9 +9332,7 @@ def parent_of_worker() -> _Parent | None:
         fail(f"{WORKER} is set to {descriptor!r}: unset it, for only a parent sets it, for its workers")
 
 
-def list_connections(connection: Connection | Sequence[Connection] | None) -> list[Connection]:
-    """One connection, several or none, as a list."""
-    return [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection)) else [*(connection or ())]
+DEFAULT_ADDRESS = "127.0.0.1:6767"
 
 
 def default_connections(bind: str | None, tls: TLSFiles | None, parent: _Parent | None) -> list[HTTPConnection]:
@@ -9151,14 +9347,37 @@ def default_connections(bind: str | None, tls: TLSFiles | None, parent: _Parent 
     return [HTTPConnection(address, tls=tls) for address in addresses]
 
 
-def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: Ending, *, patch: bool = True,
+def join_address(host: str | None, port: int | str | None) -> str:
+    """The address of a host (by default 127.0.0.1) and a port (by default 6767)."""
+    default_host, default_port = DEFAULT_ADDRESS.split(":")
+    name = default_host if host is None else f"[{host}]" if ":" in host and host[0] != "[" else host
+    return f"{name}:{default_port if port is None else port}"
+
+
+def list_connections(connection: Connection | Address | Sequence[Connection | Address] | None,
+                     tls: TLSFiles | None = None) -> list[Connection]:  # fmt: skip
+    """One connection or address, several or none, as a list of connections. `tls`: for HTTPS at the addresses.
+    ValueError for what is no address, and for `tls` beside a connection."""
+    several = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection, str, int)) else connection
+    addresses = [join_address(None, each) if isinstance(each, int) else each for each in several or ()]
+    if tls is not None and not all(isinstance(each, str) for each in addresses):
+        raise ValueError("run(tls=...) goes with an address: to a connection give it as HTTPConnection(..., tls=...)")
+    return [HTTPConnection(each, tls=tls) if isinstance(each, str) else each for each in addresses]
+
+
+def worker_patience(is_debugged: bool) -> float:
+    """Seconds without a sign of life after which a worker is killed; 0 for never, as a debugger takes its time."""
+    return 0.0 if is_debugged else 30.0
+
+
+def serve(app: Brubeck, connections: Sequence[Connection], ending: Ending, *, patch: bool = True,
           access_log: str | None = None, stats: str | None = None, parent: _Parent | None = None) -> None:  # fmt: skip
     """Serve an application on one connection or several: what `Brubeck.run` and the command line do. `access_log`: the
     file that gets a line for each answer, "" for standard output. `stats`: the HOST:PORT at which its figures are
     served for Prometheus."""
     configure_logging()
     if patch:
-        contexts = [each.tls for each in list_connections(connection) if isinstance(each, HTTPConnection)]
+        contexts = [each.tls for each in connections if isinstance(each, HTTPConnection)]
         ending.complete(lambda: patch_program(contexts))  # eventlet would log and forget a SystemExit
     if access_log == "" and sys.stdout is None:
         fail("--access-log: standard output is closed")
@@ -9166,7 +9385,7 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: E
         log = None if access_log is None else AccessLog(path=access_log)
     except OSError as error:
         fail(f"--access-log: cannot write to {access_log!r}: {error.strerror}")
-    server = Server(app, list_connections(connection), ending, parent, log)
+    server = Server(app, connections, ending, parent, log)
     with contextlib.ExitStack() as stack:
         if stats is not None and parent is None:
             stack.enter_context(contextlib.closing(StatsServer(stats, app.stats).start()))
@@ -9177,46 +9396,46 @@ def serve(app: Brubeck, connection: Connection | Sequence[Connection], ending: E
 # brubeck_lite MODULE:APP [options] serves a program. Without serving, the command prints a program's routes, what is
 # wrong with it, or a configuration for its Mongrel2.
 
-
-
-def _place(file: str, line: int | None) -> str:
-    return f"{file.removeprefix(os.path.join(os.getcwd(), ''))}:{line}"
-
-
 def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
     raise ValueError('run() is called while the program is imported: put it below `if __name__ == "__main__":`')
 
 
-def import_program(module_name: str) -> Any:
-    """The module of a program. SystemExit 2, after a line that says where, if there is no such module, or if this file
-    refuses by a ValueError what the program says, such as two routes that conflict; other exceptions go on."""
+def import_program(module_name: str, attribute: str) -> Any:
+    """What this attribute of a program's module is, or, of a function, what it returns; None where there is none.
+    SystemExit 2, after a line that says where, if there is no such module, or if this file refuses by a ValueError or
+    TypeError what the program says, such as two routes that conflict; other exceptions go on."""
     sys.path.insert(0, current_folder())
     run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
-        return importlib.import_module(module_name)
+        found: Any = getattr(importlib.import_module(module_name), attribute, None)
+        makes_one = not isinstance(found, Brubeck) and find_misuse(found, 0) is None
+        return (found() or found) if makes_one else found
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         fail(f"there is no module {module_name!r} here: name it as in an import, like hello:app")
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         frames = traceback.extract_tb(error.__traceback__)
         if frames[-1].filename != __file__:
             raise
-        calling = [frame for frame in frames if frame.filename != __file__][-1]
-        fail(f"{_place(calling.filename, calling.lineno)}: {error}")
+        places = [place_in(frame.filename, frame.lineno) for frame in frames if frame.filename != __file__]
+        fail(": ".join([*places[-1:], str(error)]))
     finally:
         Brubeck.run = run  # type: ignore[method-assign]
 
 
 def load_program(name: str) -> Brubeck:
-    """ "module:attribute" (the attribute is "app" unless named) -> the application; SystemExit 2 if there is none."""
-    if re.fullmatch(r"\w+(?:\.\w+)*(?::\w*)?", name) is None:
+    """ "module:attribute" (the attribute is "app" unless named; a function, also as "module:create_app()", is called)
+    -> the application; SystemExit 2 if there is none."""
+    if re.fullmatch(r"\w+(?:\.\w+)*(?::(?:\w+(?:\(\))?)?)?", name) is None:
         fail(f"{name!r} is no MODULE:APP, like hello:app")
     module_name, _, attribute = name.partition(":")
-    app = getattr(import_program(module_name), attribute or "app", None)
+    attribute = attribute.removesuffix("()") or "app"
+    app = import_program(module_name, attribute)
     if not isinstance(app, Brubeck):
         what = "is no Brubeck" if app is not None else "is not there"
-        fail(f"{attribute or 'app'!r} {what} in the module {module_name!r}: name the application, like hello:app")
+        fail(f"{attribute!r} {what} in the module {module_name!r}: name the application, like hello:app, or "
+             "a function without arguments that makes it")  # fmt: skip
     return app
 
 
@@ -9227,19 +9446,6 @@ def all_routes(app: Brubeck, prefix: str = "") -> Iterator[tuple[str, Brubeck, R
             yield from all_routes(route.handler, f"{prefix}{route.name}")
         else:
             yield prefix, app, route
-
-
-def find_source(handler: Any) -> str:
-    """Where a handler is defined: "hello.py:12"; "-" where that is unknown."""
-    handler = inspect.unwrap(handler)
-    if isinstance(handler, functools.partial):
-        handler = inspect.unwrap(handler.func)
-    source = handler if hasattr(handler, "__qualname__") else type(handler)
-    try:
-        file, line = inspect.getsourcefile(source), inspect.getsourcelines(source)[1]
-    except (OSError, TypeError):
-        return "-"
-    return "-" if file in (None, __file__) else _place(file, line)
 
 
 def describe_route(prefix: str, route: Route) -> tuple[str, ...]:
@@ -9404,6 +9610,8 @@ def _add_options(add: Callable[..., Any]) -> None:
     add("--bind", metavar="ADDRESS", help="the address of the HTTP server: HOST:PORT, [IPV6]:PORT, PORT (at every "
         "IPv4 address), unix:PATH, or fd:NUMBER for a socket that listens already (default: those that systemd passes, "
         f"else {DEFAULT_ADDRESS})")  # fmt: skip
+    add("--host", metavar="HOST", help="the host of the HTTP server, in place of --bind (default: 127.0.0.1)")
+    add("--port", metavar="PORT", type=_at_least(0), help="the port, in place of --bind (default: 6767)")
     add("--tls", metavar=("CERTIFICATE", "KEY"), nargs=2,
         help="serve HTTPS there, with the certificate and the key in these PEM files")
     add("--mongrel2", metavar=("PULL", "PUB"), nargs=2, action="append", default=[],
@@ -9445,8 +9653,12 @@ def parse_arguments(given: Sequence[str]) -> Any:
         if before == "--access-log" and re.fullmatch(r"[\w.]+:[\w()]*", after):  # it is the program, and no file
             given = [*given[:place], after, before, *given[place + 2 :]]
     options = parser.parse_args(given)
+    if options.host is not None or options.port is not None:
+        if options.bind is not None:
+            parser.error("--bind is a whole address: give it, or --host and --port")
+        options.bind = join_address(options.host, options.port)
     if options.worker_timeout is None:
-        options.worker_timeout = 0.0 if options.reload or options.debug else 30.0  # a debugger takes its time
+        options.worker_timeout = worker_patience(options.reload or options.debug)
     return options
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from brubeck_lite import Brubeck, Request, Response, SessionCookie, static_file
 
 app = Brubeck(secret="a secret of thirty-two characters")
-PUBLIC = Path(os.environ.get("TEST_FILES", "none")) / "public"  # see test_static
+PUBLIC = Path(os.environ.get("TEST_FILES", Path(__file__).parent / "benchmarks"))  # see test_static
 app.static("/public", PUBLIC)
 
 

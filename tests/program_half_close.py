@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from brubeck_lite import Brubeck, Event, Request, Response, event_stream
 
 app = Brubeck()
-app.static("/files", os.environ.get("TEST_HALF_CLOSE", "none"))
+app.static("/files", os.environ.get("TEST_HALF_CLOSE", "."))
 LATE = 1.6  # seconds: three looks of the server
 
 

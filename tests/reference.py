@@ -164,7 +164,8 @@ class Reader:
                 code = node.name + self.signature(statement, bound=True)
                 for each in self.attributes(statement):
                     members.setdefault(each.name, each)
-            elif isinstance(statement, ast.FunctionDef) and not statement.name.startswith("_"):
+            elif (isinstance(statement, ast.FunctionDef) and not statement.name.startswith("_")
+                  and "overload" not in map(self.written, statement.decorator_list)):  # fmt: skip
                 members.setdefault(statement.name, self.read_method(statement))
         return Name(node.name, code, one_line(ast.get_docstring(node)), members)
 

@@ -39,6 +39,7 @@ import brubeck_lite
 from brubeck_lite import (
     AccessLog,
     Brubeck,
+    HTTPConnection,
     MessageHandler,
     Request,
     Response,
@@ -126,6 +127,12 @@ def mongrel2() -> Iterator[Mongrel2]:
         (["..program:app"], "'..program:app' is no MODULE:APP"),
         (["program:app", "--bind", "67670"], "not an address: '67670'"),
         (["program:app", "--bind", "127.0.0.1:99999"], "not an address"),
+        (["program:app", "--port", "99999"], "not an address: '127.0.0.1:99999'"),
+        (["program:app", "--port", "web"], "argument --port: 'web' is not a number"),
+        (["program:app", "--host", "a b"], "not an address: 'a b:6767'"),
+        (["program:app", "--bind", ":80", "--port", "80"], "--bind is a whole address: give it, or --host and --port"),
+        (["program:absent()"], "'absent' is not there in the module 'program'"),
+        (["program:app(1)"], "'program:app(1)' is no MODULE:APP"),
         (["program:app", "--bind", "::1:80"], "not an address"),
         (["program:app", "--bind", "nowhere.invalid:6767"], "cannot listen at nowhere.invalid:6767"),
         (["program:app", "--bind", "unix:/nowhere/at/all"], "cannot listen at unix:/nowhere/at/all"),
@@ -200,6 +207,25 @@ def first(request, name): ...
 @app.route("/<string:other>")
 def second(request, other): ...
 """
+MOUNTING = """\
+from brubeck_lite import Brubeck
+
+def create_app():
+    import wrong
+    app = Brubeck()
+    app.mount("/inner", wrong.app)
+    return app
+"""
+REFUSED = [  # and how the sentence about it begins
+    ("@app.get\ndef index(request): ...", 'write @app.get("/path") above the handler'),
+    ("@app.get('/')\nasync def index(request): ...", "index is `async def`: write `def`"),
+    ("@app.error('404')\ndef missing(request, error): ...", "@app.error(404) is given a status"),
+    ("@app.error(404)\ndef missing(request): ...", "missing: too many positional arguments; it should be `def handler"),
+    ("@app.wrap\ndef timing(request):\n    print(request.path)", "timing (wrong.py:"),
+    ("@app.on_start\ndef begin(app): ...", "begin: missing a required argument: 'app'; it should be `def start():`"),
+    ("app.static('/static', 'nowhere')", "there is no folder "),
+    ("app.mount('/x', lambda request: '')", "a Brubeck can be mounted, not <function"),
+]
 DECORATED = 8 if sys.version_info >= (3, 11) else 9  # the line in which a decorator is called
 
 
@@ -208,6 +234,7 @@ DECORATED = 8 if sys.version_info >= (3, 11) else 9  # the line in which a decor
     [
         (CONFLICT, DECORATED, "<Route '/<string:other>' second> has the same rule and a method in common with"),
         ("from brubeck_lite import Brubeck\n\napp = Brubeck(pool_size=0)\n", 3, "pool_size is at least 1"),
+        ("from brubeck_lite import Brubeck\n\napp = Brubeck(__name__)\n", 3, "Brubeck(...) is given a connection, or"),
         ("from brubeck_lite import Brubeck\napp = Brubeck()\napp.run()\n", 3, "run() is called while the program is"),
     ],
 )  # fmt: skip
@@ -220,6 +247,15 @@ def test_what_a_program_may_not_say_is_told_with_its_place(
         ended = command(*arguments, folder=tmp_path)
         assert (ended.returncode, ended.stdout) == (2, "")
         assert ended.stderr.startswith(f"brubeck_lite: wrong.py:{place}: {reason}") and ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
+def test_check_finds_wrong_forms_in_what_a_factory_mounts_too(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "wrong.py").write_text(f"from brubeck_lite import Brubeck\n\napp = Brubeck()\n\n{text}\n")
+    (tmp_path / "factory.py").write_text(MOUNTING)
+    ended = command("check", "factory:create_app()", folder=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.startswith(f"brubeck_lite: wrong.py:5: {reason}")
 
 
 def test_a_value_error_of_the_program_itself_is_its_own(tmp_path: Path) -> None:
@@ -243,7 +279,7 @@ def given(request, number): ...
 app.route(re.compile(r"(?x) ^/spaced  $"), methods=["POST"])(lambda request: "")
 app.route("/partly")(functools.partial(given, number=1))
 app.route("@chat")(Old)
-app.static("/static", "files")
+app.static("/static", ".")
 app.route("/length")(len)
 
 @app.websocket("/talk/<room>")
@@ -602,6 +638,97 @@ def test_a_program_serves_by_itself_at_the_address_it_names(tmp_path: Path) -> N
     with process([sys.executable, str(tmp_path / "itself.py"), f"127.0.0.1:{port}"]) as child:
         wait_for(lambda: f"serving http://127.0.0.1:{port}" in output(child), what="the server")
         assert fetch(port, "/") == (200, "mine")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["'127.0.0.1:{port}'", "{port}", "['127.0.0.1:{port}']", "port={port}", "host='127.0.0.1', port={port}",
+     "HTTPConnection('127.0.0.1:{port}')", "host='localhost', port={port}, debug=True",
+     "'127.0.0.1:{port}', workers=2, debug=True", "port={port}, reload=True"],
+)  # fmt: skip
+def test_run_takes_an_address_or_a_host_and_a_port(arguments: str, tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "itself.py").write_text(
+        "from brubeck_lite import Brubeck, HTTPConnection\napp = Brubeck()\n"
+        "app.route('/')(lambda request: str(app.debug))\n"
+        f"if __name__ == '__main__':\n    app.run({arguments.format(port=port)})\n"
+    )
+    with process([sys.executable, str(tmp_path / "itself.py")]) as child:
+        wait_for(lambda: re.search(rf"serving http://\S+:{port}", output(child)), what="the server")
+        assert fetch(port, "/") == (200, str("debug=True" in arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [("'localhost'", "not an address: 'localhost'"), ("70000", "not an address: '127.0.0.1:70000'"),
+     ("'0.0.0.0', port=80", r"either app.run"), ("HTTPConnection(':80'), host='::1'", "either app.run"),
+     ("host='a b'", "not an address: 'a b:6767'"), ("host='::1', port=70000", r"not an address: '\[::1\]:70000'")],
+)  # fmt: skip
+def test_an_address_that_cannot_be_is_a_value_error_of_run(arguments: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        eval(f"Brubeck().run({arguments})", {"Brubeck": Brubeck, "HTTPConnection": HTTPConnection})
+
+
+def test_run_serves_a_given_port_though_the_application_has_a_connection(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "itself.py").write_text(
+        "from brubeck_lite import Brubeck, HTTPConnection\n"
+        f"Brubeck(HTTPConnection('127.0.0.1:{free_port()}')).run(port={port})\n"
+    )
+    with process([sys.executable, str(tmp_path / "itself.py")]) as child:
+        wait_for(lambda: f"serving http://127.0.0.1:{port}" in output(child), what="the server")
+
+
+@pytest.mark.parametrize("options", [["--port"], ["--host", "localhost", "--port"], ["--workers", "1", "--port"]])
+def test_the_command_takes_a_host_and_a_port(options: list[str]) -> None:
+    port = free_port()
+    with process([sys.executable, "-m", "brubeck_lite", "program:app", *options, str(port)]) as child:
+        wait_for(lambda: re.search(rf"serving http://\S+:{port}", output(child)), what="the server")
+
+
+@pytest.mark.parametrize(("host", "expected"), [("::1", "[::1]:80"), ("[::1]", "[::1]:80"), ("", ":80"), ("h", "h:80")])
+def test_a_host_is_joined_with_its_port(host: str, expected: str) -> None:
+    assert parse_arguments(["hello:app", "--host", host, "--port", "80"]).bind == expected
+
+
+FACTORY = """\
+from brubeck_lite import Brubeck
+
+def create_app(name="made"):
+    app = Brubeck()
+    app.get("/")(lambda request: name)
+    return app
+
+def needs_something(name): ...
+
+def gives_nothing(): ...
+
+class Program(Brubeck):
+    pass
+"""
+
+
+@pytest.mark.parametrize("name", ["create_app", "create_app()"])
+def test_an_application_may_be_made_by_a_function(name: str, tmp_path: Path) -> None:
+    (tmp_path / "factory.py").write_text(FACTORY)
+    assert command("check", f"factory:{name}", folder=tmp_path).stdout == f"factory:{name}: no conflicts\n"
+    port = free_port()
+    line = [sys.executable, "-m", "brubeck_lite", f"factory:{name}", "--port", str(port), "--chdir", str(tmp_path)]
+    with process(line) as child:
+        wait_for(lambda: f"serving http://127.0.0.1:{port}" in output(child), what="the server")
+        assert fetch(port, "/") == (200, "made")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("needs_something()", "'needs_something' is no Brubeck"), ("gives_nothing", "'gives_nothing' is no Brubeck"),
+     ("nothing()", "'nothing' is not there")],
+)  # fmt: skip
+def test_what_makes_no_application_is_told_in_one_line(name: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "factory.py").write_text(FACTORY)
+    ended = command(f"factory:{name}", folder=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.startswith(f"brubeck_lite: {reason}")
 
 
 def test_without_any_address_port_6767_of_the_loopback_is_served() -> None:

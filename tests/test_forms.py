@@ -1080,3 +1080,60 @@ def test_percent_signs_are_read_as_the_standard_library_does_wherever_a_long_val
 
 if __name__ == "__main__":
     answer_all()
+
+
+# Names that the client left out
+
+
+@pytest.mark.parametrize(
+    ("look_up", "expected"),
+    [(lambda request: request.form["x"], "the form has no field 'x'"),
+     (lambda request: request.files["x"].filename, "the form has no file 'x'"),
+     (lambda request: request.query["x"], "the query has no argument 'x'")],
+    ids=["form", "files", "query"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["nothing", "json", "urlencoded", "multipart"])
+def test_a_name_that_the_client_left_out_is_400_and_named(
+    kind: str, look_up: Callable[[Request], str], expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Brubeck()
+    app.post("/")(look_up)
+    sent: dict[str, dict[str, Any]] = {"nothing": {}, "json": {"json": {"x": 1}}, "urlencoded": {"data": {"y": "1"}},
+                                       "multipart": {"data": {"y": "1"}, "files": {"y": ("n", b"1")}}}  # fmt: skip
+    answer = app.test(raise_errors=True).post("/?y=1", **sent[kind])
+    assert (answer.status, answer.text) == (400, f"400 Bad Request\n{expected}\n")
+    assert not caplog.records
+
+
+def test_a_name_that_is_not_there_is_a_key_error_to_the_program() -> None:
+    app = Brubeck()
+
+    @app.post("/")
+    def index(request: Request) -> list[Any]:
+        found = []
+        for values in (request.form, request.files, request.query):
+            try:
+                found.append(values["x"])
+            except KeyError as error:
+                found += [str(error), error.args, isinstance(error, HTTPError)]
+            found += ["x" in values, values.get("x"), values.get("x", "default"), dict(values).get("x")]
+        return found
+
+    expected = ["'x'", ["x"], True, False, None, "default", None]
+    assert app.test(raise_errors=True).post("/").json == 3 * expected
+
+
+@pytest.mark.parametrize("look_up", [lambda request: {}["x"], lambda request: request.cookies["x"]])
+def test_a_key_error_of_the_programs_own_is_500(look_up: Any, caplog: pytest.LogCaptureFixture) -> None:
+    app = Brubeck()
+    app.get("/")(look_up)
+    assert app.test().get("/").status == 500
+    assert "KeyError: 'x'" in caplog.text
+
+
+def test_an_error_handler_may_answer_for_what_was_left_out() -> None:
+    app = Brubeck()
+    app.post("/")(lambda request: request.form["x"])
+    app.error(KeyError)(lambda request, error: f"please fill in {error.args[0]}")
+    answer = app.test().post("/")
+    assert (answer.status, answer.text) == (400, "please fill in x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -778,3 +779,65 @@ def test_an_answer_passes_all_that_stands_around_it() -> None:
     assert (got.status, got.headers["Access-Control-Allow-Origin"]) == (303, OURS)
     refused = app.test().post("/", {"Origin": FOREIGN})
     assert (refused.status, "Access-Control-Allow-Origin" in refused.headers) == (403, False)
+
+
+# The shape of middleware
+
+
+def without_result(respond: Any) -> None: ...
+
+
+def handler_that_looks(request: Request) -> str:
+    return request.path
+
+
+def handler_that_does_not(request: Request) -> Response:
+    return Response("never")
+
+
+def of_another_framework(request: Request, call_next: Any) -> Response:
+    return Response("never")
+
+
+def with_a_wrong_function_inside(respond: Any) -> Any:
+    return lambda request, response: respond(request)
+
+
+def with_something_asynchronous_inside(respond: Any) -> Any:
+    async def answer(request: Request) -> Response:
+        return Response(respond(request).body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [without_result, handler_that_looks, handler_that_does_not, of_another_framework, with_a_wrong_function_inside,
+     with_something_asynchronous_inside, cors, csrf, csrf(), "middleware"],
+    ids=lambda wrong: getattr(wrong, "__name__", str(wrong)),
+)  # fmt: skip
+def test_middleware_of_another_shape_is_refused_where_it_is_wrapped(wrong: Any) -> None:
+    app = Brubeck()
+    app.get("/")(lambda request: "page")
+    app.wrap(csrf())
+    if getattr(wrong, "__name__", "") == "<lambda>":  # what `csrf()` gives is right
+        app.wrap(wrong)
+    else:
+        with pytest.raises(TypeError, match=r"`def middleware\(respond\):`, which returns a function `answer\(request"):
+            app.wrap(wrong)
+    assert app.test().get("/").text == "page"
+
+
+def test_middleware_that_forgets_the_answer_is_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    app = Brubeck()
+
+    @app.wrap
+    def forgetful(respond: Any) -> Any:
+        def answer(request: Request) -> None:
+            respond(request)
+
+        return answer
+
+    assert app.test().get("/").status == 500
+    assert re.search(r"forgetful.<locals>.answer \(.*test_middleware.py:\d+\), or middleware inside it", caplog.text)
+    assert "Traceback" not in caplog.text and len(caplog.records) == 1

@@ -47,6 +47,78 @@ WRONG = [
     'Response("page", "200")',
     'length: int = Brubeck().test().get("/").text',
 ]
+# Each line with a mistake says so; what stands below the last of them is right.
+MISTAKES = '''\
+from collections.abc import Callable
+
+from brubeck_lite import (
+    Brubeck, HTTPConnection, Request, Response, authenticated, basic_auth, bearer_auth, cors, redirect
+)
+
+app = Brubeck(secret="a secret of the tests")
+
+@app.get("/one", max_bdy=10)  # wrong: a misspelt option
+def one(request: Request) -> str:
+    return request.path
+
+@app.websocket("/two", origin="*")  # wrong: a misspelt option
+def two(ws: object) -> None: ...
+
+@app.post  # wrong: no parentheses
+def three(request: Request) -> str:
+    return request.path
+
+@app.get("/four")
+@authenticated
+def four(request: Request, number: int) -> str:
+    text: str = request.get_argument("number", 1, int)  # wrong: an int
+    return text
+
+four("request", 4)  # wrong: a str for the request
+four(Request()).upper()  # wrong: an argument is missing
+
+@app.error("404")  # wrong: a status is a number
+def seven(request: Request, error: Exception) -> str:
+    return request.path
+
+@app.error(404)  # wrong: the handler takes one argument
+def eight(request: Request) -> str:
+    return request.path
+
+@app.wrap  # wrong: the handler itself
+def nine(request: Request) -> None: ...
+
+app.run("127.0.0.1:8000", reloads=True)  # wrong: a misspelt option
+app.put("/ten", timeout="5")  # wrong: seconds are a number
+app.get("/guarded")(basic_auth(lambda name, password: True)(four))(Request(), "x")  # wrong: the argument is an int
+bearer_auth(lambda token: True)(one)(1)  # wrong: that is no request
+Brubeck(__name__)  # wrong: it has no name
+
+@app.get("/right", name="page", max_body=1 << 20, timeout=1.5, cancel=True)
+@bearer_auth(lambda token: token == "x")
+def right(request: Request) -> tuple[str, int]:
+    number: int = request.get_argument("number", 1, int)
+    text: str | None = request.get_argument("text")
+    other: str = request.get_argument("text", "")
+    maybe: int | None = request.get_argument("number", type=int)
+    third: float | None = request.get_argument("number", None, float)
+    form: str | None = request.form.get("x")
+    return f"{number}{text}{other}{maybe}{third}{form}", 200
+
+@app.error(KeyError)
+def missing(request: Request, error: KeyError) -> Response:
+    return redirect("/")
+
+@app.wrap
+def timing(respond: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    return respond
+
+app.wrap(cors("*"))
+app.run(host="127.0.0.1", port=8000, debug=True, reload=True)
+app.run(8000)
+app.run(HTTPConnection(":80"))
+app.run(["127.0.0.1:8000", HTTPConnection(":80")])
+'''
 
 
 def run(*command: str | Path, cwd: Path, succeeds: bool = True) -> str:
@@ -153,3 +225,20 @@ def test_wrong_use_is_an_error(
     (tmp_path / "program.py").write_text("\n".join(["from brubeck_lite import Brubeck, Response", *WRONG]))
     wrong = {line for severity, line, _ in check(user, tmp_path) if severity == "error"}
     assert wrong == set(range(2, 2 + len(WRONG)))
+
+
+@pytest.mark.parametrize("check", [mypy, pyright], ids=["mypy", "pyright"])
+def test_mistakes_in_a_program_are_found_and_nothing_else(
+    check: Callable[[Path, Path], list[tuple[str, int, str]]], user: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(MISTAKES)
+    marked = {number for number, line in enumerate(MISTAKES.splitlines(), 1) if "  # wrong: " in line}
+    assert {line for severity, line, _ in check(user, tmp_path) if severity == "error"} == marked
+
+
+def test_all_names_what_is_public_and_is_there() -> None:
+    names: dict[str, object] = {}
+    exec("from brubeck_lite import *", names)
+    own = {name for name, value in vars(brubeck_lite).items() if getattr(value, "__module__", "") == "brubeck_lite"}
+    assert set(brubeck_lite.__all__) == set(names) - {"__builtins__"} <= own
+    assert {"Brubeck", "Request", "Response", "redirect", "static_file"} <= set(brubeck_lite.__all__)

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import enum
 import json
+import re
 import urllib.error
 import uuid
 from collections.abc import Callable
@@ -90,7 +91,7 @@ def test_what_a_handler_returns_is_an_answer(value: Any, status: int, body: str,
     assert (got.status, got.text, got.headers["Content-Type"]) == (status, body, content_type)
 
 
-@pytest.mark.parametrize("value", [object(), 5, 1.5, True, {1, 2}, bytearray(b"a"), ("a", "201"), ("a", 200, {}, 1)])
+@pytest.mark.parametrize("value", [object(), 5, 1.5, True, {1, 2}, memoryview(b"a"), ("a", "20"), ("a", 200, {}, 1)])
 def test_anything_else_is_a_500_whose_log_names_the_handler_and_the_type(value: Any, caplog: Any) -> None:
     def curious(request: Request) -> Any:
         return value
@@ -721,3 +722,99 @@ def test_what_is_no_answer_to_a_reader_has_no_etag() -> None:
     app.post("/")(lambda request: Response("made").conditional(request))
     app.get("/")(lambda request: Response(iter(["made"])).conditional(request))
     assert all("ETag" not in app.test().request(method, "/").headers for method in ("GET", "POST"))
+
+
+# What Flask and Bottle take, and what nobody does
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "body", "fields"),
+    [
+        (("page", {"X-One": "1"}), 200, "page", {"X-One": "1", "Content-Type": HTML}),
+        (("page", [("X-One", "1"), ("X-Two", "2")]), 200, "page", {"X-One": "1", "X-Two": "2"}),
+        (({"a": 1}, {"X-One": "1"}), 200, '{"a":1}', {"X-One": "1", "Content-Type": JSON}),
+        (("page", "201 Created"), 201, "page", {}),
+        (("page", "404"), 404, "page", {}),
+        (("page", HTTPStatus.CREATED), 201, "page", {}),
+        (("page", 201, {"X-One": "1"}), 201, "page", {"X-One": "1"}),
+        (("page", "202 As you like", {"X-One": "1"}), 202, "page", {"X-One": "1"}),
+        (("page", None, {"X-One": "1"}), 200, "page", {"X-One": "1"}),
+        (("page", 201, None), 201, "page", {}),
+        ((None, 204), 204, "", {}),
+        ((Response("page", 404), {"X-One": "1"}), 404, "page", {"X-One": "1"}),
+        (bytearray(b"page"), 200, "page", {"Content-Type": HTML}),
+        (None, 200, "", {}),
+    ],
+)  # fmt: skip
+def test_what_a_handler_may_return(value: Any, status: int, body: str, fields: dict[str, str]) -> None:
+    answer = get(lambda request: value)
+    assert (answer.status, answer.text) == (status, body)
+    assert fields.items() <= dict(answer.headers).items()
+
+
+class Thing:
+    """Something that is no answer."""
+
+
+async def never(request: Request) -> str:
+    return "never"
+
+
+NO_ANSWERS = [5, 1.5, True, {1}, range(3), Thing(), Thing, len, (), ("a",), ("a", 1, {}, 2), ("a", "b"), ("a", "20"),
+              ("a", 99), ("a", "600 Six"), ("a", True), ("a", b"201"), ("a", [1]), ("a", {"X": "1\n2"}),
+              {"a": Thing()}, [Thing()], (Thing(), 201), ({"a": Thing()}, {"X": "1"})]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("value", [*NO_ANSWERS, never], ids=lambda value: str(value).partition(" at ")[0])
+@pytest.mark.parametrize("kind", ["handler", "class", "error"])
+def test_what_is_no_answer_is_told_in_one_sentence_that_names_the_handler_and_its_place(
+    value: Any, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Brubeck()
+
+    def result() -> Any:
+        return value(Request()) if value is never else value
+
+    def index(request: Request, error: Any = None) -> Any:
+        return result()
+
+    class Index(WebMessageHandler):
+        def get(self) -> Any:
+            return result()
+
+    app.error(404)(index) if kind == "error" else app.route("/")(Index if kind == "class" else index)
+    answer = app.test().get("/")
+    assert (answer.status, answer.text) == (500, "500 Internal Server Error\n")
+    (record,) = caplog.records
+    sentence, name = record.getMessage(), "Index" if kind == "class" else "index"
+    assert record.exc_info is None and "\n" not in sentence
+    assert re.search(rf"{name} \(\S*test_responses.py:\d+\) returned a value of type \w+, which is no answer", sentence)
+    assert "a handler returns a str, bytes, a dict, a list" in sentence
+
+
+def test_what_is_no_answer_is_raised_in_tests_and_shown_in_the_page_without_our_frames(
+    caplog: pytest.LogCaptureFixture
+) -> None:
+    app = serving(lambda request: 5, debug=True)
+    page = app.test().get("/").text
+    assert "returned a value of type int, which is no answer" in page and "Traceback" not in page
+    with pytest.raises(TypeError, match="returned a value of type int, which is no answer"):
+        app.test(raise_errors=True).get("/")
+
+
+def test_what_is_returned_beside_a_response_is_for_this_answer_alone() -> None:
+    common = Response("common")
+    app = Brubeck()
+    app.get("/other")(lambda request: common)
+    app.get("/")(lambda request: (common, 201, {"X-One": "1"}))
+    assert app.test().get("/").headers["X-One"] == "1"
+    other = app.test().get("/other")
+    assert other.status == 200 and "X-One" not in other.headers
+
+
+def test_fields_that_an_error_handler_returns_leave_the_status_of_the_error() -> None:
+    app = serving(failing(HTTPError(410)))
+    app.error(410)(lambda request, error: ("gone", {"X-One": "1"}))
+    answer = app.test().get("/")
+    assert (answer.status, answer.text, answer.headers["X-One"]) == (410, "gone", "1")

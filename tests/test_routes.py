@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import logging
@@ -12,6 +13,7 @@ import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 from wsgiref.util import setup_testing_defaults
@@ -23,7 +25,18 @@ from hypothesis import strategies as st
 from support import environment
 from werkzeug.routing import BaseConverter
 
-from brubeck_lite import Brubeck, HTTPError, MessageHandler, Request, Response, WebMessageHandler, parse_mongrel2
+from brubeck_lite import (
+    Brubeck,
+    HTTPError,
+    MessageHandler,
+    Request,
+    Response,
+    WebMessageHandler,
+    authenticated,
+    basic_auth,
+    bearer_auth,
+    parse_mongrel2,
+)
 
 Respond = Callable[[Request], Response]
 
@@ -798,9 +811,9 @@ def test_of_several_rules_with_one_name_url_for_takes_the_one_that_takes_most_of
     assert [app.url_for("h", **values) for values in asked] == ["/a", "/b/1", "/c/e/2", "/b/1?y=e", "/a?z=1"]
 
 
-def test_the_address_of_a_file_may_have_a_query_too() -> None:
+def test_the_address_of_a_file_may_have_a_query_too(tmp_path: Path) -> None:
     app = Brubeck()
-    app.static("/static", "public")
+    app.static("/static", tmp_path)
     assert app.url_for("static", name="a b/ü.css", v=3) == "/static/a%20b/%C3%BC.css?v=3"
 
 
@@ -859,3 +872,162 @@ def test_many_threads_get_their_own_answers() -> None:
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(lambda thread: all(several(thread)), range(16)))
     assert started == [1]
+
+
+# What is refused where it is written
+
+
+async def coroutine(request: Request) -> str:
+    return "never"
+
+
+async def asynchronous_generator(request: Request) -> Any:
+    yield "never"
+
+
+class Called:
+    """An object that is called, with a coroutine as result."""
+
+    def __init__(self, *arguments: Any) -> None: ...
+
+    async def __call__(self, request: Request) -> str:
+        return "never"
+
+
+class CalledToo(Called):
+    """What inherits that."""
+
+
+class Reports(WebMessageHandler):
+    """A class with one such method."""
+
+    methods = ("REPORT",)
+
+    def get(self) -> str:
+        return "page"
+
+    async def report(self) -> str:
+        return "never"
+
+
+class Prepared(MessageHandler):
+    """One whose `prepare` is."""
+
+    async def prepare(self) -> None: ...
+
+
+def asynchronous_handlers() -> list[Any]:
+    functions: list[Any] = [coroutine, asynchronous_generator, Called(), CalledToo(), Called().__call__]
+    partial: list[Any] = [functools.partial(each, 1) for each in functions]
+    return [*functions, *partial, functools.partial(partial[0]), Reports, Prepared, Called]
+
+
+@pytest.mark.parametrize("handler", asynchronous_handlers(), ids=lambda handler: getattr(handler, "__name__", "object"))
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda app: app.get("/x"),
+        lambda app: app.route("/x", ["GET", "REPORT"]),
+        lambda app: app.websocket("/x"),
+        lambda app: app.error(404),
+        lambda app: app.wrap,
+        lambda app: app.on_start,
+        lambda app: app.on_stop,
+        lambda app: lambda handler: Brubeck(handler_tuples=[("^/x", handler)]),
+    ],
+    ids=["get", "route", "websocket", "error", "wrap", "on_start", "on_stop", "handler_tuples"],
+)
+def test_what_is_asynchronous_is_refused_at_its_decorator(register: Callable[..., Any], handler: Any) -> None:
+    app = Brubeck()
+    with pytest.raises(TypeError, match=r"async def.*write `def`"):
+        register(app)(handler)
+    assert app.test().get("/x").status == 404
+
+
+@pytest.mark.parametrize("decorator", [authenticated, basic_auth(lambda *_: True), bearer_auth(lambda _: True)])
+def test_what_is_asynchronous_is_refused_behind_a_check_too(decorator: Any) -> None:
+    with pytest.raises(TypeError, match="async def"):
+        decorator(coroutine)
+
+
+@pytest.mark.parametrize("auth", [basic_auth, bearer_auth])
+def test_a_check_that_is_asynchronous_lets_nobody_in(auth: Any) -> None:
+    async def check(*credentials: str) -> bool:
+        return False
+
+    with pytest.raises(TypeError, match="async def"):
+        auth(check)
+
+
+def test_a_plain_function_around_something_asynchronous_is_a_handler() -> None:
+    app = Brubeck()
+
+    @app.get("/")
+    @functools.wraps(coroutine)
+    def run(request: Request) -> str:
+        return "ran"
+
+    assert app.test().get("/").text == "ran"
+
+
+@pytest.mark.parametrize("name", ["get", "post", "put", "patch", "delete", "route", "websocket"])
+def test_a_decorator_for_routes_without_parentheses_is_refused_and_shown_with_them(name: str) -> None:
+    app = Brubeck()
+    decorator = getattr(app, name)
+    for call in (lambda: decorator(says("index")), lambda: decorator(Reports), lambda: decorator("/x", says("index"))):
+        with pytest.raises(TypeError, match=rf'write @app\.{name}\("/path"\) above the handler'):
+            call()
+    with pytest.raises(TypeError, match="None"):
+        decorator(None)
+
+
+@pytest.mark.parametrize("name", ["get", "post", "put", "patch", "delete", "route", "websocket"])
+def test_an_option_of_a_route_that_there_is_not_is_refused_where_it_is_given(name: str) -> None:
+    with pytest.raises(TypeError, match="max_bdy"):
+        getattr(Brubeck(), name)("/x", max_bdy=10)
+
+
+@pytest.mark.parametrize("what", ["404", 42, 4040, True, None, int, KeyError(), says("missing")], ids=str)
+def test_error_is_for_a_status_or_a_class_of_exceptions(what: Any) -> None:
+    with pytest.raises(TypeError, match=r"@app\.error\(404\) is given a status, or a class of exceptions"):
+        Brubeck().error(what)
+
+
+@pytest.mark.parametrize(
+    "handler", [lambda: "", lambda request: "", lambda request, error, more: "", lambda request, *, error: "", len, "x"]
+)
+def test_an_error_handler_takes_the_request_and_the_error(handler: Any) -> None:
+    app = Brubeck()
+    with pytest.raises(TypeError, match=r"`def handler\(request, error\):`"):
+        app.error(404)(handler)
+    for right in (lambda *both: "right", lambda request, error, more=1: "right", authenticated(lambda *both: "right")):
+        app.error(404)(right)
+
+
+@pytest.mark.parametrize("name", ["on_start", "on_stop"])
+@pytest.mark.parametrize("function", [lambda app: None, "start", None, len], ids=str)
+def test_what_is_called_at_the_start_and_the_end_is_a_function_without_arguments(name: str, function: Any) -> None:
+    with pytest.raises(TypeError, match=rf"with @app\.{name} above it"):
+        getattr(Brubeck(), name)(function)
+
+
+def test_a_function_whose_annotations_name_nothing_yet_is_taken() -> None:
+    app = Brubeck()
+    names: dict[str, Any] = {"app": app}
+    source = "@app.error(404)\ndef missing(request: NotYet, error: NotYet):\n    return 'missing'\n"
+    if sys.version_info < (3, 14):  # before PEP 649 that is a NameError, unless they are strings
+        source = f"from __future__ import annotations\n{source}"
+    exec(source, names)
+    assert app.test().get("/").text == "missing"
+
+
+@pytest.mark.parametrize("other", [says("handler"), "/x", by_wsgi], ids=["function", "text", "other"])
+def test_only_an_application_can_be_mounted(other: Any) -> None:
+    with pytest.raises(TypeError, match="a Brubeck can be mounted"):
+        Brubeck().mount("/x", other)
+
+
+@pytest.mark.parametrize("name", [__name__, "127.0.0.1:8000"])
+def test_an_application_needs_no_name(name: Any) -> None:
+    with pytest.raises(TypeError, match=f"'{name}' is not needed"):
+        Brubeck(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -631,8 +632,11 @@ def test_the_name_that_a_program_gives_is_looked_at_too(root: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", ["secret.txt", "%2e%2e/secret.txt"])
-def test_a_folder_that_is_not_there_has_no_files(root: Path, name: str) -> None:
-    assert get(root / "missing", name).status == 404
+def test_a_folder_that_was_removed_has_no_files(root: Path, name: str) -> None:
+    (root / "removed").mkdir()
+    app = serving(root / "removed")
+    (root / "removed").rmdir()
+    assert app.test().get(f"/static/{name}").status == 404
 
 
 def test_a_file_that_is_not_there_is_an_error_like_any_other(root: Path) -> None:
@@ -714,14 +718,16 @@ def test_middleware_that_gives_another_answer_leaves_no_file_open(large: Path) -
 Door = tuple[str, int]
 LARGE = b"".join(b"%09d\n" % number for number in range(2_000_000))  # 20 MB
 FILES = tempfile.TemporaryDirectory()
-os.environ["TEST_FILES"] = FILES.name  # for program_files, which is in processes of its own
+PUBLIC = Path(FILES.name, "public")
+PUBLIC.mkdir()
+os.environ["TEST_FILES"] = str(PUBLIC)  # for program_files, which is in processes of its own
 
 
 @pytest.fixture(scope="session", autouse=True)
 def files() -> Iterator[None]:
     """What program_files serves, and what it must not serve."""
     folder = Path(FILES.name)
-    (folder / "public/folder").mkdir(parents=True)
+    (folder / "public/folder").mkdir()
     (folder / "public_not").mkdir()
     for name, content in {
         "public/a.txt": CONTENT, "public/large.bin": LARGE, "public/a.js": b"plain", "public/a.js.gz": b"packed",
@@ -1093,3 +1099,13 @@ def test_what_is_kept_has_a_bound(root: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_a_folder_that_is_not_there_is_an_error_where_it_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"there is no folder {str(tmp_path / name)!r}")):
+        Brubeck().static("/static", name)

@@ -983,6 +983,60 @@ def test_a_breakpoint_in_a_worker_reads_from_the_terminal(program: Callable[[str
         assert client.answer() == (200, b"Paul")
 
 
+def test_a_breakpoint_in_one_of_several_workers_leaves_the_others_serving(
+    program: Callable[[str], dict[str, Any]]
+) -> None:
+    ours, terminal = pty.openpty()
+    text = HELLO.format("page") + "@app.route('/stop')\ndef stop(request):\n    breakpoint()\n    return 'gone on'\n"
+    with (
+        open(ours, "wb", buffering=0) as keyboard, open(terminal, "rb", buffering=0) as terminal_file,
+        serving("changing:app", "--debug", ready=2, stdin=terminal_file, **program(text)) as served,
+        Client(served.ports["http"]) as client,
+    ):  # fmt: skip
+        client.ask("/stop")
+        served.wait_to_log(r"\(Pdb\)")
+        assert get(served.ports["http"]) == b"page"
+        keyboard.write(b"c\n")
+        assert client.answer() == (200, b"gone on")
+
+
+def test_a_worker_that_is_killed_in_a_debugger_is_told_with_what_a_debugger_needs(
+    program: Callable[[str], dict[str, Any]]
+) -> None:
+    ours, terminal = pty.openpty()
+    text = HELLO.replace('    return "{}"', "    breakpoint()")
+    with (
+        open(ours, "wb"), open(terminal, "rb", buffering=0) as terminal_file,
+        serving("changing:app", "--worker-timeout", "1", workers="1", ready=1, stdin=terminal_file,
+                **program(text)) as served,
+        Client(served.ports["http"]) as client,
+    ):  # fmt: skip
+        client.ask("/")
+        served.wait_to_log(r"gave no sign of life for \d+ seconds: killed \(for a debugger: --debug")
+
+
+def test_run_reloads_and_has_breakpoints_too(program: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
+    port, (ours, terminal) = free_port(), pty.openpty()
+    text = HELLO + f"if __name__ == '__main__':\n    app.run(port={port}, reload=True)\n"
+    settings = program(text.format("one"))
+    with (
+        open(ours, "wb", buffering=0) as keyboard, open(terminal, "rb", buffering=0) as terminal_file,
+        process([sys.executable, "changing.py"], stdin=terminal_file, **settings) as child,
+    ):
+        served = Served(child, {"http": port})
+        served.wait_for_workers(1)
+        assert get(port) == b"one"
+        program("def broken(:")
+        served.wait_to_log("waiting for the program to change")
+        program(text.format("two").replace("    return", "    breakpoint()\n    return"))
+        served.wait_to_log("is ready", 2)
+        with Client(port) as client:
+            client.ask("/")
+            served.wait_to_log(r"\(Pdb\)")
+            keyboard.write(b"c\n")
+            assert client.answer() == (200, b"two")
+
+
 def test_reload_watches_programs_below_the_folder_that_is_for_the_data_of_packages(tmp_path: Path) -> None:
     (tmp_path / "program_there.py").write_text("")  # as below /usr/local, with Debian's python3
     text = f"""
