@@ -33,9 +33,11 @@ class Table:
         self._lines.append(f"| {' | '.join(cells)} |")
         print(self._lines[-1], flush=True)
 
-    def write(self, name: str, command: str, others: tuple[str, ...] = (), page: Path = README) -> None:
-        """Put it between `<!-- name -->` and `<!-- /name -->`, below one line that says what made it, where and when,
-        and above its notes. ValueError where the page has not these two markers."""
+    def write(self, name: str, command: str, others: tuple[str, ...] = (), page: Path | None = None) -> None:
+        """Put it between `<!-- name -->` and `<!-- /name -->` of a page, which is README.md unless one is named: below
+        one line that says what made it, where and when, and above its notes. ValueError where the page has not these
+        two markers."""
+        page = page or README
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, begun, rest = page.read_text().partition(begin)
         _, ended, after = rest.partition(end)
