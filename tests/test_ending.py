@@ -244,7 +244,7 @@ def test_run_in_another_thread_says_why_it_cannot() -> None:
     def run() -> None:
         try:
             Brubeck().run(bind="127.0.0.1:0")
-        except ValueError as error:
+        except RuntimeError as error:
             errors.append(error)
 
     thread = threading.Thread(target=run)

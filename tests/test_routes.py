@@ -987,7 +987,7 @@ def test_an_option_of_a_route_that_there_is_not_is_refused_where_it_is_given(nam
         getattr(Brubeck(), name)("/x", max_bdy=10)
 
 
-@pytest.mark.parametrize("what", ["404", 42, 4040, True, None, int, KeyError(), says("missing")], ids=str)
+@pytest.mark.parametrize("what", ["404", 42, 4040, True, None, int, KeyError(), says("missing")])
 def test_error_is_for_a_status_or_a_class_of_exceptions(what: Any) -> None:
     with pytest.raises(TypeError, match=r"@app\.error\(404\) is given a status, or a class of exceptions"):
         Brubeck().error(what)
@@ -1005,7 +1005,7 @@ def test_an_error_handler_takes_the_request_and_the_error(handler: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["on_start", "on_stop"])
-@pytest.mark.parametrize("function", [lambda app: None, "start", None, len], ids=str)
+@pytest.mark.parametrize("function", [lambda app: None, "start", None, len])
 def test_what_is_called_at_the_start_and_the_end_is_a_function_without_arguments(name: str, function: Any) -> None:
     with pytest.raises(TypeError, match=rf"with @app\.{name} above it"):
         getattr(Brubeck(), name)(function)
