@@ -230,6 +230,14 @@ def test_it_goes_on_in_a_new_file_when_the_old_one_was_moved_away(tmp_path: Path
     assert all(LINE.fullmatch(line) for file in files for line in lines_of(file))
 
 
+def test_several_logs_at_one_file_keep_the_lines_of_each_other(tmp_path: Path) -> None:
+    logs = [AccessLog(path=str(tmp_path / "log")) for _ in range(2)]
+    for log in logs * 3:
+        log.add(WSGIRequest({"PATH_INFO": "/", "REQUEST_METHOD": "GET", "REMOTE_ADDR": "127.0.0.1"}), 200, 5)
+        log.write()
+    assert len(lines_of(tmp_path / "log")) == 6 and all(LINE.fullmatch(line) for line in lines_of(tmp_path / "log"))
+
+
 def test_without_a_file_the_program_may_stand_behind_the_option() -> None:
     port = free_port()
     line = [sys.executable, "-m", "brubeck_lite", "--access-log", "program:app", "--bind", f"127.0.0.1:{port}"]

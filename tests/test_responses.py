@@ -622,6 +622,14 @@ def test_a_response_takes_what_handlers_return_as_json(value: Any) -> None:
     assert app.test().get("/").text == f"dumped {type(value).__name__}"
 
 
+def test_a_session_takes_only_what_comes_back_as_it_was() -> None:
+    def handler(request: Request) -> str:
+        request.session["day"] = datetime.date(1959, 7, 1)
+        return "kept"
+
+    assert serving(handler, secret="a secret of the tests only").test().get("/").status == 500
+
+
 def test_json_keeps_the_type_that_the_program_gives_it() -> None:
     got = get(lambda request: Response({"a": 1}, content_type="application/vnd.api+json"))
     assert (got.headers["Content-Type"], got.json) == ("application/vnd.api+json", {"a": 1})

@@ -34,7 +34,7 @@ def hello(text: str = "Take five!") -> Brubeck:
 # running
 
 
-def test_a_program_starts_a_server_and_stops_it() -> None:
+def test_a_program_starts_a_server_and_stops_it(caplog: pytest.LogCaptureFixture) -> None:
     before, threads = (socket.socket, threading.Thread), threading.active_count()
     with hello().running() as server:
         assert (get(server.url), server.url) == ("Take five!", f"http://127.0.0.1:{server.port}")
@@ -42,6 +42,7 @@ def test_a_program_starts_a_server_and_stops_it() -> None:
         get(server.url)
     assert (socket.socket, threading.Thread) == before
     assert threading.active_count() == threads
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_two_servers_run_at_once_and_of_one_application_too() -> None:
