@@ -3059,10 +3059,10 @@ class _InContext:
 
 
 class _UntilClosed:
-    """A body for a WSGI server, which closes it when the answer is over (PEP 3333): then `end` is called."""
+    """A body for a WSGI server, which closes it when the answer is over (PEP 3333)."""
 
-    def __init__(self, pieces: Iterable[bytes], end: Callable[[], None]) -> None:
-        self._pieces, self._end = pieces, end
+    def __init__(self, pieces: Iterable[bytes], request: Request, context: contextvars.Context) -> None:
+        self._pieces, self._request, self._context = pieces, request, context
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._pieces)
@@ -3070,7 +3070,7 @@ class _UntilClosed:
     def close(self) -> None:
         """End the handler's iterator, then the request."""
         getattr(self._pieces, "close", tuple)()
-        self._end()
+        self._context.run(self._request.end)
 
 
 class WSGIRequest(Request):
@@ -4556,15 +4556,14 @@ class Brubeck:
             response = context.run(self.answer_error, request, error)
             fields, body = context.run(response.finish, request)
         start_response(_STATUS_LINES.get(response.code) or status_line(response.code), fields)
-        end = functools.partial(context.run, request.end)
         if type(body) is bytes:
             # Of a list wsgiref and waitress know the length: they would say `Content-Length: 0` in the answer to HEAD
             # for a stream. No piece at all would be a 500 under hypercorn.
             has_length = body or any(name.lower() == "content-length" for name, _ in fields)
             plain = [body] if has_length else iter([body])
-            return _UntilClosed(plain, end) if request.last_calls else plain
+            return _UntilClosed(plain, request, context) if request.last_calls else plain
         request.environ["eventlet.minimum_write_chunk_size"] = 0  # eventlet.wsgi would hold back less than 4 KiB
-        return _UntilClosed(Pieces(_InContext(context, cast("Iterator[bytes]", body))), end)
+        return _UntilClosed(Pieces(_InContext(context, cast("Iterator[bytes]", body))), request, context)
 
     def test(self, raise_errors: bool = False, **options: Any) -> Client:
         """A test client, in process and without a server. `raise_errors=True`: exceptions of handlers are raised in the
