@@ -2622,9 +2622,12 @@ class HTTPRequest(Request):
         return Headers(fields)
 
     @lazy
-    def stream(self) -> io.BufferedReader:
+    def stream(self) -> io.BufferedReader | io.BytesIO:
         """The body as a file object, bounded by `max_body`: reading on raises HTTPError 413; 400 or 408 where the
         client sends it wrong, or not at all."""
+        body = self.peer.take_body(self, self.max_body)
+        if body is not None:
+            return io.BytesIO(body)
         read = functools.partial(self.peer.read_body, self.peer.served)
         return io.BufferedReader(_Body(read, None, self.max_body))
 
@@ -2723,6 +2726,14 @@ class HTTPParser:
         self.left -= len(piece)
         self._skip_to(self._at + len(piece))
         return piece or None
+
+    def take_body(self, most: int) -> bytes | None:
+        """The whole body, where its length was declared, at most so many bytes, and all of it has come; else None."""
+        if self._chunked or self.left > min(most, len(self._buffer) - self._at):
+            return None
+        body = self.next_piece(most)
+        self.body_is_over = True
+        return body
 
     def _begin_chunk(self) -> bool:
         """Take what stands before the data of a chunk (RFC 9112, 7.1); False where more is needed."""
@@ -7376,6 +7387,12 @@ class _HTTPPeer(ServedPeer):
         """Wait for an event on the socket, for so many seconds at most; other events end the wait, too."""
         self.watch(self._watched | event)
         self._sleepers.wait(seconds)
+
+    def take_body(self, request: HTTPRequest, most: int) -> bytes | None:
+        """The whole body of this request, where it needs no waiting (HTTPParser.take_body)."""
+        body = self.parser.take_body(most) if self.request is request and self._failure is None else None
+        self.expects = self.expects and body is None
+        return body
 
     def read_body(self, number: int, size: int) -> bytes:
         """The next bytes of the body of the request with this number, at most `size`; b"" at its end. HTTPError where

@@ -1234,3 +1234,31 @@ def test_limits_are_the_same_however_it_is_cut(what: str) -> None:
         whole = read(data)
         for cut in range(len(data) - 60, len(data)):
             assert receive([data[:cut], data[cut:]])[1] == whole[1], f"{len(data)} bytes, cut after {cut}"
+
+
+# A body that has come whole
+
+
+def test_a_body_that_has_come_whole_is_taken_at_once() -> None:
+    parser = HTTPParser()
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+    parser.feed(head + b"hello" + b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert parser.next_request() is not None
+    assert (parser.take_body(5), parser.body_is_over) == (b"hello", True)
+    request = parser.next_request()
+    assert request is not None and request.path == "/next"
+    assert (parser.take_body(5), parser.body_is_over) == (b"", True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "most"),
+    [(b"Content-Length: 5\r\n\r\nhell", 5), (b"Content-Length: 5\r\n\r\nhello", 4),
+     (b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 5)],
+    ids=["not whole", "too large", "in chunks"],
+)  # fmt: skip
+def test_every_other_body_comes_in_pieces(sent: bytes, most: int) -> None:
+    parser = HTTPParser()
+    parser.feed(b"POST / HTTP/1.1\r\nHost: x\r\n" + sent)
+    assert parser.next_request() is not None
+    assert (parser.take_body(most), parser.body_is_over) == (None, False)
+    assert b"hello".startswith(parser.next_piece() or b"-")
