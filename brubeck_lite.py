@@ -3480,6 +3480,11 @@ def authenticated(handler: H) -> H:
     return _guarded(handler, check)
 
 
+# What knows the credentials of a client, and may take the request too.
+BasicCheck = Union[Callable[[str, str], Any], Callable[[str, str, Request], Any]]
+BearerCheck = Union[Callable[[str], Any], Callable[[str, Request], Any]]
+
+
 def _with_request(check: Callable[..., Any], count: int) -> Callable[..., Any]:
     """A check of `count` credentials, to be called with the request before them, which it gets if it takes one more: as
     its argument `request`, or behind the credentials."""
@@ -3516,7 +3521,7 @@ def _with_credentials(
     return lambda handler: _guarded(handler, check)
 
 
-def basic_auth(check: Callable[..., Any], optional: bool = False) -> Callable[[H], H]:
+def basic_auth(check: BasicCheck, optional: bool = False) -> Callable[[H], H]:
     """Decorator: `check(name, password)`, or `check(name, password, request)`, is called with the client's Basic
     credentials (RFC 7617). If it returns something true, that is the `current_user` (for True, the name); else
     HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None. An example of such a
@@ -3538,7 +3543,7 @@ def basic_auth(check: Callable[..., Any], optional: bool = False) -> Callable[[H
 
 
 def bearer_auth(
-    check: Callable[..., Any], scheme: str = "Bearer", optional: bool = False
+    check: BearerCheck, scheme: str = "Bearer", optional: bool = False
 ) -> Callable[[H], H]:
     """Decorator: `check(token)`, or `check(token, request)`, is called with the client's Bearer token (RFC 6750), or
     with what follows another scheme, such as "Token". If it returns something true, that is the `current_user`; else
