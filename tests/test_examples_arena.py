@@ -301,4 +301,4 @@ def test_without_its_data_it_says_so_in_one_line(tmp_path: Path) -> None:
     variables = {**environment(), "DATA": str(tmp_path)}
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("arena.py: tests/arena_data.py makes the files of DATA: ")
+    assert f"there is no folder '{tmp_path}/static'" in done.stderr
