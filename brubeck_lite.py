@@ -1827,7 +1827,10 @@ def plain_answer(error: HTTPError) -> Response:
 
 def error_answer(request: Request, error: HTTPError) -> Response:
     """An error as plain text or, to a client that prefers JSON, as a problem (RFC 9457)."""
-    if error.status < 400 or not request.prefers_json():
+    try:
+        if error.status < 400 or not request.prefers_json():
+            return plain_answer(error)
+    except HTTPError:  # the header fields of a message cannot be read, which may be the error itself
         return plain_answer(error)
     title = status_line(error.status)[4:]
     detail = {} if error.message == title else {"detail": error.message}
@@ -4474,7 +4477,7 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
-            return self.answer_error(request, failure, is_last=True)
+            return plain_answer(HTTPError(500)) if is_last else self.answer_error(request, failure, is_last=True)
         finally:
             _forget_frames(request, error)
             del error, told  # which a test client may keep, with a traceback that holds this frame

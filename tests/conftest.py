@@ -21,10 +21,11 @@ from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi  # noqa:
 # The files that take longest, the longest first: where processes share the files out, they begin with these, and end
 # at about the same time. (By itself, pytest-xdist begins with those of the most tests.)
 LONGEST = [
-    "ending", "ends", "command", "workers", "live_faults", "examples_live", "machines", "http_server", "readme",
-    "websocket", "http_parser", "examples_pages", "connection", "forms", "release", "serve_mongrel2", "overload",
-    "mongrel2_messages", "live", "examples_list", "examples_database", "examples_arena", "examples_queue",
-    "examples_redis", "examples_language", "examples_upload", "stats", "static", "uploads",
+    "ending", "ends", "command", "workers", "tls", "platforms", "live_faults", "examples_live", "machines",
+    "http_server", "readme", "websocket", "http_parser", "examples_pages", "connection", "forms", "release",
+    "serve_mongrel2", "overload", "mongrel2_messages", "live", "examples_list", "examples_database",
+    "examples_arena", "examples_queue", "examples_redis", "examples_language", "examples_upload", "stats", "static",
+    "uploads",
 ]  # fmt: skip
 # On a machine that is busy with other things, nothing is to fail because it took long.
 hypothesis.settings.register_profile(

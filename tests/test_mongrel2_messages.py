@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SENDER
 
+import brubeck_lite
 from brubeck_lite import (
     Brubeck,
     MessageHandler,
@@ -406,3 +407,15 @@ def test_an_extended_reply_has_a_name_and_its_arguments_for_payload(ids: list[in
     for _, part, payload in replies:
         assert part[0] == b"X" and len(part) <= 129
         assert parse_tnetstring(payload) == ([b"ctl", {name.encode(): arguments}], b"")
+
+
+def test_a_message_whose_fields_cannot_be_read_gets_one_plain_answer(caplog: Any) -> None:
+    app = Brubeck()
+    app.error(400)(lambda request, error: request.headers["accept"])
+    app.get("/")(lambda request: request.headers["accept"])
+    fields = format_netstring(b'{"PATH":"/",broken,"METHOD":"GET","VERSION":"HTTP/1.1","URI":"/","URL_SCHEME":"http",'
+                              b'"REMOTE_ADDR":"127.0.0.1"}')  # fmt: skip
+    request = brubeck_lite.read_mongrel2(b"sender 1 / %b0:," % fields)
+    response = app.handle(request)
+    assert (response.status, response.body) in [(400, b"400 Bad Request\n"), (500, b"500 Internal Server Error\n")]
+    assert len(caplog.records) <= 2

@@ -114,7 +114,7 @@ import brubeck_lite
 from eventlet import patcher
 from brubeck_lite import Brubeck
 
-app, parse = Brubeck(), brubeck_lite.parse_mongrel2
+app, parse = Brubeck(), brubeck_lite.read_mongrel2
 app.route("/")(lambda request: "Take five!")
 
 def parse_oddly(message):
@@ -122,7 +122,7 @@ def parse_oddly(message):
         raise LookupError("an odd error")
     return parse(message)
 
-brubeck_lite.parse_mongrel2 = parse_oddly
+brubeck_lite.read_mongrel2 = parse_oddly
 
 @app.route("/nonsense")
 def say_nonsense(request):
