@@ -9094,24 +9094,28 @@ class Parent:
 
     def run(self) -> None:
         """Serve until a signal ends it. SystemExit 2 where the first worker cannot start."""
-        before, next_tick, telling = signal.signal(signal.SIGHUP, self._on_hangup), 0.0, None
+        before, telling = signal.signal(signal.SIGHUP, self._on_hangup), None
         with contextlib.closing(Ending()) as ending:
             ending.is_starting, self._ending = False, ending  # workers in their start are ended at once
             ending.last_acts += [self._kill_all, self._remove_paths]
             try:
                 if self._stats_address is not None:
                     telling = StatsServer(self._stats_address, self.stats).start()
-                while self._workers or not ending.is_asked:
-                    if not self._survive(self._listen_to_all):
-                        time.sleep(0.1)
-                    if time.monotonic() >= next_tick:
-                        next_tick = time.monotonic() + 0.1
-                        self._tick(time.monotonic())
+                self._serve(ending)
             finally:
                 signal.signal(signal.SIGHUP, before)
                 if telling is not None:
                     telling.close()
                 self._close()
+
+    def _serve(self, ending: Ending) -> None:
+        next_tick = 0.0
+        while self._workers or not ending.is_asked:
+            if not self._survive(self._listen_to_all):
+                time.sleep(0.1)
+            if time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + 0.1
+                self._tick(time.monotonic())
 
     def _listen_to_all(self) -> None:
         """Wait for whoever has something to say, a tenth of a second at most."""
