@@ -4673,8 +4673,8 @@ class ServedPeer(Peer):
     `open_websocket(request, response)` is the answer 101. `next_request()` is the request to be handled after the
     present one, which is over; None where none has come."""
 
-    __slots__ = ("began", "coroutine", "is_cancelled", "is_chunked", "is_endless", "is_gone", "is_outside", "load",
-                 "request", "sent")  # fmt: skip
+    __slots__ = ("began", "coroutine", "is_cancelled", "is_chunked", "is_endless", "is_gone", "is_outside",
+                 "is_within_piece", "load", "request", "sent")  # fmt: skip
 
     def __init__(self, load: Load, address: str = "", scheme: str = "http", loopback: str = "") -> None:
         self.address, self.scheme, self.loopback = address, scheme, loopback
@@ -4688,6 +4688,7 @@ class ServedPeer(Peer):
         self.is_outside = True  # the request takes no place in the pool
         self.is_endless = False  # its answer is a stream of events, which has no end of its own
         self.is_chunked = False  # its answer goes in chunks, and the last one has not gone yet
+        self.is_within_piece = False  # a part of a piece was perhaps sent, and not all of it
         self.sent = 0  # bytes of the body of a streamed answer
 
     if TYPE_CHECKING:
@@ -4818,11 +4819,11 @@ def send_stream(peer: ServedPeer, request: Request, status: int, fields: list[tu
             # An HTTPError is the client's: the handler reads the body, and that does not come as it should.
             log = logger.info if isinstance(error, HTTPError) else logger.exception
             log("the stream of %r failed: %s", request, error)
-        elif peer.is_endless and is_chunked and peer.send(b"0\r\n\r\n"):
+        elif peer.is_endless and is_chunked and not peer.is_within_piece and peer.send(b"0\r\n\r\n"):
             return peer.sent
         peer.abort()
     finally:
-        peer.coroutine, peer.is_chunked, peer.is_endless = None, False, False
+        peer.coroutine, peer.is_chunked, peer.is_endless, peer.is_within_piece = None, False, False, False
         pieces.close()
     return peer.sent
 
@@ -4843,8 +4844,10 @@ def _send_pieces(peer: ServedPeer, unsent: bytes, pieces: Pieces, declared: int 
         peer.sent += len(piece)
         if declared is not None and peer.sent > declared:
             raise ValueError(f"the body is longer than its Content-Length of {declared} bytes")
+        peer.is_within_piece = True
         if not peer.send(unsent + (b"%x\r\n%b\r\n" % (len(piece), piece) if peer.is_chunked else piece)):
             return
+        peer.is_within_piece = False
         unsent = b""
     if declared is not None and peer.sent < declared:
         raise ValueError(f"the body is shorter than its Content-Length of {declared} bytes")

@@ -603,3 +603,26 @@ def test_a_server_that_stops_waits_ten_seconds_for_streams_and_then_their_client
         assert not received.endswith(b"0\r\n\r\n")
         reader.to_the_end()
     assert live[2].wait(60) == 0
+
+
+def test_events_that_a_stop_cuts_in_the_middle_do_not_look_whole(tmp_path: Path) -> None:
+    (tmp_path / "large.py").write_text(
+        "from brubeck_lite import Brubeck, event_stream\n"
+        "app = Brubeck()\n"
+        "app.get('/')(lambda request: event_stream(iter(lambda: 'x' * 8_000_000, None)))\n"
+    )
+    port = free_port()
+    command = [sys.executable, "-m", "brubeck_lite", "large:app", "--bind", f"127.0.0.1:{port}"]
+    with process(command, cwd=tmp_path) as child:
+        wait_for(lambda: "serving" in output(child), what="the server")
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            received = client.recv(1000)
+            child.terminate()
+            wait_for(lambda: "stopping" in output(child), what="the stop")
+            time.sleep(0.7)  # it ends its streams a little later
+            with contextlib.suppress(ConnectionError):
+                while piece := client.recv(1 << 20):
+                    received = received[-20:] + piece
+        assert received.endswith(b"\n\n\r\n0\r\n\r\n") or not received.endswith(b"0\r\n\r\n")  # behind a whole event
+        assert child.wait(60) == 0
