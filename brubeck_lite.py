@@ -4888,12 +4888,11 @@ class Survivor:
         try:
             function(*arguments)
         except Exception as error:
-            self.tell(error)
+            self.tell(error, f"{name_handler(function)} failed, and the server goes on: please report it")
             return False
         return True
 
-    def tell(self, error: BaseException,
-             message: str = "an error in the server, which goes on: please report it") -> None:  # fmt: skip
+    def tell(self, error: BaseException, message: str) -> None:
         """Log an error, with `message`, unless that was done before."""
         *_, (frame, line) = traceback.walk_tb(error.__traceback__)
         place = type(error), frame.f_code.co_filename, line
@@ -4989,10 +4988,10 @@ class Receivers:
     """The coroutines that take turns at receiving from one connection, whose `receive` gives the next request with its
     peer, or nothing where what came is none.
 
-    Who receives a request handles it too, for making a coroutine costs more than most handlers do. Before it starts, a
-    zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and nothing was
-    spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with its request
-    and parked, else a new one. So each request that waits has a coroutine, and receiving never stops."""
+    The coroutine that receives a request handles it too: making another costs more than most handlers do. Before it
+    starts, a zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and
+    nothing was spawned; one that waits does, and the timer gives receiving to another coroutine: one that is done with
+    its request and parked, else a new one. So each request that waits has a coroutine, and receiving never stops."""
 
     MAX_PARKED = 500
 
@@ -6219,7 +6218,7 @@ class _Life:
                 self._read_ahead(notices)
 
     def check_sender(self, sender: bytes) -> None:
-        """Say so where Mongrel2 will not hear the replies to requests of this sender."""
+        """Log an error where Mongrel2 will not hear the replies to requests of this sender."""
         if not sender.startswith(tuple(self._prefixes)):
             name, *prefixes = (repr(each.decode("latin-1")) for each in (sender, *sorted(self._prefixes)))
             heard = ", ".join(prefixes)
@@ -6650,7 +6649,7 @@ def _deliver(targets: Iterable[tuple[_Life, str | bytes, str | bytes]], form: Ca
 
 
 def _push_by_mongrel2(websockets: Sequence[_Mongrel2WebSocket], frame: bytes) -> None:
-    """Send a frame to many without waiting: 128 in one message, but for those who have no credit."""
+    """Send a frame to many without waiting: 128 in one message, but for clients without credit."""
     ready = []
     for websocket in websockets:
         if websocket.can_spend(len(frame)):
@@ -6863,7 +6862,7 @@ class Mongrel2Server:
             life.bell.wake_soon()
 
     def open(self) -> None:
-        """Nothing to do before the application starts: Mongrel2 is connected to by who receives."""
+        """Nothing to do before the application starts: the coroutine that receives connects to Mongrel2."""
 
     def start(self, load: Load) -> None:
         """Receive, in coroutines, and answer."""
@@ -7496,8 +7495,8 @@ class _HTTPPeer(ServedPeer):
         return not self.is_gone
 
     def _send_rest(self, send: Callable[[int], int], sent: int, size: int) -> None:
-        """Send on, from `sent` to `size`, as the client has room: `send` does it from an offset, and says how much it
-        was."""
+        """Send on, from `sent` to `size`, as fast as the client reads: `send` sends from an offset, and returns the
+        number of bytes that it sent."""
         pace, turn, is_ready = _Pace(self._server.io_timeout), time.monotonic(), True
         self.leave_pool()
         self._is_blocked = True
@@ -7606,7 +7605,7 @@ class _EncryptedSocket:
         self.fileno, self.setsockopt, self.close = accepted.fileno, accepted.setsockopt, accepted.close
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)  # which eventlet has not patched
-        self.unsent = b""  # what is encrypted, and has no room yet
+        self.unsent = b""  # what is encrypted, and does not fit into the socket yet
         self.taken = 0  # bytes from which that was made, as long as `send` has not said that they are sent
         self.is_ready = self.has_ended = False  # the handshake is over; the client has said that it sends no more
 
@@ -7634,7 +7633,7 @@ class _EncryptedSocket:
         return received
 
     def send(self, data: Any) -> int:
-        """Send so many of these bytes; BlockingIOError where the client has no room for them."""
+        """Send so many of these bytes; BlockingIOError where the client must read first."""
         if not data:
             return self.raw.send(data)
         if not self.taken:
@@ -8090,7 +8089,7 @@ class HTTPServer:
     # -- ending
 
     def finish_receiving(self, seconds: float) -> None:
-        """Accept who is waiting for it, then no more; close idle connections, and let the others finish."""
+        """Accept the connections that wait for it, then no more; close idle ones, and let the others finish."""
         self._accept_last()
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
@@ -8118,7 +8117,7 @@ class HTTPServer:
         return self.is_stopping and not self.peers
 
     def close(self) -> None:
-        """Let go of the address, and of who is still connected."""
+        """Let go of the address, and of all connections."""
         if hasattr(self, "poller"):
             self._end_listening()
             for peer in [*self.peers.values()]:
@@ -8572,7 +8571,7 @@ class Server:
         if self._parent is not None:
             self._parent.say(leaving=True)
             for each in self._shared:
-                each.is_shared = not self._parent.is_gone  # else nobody is left who refuses what is new
+                each.is_shared = not self._parent.is_gone  # without a parent, this process refuses new connections
         for connection in self._servers:
             connection.finish_receiving(self.DRAIN)
         deadline = time.monotonic() + self.DEADLINE
@@ -9310,7 +9309,7 @@ class Parent:
             return
         self._next_birth = now + (delay := self._delay())
         logger.error("%s %s before it was ready; another starts after %.1f seconds", worker, how, delay)
-        self._outdated.clear()  # who works goes on with the program as it was
+        self._outdated.clear()  # the workers that serve go on with the program as it was
 
     def _stop(self, now: float) -> None:
         """Have the workers finish what there is, and let go of every Mongrel2."""

@@ -409,13 +409,21 @@ def test_an_extended_reply_has_a_name_and_its_arguments_for_payload(ids: list[in
         assert parse_tnetstring(payload) == ([b"ctl", {name.encode(): arguments}], b"")
 
 
-def test_a_message_whose_fields_cannot_be_read_gets_one_plain_answer(caplog: Any) -> None:
+@pytest.mark.parametrize(
+    ("handles", "expected"),
+    [(False, (400, b"400 Bad Request\nthe headers are neither JSON nor a tnetstring of texts\n")),
+     (True, (500, b"500 Internal Server Error\n"))],
+    ids=["no error handler", "an error handler that reads them too"],
+)  # fmt: skip
+def test_a_message_whose_fields_cannot_be_read_gets_one_plain_answer(
+    handles: bool, expected: tuple[int, bytes], caplog: Any
+) -> None:
     app = Brubeck()
-    app.error(400)(lambda request, error: request.headers["accept"])
     app.get("/")(lambda request: request.headers["accept"])
+    if handles:
+        app.error(400)(lambda request, error: request.headers["accept"])
     fields = format_netstring(b'{"PATH":"/",broken,"METHOD":"GET","VERSION":"HTTP/1.1","URI":"/","URL_SCHEME":"http",'
                               b'"REMOTE_ADDR":"127.0.0.1"}')  # fmt: skip
-    request = brubeck_lite.read_mongrel2(b"sender 1 / %b0:," % fields)
-    response = app.handle(request)
-    assert (response.status, response.body) in [(400, b"400 Bad Request\n"), (500, b"500 Internal Server Error\n")]
-    assert len(caplog.records) <= 2
+    response = app.handle(brubeck_lite.read_mongrel2(b"sender 1 / %b0:," % fields))
+    assert (response.status, response.body) == expected
+    assert len(caplog.records) == handles
