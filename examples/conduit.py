@@ -326,7 +326,7 @@ def follow(request: Request, username: str) -> JSON:
         run(request, "INSERT OR IGNORE INTO follow VALUES (:me, :number)", number=number)
     else:
         run(request, "DELETE FROM follow WHERE follower = :me AND followed = :number", number=number)
-    return profile(request, username)
+    return {"profile": show_profile(find(request, "profile", PROFILES, username=username))}
 
 
 # ---- Articles
@@ -365,6 +365,10 @@ def show_article(row: sqlite3.Row) -> JSON:
     }
 
 
+def answer_article(request: Request, slug: str) -> JSON:
+    return {"article": show_article(find(request, "article", THIS, slug=slug))}
+
+
 def list_articles(request: Request, where: list[str], **values: Any) -> JSON:
     """A page of the articles that meet these conditions, the newest first, and without their bodies."""
     condition = " AND ".join(["1", *where])
@@ -372,10 +376,10 @@ def list_articles(request: Request, where: list[str], **values: Any) -> JSON:
     offset = min(max(request.get_argument("offset", 0, int), 0), 1_000_000_000)
     count = run(request, f"SELECT count(*) {SOURCE} WHERE {condition}", **values).fetchone()[0]
     sql = f"{ARTICLES} WHERE {condition} ORDER BY article.id DESC LIMIT :limit OFFSET :offset"
-    articles = [show_article(row) for row in run(request, sql, limit=limit, offset=offset, **values)]
-    for article in articles:
-        del article["body"]
-    return {"articles": articles, "articlesCount": count}
+    shown = [show_article(row) for row in run(request, sql, limit=limit, offset=offset, **values)]
+    for each in shown:
+        del each["body"]
+    return {"articles": shown, "articlesCount": count}
 
 
 def set_tags(request: Request, number: int, names: list[str]) -> None:
@@ -400,7 +404,7 @@ def feed(request: Request) -> JSON:
 @app.get(ONE)
 @anyone
 def article(request: Request, slug: str) -> JSON:
-    return {"article": show_article(find(request, "article", THIS, slug=slug))}
+    return answer_article(request, slug)
 
 
 @app.post("/api/articles")
@@ -411,7 +415,7 @@ def add_article(request: Request) -> tuple[JSON, int]:
     author = request.current_user
     number = insert(request, "article", slug=slug, created=created, updated=created, author=author, **values)
     set_tags(request, number, names)
-    return article(request, slug), 201
+    return answer_article(request, slug), 201
 
 
 @app.put(ONE)
@@ -424,7 +428,7 @@ def change_article(request: Request, slug: str) -> JSON:
     if changes.get("title", before["title"]) != before["title"]:
         changes["slug"] = slug = make_slug(changes["title"])
     update(request, "article", before["id"], updated=now(), **changes)
-    return article(request, slug)
+    return answer_article(request, slug)
 
 
 @app.delete(ONE)
@@ -443,7 +447,7 @@ def favorite(request: Request, slug: str) -> JSON:
         run(request, "INSERT OR IGNORE INTO favorite VALUES (:number, :me)", number=number)
     else:
         run(request, "DELETE FROM favorite WHERE article = :number AND user = :me", number=number)
-    return article(request, slug)
+    return answer_article(request, slug)
 
 
 @app.get("/api/tags")
@@ -473,8 +477,8 @@ def comments(request: Request, slug: str) -> JSON:
 @app.post(f"{ONE}/comments")
 @member
 def add_comment(request: Request, slug: str) -> tuple[JSON, int]:
-    article, body = find(request, "article", THIS, slug=slug)["id"], given(request, "comment", COMMENT)["body"]
-    number = insert(request, "comment", body=body, created=now(), author=request.current_user, article=article)
+    on, body = find(request, "article", THIS, slug=slug)["id"], given(request, "comment", COMMENT)["body"]
+    number = insert(request, "comment", body=body, created=now(), author=request.current_user, article=on)
     added = find(request, "comment", f"{COMMENTS} WHERE comment.id = :number", number=number)
     return {"comment": show_comment(added)}, 201
 
@@ -482,8 +486,8 @@ def add_comment(request: Request, slug: str) -> tuple[JSON, int]:
 @app.delete(f"{ONE}/comments/<int(max=1000000000000):number>")
 @member
 def remove_comment(request: Request, slug: str, number: int) -> tuple[None, int]:
-    article = find(request, "article", THIS, slug=slug)["id"]
-    sql = "SELECT author FROM comment WHERE id = :number AND article = :article"
-    find_own(request, "comment", sql, number=number, article=article)
+    on = find(request, "article", THIS, slug=slug)["id"]
+    sql = "SELECT author FROM comment WHERE id = :number AND article = :on"
+    find_own(request, "comment", sql, number=number, on=on)
     run(request, "DELETE FROM comment WHERE id = :number", number=number)
     return None, 204
