@@ -2,7 +2,7 @@
 other, comment, and have favourites.
 
     pip install PyJWT
-    SECRET=... brubeck_lite conduit:app (http://127.0.0.1:6767/api)
+    SECRET=... brubeck_lite conduit:app     (http://127.0.0.1:6767/api)
     SECRET=... DATABASE=/var/lib/conduit.sqlite brubeck_lite conduit:app --bind 0.0.0.0:8000 --workers 2
     SECRET=... python conduit.py
 
@@ -92,7 +92,7 @@ def prepare() -> None:
 @app.wrap
 def in_transaction(respond: Callable[[Request], Response]) -> Callable[[Request], Response]:
     def answer(request: Request) -> Response:
-        connection = sqlite3.connect(DATABASE, check_same_thread=False)  # WSGI servers may close it in another thread
+        connection = sqlite3.connect(DATABASE)
         request.when_done(connection.close)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
@@ -211,10 +211,10 @@ def nullable(check: Check) -> Check:
 
 
 def tags(value: Any) -> list[str]:
-    """The check for tags: in their order, each once."""
+    """The check for tags, each of them once."""
     if not isinstance(value, list) or len(value) > 50:
         raise ValueError("must be a list of at most 50 tags")
-    return list(dict.fromkeys(map(text(1, 50), value)))
+    return [*{*map(text(1, 50), value)}]
 
 
 LOGIN = {"email": text(1, 200), "password": text(1, 1000)}
@@ -335,7 +335,7 @@ ONE = "/api/articles/<slug>"
 SOURCE = "FROM article JOIN user ON user.id = author"
 ARTICLES = f"""
 SELECT article.id, author, slug, title, description, body, created, updated, {AUTHOR},
-    (SELECT json_group_array(name) FROM (SELECT name FROM tag WHERE article = article.id ORDER BY rowid)) AS tags,
+    (SELECT json_group_array(name) FROM (SELECT name FROM tag WHERE article = article.id ORDER BY name)) AS tags,
     (SELECT count(*) FROM favorite WHERE article = article.id) AS favorites,
     EXISTS (SELECT 1 FROM favorite WHERE article = article.id AND user = :me) AS favorited
 {SOURCE}"""
