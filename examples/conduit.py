@@ -22,6 +22,7 @@ import sqlite3
 import sys
 import unicodedata
 from collections.abc import Callable, Collection
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
@@ -82,9 +83,8 @@ def prepare() -> None:
     if len(SECRET) < 32:
         stop("SECRET must have 32 characters: python -c 'import secrets; print(secrets.token_hex(32))' makes one")
     try:
-        with sqlite3.connect(DATABASE) as connection:
+        with closing(sqlite3.connect(DATABASE)) as connection:
             connection.executescript(SCHEMA)
-        connection.close()
     except sqlite3.Error as error:
         stop(f"cannot use {DATABASE} (DATABASE): {error}")
 
@@ -92,7 +92,7 @@ def prepare() -> None:
 @app.wrap
 def in_transaction(respond: Callable[[Request], Response]) -> Callable[[Request], Response]:
     def answer(request: Request) -> Response:
-        connection = sqlite3.connect(DATABASE)
+        connection = sqlite3.connect(DATABASE, timeout=20)  # seconds to wait for a transaction of another worker
         request.when_done(connection.close)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
@@ -214,7 +214,7 @@ def tags(value: Any) -> list[str]:
     """The check for tags, each of them once."""
     if not isinstance(value, list) or len(value) > 50:
         raise ValueError("must be a list of at most 50 tags")
-    return [*{*map(text(1, 50), value)}]
+    return list(set(map(text(1, 50), value)))
 
 
 LOGIN = {"email": text(1, 200), "password": text(1, 1000)}
