@@ -1,4 +1,4 @@
-"""The tables of benchmarks and faults, as they are written into README.md."""
+"""The tables of benchmarks and faults, as they are written into their page."""
 
 from __future__ import annotations
 

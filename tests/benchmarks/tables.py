@@ -1,4 +1,4 @@
-"""The tables that benchmarks and faults print, and write into README.md between markers of their own."""
+"""The tables that benchmarks and faults print, and write into README.md beside them between markers of their own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 
 from bare_servers import PINNED
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = Path(__file__).resolve().parent / "README.md"
 OUR_PARTS = ("pyzmq", "eventlet", "greenlet", "werkzeug")
 OTHERS = ("bottle", "falcon", "flask", "gevent", "granian", "gunicorn", "starlette", "uvicorn", "websockets")
 
 
 class Table:
-    """Lines that are printed as soon as they are known; `write` puts them all into README.md."""
+    """Lines that are printed as soon as they are known; `write` puts them all into a page."""
 
     def __init__(self, *columns: str) -> None:
         self.notes: list[str] = []
@@ -34,9 +34,9 @@ class Table:
         print(self._lines[-1], flush=True)
 
     def write(self, name: str, command: str, others: tuple[str, ...] = (), page: Path | None = None) -> None:
-        """Put it between `<!-- name -->` and `<!-- /name -->` of a page, which is README.md unless one is named: below
-        one line that says what made it, where and when, and above its notes. ValueError where the page has not these
-        two markers."""
+        """Put it between `<!-- name -->` and `<!-- /name -->` of a page, which is README.md of this folder unless one
+        is named: below one line that says what made it, where and when, and above its notes. ValueError where the page
+        has not these two markers."""
         page = page or README
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, begun, rest = page.read_text().partition(begin)
