@@ -6,8 +6,8 @@ packages, and, on the oldest Python, the oldest that pyproject.toml allows.
 
 Pythons are those in PATH, pyenv's and uv's. Where apt-get fetches from Debian, those of its unstable distribution are
 unpacked into .venv/matrix besides, with the libraries that they need, and nothing is installed. `--write` puts the
-table into README.md, between the lines <!-- matrix --> and <!-- /matrix -->. Fails where a test does. Rows are kept
-until brubeck_lite.py changes, so that the table can be made of several runs.
+table into benchmarks/README.md, between the lines <!-- matrix --> and <!-- /matrix -->. Fails where a test does. Rows
+are kept until brubeck_lite.py changes, so that the table can be made of several runs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv" / "matrix"
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.15"]
 OLDEST = "oldest"  # the row with the lower bounds
+PAGE = ROOT / "tests" / "benchmarks" / "README.md"
 BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
 # What the tests below need; without what only compares us with others, checks types or measures.
 TEST_PACKAGES = ["gunicorn", "h11", "hypothesis", "jinja2", "mako", "playwright", "pystache", "pytest", "pytest-xdist",
                  "tornado", "urllib3", "waitress", "websockets"]  # fmt: skip
-# Examples, README and the release are the same in all environments, or have one of their own.
+# Examples, documents and the release are the same in all environments, or have one of their own.
 LEFT_OUT = ["test_examples", "test_readme", "test_reference", "test_release"]
 VERSIONS = """
 import json, zmq
@@ -201,10 +202,9 @@ def main() -> int:
     text = table(rows)
     print(f"\n{text}")
     if "--write" in sys.argv:
-        readme = (ROOT / "README.md").read_text()
-        before, _, rest = readme.partition(BEGIN)
+        before, _, rest = PAGE.read_text().partition(BEGIN)
         after = rest.partition(END)[2]
-        (ROOT / "README.md").write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
     failed = [row.name for row in rows if not row.passed]
     print(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed or not rows else 0

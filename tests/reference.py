@@ -2,9 +2,9 @@
 """The reference of public names, made from brubeck_lite.py itself: signatures as written, docstrings, types.
 
     tests/reference.py             prints it, in Markdown
-    tests/reference.py --write     puts it into README.md, between the lines <!-- reference --> and <!-- /reference -->,
-                                   and what `brubeck_lite --help` prints below that command
-    tests/reference.py --check     fails where README.md has another, and where a public name has no docstring
+    tests/reference.py --write     writes it to examples/reference.md, and what `brubeck_lite --help` prints into
+                                   examples/manual.md, below that command
+    tests/reference.py --check     fails where these pages have another, and where a public name has no docstring
 
 Public is what has no underscore before its name, at the top level and in classes. `PROMISED` are the names that
 programs are written against: they are listed first, with all their members; what else is public follows in a line each,
@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- reference -->", "<!-- /reference -->"
+PAGE, MANUAL = ROOT / "examples" / "reference.md", ROOT / "examples" / "manual.md"
+HEAD = """\
+# Reference
+
+The public names of brubeck_lite. `tests/reference.py --write` makes this page from the docstrings; what one does with
+them is in the [manual](manual.md).
+
+"""
 NOT_LISTED = ("TypeVar", "ParamSpec", "_Late", "logging.")  # how the values of variables begin that are nobody's
 PROMISED = {
     "Brubeck": "run running spawn handle test route get post put patch delete websocket static mount url_for error "
@@ -230,14 +237,14 @@ def markdown(rooms: dict[str, dict[str, Name]], members: dict[str, dict[str, Nam
     lines = []
     for title, names in rooms.items():
         if promised := [each for each in names.values() if each.name in PROMISED]:
-            lines += ["", f"### {title}", ""]
+            lines += ["", f"## {title}", ""]
             lines += [line for each in promised for line in promised_lines(each, members.get(each.name, {}))]
     lines += ["", "<details><summary>The parts, for those who build on them</summary>"]
     for title, names in rooms.items():
         if parts := [each for each in names.values() if each.name not in PROMISED]:
             lines += ["", f"{title}:", ""]
             lines += [f"* `{each.code}` {first_sentence(each.text)}".rstrip() for each in parts]
-    return "\n".join([*lines, "", "</details>"]).strip() + "\n"
+    return HEAD + "\n".join([*lines, "", "</details>"]).strip() + "\n"
 
 
 def reference() -> tuple[str, list[str]]:
@@ -249,33 +256,26 @@ def reference() -> tuple[str, list[str]]:
     return ("" if any("not there" in each for each in missing) else markdown(rooms, members)), missing
 
 
-def put(readme: str, text: str) -> str:
-    """README.md with this reference between its markers, which are added at its end where they are not there."""
-    if BEGIN not in readme:
-        readme = f"{readme.rstrip()}\n\n## Reference\n\n{BEGIN}\n{END}\n"
-    before, _, rest = readme.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}"
-
-
-def put_help(readme: str) -> str:
-    """README.md with what `brubeck_lite --help` prints, 80 columns wide, below that command."""
+def put_help(manual: str) -> str:
+    """The manual with what `brubeck_lite --help` prints, 80 columns wide, below that command."""
     command = [sys.executable, "-m", "brubeck_lite", "--help"]
     variables = {**os.environ, "COLUMNS": "80"}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
     below = re.compile(r"(?<=^\$ brubeck_lite --help\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
-    return below.sub(lambda _: done.stdout, readme, count=1)
+    return below.sub(lambda _: done.stdout, manual, count=1)
 
 
 def main() -> int:
     text, missing = reference()
     print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
-    readme = ROOT / "README.md"
+    manual = MANUAL.read_text()
     if "--check" in sys.argv:
-        if put_help(put(readme.read_text(), text)) != readme.read_text():
-            missing.append("README.md has not this reference, or not this help: run tests/reference.py --write")
+        if PAGE.read_text() != text or put_help(manual) != manual:
+            missing.append("these pages have not this reference, or not this help: run tests/reference.py --write")
             print(missing[-1], file=sys.stderr)
     elif "--write" in sys.argv:
-        readme.write_text(put_help(put(readme.read_text(), text)))
+        PAGE.write_text(text)
+        MANUAL.write_text(put_help(manual))
     else:
         print(text)
     return 1 if missing else 0

@@ -1,17 +1,18 @@
-"""README.md's code and commands, each as it stands there, but for its ports, which are free ones here.
+"""The code and commands of the documents, each as it stands there, but for its ports, which are free ones here.
 
-What the fences of README.md mean, in each of its sections (which begin with ## or ###):
+`DOCUMENTS` are those that are run. What their fences mean, in each section (which begin with ## or ###):
 
     ```python     A program or a part of one. The blocks of a section are run one after another as one module, in which
                   `__name__` is not "__main__". A block that begins with the line `# NAME.py` is also a file of that
-                  name for the commands of all sections.
+                  name for the commands of all sections, of all documents.
     ```sh         Commands, one a line (a final backslash continues it), run in the order given.
     ```console    The same after `$ `; what stands below each is what it must print (first, where it goes on to serve),
                   `...` for what may differ.
     ```text       Not run. There is no other fence, and none without a word.
 
-Commands are run in a folder that has the files of README.md, the examples, and all else of the repository: there `.` is
-a clone and `hello:app` is README's. What begins with `brubeck_lite ` in `code` of the prose is such a command, too.
+Commands are run in a folder that has the files of the documents, the examples, and all else of the repository: there
+`.` is a clone and `hello:app` is README's. What begins with `brubeck_lite ` in `code` of the prose is such a command,
+too.
 
 A command must end with status 0, or serve: then it is ready when it says so, goes on until its section ends, and is
 asked for the addresses of the section on its port, or for its front page. `NOT_RUN` are checked, but not carried out.
@@ -23,6 +24,7 @@ import ast
 import contextlib
 import fnmatch
 import inspect
+import itertools
 import json
 import os
 import re
@@ -43,7 +45,6 @@ from typing import Any, NamedTuple, cast
 import bottle
 import flask
 import pytest
-import reference
 import websockets.sync.client
 from flask.testing import FlaskClient
 from support import ROOT, environment, free_port, is_running, listens, markup_in_pages, output, process, wait_for
@@ -53,7 +54,10 @@ from werkzeug.test import Client as WSGIClient
 import brubeck_lite
 from brubeck_lite import HTTPConnection, parse_arguments
 
-README = (ROOT / "README.md").read_text().partition(reference.BEGIN)[0]
+DOCUMENTS = ("README.md", "examples/manual.md", "tests/README.md", "tests/benchmarks/README.md")
+LINKED = (*DOCUMENTS, "examples/README.md", "examples/reference.md", "findings/README.md", "tests/benchmarks/arena.md",
+          "tests/benchmarks/scaling.md")  # whose links are followed  # fmt: skip
+TEXT = "\n".join((ROOT / name).read_text() for name in DOCUMENTS)
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"# (\w+\.py)\n")
 PORT = re.compile(r"(?<=[:=])(\d{4,5})\b")  # 127.0.0.1:8000, port=8000
@@ -67,8 +71,9 @@ NOT_RUN = [
 
 
 class Section(NamedTuple):
-    """A section of README.md: its python blocks, and its commands with what they print (None: anything)."""
+    """A section of a document: its python blocks, and its commands with what they print (None: anything)."""
 
+    document: str
     title: str
     text: str
     python: list[str]
@@ -84,20 +89,20 @@ def commands_of(language: str, text: str) -> Iterator[tuple[str, str | None]]:
         yield part.partition("\n")[0], part.partition("\n")[2]
 
 
-def sections() -> Iterator[Section]:
-    titles = re.split(r"^#{2,3} (.+)$", FENCE.sub(lambda fence: fence[0].replace("\n#", "\n\0#"), README),
-                      flags=re.MULTILINE)  # fmt: skip
+def sections(document: str) -> Iterator[Section]:
+    page = FENCE.sub(lambda fence: fence[0].replace("\n#", "\n\0#"), (ROOT / document).read_text())
+    titles = re.split(r"^#{2,3} (.+)$", page, flags=re.MULTILINE)
     for title, text in zip(["top", *titles[1::2]], (each.replace("\0", "") for each in titles[::2]), strict=True):
         python = [block for language, block in FENCE.findall(text) if language == "python"]
         commands = [each for language, block in FENCE.findall(text) for each in commands_of(language, block)]
         inline = re.findall(r"`(brubeck_lite [^`]+)`", FENCE.sub("", text))
-        yield Section(title, text, python, [*commands, *((each, None) for each in inline)])
+        yield Section(document, title, text, python, [*commands, *((each, None) for each in inline)])
 
 
-SECTIONS = list(sections())
+SECTIONS = [section for document in DOCUMENTS for section in sections(document)]
 PYTHON = [block for section in SECTIONS for block in section.python]
 FILES = {match[1]: block for block in PYTHON if (match := NAMED.match(block))}
-PORTS = {port: str(free_port()) for port in sorted({"6767", *PORT.findall(README)})}
+PORTS = {port: str(free_port()) for port in sorted({"6767", *PORT.findall(TEXT)})}
 
 
 def with_free_ports(text: str) -> str:
@@ -133,8 +138,8 @@ def shell(line: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """What the commands find: a copy of the repository, the examples and README's programs. What writes its process id
-    to run/*.pid is ended."""
+    """What the commands find: a copy of the repository, the examples and the documents' programs. What writes its
+    process id to run/*.pid is ended."""
     listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
                             capture_output=True, text=True, check=True)  # fmt: skip
     for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.splitlines()):
@@ -185,12 +190,14 @@ def carry_out(command: str, printed: str | None, section: Section, folder: Path,
 
 
 def titled(chosen: list[Section]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("section", chosen, ids=[section.title for section in chosen])
+    ids = [f"{section.document}: {section.title}" for section in chosen]
+    return pytest.mark.parametrize("section", chosen, ids=ids)
 
 
-def test_every_fence_says_what_it_is() -> None:
-    fences = re.findall(r"^ *```(.*)$", README, re.MULTILINE)
-    assert set(fences[::2]) <= {"python", "sh", "console", "text"} and set(fences[1::2]) == {""}
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_fence_says_what_it_is(document: str) -> None:
+    fences = re.findall(r"^ *```(.*)$", (ROOT / document).read_text(), re.MULTILINE)
+    assert set(fences[::2]) <= {"python", "sh", "console", "text"} and set(fences[1::2]) <= {""}
 
 
 @titled([section for section in SECTIONS if section.python])
@@ -199,9 +206,9 @@ def test_the_code_of_a_section_runs(section: Section, folder: Path, monkeypatch:
     monkeypatch.syspath_prepend(str(folder))
     for name in FILES:
         monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
-    names: dict[str, object] = {"__name__": "readme"}
+    names: dict[str, object] = {"__name__": "document"}
     for block in section.python:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, section.document, "exec"), names)
 
 
 @titled([section for section in SECTIONS if section.commands])
@@ -238,7 +245,7 @@ def test_the_settings_are_the_defaults() -> None:
 
 @contextlib.contextmanager
 def served(name: str, folder: Path) -> Iterator[int]:
-    """A program of README.md on a port."""
+    """A program of the documents on a port."""
     (folder / f"{name}.py").write_text(FILES[f"{name}.py"])
     port = free_port()
     with process([sys.executable, "-m", "brubeck_lite", f"{name}:app", "--bind", f"127.0.0.1:{port}"], cwd=folder):
@@ -275,14 +282,14 @@ SHOWN = [section for section in SECTIONS if re.search(r"^app = Brubeck", "".join
 
 
 @titled(SHOWN)
-def test_no_program_of_the_readme_sends_back_markup(
+def test_no_program_of_a_document_sends_back_markup(
     section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "readme"}
+    names: dict[str, Any] = {"__name__": "document"}
     for block in section.python:
         if not NAMED.match(block) or "app = " in block:
-            exec(compile(block, "README.md", "exec"), names)
+            exec(compile(block, section.document, "exec"), names)
     assert markup_in_pages(names["app"], "\n".join(section.python)) == []
 
 
@@ -294,24 +301,36 @@ def test_the_docstring_begins_with_the_same_program() -> None:
     assert markup_in_pages(names["app"], "") == []
 
 
-def test_links_lead_somewhere() -> None:
-    titles = {re.sub(r"[^\w -]", "", section.title).lower().replace(" ", "-") for section in SECTIONS} | {"reference"}
-    for link in re.findall(r"\]\(([^)]+)\)", FENCE.sub("", README)):
-        if link.startswith("#"):
-            assert link[1:] in titles, link
-        elif not link.startswith("https://"):
-            assert (ROOT / link).exists(), link
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", LINKED)
+def test_links_lead_somewhere(document: str) -> None:
+    page = ROOT / document
+    for link in re.findall(r"\]\(([^)]+)\)", FENCE.sub("", page.read_text())):
+        if not link.startswith("https://"):
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_a_program_that_two_documents_show_is_the_same() -> None:
+    named = [(match[1], block) for block in PYTHON if (match := NAMED.match(block))]
+    assert sorted(set(named)) == sorted(FILES.items())
 
 
 # -- the tables for those who come from elsewhere
 
 
 def pairs(title: str) -> Iterator[tuple[list[str], list[str]]]:
-    """The rows of a table, as the pieces of code that stand in each column."""
-    text = next(section.text for section in SECTIONS if section.title == title)
-    rows = re.findall(r"^\| (.*) \|$", text, re.MULTILINE)[2:]
-    assert rows, f"{title} has no table"
-    for row in rows:
+    """The rows of the tables below this title, as the pieces of code that stand in each column."""
+    tables = [re.findall(r"^\| (.*) \|$", each.text, re.MULTILINE)[2:] for each in SECTIONS if each.title == title]
+    assert tables and all(tables), f"{title} has no table"
+    for row in itertools.chain(*tables):
         theirs, ours = (re.findall(r"`([^`]+)`", cell) for cell in row.split(" | "))
         yield theirs, [code for code in ours if not code.startswith("brubeck_lite ")]  # which were run
 
@@ -386,7 +405,7 @@ def test_what_a_request_holds_is_the_same_by_both_columns(title: str) -> None:
         assert asked[0] == asked[1] and "Error" not in asked[0], (theirs, ours)
 
 
-def test_the_service_of_the_readme_has_options_that_there_are() -> None:
-    command = re.search(r"^ExecStart=\S+/brubeck_lite (.+)$", README, re.MULTILINE)
+def test_the_service_of_the_manual_has_options_that_there_are() -> None:
+    command = re.search(r"^ExecStart=\S+/brubeck_lite (.+)$", TEXT, re.MULTILINE)
     assert command is not None
     assert parse_arguments(command[1].split()).workers

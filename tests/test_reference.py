@@ -1,4 +1,4 @@
-"""The reference in README.md: it is complete, and that of the module as it stands."""
+"""examples/reference.md: it is complete, and that of the module as it stands."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ def test_every_public_name_has_a_docstring() -> None:
     assert reference.reference()[1] == []
 
 
-def test_the_readme_has_the_reference_of_this_module() -> None:
-    readme = (reference.ROOT / "README.md").read_text()
-    assert reference.put(readme, reference.reference()[0]) == readme, "run tests/reference.py --write"
+def test_the_page_is_the_reference_of_this_module() -> None:
+    assert reference.PAGE.read_text() == reference.reference()[0], "run tests/reference.py --write"
 
 
 def test_a_name_without_a_docstring_is_told() -> None:
