@@ -33,7 +33,7 @@ NOT_FAST = [
     "ending", "ends", "command", "workers", "tls", "platforms", "live_faults", "examples_live", "machines", "readme",
     "examples_pages", "connection", "release", "serve_mongrel2", "overload", "examples_list", "examples_database",
     "examples_arena", "examples_queue", "examples_redis", "examples_language", "examples_upload", "live", "stats",
-    "descriptors",
+    "descriptors", "http_server", "uploads", "access_log",
 ]  # fmt: skip
 # On a machine that is busy with other things, nothing is to fail because it took long.
 hypothesis.settings.register_profile(
