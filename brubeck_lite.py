@@ -3256,7 +3256,8 @@ def _callable(handler: Handler, timeout: float | None, cancel: bool) -> Handler:
         try:
             return request.peer.limited(timeout, cancel, call, request, *arguments, **named)
         except HandlerTimeout:
-            logger.warning("%s took over %s seconds on %s %r", handler, timeout, request.method, request.path)
+            name = name_handler(handler)
+            logger.warning("%s took over %s seconds on %s %r", name, timeout, request.method, request.path)
             raise HTTPError(503, "this took too long", {"Retry-After": "1"}) from None
 
     return limited

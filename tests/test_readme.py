@@ -208,7 +208,7 @@ def test_the_code_of_a_section_runs(section: Section, folder: Path, monkeypatch:
         monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     names: dict[str, object] = {"__name__": "document"}
     for block in section.python:
-        exec(compile(block, section.document, "exec"), names)
+        exec(compile(block, section.document, "exec", dont_inherit=True), names)
 
 
 @titled([section for section in SECTIONS if section.commands])
@@ -289,7 +289,7 @@ def test_no_program_of_a_document_sends_back_markup(
     names: dict[str, Any] = {"__name__": "document"}
     for block in section.python:
         if not NAMED.match(block) or "app = " in block:
-            exec(compile(block, section.document, "exec"), names)
+            exec(compile(block, section.document, "exec", dont_inherit=True), names)
     assert markup_in_pages(names["app"], "\n".join(section.python)) == []
 
 
