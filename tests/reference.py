@@ -115,12 +115,12 @@ class Reader:
         return f"({', '.join(given)})" + (f" -> {result}" if result and function.name != "__init__" else "")
 
     def sections(self) -> dict[str, dict[str, Name]]:
-        """The names by section of the file, in its order. What stands above the first heading is the front."""
+        """The names by section of the file, in its order. Above the first heading stand the errors."""
         headings = [(number, match[1]) for number, line in enumerate(self.lines, 1)
                     if (match := re.match(r"# ---- (.+?) -+$", line))]  # fmt: skip
-        sections: dict[str, dict[str, Name]] = {"Front": {}, **{title: {} for _, title in headings}}
+        sections: dict[str, dict[str, Name]] = {"Errors": {}, **{title: {} for _, title in headings}}
         for node in self.tree.body:
-            title = [title for number, title in [(0, "Front"), *headings] if number <= node.lineno][-1]
+            title = [title for number, title in [(0, "Errors"), *headings] if number <= node.lineno][-1]
             sections[title].update({name.name: name for name in self.names(node)})
         return {title: names for title, names in sections.items() if names}
 
