@@ -4057,7 +4057,7 @@ def format_stats(stats: Stats) -> str:
 
 
 # ---- Brubeck ---------------------------------------------------------------------------------------------------------
-# The application: routes in, `handle(request) -> response` out. It opens no socket and knows no door but WSGI's call.
+# The application: routes in, `handle(request) -> response` out. It opens no socket; WSGI servers call it themselves.
 
 
 def _talk(request: Request, handler: Handler, ws: Any, **arguments: Any) -> None:
@@ -4328,7 +4328,7 @@ class Brubeck:
         returned. Whatever is raised becomes a Response too, except for KeyboardInterrupt, which is the operator's."""
         request.app = self
         if (self.debug or self.hosts is not None) and not self._serves_host(request):
-            return self.answer_error(request, HTTPError(400, "the Host is none that is served here (see hosts=...)"))
+            return self.answer_error(request, HTTPError(400, "this Host is not served here (see hosts=...)"))
         path = request.path[len(request.prefix) :] if request.prefix else request.path
         is_plain = request.refused is None and not request.is_message
         try:
@@ -4372,7 +4372,7 @@ class Brubeck:
 
     def _find(self, request: Request, path: str) -> Found:
         """The route for this path below the prefix, and its arguments; an HTTPError where there is none, or where the
-        door has refused the request already."""
+        request was refused before it came here."""
         if request.refused is not None:
             raise request.refused
         if request.is_message:
@@ -4494,7 +4494,7 @@ class Brubeck:
             name = f"the error handler for {name}" if is_last else name
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
 
-    # -- what lives longer than a request, and the doors that need no server of ours
+    # -- what lives longer than a request; WSGI and tests, which need no server of ours; and the server
 
     def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Call `function(*arguments)` beside the requests, for work that a client need not wait for: inside `run()` in
@@ -4510,7 +4510,7 @@ class Brubeck:
             try:
                 function(*arguments)
             except BaseException:  # nobody else would see it
-                logger.exception("%s failed, which was spawned", name_handler(function))
+                logger.exception("%s failed, a function of app.spawn", name_handler(function))
             finally:
                 self.spawned.discard(task)
 
@@ -4553,7 +4553,7 @@ class Brubeck:
             try:
                 function()
             except Exception:
-                logger.exception("on_stop failed")
+                logger.exception("a function of on_stop failed")
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """The application by WSGI (PEP 3333)."""
@@ -5648,7 +5648,7 @@ def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _environ_fields(headers: HeaderFields) -> dict[str, str]:
-    """Header fields as an environ has them; without names with "_", as every door drops them."""
+    """Header fields as an environ has them; without names with "_", as every server drops them."""
     fields: dict[str, str] = {}
     for name, value in headers.items() if isinstance(headers, Mapping) else headers:
         key = name.upper().replace("-", "_")
@@ -6715,7 +6715,7 @@ class Mongrel2Server:
                 if peer := life.peers.get(parts[1]):  # none after most answers, when the credits for them come
                     peer.hear(parse_mongrel2(message))
             except ProtocolError as error:
-                logger.warning("%s sent what is no request (%s): %.100r", self._addresses[0], error, message)
+                logger.warning("%s sent a message that is no request (%s): %.100r", self._addresses[0], error, message)
                 if len(parts) == 4 and not is_notice:
                     life.mark(parts[0], parts[1])
 
@@ -6782,9 +6782,9 @@ class Mongrel2Server:
         """Whether to handle now a request whose body goes to a file: the body is there, or is refused."""
         app = self.load.app
         if app.upload_store is None:
-            self._tell_once("refused the body of %r: Mongrel2 writes chunked ones, and those over its "
-                            "limits.content_length, to files, which stay until --upload-store FOLDER, or "
-                            "Brubeck(upload_store=), names the folder of its upload.temp_store", request)  # fmt: skip
+            self._tell_once("refused the body of %r: Mongrel2 writes chunked bodies, and those over its "
+                            "limits.content_length, to files. Name the folder of its upload.temp_store by "
+                            "--upload-store FOLDER or Brubeck(upload_store=); until then the files stay", request)  # fmt: skip
             request.refuse_body()
             if request.upload_is_there:  # it was answered already, when the upload began
                 peer.skip()
@@ -6817,7 +6817,7 @@ class Mongrel2Server:
             request.refused = HTTPError(503, "the body was lost") if is_lost else HTTPError(500, "it cannot be read")
             self._tell_once("cannot take the file of an upload from Mongrel2: %s: %s", error, UPLOAD_ADVICE)
             if request.upload_is_there and os.path.lexists(path):
-                self._tell_once("files of uploads stay in %s, for we may not remove them", os.path.dirname(path))
+                self._tell_once("files of uploads stay in %s, for this process may not remove them", os.path.dirname(path))
 
     def _check_upload(self, peer: _Mongrel2Peer, upload: _Upload) -> None:
         """End an upload that is not as it should be, and forget one whose file is gone."""
@@ -6988,7 +6988,7 @@ class Mongrel2Connection:
                 else:
                     life.pull.poll(100)
             except ProtocolError as error:
-                logger.warning("%s sent what is no request (%s): %.100r", self.pull, error, message)
+                logger.warning("%s sent a message that is no request (%s): %.100r", self.pull, error, message)
             else:
                 self._note(life, request)
                 return request
@@ -8602,7 +8602,7 @@ class Server:
             each.has_ended() for each in self._servers
         ):
             if time.monotonic() >= deadline:
-                logger.warning("%d requests, and %d calls that were spawned, were not finished in time",
+                logger.warning("%d requests, and %d calls of app.spawn, were not finished in time",
                                self._load.busy + len(self._load.waiting), len(self._app.spawned))  # fmt: skip
                 return
             self._tick()
@@ -8958,7 +8958,7 @@ class _Dealer:
             except zmq.Again:
                 break
             except ValueError as error:
-                logger.warning("%s sent what is no request (%s): %.100r", self.mongrel2.pull, error, message)
+                logger.warning("%s sent a message that is no request (%s): %.100r", self.mongrel2.pull, error, message)
         return True
 
     def _deal(self, takers: list[_Link], life: _Life, message: bytes) -> None:
@@ -9026,7 +9026,7 @@ class _Dealer:
         colon = message.find(b":", start)
         end = message.find(b", ", colon)
         if not (0 < start < colon < end and message[start:colon].isdigit()):
-            logger.error("%s: dropped what is no reply: %.100r", self.mongrel2.pub, message)
+            logger.error("%s: dropped a message of a worker that is no reply: %.100r", self.mongrel2.pub, message)
             return
         conn_ids = message[colon + 1 : end].split(b" ")
         is_extended = conn_ids[0] == b"X"
@@ -9250,7 +9250,7 @@ class Parent:
                     self._share(worker, values["connections"])
                 except (OSError, zmq.ZMQError, SystemExit) as error:  # for SystemExit a line has said why
                     if not isinstance(error, SystemExit):
-                        logger.error("%s cannot have what it needs: %s", worker, error)
+                        logger.error("cannot open the sockets that %s needs: %s", worker, error)
                     if not self._has_served:
                         raise SystemExit(2) from error
                     worker.process.kill()

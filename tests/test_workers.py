@@ -864,7 +864,7 @@ def test_figures_of_all_are_told_together_and_do_not_fall_when_one_dies(served: 
 
 def test_replies_that_are_none_are_dropped_with_a_line_and_the_parent_goes_on(served: Served) -> None:
     assert get(served.ports["mongrel2"], "/odd-replies") == b"said"
-    served.wait_to_log("dropped what is no reply: b'no sender 1:1, x'")
+    served.wait_to_log("dropped a message of a worker that is no reply: b'no sender 1:1, x'")
     assert get(served.ports["mongrel2"], "/text/Dave") == b"Take five, Dave!"
 
 
@@ -911,7 +911,7 @@ def test_without_descriptors_starting_a_worker_fails_and_the_parent_goes_on() ->
         before = resource.prlimit(served.child.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(served.child.pid, resource.RLIMIT_NOFILE, (10, before[1]))
         os.kill(served.workers()[0], signal.SIGKILL)
-        served.wait_to_log("no worker can be started for now: .*Too many open files|cannot have what it needs: .*")
+        served.wait_to_log("no worker can be started for now: .*Too many open files|cannot open the sockets that .* needs: .*")
         for port in served.ports.values():
             assert get(port, "/text/Dave") == b"Take five, Dave!"
         mongrel2.kill()
