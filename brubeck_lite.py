@@ -6783,8 +6783,8 @@ class Mongrel2Server:
         app = self.load.app
         if app.upload_store is None:
             self._tell_once("refused the body of %r: Mongrel2 writes chunked bodies, and those over its "
-                            "limits.content_length, to files. Name the folder of its upload.temp_store by "
-                            "--upload-store FOLDER or Brubeck(upload_store=); until then the files stay", request)  # fmt: skip
+                            "limits.content_length, to files, which stay until you name the folder of its "
+                            "upload.temp_store by --upload-store or Brubeck(upload_store=)", request)  # fmt: skip
             request.refuse_body()
             if request.upload_is_there:  # it was answered already, when the upload began
                 peer.skip()
@@ -6817,7 +6817,7 @@ class Mongrel2Server:
             request.refused = HTTPError(503, "the body was lost") if is_lost else HTTPError(500, "it cannot be read")
             self._tell_once("cannot take the file of an upload from Mongrel2: %s: %s", error, UPLOAD_ADVICE)
             if request.upload_is_there and os.path.lexists(path):
-                self._tell_once("files of uploads stay in %s, for this process may not remove them", os.path.dirname(path))
+                self._tell_once("files of uploads stay in %s: this process may not remove them", os.path.dirname(path))
 
     def _check_upload(self, peer: _Mongrel2Peer, upload: _Upload) -> None:
         """End an upload that is not as it should be, and forget one whose file is gone."""
