@@ -27,12 +27,30 @@ LONGEST = [
     "examples_arena", "examples_queue", "examples_redis", "examples_language", "examples_upload", "stats", "static",
     "uploads",
 ]  # fmt: skip
+# The files that `--fast` leaves out, and `tests/run --fast` with it: they need a browser, a database or a compiler, or
+# take long. A new file is in the fast run unless it is named here.
+NOT_FAST = [
+    "ending", "ends", "command", "workers", "tls", "platforms", "live_faults", "examples_live", "machines", "readme",
+    "examples_pages", "connection", "release", "serve_mongrel2", "overload", "examples_list", "examples_database",
+    "examples_arena", "examples_queue", "examples_redis", "examples_language", "examples_upload", "live", "stats",
+    "descriptors",
+]  # fmt: skip
 # On a machine that is busy with other things, nothing is to fail because it took long.
 hypothesis.settings.register_profile(
     "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("tests")
 DOORS = ("http", "mongrel2-json", "mongrel2-tnetstring", "gunicorn", "waitress", "wsgiref")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out the files of NOT_FAST in tests/conftest.py")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--fast`, the files of `NOT_FAST`."""
+    name = collection_path.stem.removeprefix("test_")
+    return True if config.getoption("--fast") and name in NOT_FAST else None
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -54,8 +54,9 @@ from werkzeug.test import Client as WSGIClient
 import brubeck_lite
 from brubeck_lite import HTTPConnection, parse_arguments
 
-DOCUMENTS = ("README.md", "examples/manual.md", "tests/benchmarks/README.md")
-LINKED = (*DOCUMENTS, "examples/README.md", "examples/reference.md", "findings/README.md")  # whose links are followed
+DOCUMENTS = ("README.md", "examples/manual.md", "tests/README.md", "tests/benchmarks/README.md")
+LINKED = (*DOCUMENTS, "examples/README.md", "examples/reference.md", "findings/README.md", "tests/benchmarks/arena.md",
+          "tests/benchmarks/scaling.md")  # whose links are followed  # fmt: skip
 TEXT = "\n".join((ROOT / name).read_text() for name in DOCUMENTS)
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"# (\w+\.py)\n")

@@ -10,7 +10,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))
 
+import bare
 import tables
+from support import ROOT
 
 README = "Above.\n\n<!-- benchmarks -->\nearlier\n<!-- /benchmarks -->\n\nBelow.\n"
 
@@ -78,6 +80,22 @@ def test_a_table_without_its_markers_is_not_written(tmp_path: Path, monkeypatch:
     with pytest.raises(ValueError, match="<!-- faults -->"):
         tables.Table("what", "held").write("faults", "try")
     assert readme.read_text() == README
+
+
+def test_the_landing_page_shows_rows_that_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = tables.Comparison()
+    monkeypatch.setattr(bare, "measure_rates", lambda loads, short: dict.fromkeys([*loads], 3.0))
+    for compare in (bare.compare_hello, bare.compare_crowd, bare.compare_pipelined, bare.compare_json):
+        compare(comparison, False)
+    figures = tables.figures_of(comparison).rows[2:]
+    assert figures[0] == ("a small page, by one request repeated", "3/s", "granian (WSGI) 3/s", "1.00")
+    shown = (ROOT / "README.md").read_text().partition("<!-- figures -->")[2].partition("<!-- /figures -->")[0]
+    assert re.findall(r"^\| (a small .+?|64 .+?) \|", shown, re.MULTILINE) == [row[0] for row in figures]
+
+
+def test_a_figure_that_was_not_measured_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="HTTP, hello"):
+        tables.figures_of(tables.Comparison())
 
 
 def test_a_short_run_is_never_written(monkeypatch: pytest.MonkeyPatch) -> None:

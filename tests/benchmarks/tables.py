@@ -8,15 +8,29 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from bare_servers import PINNED
 
 README = Path(__file__).resolve().parent / "README.md"
+LANDING_PAGE = README.parents[2] / "README.md"
+# The rows of the whole table that the landing page shows: what was measured, beside whom, and its words for it.
+FIGURES = (
+    ("HTTP, hello, without a framework", "granian (WSGI)", "a small page, by one request repeated"),
+    ("HTTP, a crowd of browsers", "granian (WSGI)", "a small page, by a crowd of browsers"),
+    ("HTTP, a crowd of browsers", "ours, one repeated", "a small page, by a crowd of browsers"),
+    ("HTTP, 16 pipelined", "granian (WSGI)", "a small page, 16 requests pipelined"),
+    ("HTTP, an answer of 64 KB JSON", "uvicorn (ASGI), json.dumps", "64 KB of JSON, made for each request"),
+)
 OUR_PARTS = ("pyzmq", "eventlet", "greenlet", "werkzeug")
 OTHERS = ("bottle", "falcon", "flask", "gevent", "granian", "gunicorn", "starlette", "uvicorn", "websockets")
+
+
+def written(cells: Iterable[str]) -> str:
+    """A row in Markdown."""
+    return f"| {' | '.join(cells)} |"
 
 
 class Table:
@@ -24,14 +38,14 @@ class Table:
 
     def __init__(self, *columns: str) -> None:
         self.notes: list[str] = []
-        self._lines = list[str]()
+        self.rows: list[tuple[str, ...]] = []
         self.line(*columns)
         self.line(*["---"] * len(columns))
 
     def line(self, *cells: str) -> None:
         """One line of it, a cell for each column."""
-        self._lines.append(f"| {' | '.join(cells)} |")
-        print(self._lines[-1], flush=True)
+        self.rows.append(cells)
+        print(written(cells), flush=True)
 
     def write(self, name: str, command: str, others: tuple[str, ...] = (), page: Path | None = None) -> None:
         """Put it between `<!-- name -->` and `<!-- /name -->` of a page, which is README.md of this folder unless one
@@ -44,7 +58,7 @@ class Table:
         if not begun or not ended:
             raise ValueError(f"{page.name} has no {begin} with {end} below it")
         notes = ["", *(f"* {note}" for note in self.notes)] if self.notes else []
-        text = "\n".join([made_by(command, others), "", *self._lines, *notes])
+        text = "\n".join([made_by(command, others), "", *map(written, self.rows), *notes])
         page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
@@ -89,6 +103,17 @@ class Comparison(Table):
               aim: float | None = 1.0) -> None:  # fmt: skip
         """A line beside a fixed figure, which is written as `told`: ours is to be this at most."""
         self.row(what, form.format(figures["ours"]), told, figures["ours"] / most, aim, before=earlier(figures, form))
+
+
+def figures_of(comparison: Comparison) -> Table:
+    """The rows of it that `FIGURES` names, in words for the landing page. ValueError where one is missing."""
+    figures = Table("what is asked for", "ours", "beside", "ratio")
+    for what, other, words in FIGURES:
+        found = [cells for cells in comparison.rows if cells[0] == what and cells[2].startswith(f"{other} ")]
+        if not found:
+            raise ValueError(f"there is no row of {what} beside {other}")
+        figures.line(words, *found[0][1:4])
+    return figures
 
 
 def made_by(command: str, others: tuple[str, ...] = ()) -> str:
