@@ -6189,8 +6189,8 @@ class _Life:
         it cannot be done before the deadline.
 
         Two messages are sent. The notices for the first show when all that Mongrel2 sent before has arrived, and how
-        fast Mongrel2 works. For the second, which has arrived by the last of these notices, Mongrel2 works as long
-        again and sends no notice. From the first notice on Mongrel2 sends nothing else."""
+        fast Mongrel2 works. The second has arrived by the last of these notices: for the time that follows from its
+        length Mongrel2 works on it, and sends no notice. From the first notice on Mongrel2 sends nothing else."""
         dicts, delay = self.DICTS, math.inf
         while True:
             notices, is_quiet = _Notices(), True
@@ -7879,7 +7879,7 @@ class _Board:
         self._counts[self._slot] = count
 
     def lead(self, count: int) -> int:
-        """By how many `count` is more than another worker has, without an eighth of that; 0 where it is not."""
+        """By how many `count` is above the number that another worker has, and an eighth of it; 0 where it is not."""
         least = min(self._counts)
         return max(count - least - least // 8, 0)
 
