@@ -7905,7 +7905,7 @@ def load_tls(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -
         context.load_cert_chain(certificate, key, password="")  # else OpenSSL would ask the terminal for one
     except ssl.SSLError as error:
         is_other = str(error.reason).endswith("MISMATCH")
-        reason = "the key belongs to another" if is_other else "they must be PEM files, the key without a passphrase"
+        reason = "the key is of another one" if is_other else "they must be PEM files, the key without a passphrase"
         fail(f"cannot use the certificate {certificate} with the key {key}: {reason} ({error})")
     except (OSError, ValueError) as error:
         fail(f"cannot read the certificate {certificate} and the key {key}: {error}")
