@@ -1251,8 +1251,8 @@ class Request:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            logger.error("no room for an upload to %r: %s", self.path, error.strerror)
-            return 507, "there is no room for the upload"
+            logger.error("no space for an upload to %r: %s", self.path, error.strerror)
+            return 507, "there is no space for the upload"
 
     def _read_form(self) -> Form:
         fields, files = self._posted
@@ -4058,7 +4058,7 @@ def format_stats(stats: Stats) -> str:
 
 
 # ---- Brubeck ---------------------------------------------------------------------------------------------------------
-# The application: routes in, `handle(request) -> response` out. It opens no socket and knows no door but WSGI's call.
+# The application: routes in, `handle(request) -> response` out. It opens no socket; WSGI servers call it themselves.
 
 
 def _talk(request: Request, handler: Handler, ws: Any, **arguments: Any) -> None:
@@ -4076,8 +4076,8 @@ def _forget_frames(request: Request, error: BaseException | None) -> None:
 
 
 class AnswerError(TypeError):
-    """A handler returned what is no answer. The message says which handler, where it is and what it may return; the log
-    has only that, for the traceback would not lead to the program."""
+    """A handler returned something that is no answer. The message says which handler, where it is and what it may
+    return; the log has only that, for the traceback would not lead to the program."""
 
 
 _ANSWERS = ("a handler returns a str, bytes, a dict, a list, an iterator, None or a Response, or one of them in (body, "
@@ -4099,12 +4099,12 @@ class Brubeck:
     `max_waiting`: how many more may wait until one of those is done; the rest are answered with 503. `max_body`: bytes
     of a request's body; `timeout`: seconds until a handler is ended and 503 is the answer; a route may have its own.
     `secret`: signs cookies, 16 bytes or more; of a list the first signs and all verify. `proxies`: how many proxies
-    stand in front; they are believed about the client's address, scheme and host. `upload_store`: the folder of
+    stand in front: what these say about the client's address, scheme and host is trusted. `upload_store`: the folder of
     Mongrel2's `upload.temp_store`, as this process sees it. `debug=True` shows tracebacks in pages. `hosts`: the names
     and addresses that requests may be for, such as `["example.org", "*.example.org"]`, with any port unless one is
-    named; requests for others are answered with 400. Without `hosts` every host is served (with `debug` at a loopback
-    address: the names of this machine). ValueError for a route or a host that cannot be, or a secret that anybody can
-    guess.
+    named; requests for other hosts are answered with 400. Without `hosts` every host is served (with `debug` at a
+    loopback address: the names of this machine). ValueError for an invalid route or host, and for a secret that anybody
+    can guess.
 
     Attributes that a program may set: before the routes `converters` of rules by name (werkzeug.routing.BaseConverter);
     at any time `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
@@ -4165,8 +4165,8 @@ class Brubeck:
         converters as in `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled regular expression.
         `methods`: by default GET for a function, and for a class those it defines. `name`: for `url_for`, by default
         the handler's. `max_body` (bytes) and `timeout` (seconds) replace the application's. `cancel`: the handler is
-        ended when its client leaves. ValueError for a rule that cannot be, or conflicts with another route; TypeError
-        for a handler that is `async def`."""
+        ended when its client leaves. ValueError for an invalid rule, and for one that conflicts with another route;
+        TypeError for a handler that is `async def`."""
         check_rule("route", rule, methods, name)
 
         def register(handler: H) -> H:
@@ -4248,9 +4248,9 @@ class Brubeck:
         self.route(f"{prefix}/<path:name>", name=prefix if "static" in self.routes.named else "static")(handler)
 
     def mount(self, prefix: str, other: Brubeck) -> None:
-        """Give every path below `prefix` that no rule of this application takes to another application, which keeps its
-        own error handlers and middleware. Where it has another secret, it has a session of its own too. ValueError
-        unless the prefix is like "/admin"."""
+        """Have another application answer every path below `prefix` that no rule of this application takes. The other
+        one keeps its own error handlers and middleware, and where it has another secret, a session of its own.
+        ValueError unless the prefix is like "/admin"."""
         if not re.fullmatch(r"(?:/[^/]+)+", prefix):
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
@@ -4272,7 +4272,7 @@ class Brubeck:
         """Decorator: `handler(request, error)` answers errors of this status, or exceptions of this class. The nearest
         class wins; a status stands between HTTPError and its subclasses. The handler of 500 answers exceptions that no
         other handler takes, which are logged all the same. Its answer keeps the error's status unless it gives one.
-        TypeError for what is no status or class, and for a handler that does not take both."""
+        TypeError for what is no status or class, and for a handler that does not take two arguments."""
         is_class = isinstance(what, type) and issubclass(what, BaseException)
         if not is_class and not (isinstance(what, int) and 200 <= what <= 599):
             raise TypeError(f"@app.error(404) is given a status, or a class of exceptions, not {what!r}")
@@ -4285,10 +4285,11 @@ class Brubeck:
         return register
 
     def wrap(self, middleware: Middleware) -> Middleware:
-        """Put `middleware(respond) -> respond` around the answering of every request, where `respond(request) ->
-        Response`; the middleware that was given first is the outermost. When it is called, routing is done
-        (`request.route` is None where no route matched), and what `respond` returns for an error is a Response too.
-        All middleware is called again for each that is added. TypeError for a function of another shape."""
+        """Add middleware: a function that takes `respond(request) -> Response`, which answers requests, and returns a
+        function of the same shape, which is called instead. The middleware that was added first is the outermost. When
+        it is called, routing is done (`request.route` is None where no route matched), and what `respond` returns for
+        an error is a Response too. Each call of `wrap` calls all middleware anew. TypeError for a function of another
+        shape."""
         check_function(middleware, 1, _WRAPPER)
         respond: Respond = self._call_handler
         try:
@@ -4316,7 +4317,7 @@ class Brubeck:
     def url_for(self, name: str, /, *, _external: bool = False, **values: Any) -> str:
         """The path of the route of this name with these arguments. Those that its rule does not take become the query;
         a list is repeated there. ValueError if there is no such route, for a value that its rule would not match, and
-        for `_external`, which only a request can answer."""
+        for `_external`, which needs a request: `request.url_for`."""
         if _external:
             raise ValueError("the host is known by its requests: request.url_for(..., _external=True)")
         return self.routes.build(name, values)
@@ -4328,7 +4329,7 @@ class Brubeck:
         returned. Whatever is raised becomes a Response too, except for KeyboardInterrupt, which is the operator's."""
         request.app = self
         if (self.debug or self.hosts is not None) and not self._serves_host(request):
-            return self.answer_error(request, HTTPError(400, "the Host is none that is served here (see hosts=...)"))
+            return self.answer_error(request, HTTPError(400, "this Host is not served here (see hosts=...)"))
         path = request.path[len(request.prefix) :] if request.prefix else request.path
         is_plain = request.refused is None and not request.is_message
         try:
@@ -4372,7 +4373,7 @@ class Brubeck:
 
     def _find(self, request: Request, path: str) -> Found:
         """The route for this path below the prefix, and its arguments; an HTTPError where there is none, or where the
-        door has refused the request already."""
+        request was refused before it came here."""
         if request.refused is not None:
             raise request.refused
         if request.is_message:
@@ -4386,7 +4387,7 @@ class Brubeck:
 
     def body_limit(self, request: Request) -> int:
         """How many bytes the body of this request may have, by the route that takes it, also of a mounted application;
-        -1 where there is none."""
+        -1 where no route does."""
         request.app = self
         try:
             request.found = self._find(request, request.path[len(request.prefix) :])
@@ -4416,9 +4417,9 @@ class Brubeck:
             return self.answer_error(request, error)
 
     def make_response(self, request: Request, value: Any, handler: Any, status: int = 200) -> Response:
-        """What a handler returned, as a Response, with this status unless it has its own; AnswerError where it cannot
-        be. The first piece of a stream may take its time: it is made outside the pool, and only as long as its client
-        is there."""
+        """What a handler returned, as a Response, with this status unless it has its own; AnswerError where it is no
+        answer. The first piece of a stream may take its time: it is made outside the pool, and only as long as its
+        client is there."""
         try:
             response = to_response(value, self.json_dumps, status)
         except (TypeError, ValueError) as error:
@@ -4447,9 +4448,9 @@ class Brubeck:
             return self.answer_error(request, error)
 
     def answer_error(self, request: Request, error: BaseException, *, is_last: bool = False) -> Response:
-        """The answer to an exception: of the error handler for its nearest class (a status stands before HTTPError), of
-        the handler for 500, else a plain one. An exception that is no HTTPError, and has no handler for its class, is
-        logged. `is_last`: an error handler itself has raised it, and the plain 500 is the answer."""
+        """The answer to an exception: by the error handler for its nearest class (a status stands before HTTPError),
+        else by the handler for 500, else a plain one. An exception that is no HTTPError, and has no handler for its
+        class, is logged. `is_last`: an error handler itself has raised it, and the plain 500 is the answer."""
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
             _forget_frames(request, error)
@@ -4494,13 +4495,13 @@ class Brubeck:
             name = f"the error handler for {name}" if is_last else name
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
 
-    # -- what lives longer than a request, and the doors that need no server of ours
+    # -- what lives longer than a request; WSGI and tests, which need no server of ours; and the server
 
     def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call `function(*arguments)` beside the requests, for what a client is not to wait for: inside `run()` in a
-        coroutine, which begins once the handler has answered, or waits; elsewhere in a thread. What it raises is
+        """Call `function(*arguments)` beside the requests, for work that a client need not wait for: inside `run()` in
+        a coroutine, which begins once the handler has answered, or waits; elsewhere in a thread. What it raises is
         logged. At the end of the process it has the time that requests have, 9 seconds; the test client waits for it.
-        Nothing bounds how many such calls there are at once."""
+        The number of such calls at once is not limited."""
         if self._outer is not None:
             self._outer.spawn(function, *arguments)
             return
@@ -4510,7 +4511,7 @@ class Brubeck:
             try:
                 function(*arguments)
             except BaseException:  # nobody else would see it
-                logger.exception("%s failed, which was spawned", name_handler(function))
+                logger.exception("%s failed, a function of app.spawn", name_handler(function))
             finally:
                 self.spawned.discard(task)
 
@@ -4522,7 +4523,7 @@ class Brubeck:
             _unpatched("threading").Thread(target=run, daemon=True).start()
 
     def await_spawned(self, seconds: float, but: Iterable[object] = ()) -> bool:
-        """Wait for calls of `spawn`, but for those that were under way before: whether they end in so many seconds."""
+        """Wait for the calls of `spawn`, except those in `but`; whether they end in so many seconds."""
         deadline, sleep = time.monotonic() + seconds, time.sleep if _hub() is None else eventlet.sleep
         while self.spawned.difference(but):
             if time.monotonic() >= deadline:
@@ -4531,7 +4532,7 @@ class Brubeck:
         return True
 
     def call_on_start(self, server: object = None) -> None:
-        """Call the functions of `on_start`, once in a process: before the first request, by whatever door it comes."""
+        """Call the functions of `on_start`, once in a process: before the first request that any server gets."""
         with self._starting:
             self._servers.update(() if server is None else (server,))
             if not self._started:
@@ -4553,7 +4554,7 @@ class Brubeck:
             try:
                 function()
             except Exception:
-                logger.exception("on_stop failed")
+                logger.exception("a function of on_stop failed")
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """The application by WSGI (PEP 3333)."""
@@ -4591,12 +4592,13 @@ class Brubeck:
         return Client(self, raise_errors, **options)
 
     def stats(self) -> Stats:
-        """What `run()` has done and holds, in all workers together; only requests that it served are counted. By route
-        (its name, else its expression; "" for none) `requests` by status and `seconds`; `handling`; `waiting` for a
-        place in the pool; `coroutines`; `connections`, `websockets` among them; `queues`: `room` counts answers that
-        wait until clients of Mongrel2 have read, `access_log` lines, `dealt` connections to which the workers of a
-        parent owe an answer, `replies` answers that Mongrel2 is not ready for; `dropped` answers whose Mongrel2 had
-        gone; `workers`, and their `restarts`."""
+        """The figures of `run()`, of all workers together, as numbers, and dicts of them. By the route's name (else its
+        expression; "" where no route matched) `requests`, by status, and the `seconds` that they took. Requests that
+        are handled now (`handling`), and that wait for a place in the pool (`waiting`); `coroutines`; `connections`,
+        and the `websockets` among them. `queues`: lines of the `access_log`; answers behind Mongrel2 that wait for
+        `credit`, until the client has read; `replies` that Mongrel2 cannot take yet; connections to Mongrel2 for which
+        a worker has requests to answer (`dealt`). `dropped`: answers whose Mongrel2 had gone. `workers`, and their
+        `restarts`."""
         return merge_stats([{name: {} if each[2] else 0 for name, each in FIGURES.items()},
                             self.own_stats(), self.other_stats])  # fmt: skip
 
@@ -4604,7 +4606,7 @@ class Brubeck:
         """For tests, notebooks, and programs that do something else: `with app.running() as server:` serves by HTTP, in
         a thread of its own, until the end of the block; `server.url` and `server.port` say where. Functions of
         `on_start` and `on_stop` are called in that thread. Nothing is patched: a handler that blocks, by `time.sleep`
-        or a database's driver, holds up the other requests of this server. ValueError for a `bind` that is no address,
+        or a database's driver, holds up the other requests of this server. ValueError where `bind` is no address,
         RuntimeError where the server cannot start."""
         refuse_windows()
         return serve_in_thread(self, bind)
@@ -4627,8 +4629,9 @@ class Brubeck:
         fails, and a warning names it. The command line patches first and has no such problem, nor has a program that
         calls `eventlet.monkey_patch()` above all other imports.
 
-        ValueError for what is no address, or `tls` beside a connection. SystemExit 2 where the server cannot start, 0
-        where a signal ends the start. RuntimeError outside of the main thread. In a worker `run` does not return."""
+        ValueError where something is no address, and for `tls` beside a connection. SystemExit 2 where the server
+        cannot start, 0 where a signal ends the start. RuntimeError outside of the main thread. In a worker `run` does
+        not return."""
         refuse_windows()
         if threading.main_thread().ident != _unpatched("_thread").get_ident():
             raise RuntimeError("run() needs the main thread, which alone gets signals: in other threads, serve by "
@@ -4656,8 +4659,8 @@ class Brubeck:
 
 
 # ---- Peers and pipeline ----------------------------------------------------------------------------------------------
-# A peer is one client's connection, whichever door it came through. The three steps of every request, the one way to
-# answer, the pool of requests that are handled at once, and the coroutines that all of it runs in.
+# A peer is our object for one client's connection. Here are the three steps of every request, the one function that
+# sends answers, the pool of requests that are handled at once, and the coroutines in which all of this runs.
 
 Connection = Union["Mongrel2Connection", "HTTPConnection"]
 Address = Union[str, int]  # of an HTTPConnection, or a port of 127.0.0.1
@@ -4665,14 +4668,14 @@ STREAM_TURN = 0.001  # seconds that a stream goes on without letting other corou
 
 
 class ServedPeer(Peer):
-    """One client's connection at a door of our own: the request that is handled, and whether the client is there.
+    """One client's connection to a server of our own: the request that is handled, and whether the client is there.
 
-    Each door derives its own peers from this class, and adds what needs to know the wire. `keep_open(request)`, asked
-    once for each answer, decides whether the connection outlives it. `send(data)` and `send_file(pieces)` wait where
-    the client is slow, and are False once it is gone; `send_answer(head, body)` does the same for a whole answer.
-    `send_message(body)` answers a message socket. `abort()` has the client see that its answer is not whole.
-    `open_websocket(request, response)` is the answer 101. `next_request()` is the request to be handled after the
-    present one, which is over; None where none has come."""
+    The HTTP server and Mongrel2's have peers of their own, derived from this class, which know how bytes are sent.
+    `keep_open(request)`, called once for each answer, decides whether the connection outlives it. `send(data)` and
+    `send_file(pieces)` wait where the client is slow, and return False once it is gone; `send_answer(head, body)` does
+    the same for a whole answer. `send_message(body)` answers a message socket. `abort()` shows the client that its
+    answer is not whole. `open_websocket(request, response)` sends the answer 101, and has the handler talk.
+    `next_request()` returns the request that comes after the present one, which is over; None where none has come."""
 
     __slots__ = ("began", "coroutine", "is_cancelled", "is_chunked", "is_endless", "is_gone", "is_outside",
                  "is_within_piece", "load", "request", "sent")  # fmt: skip
@@ -4707,7 +4710,7 @@ class ServedPeer(Peer):
         return not self.is_gone
 
     def stop_holding(self) -> None:
-        """The coroutine that handles the request waits: send what was held back to leave with its answer."""
+        """The coroutine that handles the request waits: send now what was held back to leave with its answer."""
 
     def allow_stream(self) -> None:
         """RuntimeError, which says what to do, where no stream can be sent to this client."""
@@ -4742,7 +4745,8 @@ class ServedPeer(Peer):
     @contextlib.contextmanager
     def outside_pool(self) -> Iterator[None]:
         """Give the place in the pool back while this block waits for the client. Afterwards the handler goes on at
-        once, even where the pool is full: if it had to wait for a place, it could wait for those who wait for it."""
+        once, even where the pool is full: if it had to wait for a place, it could wait for requests that wait for it.
+        """
         request, had_place = self.request, not self.is_outside
         self.leave_pool()
         try:
@@ -4754,7 +4758,7 @@ class ServedPeer(Peer):
 
 
 def route_message(load: Load, peer: ServedPeer, request: Request) -> None:
-    """Find out what answers this request, and hand it on."""
+    """Find out what answers this request, and pass both on; call the functions of `when_done` when it is over."""
     misread = request.misread
     try:
         request_handler(load, peer, request, load.app.handle if misread is None else lambda _: misread)
@@ -4764,7 +4768,7 @@ def route_message(load: Load, peer: ServedPeer, request: Request) -> None:
 
 
 def request_handler(load: Load, peer: ServedPeer, request: Request, respond: Respond) -> None:
-    """Have it answered."""
+    """Have the request answered, and pass its Response on."""
     peer.began = time.monotonic()
     try:
         response = respond(request)
@@ -4774,7 +4778,7 @@ def request_handler(load: Load, peer: ServedPeer, request: Request, respond: Res
 
 
 def result_handler(load: Load, peer: ServedPeer, request: Request, response: Response) -> None:
-    """Send the answer; where that cannot be put on the wire, a 500 in its place. Then count and log it."""
+    """Send the answer, or a 500 where the answer cannot be sent. Then count and log the request."""
     began = peer.began  # which a WebSocket sets anew
     try:
         size = answer(peer, request, response)
@@ -4787,8 +4791,8 @@ def result_handler(load: Load, peer: ServedPeer, request: Request, response: Res
 
 
 def answer(peer: ServedPeer, request: Request, response: Response) -> int:
-    """Send the one answer to a request: to a message socket the bare body. Raises before anything is sent, or not at
-    all. How many bytes the body had."""
+    """Send the answer to a request; to a message socket its body alone. What it raises, it raises before anything is
+    sent. Returns how many bytes the body had."""
     if isinstance(response, Upgrade):
         return peer.open_websocket(request, response)
     fields, body = response.finish(request)
@@ -4804,8 +4808,8 @@ def answer(peer: ServedPeer, request: Request, response: Response) -> int:
 
 def send_stream(peer: ServedPeer, request: Request, status: int, fields: list[tuple[str, str]], pieces: Pieces) -> int:
     """Send the pieces of a body as they are made: in chunks, unless the handler gave a Content-Length, and until the
-    connection closes for HTTP/1.0. What cannot be sent whole is logged and ends in `abort`. How many bytes were
-    sent."""
+    connection closes for HTTP/1.0. What cannot be sent whole is logged and ends in `abort`. Returns how many bytes
+    were sent."""
     declared = next((int(value) for name, value in fields if name.lower() == "content-length"), None)
     peer.is_chunked = is_chunked = declared is None and request.version == "HTTP/1.1"
     if is_chunked:
@@ -4856,8 +4860,8 @@ def _send_pieces(peer: ServedPeer, unsent: bytes, pieces: Pieces, declared: int 
 
 
 def converse(websocket: WebSocket, response: Upgrade) -> None:
-    """Have the handler of a WebSocket talk. A WebSocket is there to last: it takes no place in the pool, counts as no
-    request in progress, and how long it takes is no figure of ours."""
+    """Have the handler of a WebSocket talk. A WebSocket may last for hours: it takes no place in the pool, is not
+    counted among the requests in progress, and the figures do not have its time."""
     peer = cast(ServedPeer, websocket.request.peer)
     peer.leave_pool()
     peer.load.busy, peer.load.outside = peer.load.busy - 1, peer.load.outside - 1
@@ -4878,8 +4882,8 @@ def say_goodbye(websockets: Iterable[WebSocket], peers: Iterable[ServedPeer]) ->
 
 
 class Survivor:
-    """Calls what is called again and again. An error in it does not end the server, and is logged only the first time
-    that it comes from this place."""
+    """Calls functions that a server calls again and again. An error in one does not end the server, and is logged only
+    the first time that it comes from the same line."""
 
     def __init__(self) -> None:
         self._logged: set[tuple[type, str, int]] = set()
@@ -4925,7 +4929,7 @@ class Load:
         counted[1] += time.monotonic() - began
 
     def stats(self) -> Stats:
-        """The figures of what was answered and waits: in whatever thread."""
+        """The figures of the requests that were answered, are handled, or wait. Any thread may call it."""
         each: list[Stats] = [{"requests": {}, "seconds": {}}]
         for (route, status), (number, taken) in [*self.counted.items()]:
             name = "" if route is None else route.name or str(getattr(route.rule, "pattern", route.rule))
@@ -4934,8 +4938,8 @@ class Load:
 
     def serve(self, peer: ServedPeer, request: Request | None) -> None:
         """Answer a request of a client, and those that have come behind it on the connection, in this coroutine. Where
-        the pool is full, nobody overtakes those who wait: the request joins them, or is answered with 503 where too
-        many do."""
+        the pool is full, or others wait for a place in it, the request joins the queue; where that is full too, it is
+        answered with 503."""
         turn = 0.0
         while request is not None:
             peer.request = request
@@ -4986,8 +4990,8 @@ class Load:
 
 
 class Receivers:
-    """The coroutines that take turns at receiving from one connection, whose `receive` gives the next request with its
-    peer, or nothing where what came is none.
+    """The coroutines that take turns at receiving from one connection, whose `receive` returns the next request with
+    its peer, or None where what came was no request.
 
     The coroutine that receives a request handles it too: making another costs more than most handlers do. Before it
     starts, a zero-delay timer stands ready in eventlet's hub. A handler that never waits never lets the hub run, and
@@ -5143,8 +5147,8 @@ class Mailbox(_Closing):
 
 
 def read_ahead(items: Iterator[Any], patience: float, size: int = 1) -> Generator[Any, None, None]:
-    """What an iterator gives, which runs in a coroutine of its own, `size` items ahead, so that each item can be waited
-    for with a limit: for each `patience` seconds without one there is None. To be closed, which ends the iterator
+    """The items of an iterator that runs in a coroutine of its own, `size` items ahead, so that the wait for an item
+    has a limit: after each `patience` seconds without an item comes None. It must be closed: this ends the iterator
     wherever it stands, waits for its end, and raises what it raises then."""
     mailbox, space = Mailbox(_Sleeper()), _Sleeper()
     failures: list[BaseException] = []
@@ -5215,8 +5219,8 @@ def encode_event(message: Any) -> bytes:
 
 
 class Subscription(Mailbox):
-    """The messages of a channel from now on, to iterate over, in a `with` block or until `close`. It ends when it was
-    too slow (`was_dropped`)."""
+    """What a channel publishes from now on: iterate over it, in a `with` block or until `close`. A subscriber that
+    leaves too many messages unread is dropped: then the messages end, and `was_dropped` is True."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(make_sleeper())
@@ -5224,7 +5228,7 @@ class Subscription(Mailbox):
         channel.subscriptions.add(self)
 
     def put(self, message: Any) -> None:
-        """Have a message wait. Where too many do, the subscription ends."""
+        """Have a message wait. Where too many wait already, the subscription ends."""
         if len(self.messages) < self._channel.size:
             super().put(message)
         else:
@@ -5244,8 +5248,8 @@ class Subscription(Mailbox):
 
 
 class Channel:
-    """Messages for many in this process: `publish` gives one to everybody who subscribed or follows. `size`: how many
-    may wait for a subscriber, before it is dropped for being too slow."""
+    """Delivers messages within this process: `publish` gives one to every subscription, and to every WebSocket that
+    follows the channel. `size`: how many messages may wait for a subscriber; one that leaves more unread is dropped."""
 
     def __init__(self, size: int = 100) -> None:
         self.size = size
@@ -5253,8 +5257,8 @@ class Channel:
         self.followers: set[WebSocket] = set()
 
     def publish(self, message: Any) -> None:
-        """Give a message (str, bytes, dict, list; Event for streams of events) to all, and wait for none of them. Any
-        thread may do so."""
+        """Give a message (str, bytes, dict, list; Event for streams of events) to all, without waiting for any of them.
+        Any thread may call it."""
         for subscription in [*self.subscriptions]:
             subscription.put(message)
         if self.followers:
@@ -5360,25 +5364,26 @@ class WebSocket:
         self._write(frame)
 
     def ping(self, payload: bytes = b"") -> None:
-        """Ask the client for a sign of life (by itself it is asked after 30 seconds of silence)."""
+        """Ask the client for a sign of life. (The server does so by itself after 30 seconds of silence.)"""
         if len(payload) > 125:
             raise ValueError("the payload of a ping has at most 125 bytes")
         if self.closed is None:
             self._write(format_frame(PING, payload))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close it with this code (RFC 6455, 7.4) and reason. ValueError for a code that is not to be sent."""
+        """Close it with this code (RFC 6455, 7.4) and reason. ValueError for a code that may not be sent."""
         self._finish(self._conversation.close(code, reason))
 
     def follow(self, channel: Channel) -> None:
-        """Send on whatever the channel publishes, until it is closed."""
+        """Send the client whatever the channel publishes, until the WebSocket is closed."""
         if self.closed is None:
             calls_of_threads()  # by which other threads publish to it
             self._followed.append(channel)
             channel.followers.add(self)
 
-    # -- for channels and doors. A Conversation decides what may be said; each door derives WebSockets of its own, which
-    # `take` what the client sends, `flush` the outbox, and `_pace` what they receive by what is unread.
+    # -- for channels and servers. A Conversation decides what may be said. Each server derives its WebSockets from this
+    # class: they `take` what the client sends, `flush` the outbox, and by `_pace` receive no more while too much
+    # is unread.
 
     def push(self, frame: bytes) -> None:
         """Send a frame without waiting: a client that has too much unread is closed."""
@@ -5404,7 +5409,7 @@ class WebSocket:
             self._writer.wake_soon()
 
     def refuse(self, code: int, reason: str) -> None:
-        """Close it for what its client did wrong: whatever the client says more is not waited for."""
+        """Close it because its client broke a rule. Nothing more is expected from the client."""
         frame = self._conversation.close(code, reason)
         self._conversation.end()
         self._finish(frame)
@@ -5423,7 +5428,7 @@ class WebSocket:
             self.ping()
 
     def vanish(self) -> None:
-        """The client is gone without a close."""
+        """The client is gone, and has sent no close frame."""
         self._conversation.end()
         self.let_go()
         self._finish(b"")
@@ -5624,7 +5629,7 @@ class WebSocketClient(_Closing):
             yield message
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close it (with 1006: vanish without a word), and wait for the end of the handler."""
+        """Close it (with 1006: vanish without a close frame), and wait for the end of the handler."""
         if code == 1006:
             self._handler.vanish()
             self._end.vanish()
@@ -5644,7 +5649,7 @@ def _each(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _environ_fields(headers: HeaderFields) -> dict[str, str]:
-    """Header fields as an environ has them; without names with "_", as every door drops them."""
+    """Header fields as an environ has them; without names with "_", as every server drops them."""
     fields: dict[str, str] = {}
     for name, value in headers.items() if isinstance(headers, Mapping) else headers:
         key = name.upper().replace("-", "_")
@@ -5804,8 +5809,8 @@ class Client:
 
 
 # ---- Servers ---------------------------------------------------------------------------------------------------------
-# The sockets, inside run(): connections to Mongrel2, the HTTP server, and what a process does around them. Descriptors
-# of both kinds are watched by eventlet's hub; whoever waits for one is a coroutine.
+# The sockets, inside run(): connections to Mongrel2, the HTTP server, and what a process does around them. Eventlet's
+# hub watches the descriptors of both; what waits for one is a coroutine.
 
 
 def fail(message: str) -> NoReturn:
@@ -5815,7 +5820,7 @@ def fail(message: str) -> NoReturn:
 
 
 def refuse_windows() -> None:
-    """SystemExit 2 on Windows, which lacks most of what the servers are made of, after a line that says what to do."""
+    """SystemExit 2 on Windows, which lacks most of what the servers need, after a line that says what to do."""
     if os.name == "nt":
         fail("the servers do not run on Windows: use WSL, or a WSGI server like waitress (waitress-serve MODULE:app)")
 
@@ -5997,9 +6002,9 @@ _NOTICE = re.compile(rb"\S+ (2[0-9]{9}) @\* ")  # that a connection with an id b
 
 # The one addition to Mongrel2's protocol, between the workers of a parent and the parent, which plays Mongrel2 to them.
 # A worker puts MARK before its last reply to each request, so that the parent knows which requests have no answer yet.
-# Where a request gets no reply, or was answered before it was known which reply is the last, it puts MARK before an
-# extended reply without arguments, `SENDER LEN:X ID, `, which goes no further than the parent. Every message of
-# Mongrel2 is marked once, but for the frames of WebSockets and for what Mongrel2 says about a connection ("@*").
+# Where a request gets no reply, or the worker did not know that a reply was the last, the worker puts MARK before an
+# extended reply without arguments, `SENDER LEN:X ID, `, which the parent does not pass on. There is one MARK for every
+# message of Mongrel2, except for frames of WebSockets and for Mongrel2's notices about a connection ("@*").
 MARK = b"\1"
 
 
@@ -6008,11 +6013,12 @@ def _is_readable(socket: zmq.Socket[Any]) -> bool:
 
 
 class _Monitor:
-    """What becomes of the one connection of a ZeroMQ socket (zmq_socket_monitor)."""
+    """Follows the one connection of a ZeroMQ socket: whether it stands, and whether it has ended (zmq_socket_monitor).
+    """
 
     def __init__(self, own: zmq.Socket[Any]) -> None:
         self.descriptor: int | None = None  # of the TCP connection, once that stands
-        self.is_ready = self.is_over = False  # both ends speak ZMTP; it has ended, or cannot be made
+        self.is_ready = self.is_over = False  # ZMTP's handshake is done; the connection has ended, or cannot be made
         self._own = own
         self._events = own.get_monitor_socket(
             zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED
@@ -6037,20 +6043,21 @@ class _Monitor:
 
 
 class _Notices:
-    """What Mongrel2 says to a message for 128 ids that no connection has: it tells its handlers, in turn, that each of
-    them has left. Its only thread does so without a break, and before each notice it reads the message's arguments
-    once more: a list of empty dicts, which take it longer than all else of that length."""
+    """Mongrel2's notices for a message that we send to 128 ids which no connection has. For each of these ids Mongrel2
+    sends its handlers, in turn, a notice that the connection has left. Mongrel2's only thread does nothing else
+    meanwhile, and before each notice it parses the message's arguments again. These are a list of empty dicts, which
+    takes more time than anything else of that length."""
 
     DICTS = 2000  # in the arguments: the notices take a tenth of a second
-    FASTEST = 0.2e-6  # seconds that Mongrel2 needs to read one, at the least
+    FASTEST = 0.2e-6  # seconds that Mongrel2 needs to parse a dict, at the least
 
     def __init__(self) -> None:
         self.first_id = 2_000_000_000 + secrets.randbelow(1_000_000) * MAX_TARGETS  # real ones count from 1
-        self.heard: list[tuple[int, float]] = []  # the numbers of those that came here, and when
+        self.heard: list[tuple[int, float]] = []  # the notices that came here: their numbers, and when they came
         self.sent = time.monotonic()
 
     def take(self, message: bytes, now: float) -> bool:
-        """Whether a message is one of them."""
+        """Whether a message is one of these notices."""
         match = _NOTICE.match(message)
         number = -1 if match is None else int(match[1]) - self.first_id
         if 0 <= number < MAX_TARGETS:
@@ -6058,18 +6065,18 @@ class _Notices:
         return 0 <= number < MAX_TARGETS
 
     def delay(self) -> float:
-        """Seconds until the first came, after all that was on its way before it."""
+        """Seconds until the first notice came, behind all that was on its way before it."""
         return self.heard[0][1] - self.sent
 
     def are_over(self) -> bool:
-        """Whether none is left for us: the next would be beyond the last, or does not come."""
+        """Whether no more notices come here: the number of the next would be too high, or it does not come in time."""
         if len(self.heard) > 1 and 2 * self.heard[-1][0] - self.heard[-2][0] >= MAX_TARGETS:
             return True
         return bool(self.heard) and time.monotonic() > self.heard[-1][1] + 0.2
 
     def dict_time(self) -> float:
-        """Seconds that Mongrel2 needs to read a dict of the arguments 128 times. The notices tell, unless they all came
-        at once, because a thread that carries them had no turn before."""
+        """Seconds that Mongrel2 needs to parse a dict of the arguments 128 times. The notices show that by their times,
+        unless all came at once because a thread of ZeroMQ, which carries them, had to wait for its turn."""
         (first, began), (last, ended) = self.heard[0], self.heard[-1]
         is_known = len({at for _, at in self.heard}) >= 4
         each = (ended - began) / (last - first) / self.DICTS if is_known else 0.0
@@ -6077,38 +6084,39 @@ class _Notices:
 
 
 class _Life:
-    """One pair of sockets, from the subscription of a Mongrel2 until either end is gone. It never reconnects: ids begin
-    again at 1 in a new Mongrel2, and what one life still holds must not reach the clients of the next."""
+    """One pair of sockets, from the subscription of a Mongrel2 until either end is gone. It never reconnects: in a new
+    Mongrel2 the ids begin at 1 again, and an answer of one life must not reach a client of the next."""
 
     CONNECTING = 5.0  # seconds for a TCP connection to stand
     SUBSCRIPTION = 0.25  # seconds that Mongrel2 has to subscribe, before it gets the PULL nevertheless
     LEAVING = 4.0  # seconds to leave in
-    DICTS = 6000  # that keep Mongrel2 busy while we leave: for 0.3 seconds or more
-    PAUSE = 0.1  # seconds that this takes, beside twice the delay of what it sends, at the least
+    DICTS = 6000  # dicts whose parsing keeps Mongrel2 busy while we leave: for 0.3 seconds or more
+    PAUSE = 0.1  # seconds that it must be busy at the least, beside twice the delay of what it sends
     MARGIN = 0.05  # seconds until Mongrel2 surely knows that our connection has ended
 
     def __init__(self, mongrel2: _Mongrel2) -> None:
         self.mongrel2, self.alive = mongrel2, True
-        self.last_mark = MARK if mongrel2.is_played else b""  # before the last reply to each request
+        self.last_mark = MARK if mongrel2.is_played else b""  # stands before the last reply to each request
         self.peers: MutableMapping[bytes, _Mongrel2Peer] = {}  # by connection id
-        self.credit = math.inf  # bytes that may be on their way to each client; not limited without flow control
+        self.credit = math.inf  # bytes that may be on their way to each client: without flow control no limit
         self.bell: _Bell | None = None  # what waits for messages in a coroutine
-        self.senders: set[bytes] = set()  # whose requests came, to which replies will be heard or that was said
-        self.left: deque[bytes] | None = None  # once Mongrel2 was left: the messages that are still to be answered
+        self.senders: set[bytes] = set()  # whose requests came: `check_sender` has looked at them
+        self.left: deque[bytes] | None = None  # once Mongrel2 was left: its messages that are still to be handled
         self._prefixes: set[bytes] = set()  # of senders to which Mongrel2 takes replies
         self._since = time.monotonic()  # when the latest of the connections was begun
         self._pull_at = math.inf  # when to begin that of the PULL, whether Mongrel2 has subscribed or not
         self._has_pull = False  # that is done
         context = mongrel2.context
         self.pub, self.pull = context.socket(zmq.XPUB), context.socket(zmq.PULL)
-        # The subscription is taken back when Mongrel2 goes, and a full queue is EAGAIN instead of a lost reply. What
-        # ends says so with FIN; a Mongrel2 or a network that only stands still is given up after a minute. A parent is
-        # never given up while its process is there.
+        # With these options the XPUB receives the end of the subscription when Mongrel2 goes, and a full queue raises
+        # EAGAIN where it would lose a reply. A Mongrel2 that ends closes its connections. A Mongrel2 or a network that
+        # hangs is given up after a minute; a parent is never given up while its process is there.
         own = {zmq.IMMEDIATE: 1, zmq.XPUB_VERBOSER: 1, zmq.XPUB_NODROP: 1, zmq.RECONNECT_IVL: -1}
         if not mongrel2.is_played:
             own |= {zmq.HEARTBEAT_IVL: 10_000, zmq.HEARTBEAT_TIMEOUT: 60_000}
-        # The PULL reconnects as good as never: after -1, what is not yet read when the connection ends is thrown away.
-        # It has no heartbeat, which would end its connection when we have closed our half; TCP keeps it alive.
+        # The PULL waits 12 days before it reconnects. With -1, for never, it would throw away the messages that are not
+        # read yet when its connection ends. It has no heartbeat, for that would end the connection once we have closed
+        # our half of it; probes of TCP find out whether the other end is there.
         theirs = {zmq.RECONNECT_IVL: 1 << 30, zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30,
                   zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 6}  # fmt: skip
         for each, options in ((self.pub, own), (self.pull, theirs)):
@@ -6121,8 +6129,8 @@ class _Life:
 
     def begin(self) -> bool:
         """Whether Mongrel2 has subscribed and both connections stand. The PULL is connected after the subscription, so
-        that no reply is faster than that. But a Mongrel2 without handlers may wait for one, before it subscribes, to
-        send it something: a quarter of a second after the XPUB's connection stands it gets the PULL."""
+        that no reply is sent before it. But a Mongrel2 that has a message and no handler waits for a PULL before it
+        subscribes: so the PULL is connected a quarter of a second after the XPUB's connection stands in any case."""
         now = time.monotonic()
         self._read_subscriptions()
         if self._pub_monitor.look().is_ready:
@@ -6133,8 +6141,9 @@ class _Life:
         return bool(self._prefixes) and self._pull_monitor.look().is_ready
 
     def has_failed(self) -> bool:
-        """Whether it cannot begin: a connection has ended, or does not come to stand. The PULL's may have brought
-        requests: it is given up for nothing else. ZeroMQ ends it itself where the handshake takes 30 seconds."""
+        """Whether it cannot begin: a connection has ended, or does not stand in time. A connection that stands is not
+        given up, for the PULL's may have brought requests; ZeroMQ itself ends it where the handshake takes 30 seconds.
+        """
         latest = self._pull_monitor if self._has_pull else self._pub_monitor
         is_late = latest.descriptor is None and time.monotonic() > self._since + self.CONNECTING
         return is_late or self._pub_monitor.is_over or self._pull_monitor.is_over
@@ -6154,12 +6163,14 @@ class _Life:
         return not self._prefixes or (self.left is None and self._pull_monitor.look().is_over)
 
     def leave(self) -> None:
-        """Have Mongrel2 deal nothing more to this pair: what it has dealt is in `left` then, to be answered by the
-        XPUB, which stays. It blocks, for about half a second, and for LEAVING at most.
+        """Have Mongrel2 deal nothing more to this pair of sockets. The messages that it has dealt are in `left` then;
+        the XPUB stays, for their answers. This call blocks the process for about half a second, and for LEAVING at
+        most.
 
-        A PUSH cannot be told to stop. When our half of its connection ends, it drops what it has not yet written, and
-        it deals on into the dying connection until it looks at its mailbox. So Mongrel2 has to send nothing from before
-        that, when all that it sent has arrived, until some time after its own half has ended."""
+        No message tells a PUSH to stop. When we end our half of its connection, the PUSH drops the messages that it has
+        not yet written, and deals more into the dying connection until it looks at its mailbox. So there must be a time
+        in which Mongrel2 sends nothing: it begins when all that Mongrel2 sent before has arrived, we end our half in
+        it, and it lasts until some time after Mongrel2's half has ended."""
         self.left, deadline = deque(), time.monotonic() + self.LEAVING
         notices, quiet_until = self._begin_pause(deadline)
         has_gone, descriptor = self._pull_monitor.look().is_over, self._pull_monitor.descriptor
@@ -6171,15 +6182,16 @@ class _Life:
             is_quiet = self._read_ahead(notices) and is_quiet
         is_late = time.monotonic() + self.MARGIN > quiet_until
         if not (self._read_ahead(notices) and is_quiet) or (is_late and not has_gone):
-            logger.warning("could not pause Mongrel2 at %s while we left it: requests that it sent in this moment may "
-                           "be lost", self.mongrel2.pull)  # fmt: skip
+            logger.warning("could not pause Mongrel2 at %s while this process left it: requests that came in this "
+                           "moment may be lost", self.mongrel2.pull)  # fmt: skip
 
     def _begin_pause(self, deadline: float) -> tuple[_Notices, float]:
-        """Have Mongrel2 be busy and send nothing, with all that it sent before being read; and until when, 0 where that
-        cannot be had before the deadline.
+        """Keep Mongrel2 busy, so that it sends nothing. Returns the notices, and the time at which that ends: 0 where
+        it cannot be done before the deadline.
 
-        Notices tell when all that it sent before is here, and its pace. Sent with them is a message that it works at
-        without a notice. That has arrived when the last notice goes: from the first one on it sends nothing else."""
+        Two messages are sent. The notices for the first show when all that Mongrel2 sent before has arrived, and how
+        fast Mongrel2 works. The second has arrived by the last of these notices: for the time that follows from its
+        length Mongrel2 works on it, and sends no notice. From the first notice on Mongrel2 sends nothing else."""
         dicts, delay = self.DICTS, math.inf
         while True:
             notices, is_quiet = _Notices(), True
@@ -6196,7 +6208,7 @@ class _Life:
                 dicts = min(2 * dicts, 8 * self.DICTS)
 
     def _read_ahead(self, notices: _Notices) -> bool:
-        """Read what comes, to be answered, within two milliseconds; whether nothing did after the first notice."""
+        """Wait two milliseconds for messages, and put them into `left`. Whether none came behind the first notice."""
         is_quiet = True
         if self.pull.poll(2):
             now = time.monotonic()
@@ -6219,7 +6231,7 @@ class _Life:
                 self._read_ahead(notices)
 
     def check_sender(self, sender: bytes) -> None:
-        """Log an error where Mongrel2 will not hear the replies to requests of this sender."""
+        """Log an error where Mongrel2 will not receive the replies to requests of this sender."""
         if not sender.startswith(tuple(self._prefixes)):
             name, *prefixes = (repr(each.decode("latin-1")) for each in (sender, *sorted(self._prefixes)))
             heard = ", ".join(prefixes)
@@ -6229,8 +6241,8 @@ class _Life:
             self.senders.add(sender)
 
     def send(self, message: bytes) -> bool:
-        """Send a reply, and wait for that where Mongrel2 is behind. False where it is gone: then the reply, and with it
-        the client, is dropped and counted."""
+        """Send a reply; wait while Mongrel2 cannot take it. False where Mongrel2 is gone, and the client with it: then
+        the reply is dropped and counted."""
         while self.alive:
             try:
                 self.pub.send(message, zmq.NOBLOCK)
@@ -6243,12 +6255,12 @@ class _Life:
         return False
 
     def mark(self, sender: bytes, conn_id: bytes) -> None:
-        """Tell the parent of this worker, where there is one, that a request on this connection is dealt with."""
+        """Tell the parent of this worker, if it has one, that no more replies come to a request of this connection."""
         if self.last_mark:
             self.send(b"%b%b %d:X %b, " % (MARK, sender, len(conn_id) + 2, conn_id))
 
     def close(self, linger: int) -> None:
-        """Drop both sockets with all they hold, but for replies, which have so many milliseconds to be sent in."""
+        """Drop both sockets with all that they hold; replies still have `linger` milliseconds to be sent."""
         self.alive = False
         for peer in [*self.peers.values()]:
             peer.forget()
@@ -6262,8 +6274,8 @@ class _Life:
 
 
 class _Mongrel2:
-    """The Mongrel2 at a pair of addresses: seeks it, and again after each of its ends, and leaves it. A server has one,
-    a script, and the parent of workers. `is_played`: it is a parent that plays Mongrel2."""
+    """The Mongrel2 at a pair of addresses: connects to it, again after each of its ends, and leaves it. A server, a
+    script and the parent of workers each have one. `is_played`: it is a parent that plays Mongrel2."""
 
     SILENCE = 0.5  # seconds until the log says that we wait
 
@@ -6273,12 +6285,12 @@ class _Mongrel2:
         self.sleep, self.is_played = sleep, is_played
         self.life: _Life | None = None  # the present one
         self.dropped = 0  # replies to clients of lives that had ended
-        self.coming: _Life | None = None  # that may begin at any moment
+        self.coming: _Life | None = None  # the next one, whose connections do not stand yet
         self._since: float | None = None  # when it was first sought
         self._has_complained = False
 
     def seek(self) -> _Life | None:
-        """The life that begins just now; None where none does. To be called again and again."""
+        """Connect to Mongrel2: the life that begins just now, or None. To be called again and again."""
         now = time.monotonic()
         self._since = self._since or now
         try:
@@ -6309,8 +6321,8 @@ class _Mongrel2:
         self.close()
 
     def leave(self, is_heard: Callable[[], bool], deadline: float) -> bool:
-        """Have it deal nothing more, as soon as no answer that has begun needs to hear from it, and at the deadline in
-        any case. Whether that is done, and all that it has dealt was received."""
+        """Have Mongrel2 deal nothing more, as soon as no answer that has begun needs its messages (`is_heard`), and at
+        the deadline in any case. Whether that is done, and all that it has dealt was received."""
         is_late = time.monotonic() >= deadline
         if self.life is None:
             if self.coming is not None and self.coming.may_hold_requests() and not is_late:
@@ -6324,7 +6336,7 @@ class _Mongrel2:
         return not self.life.left
 
     def close(self, linger: int = 0) -> None:
-        """Drop what there is of it. `linger`: see `_Life.close`."""
+        """Drop the present life, and the next one. `linger`: see `_Life.close`."""
         lives, self.life, self.coming = (self.life, self.coming), None, None
         for life in lives:
             if life is not None:
@@ -6366,9 +6378,9 @@ class _Upload:
         self._seen: tuple[int, float] | None = None  # how many bytes there were, and when that was
 
     def has_failed(self) -> bool:
-        """Whether it comes too slowly, or turned out too large, for of a chunked body nobody knows the size before:
-        then the request has what is to be answered. OSError where its file is gone: another handler was given it, or
-        told that its client has left."""
+        """Whether it comes too slowly, or is too large (the size of a chunked body is not known before): then the
+        request has the refusal. OSError where its file is gone: another handler got the file, or heard that the client
+        has left."""
         size, now = os.path.getsize(self.path), time.monotonic()
         before, since = self._seen or (size, now)
         self._seen = size, now
@@ -6386,12 +6398,13 @@ class _Upload:
 
 
 class _Mongrel2Peer(ServedPeer):
-    """A client's connection to one life of a Mongrel2, as long as something of it is outstanding: requests, which are
+    """A client's connection to one life of a Mongrel2, as long as something on it is outstanding: requests, which are
     handled one after the other, an upload that is on its way, or a WebSocket. Nothing is kept between two requests: a
-    client that asks again has read the last answer, so that its credit is full.
+    client that asks again has read the last answer, so its credit is full.
 
-    With `download.flow_control` Mongrel2 ends a connection to which more bytes are on their way than it said at first;
-    it gives them back, as credits, when the client has read them."""
+    With `download.flow_control`, the first request of a connection says how many bytes may be on their way to the
+    client: its credit. Mongrel2 ends a connection to which more are sent. When the client has read, Mongrel2 sends a
+    notice that gives the bytes back."""
 
     FILE_PIECE = 256 << 10  # bytes of a file in one message
     MAX_JOINED = 64 << 20  # bytes of what goes in one message: to a message socket, and files without flow control
@@ -6410,12 +6423,12 @@ class _Mongrel2Peer(ServedPeer):
         self._spent = 0  # bytes that were sent to the present request by pieces
         self.sleeper: _Sleeper | None = None  # what waits for credit
         self.is_closing = False  # the connection ends with the present answer
-        self.is_marked = False  # the parent of this worker knows that the present request is answered
+        self.is_marked = False  # the parent of this worker was told that the present request is answered
 
     # -- what comes from Mongrel2
 
     def hear(self, notice: Mongrel2Request) -> None:
-        """Take in what Mongrel2 says about this connection."""
+        """Take a notice of Mongrel2 about this connection."""
         if b'"disconnect"' in notice.body:
             self.forget()
         elif (credit := notice.text("DOWNLOAD_CREDITS")).isdigit() and not self.is_gone:
@@ -6440,7 +6453,7 @@ class _Mongrel2Peer(ServedPeer):
             self.websocket.refuse(error.status, str(error))
 
     def forget(self) -> None:
-        """The client is gone: end what works for it."""
+        """The client is gone: end the coroutine, the WebSocket and the upload that are for it alone."""
         self.life.peers.pop(self.conn_id, None)
         self.requests.clear()
         self.is_gone, self.credit = True, -1
@@ -6454,8 +6467,8 @@ class _Mongrel2Peer(ServedPeer):
             self.sleeper.wake_soon()
 
     def needs_news(self) -> bool:
-        """Whether something is under way that needs to hear from Mongrel2: a WebSocket, an upload, or an answer of
-        which a part is sent."""
+        """Whether something is under way that needs messages of Mongrel2: a WebSocket, an upload, or an answer of which
+        a part is sent."""
         return self.websocket is not None or self.upload is not None or self.credit != self.life.credit
 
     # -- what goes to Mongrel2
@@ -6465,13 +6478,13 @@ class _Mongrel2Peer(ServedPeer):
         return self.life.send(self._target + payload)
 
     def skip(self) -> None:
-        """A request gets no answer."""
+        """Give a request no answer."""
         self.life.mark(self.sender, self.conn_id)
         if not self.requests and self.upload is None:
             self.life.peers.pop(self.conn_id, None)
 
     def close(self) -> None:
-        """Have Mongrel2 close the connection; what is outstanding on it is given up."""
+        """Have Mongrel2 close the connection; the requests that are outstanding on it get no answer."""
         outstanding = len(self.requests) - self.is_marked + (self.upload is not None)
         self.forget()
         self.reply(b"")
@@ -6481,7 +6494,7 @@ class _Mongrel2Peer(ServedPeer):
     def next_request(self) -> Mongrel2Request | None:
         if self._spent > self.life.credit:
             self._await_end()
-        self.request = None  # which has this for its peer: what refers to itself waits for the garbage collector
+        self.request = None  # its peer is this object: such a circle would wait for the garbage collector
         if self.life.peers.get(self.conn_id) is not self:
             return None  # the client is gone
         if self.is_closing:
@@ -6547,8 +6560,8 @@ class _Mongrel2Peer(ServedPeer):
         return self._send_all(pieces.left, read)
 
     def _send_all(self, size: int, read: Callable[[int], bytes]) -> bool:
-        """Send so many bytes, which `read` gives, as the client makes space for them. False where it is gone, or reads
-        too slowly: then its connection is closed."""
+        """Send so many bytes, which `read` gives, as the client gets credit for them. False where the client is gone,
+        or reads too slowly: then its connection is closed."""
         if not self.life.alive:
             self.life.mongrel2.dropped += 1
         pace = None
@@ -6578,8 +6591,8 @@ class _Mongrel2Peer(ServedPeer):
         return len(piece)
 
     def _await_credit(self, seconds: float) -> None:
-        """Wait until the client has made space for more, or has left, for so many seconds at most: another handler may
-        have been told of that."""
+        """Wait until the client gets credit, or has left, for so many seconds at most: Mongrel2 may have sent that
+        notice to another handler."""
         self.leave_pool()
         self.sleeper = _Sleeper()
         try:
@@ -6588,8 +6601,8 @@ class _Mongrel2Peer(ServedPeer):
             self.sleeper = None
 
     def _await_end(self) -> None:
-        """Wait until the client has read all, or reads too slowly: without a handler to tell of it, Mongrel2 would stop
-        between the parts of what it still has to send."""
+        """Wait until the client has read all, or reads too slowly. Mongrel2 goes on from one part to the next only
+        while there is a handler to which it can send the credit."""
         pace = _Pace(self.server.PATIENCE)
         while not self.is_gone and (before := self.credit) < self.life.credit:
             began = time.monotonic()
@@ -6606,14 +6619,14 @@ class _Mongrel2Peer(ServedPeer):
             if self.send(format_head(101, response.fields(request), True)):
                 converse(self.websocket, response)
         finally:
-            self.websocket, self._spent = None, 0  # what its client has not read is not waited for
+            self.websocket, self._spent = None, 0  # `next_request` is not to wait until the client has read all
         return 0
 
 
 class _Mongrel2WebSocket(WebSocket):
-    """One whose frames Mongrel2 unmasks, joins and hands out one by one."""
+    """A WebSocket behind Mongrel2, which unmasks and joins the frames, and sends each message to us in one."""
 
-    MAX_LEFT = 4 << 20  # bytes of messages, beside one, that a handler leaves unread: Mongrel2 cannot be told to wait
+    MAX_LEFT = 4 << 20  # bytes of messages, beside one message, that may wait: no message tells Mongrel2 to stop
 
     def __init__(self, peer: _Mongrel2Peer, request: Mongrel2Request, limit: int) -> None:
         super().__init__(request, limit)
@@ -6621,7 +6634,7 @@ class _Mongrel2WebSocket(WebSocket):
         self.push_to_many = _push_by_mongrel2
 
     def can_spend(self, size: int) -> bool:
-        """Whether the client has credit for so many bytes, which then are as good as sent."""
+        """Take so many bytes from the client's credit, to send them; False where it has not as many."""
         if self._outbox or self.peer.credit < size:
             return False
         self.peer.credit -= size
@@ -6640,8 +6653,8 @@ class _Mongrel2WebSocket(WebSocket):
 
 
 def _deliver(targets: Iterable[tuple[_Life, str | bytes, str | bytes]], form: Callable[..., list[bytes]]) -> int:
-    """Send to connections, each given as its life, sender and id, what `form(sender, conn_ids)` makes: 128 in a
-    message. How many messages were dropped, for that Mongrel2 is gone."""
+    """Send the messages that `form(sender, conn_ids)` makes to connections, each given as its life, sender and id; one
+    message is for 128 of them. Returns how many messages were dropped, because their Mongrel2 is gone."""
     together: dict[tuple[_Life, str | bytes], list[str | bytes]] = {}
     for life, sender, conn_id in targets:
         together.setdefault((life, sender), []).append(conn_id)
@@ -6650,7 +6663,8 @@ def _deliver(targets: Iterable[tuple[_Life, str | bytes, str | bytes]], form: Ca
 
 
 def _push_by_mongrel2(websockets: Sequence[_Mongrel2WebSocket], frame: bytes) -> None:
-    """Send a frame to many without waiting: 128 in one message, but for clients without credit."""
+    """Send a frame to many WebSockets without waiting: one message for 128 of them, and others for those whose clients
+    have no credit."""
     ready = []
     for websocket in websockets:
         if websocket.can_spend(len(frame)):
@@ -6664,7 +6678,7 @@ class Mongrel2Server:
     """Serves the clients of one Mongrel2, or in a worker what its parent deals of it, for one `run()`."""
 
     CHECK = 0.1  # seconds between looks at whether Mongrel2 is still there
-    PING = 1.0  # seconds between words to Mongrel2 that a connection which waits is wanted
+    PING = 1.0  # seconds between messages by which Mongrel2 keeps connections that wait
     MAX_PIPELINED = 100  # requests of one connection that wait for the answer to its first
     LARGE_HEAD, LARGE_COOKIES = 3500, 2500  # bytes of a head; of cookies, with which a browser's head is as large
 
@@ -6683,8 +6697,8 @@ class Mongrel2Server:
     # -- receiving
 
     def receive(self) -> Mongrel2Request | None:
-        """The next request to be handled, with its peer; None where what came is none. Waits where nothing has come;
-        EOFError where nothing more will."""
+        """The next request to be handled, with its peer; None where another message came. Waits for messages; EOFError
+        where no more will come."""
         while True:
             life = self._mongrel2.life or self._begin_life()
             if self._deadline is not None:
@@ -6702,13 +6716,13 @@ class Mongrel2Server:
                 if peer := life.peers.get(parts[1]):  # none after most answers, when the credits for them come
                     peer.hear(parse_mongrel2(message))
             except ProtocolError as error:
-                logger.warning("%s sent what is no request (%s): %.100r", self._addresses[0], error, message)
+                logger.warning("%s sent a message that is no request (%s): %.100r", self._addresses[0], error, message)
                 if len(parts) == 4 and not is_notice:
                     life.mark(parts[0], parts[1])
 
     def _take(self, life: _Life, parts: Sequence[bytes], request: Mongrel2Request) -> Mongrel2Request | None:
-        """Give what has come to its peer. The request, where it is to be handled now: not while another one of its
-        connection is, nor an upload that is on its way."""
+        """Give a message to its peer. Returns the request where it can be handled now: another request of the
+        connection comes first, and so does the rest of an upload."""
         sender, conn_id, _, rest = parts
         if sender not in life.senders:
             life.check_sender(sender)
@@ -6742,7 +6756,7 @@ class Mongrel2Server:
         return life
 
     def _idle(self, life: _Life) -> None:
-        """No message is there: see whether there can be more, and wait for it."""
+        """There is no message now: see whether Mongrel2 is still there, and wait for one."""
         now = time.monotonic()
         if now >= self._next_check:
             self._next_check = now + self.CHECK
@@ -6754,7 +6768,7 @@ class Mongrel2Server:
         life.bell.wait()
 
     def _leave(self, life: _Life, deadline: float) -> None:
-        """Leave Mongrel2, as soon as nobody needs to hear more of it; EOFError once all is handed out."""
+        """Leave Mongrel2 as soon as no peer needs its messages; EOFError once all its messages were taken."""
         if life.left is None and not self.is_shared:
             eventlet.sleep(0)  # a peer that was just given credit sends more of its answer
         needs_news = lambda: any(peer.needs_news() for peer in life.peers.values())  # noqa: E731
@@ -6766,14 +6780,14 @@ class Mongrel2Server:
     # -- uploads
 
     def _take_upload(self, peer: _Mongrel2Peer, request: Mongrel2Request) -> bool:
-        """Whether a request whose body goes to a file is to be handled: the body is there, or is not to come."""
+        """Whether to handle now a request whose body goes to a file: the body is there, or is refused."""
         app = self.load.app
         if app.upload_store is None:
-            self._tell_once("refused the body of %r: Mongrel2 writes chunked ones, and those over its "
-                            "limits.content_length, to files, which stay until --upload-store FOLDER, or "
-                            "Brubeck(upload_store=), names the folder of its upload.temp_store", request)  # fmt: skip
+            self._tell_once("refused the body of %r: Mongrel2 writes chunked bodies, and those over its "
+                            "limits.content_length, to files, which stay until you name the folder of its "
+                            "upload.temp_store by --upload-store or Brubeck(upload_store=)", request)  # fmt: skip
             request.refuse_body()
-            if request.upload_is_there:  # then it was answered when it began
+            if request.upload_is_there:  # it was answered already, when the upload began
                 peer.skip()
             return not request.upload_is_there
         name = os.path.basename(cast(str, request.upload))
@@ -6782,7 +6796,7 @@ class Mongrel2Server:
             if request.upload_is_there:
                 if peer.upload is not None:
                     peer.upload = None
-                    peer.life.mark(peer.sender, peer.conn_id)  # for the message that it begins
+                    peer.life.mark(peer.sender, peer.conn_id)  # for the message with which the upload began
                 request.receive_upload(path)
                 return True
             request.refused = None
@@ -6797,14 +6811,14 @@ class Mongrel2Server:
         return False
 
     def _refuse_upload(self, request: Mongrel2Request, error: OSError, path: str) -> None:
-        """Answer 500 for a file of Mongrel2's that we cannot use; one that is not whole Mongrel2 removes by itself."""
+        """Answer 500 where the file of an upload cannot be used. Mongrel2 itself removes a file that is not whole."""
         request.refused, request.is_whole = error.with_traceback(None), False
         if isinstance(error, (FileNotFoundError, PermissionError)):
             is_lost = isinstance(error, FileNotFoundError)  # also where this Mongrel2 was given up meanwhile
             request.refused = HTTPError(503, "the body was lost") if is_lost else HTTPError(500, "it cannot be read")
             self._tell_once("cannot take the file of an upload from Mongrel2: %s: %s", error, UPLOAD_ADVICE)
             if request.upload_is_there and os.path.lexists(path):
-                self._tell_once("files of uploads stay in %s, for we may not remove them", os.path.dirname(path))
+                self._tell_once("files of uploads stay in %s: this process may not remove them", os.path.dirname(path))
 
     def _check_upload(self, peer: _Mongrel2Peer, upload: _Upload) -> None:
         """End an upload that is not as it should be, and forget one whose file is gone."""
@@ -6815,7 +6829,7 @@ class Mongrel2Server:
             peer.skip()
             return
         if has_failed and peer.requests:
-            peer.close()  # the answers to those come first (RFC 9112, 9.3.2), but the file is not to grow till then
+            peer.close()  # their answers come before the refusal (RFC 9112, 9.3.2), and the file would grow until then
         elif has_failed:
             peer.upload, upload.request.peer = None, peer
             peer.requests.append(upload.request)
@@ -6824,18 +6838,18 @@ class Mongrel2Server:
     # -- warnings
 
     def warn_of_cookies(self, head: bytes) -> None:
-        """Say so where an answer sets cookies with which the next head of a browser will be large."""
+        """Log a warning where an answer sets cookies that will make the next head of a browser large."""
         size = sum(len(cookie.partition(b";")[0]) for cookie in re.findall(rb"\r\nSet-Cookie: (.*)", head))
         if size > self.LARGE_COOKIES:
             self._warn_of_heads("cookies", size)
 
     def _warn_of_heads(self, what: str, size: int) -> None:
-        """Say what happens to heads that are larger still: Mongrel2 answers them with 400, and we do not hear of it."""
+        """Log what happens to heads that are larger still: Mongrel2 answers them with 400, and no handler gets them."""
         self._tell_once("%s of %d bytes: Mongrel2 answers heads over 4,096 bytes with 400, unless its "
                         "limits.buffer_size is larger, as in --print-mongrel2-config", what, size)  # fmt: skip
 
     def _tell_once(self, message: str, *arguments: Any) -> None:
-        """Log a warning, unless that was done before."""
+        """Log a warning, the first time that it comes up."""
         if message not in self._told:
             self._told.add(message)
             logger.warning(message, *arguments)
@@ -6843,8 +6857,8 @@ class Mongrel2Server:
     # -- inside run()
 
     def adopt(self, addresses: Sequence[str] | None) -> None:
-        """Take the messages that the parent of this worker deals, at the addresses of the Mongrel2 that it plays for a
-        life of the real one. None: no more will come."""
+        """Take the messages that the parent of this worker deals. `addresses`: those of the Mongrel2 that the parent
+        plays, for one life of the real one; None: no more messages will come."""
         self.is_shared = True
         if addresses is None:
             self._deadline = 0.0
@@ -6858,7 +6872,7 @@ class Mongrel2Server:
             eventlet.sleep(0.005)  # while the process starts: it is connected when it says that it is ready
 
     def _wake(self) -> None:
-        """Have the coroutine that receives look at what there is."""
+        """Wake the coroutine that receives, so that it looks again."""
         if (life := self._mongrel2.life) is not None and life.bell is not None:
             life.bell.wake_soon()
 
@@ -6878,20 +6892,20 @@ class Mongrel2Server:
         return [] if life is None else [*life.peers.values()]
 
     def stats(self) -> Stats:
-        """The figures of this connection: in whatever thread."""
+        """The figures of this connection. Any thread may call it."""
         peers = self._peers()
         return {"dropped": self._mongrel2.dropped,
                 "coroutines": 0 if self._receivers is None else self._receivers.coroutines,
                 "websockets": sum(peer.websocket is not None for peer in peers), "connections": len(peers),
-                "queues": {"room": sum(peer.sleeper is not None for peer in peers)}}  # fmt: skip
+                "queues": {"credit": sum(peer.sleeper is not None for peer in peers)}}  # fmt: skip
 
     def has_ended(self) -> bool:
-        """Whether it gives no more requests."""
+        """Whether no more requests will come from it."""
         return self._receivers is None or self._receivers.ended
 
     def check(self) -> None:
-        """Have the coroutine that receives look whether Mongrel2 is still there, and see to what is on its way: ten
-        times a second."""
+        """Ten times a second: have the coroutine that receives see whether Mongrel2 is still there; look after uploads
+        and WebSockets; and have Mongrel2 keep the connections that wait for an answer."""
         self._wake()
         peers, now = self._peers(), time.monotonic()
         for peer in peers:
@@ -6900,7 +6914,7 @@ class Mongrel2Server:
         if now < self._next_ping:
             return
         self._next_ping = now + self.PING
-        # Mongrel2 ends connections that are quiet for long, unless it is told that they are wanted.
+        # Mongrel2 ends connections on which nothing happens for long, unless it gets this message.
         wanted = [(peer.life, peer.sender, peer.conn_id) for peer in peers if peer.requests]
         _deliver(wanted, functools.partial(format_extended_reply, name="ctl", arguments={"keep-alive": 1}))
         for peer in peers:
@@ -6908,16 +6922,16 @@ class Mongrel2Server:
                 peer.websocket.check(now)
 
     def finish_receiving(self, seconds: float) -> None:
-        """Leave Mongrel2, after `seconds` at the latest where somebody needs to hear from it, and give out what it has
-        dealt until then; after that `receive` raises EOFError."""
+        """Leave Mongrel2 as soon as no peer needs its messages, after `seconds` at the latest. `receive` gives out what
+        Mongrel2 has dealt until then, and after that raises EOFError."""
         if not self.is_shared:
-            self._deadline = time.monotonic() + seconds  # else the parent says when there is no more
+            self._deadline = time.monotonic() + seconds  # a parent says by itself when no more messages come
         peers = self._peers()
         say_goodbye([peer.websocket for peer in peers if peer.websocket is not None], peers)
         self.check()
 
     def close(self) -> None:
-        """Let go of Mongrel2, after a second at most for replies that are still to be sent."""
+        """Close the sockets. Replies that are not sent yet have a second for that."""
         for peer in self._peers():
             peer.upload = None  # Mongrel2 goes on with it
             if peer.requests:
@@ -6931,8 +6945,9 @@ class Mongrel2Server:
 class Mongrel2Connection:
     """A Mongrel2 with `pull` for its `send_spec` and `pub` for its `recv_spec` (like tcp://127.0.0.1:9999).
 
-    Mongrel2 may start later, end, and come back. By itself `recv()` blocks as pyzmq does; inside `run()` only the
-    coroutine waits. Not for several threads. `identity`: the sockets' ZeroMQ identity. ValueError for no address.
+    Mongrel2 may start later, end, and come back. In a script `recv()` blocks the thread, as pyzmq does; inside `run()`
+    only a coroutine waits. Only one thread may use it. `identity`: the ZeroMQ identity of the sockets. ValueError where
+    something is no address.
     """
 
     PATIENCE = 30.0  # seconds for a client to read more of its answer, or to send more of its upload
@@ -6950,12 +6965,12 @@ class Mongrel2Connection:
         self._is_closed = False
 
     def make_server(self) -> Mongrel2Server:
-        """What serves as this says, once."""
+        """The server for one `run()`, with these settings."""
         return Mongrel2Server(self)
 
     def recv(self) -> Mongrel2Request:
-        """The next request, or message about a connection (path "@*"). What is not Mongrel2's protocol is logged and
-        left out. EOFError once the connection was closed."""
+        """The next request, or Mongrel2's next notice about a connection (path "@*"). Messages that are not Mongrel2's
+        protocol are logged and left out. EOFError once the connection was closed."""
         while not self._is_closed:
             if self._mongrel2 is None:
                 self._mongrel2 = _Mongrel2(zmq.Context(), self.pull, self.pub, self.identity)
@@ -6974,14 +6989,14 @@ class Mongrel2Connection:
                 else:
                     life.pull.poll(100)
             except ProtocolError as error:
-                logger.warning("%s sent what is no request (%s): %.100r", self.pull, error, message)
+                logger.warning("%s sent a message that is no request (%s): %.100r", self.pull, error, message)
             else:
                 self._note(life, request)
                 return request
         raise EOFError("the connection is closed")
 
     def _note(self, life: _Life, request: Mongrel2Request) -> None:
-        """Give a request its peer, and tell that peer what Mongrel2 says about it."""
+        """Give a request its peer, and a notice of Mongrel2 to its peer."""
         sender, conn_id = request.sender.encode(), request.conn_id.encode()
         if sender not in life.senders:
             life.check_sender(sender)
@@ -6995,8 +7010,9 @@ class Mongrel2Connection:
             request.peer = peer
 
     def reply(self, request: Mongrel2Request, payload: bytes) -> None:
-        """Send `payload` as it is to the client of this request. It goes by the sockets the request came from: if that
-        Mongrel2 is gone, so is the client, and the reply is dropped and counted. An empty payload closes."""
+        """Send `payload` as it is to the client of this request, by the sockets that the request came from. If that
+        Mongrel2 is gone, its client is gone, too: the reply is dropped and counted. An empty payload closes the
+        connection."""
         self.deliver([request], payload)
 
     def deliver(self, requests: Iterable[Mongrel2Request], payload: bytes) -> None:
@@ -7016,7 +7032,7 @@ class Mongrel2Connection:
         self.reply(request, b"")
 
     def close(self) -> None:
-        """Let go of Mongrel2, after a second at most for replies that are still to be sent."""
+        """Close the sockets. Replies that are not sent yet have a second for that."""
         self._is_closed = True
         if self._mongrel2 is not None:
             self._mongrel2.close(1000)
@@ -7024,7 +7040,7 @@ class Mongrel2Connection:
             self._mongrel2 = None
 
 
-# -- the HTTP server: one poller for all connections, the listening socket perhaps shared with other workers
+# -- the HTTP server: one poller for all connections; workers share the listening socket
 
 # Linux, socket(7): a program of the classic BPF that drops packets of TCP with SYN and without ACK (RFC 9293, 3.1).
 SO_ATTACH_FILTER = 26
@@ -7034,9 +7050,9 @@ _BIND = re.compile(r"unix:(.+)|fd:([0-9]{1,9})|(?:(\[[^\s\]]+\]|[^\s:/\[\]]*):)?
 
 class Listener:
     """A socket that accepts connections, at "HOST:PORT", "[IPV6]:PORT", ":PORT" or "PORT" (both at every IPv4 address;
-    [::] is every address), or at "unix:PATH", whose file gets the permissions `mode`; or the socket that "fd:NUMBER",
-    a descriptor of this process, listens with. `option` is named in the line that says why it cannot listen. ValueError
-    for what is no address or mode. Eventlet has not patched the socket."""
+    [::] is every address), or at "unix:PATH", whose file gets the permissions `mode`; or "fd:NUMBER", a socket that
+    listens already, by its descriptor. `option` is named in the line that says why it cannot listen. ValueError for an
+    invalid address or mode. Eventlet has not patched the socket."""
 
     BACKLOG = 2048
 
@@ -7050,7 +7066,7 @@ class Listener:
             raise ValueError(f"the mode of a unix socket is like 0o666 or 0o600, not {mode:#o}")
         self.address, self.mode, self._option, self._scheme = address, mode, option, scheme
         self.path, self.host, self.port = match[1], (match[3] or "0.0.0.0").strip("[]"), int(match[4] or 0)
-        self._descriptor = int(match[2]) if match[2] else None  # that others may listen with, too
+        self._descriptor = int(match[2]) if match[2] else None  # of a socket that other processes may have, too
         self.socket: Any = None  # while it is open
         self.url = address  # once it is open: http://HOST:PORT, or https, or unix:PATH
         self.loopback = ""  # once it is open: the host of its address, if that is this machine alone
@@ -7089,7 +7105,8 @@ class Listener:
         return listening
 
     def _listen_by(self, descriptor: int) -> Any:
-        """Take over a socket that listens; OSError for what is none. What others started is not to inherit it."""
+        """Take over a socket that listens; OSError where there is none. Processes that the program starts do not
+        inherit it."""
         listening = _unpatched("socket").socket(fileno=descriptor)
         is_stream = listening.type == socket.SOCK_STREAM
         if not (is_stream and listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
@@ -7110,7 +7127,7 @@ class Listener:
                 listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def _listen_at_path(self, path: str) -> Any:
-        """Listen at a path, from which is removed what a server that has ended has left; OSError where one listens."""
+        """Listen at a path. The socket of a server that has ended is removed first; OSError where a server listens."""
         unpatched = _unpatched("socket")
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), unpatched.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
@@ -7143,10 +7160,10 @@ class Listener:
                 os.unlink(path)
 
     def refuse_new(self) -> None:
-        """Have no connection begin any more, so that all that began can be accepted before the socket is closed, which
-        resets the others. Linux drops the packet that would begin a connection: the client repeats it a second later,
-        and then is refused, or reaches the next server. Other systems have nothing like it. A descriptor is left as it
-        was: whoever passed it may have others listen with it."""
+        """Let no new connection begin. So those that have begun can be accepted before the socket is closed: closing it
+        resets all others. Linux then drops the packet that begins a connection: the client repeats it a second later,
+        and is refused, or reaches the next server. Other systems have no such filter. Nothing is done to a socket
+        "fd:NUMBER", with which other processes may listen."""
         if self.socket is None or self.is_shared or self._descriptor is not None:
             return
         self.remove_path()
@@ -7157,21 +7174,21 @@ class Listener:
                 self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
 
     def close(self) -> None:
-        """Let go of the address."""
+        """Stop listening."""
         self.refuse_new()
         if self.socket is not None:
             self.socket.close()
             self.socket = None
 
 
-# What a descriptor is watched for, with the values of Linux (epoll_ctl(2)): that bytes came or can be sent, and that
-# the client sends no more. That the connection has failed is told always.
+# The events for which a descriptor is watched, with the values of Linux (epoll_ctl(2)): bytes have come, bytes can be
+# sent, the client sends no more. A failure of the connection is always reported.
 READABLE, WRITABLE, HAS_ENDED = 0x1, 0x4, 0x2000
 
 
 class _Epoll:
-    """Watches many descriptors for the one coroutine that receives. It is one descriptor itself, which eventlet's hub
-    watches: what is ready comes in one go, for a fraction of what the hub takes for each event."""
+    """Watches many descriptors for the one coroutine that receives. Eventlet's hub watches only the descriptor of the
+    epoll: all that is ready comes in one call, in a fraction of the time that the hub needs for each event."""
 
     MOST = 256  # descriptors that are told of in one go
     tells_of_ends = True  # HAS_ENDED is told
@@ -7592,9 +7609,9 @@ class _HTTPPeer(ServedPeer):
 
 
 class _EncryptedSocket:
-    """An accepted socket behind TLS, with what _HTTPPeer uses of a socket. What was received is decrypted at once and
-    whole, so that nothing is left of which the poller would not tell. A `send` that raised BlockingIOError goes on when
-    it is called again, with the same bytes in front."""
+    """An accepted socket behind TLS, with the methods of a socket that _HTTPPeer uses. All that was received is
+    decrypted at once, for the poller does not report what is left in here. A `send` that raised BlockingIOError goes on
+    when it is called again, with the same bytes in front."""
 
     RECORD = 1 << 14  # bytes in a record at most (RFC 8446, 5.1): no connection keeps more memory than for one each way
 
@@ -7704,7 +7721,7 @@ class _HTTPSPeer(_HTTPPeer):
     def probe(self) -> bool:
         sends = not (self._is_blocked or self._held or self.websocket)
         is_there = super().probe()
-        if sends and self._tls is not None and self._tls.taken:  # the octet had no room, and leaves before all else
+        if sends and self._tls is not None and self._tls.taken:  # the octet leaves before all else
             self._tls.taken, self._is_probed = 0, True
         return is_there
 
@@ -7725,8 +7742,9 @@ class _HTTPSPeer(_HTTPPeer):
 
 
 class _HTTPWebSocket(WebSocket):
-    """One of the embedded server. What its client sends is taken as it comes, so that pings are answered while the
-    handler does something else; what the client cannot take at once is sent as it can."""
+    """A WebSocket of the embedded server. What the client sends is taken when it comes, so that pings are answered
+    while the handler does something else; what the client cannot take at once is sent later, while the handler goes on.
+    """
 
     MAX_HALF = 64 << 20  # bytes of messages that have not come whole, of all WebSockets of a server together
 
@@ -7750,7 +7768,8 @@ class _HTTPWebSocket(WebSocket):
             self._note_held(self._frames.held)
 
     def _note_held(self, held: int) -> None:
-        """So many bytes are held of a message that has not come whole: see that they are not too many, of all."""
+        """Note how many bytes are held of a message that has not come whole. Where all WebSockets together hold too
+        many, the one that holds the most is closed."""
         if held == self.held == 0:
             return
         grown, self.held = held - self.held, held
@@ -7831,9 +7850,9 @@ class _HTTPWebSocket(WebSocket):
 
 
 class _Board:
-    """How many connections each worker has at one listening socket, in memory that all of them share, so that none
-    takes more than its part of the connections that wait to be accepted. The memory is an anonymous file, known by its
-    descriptor: nothing that cleans folders can take it away."""
+    """How many connections each worker has at one listening socket, in memory that all workers share, so that none of
+    them accepts more than its part. The memory is an anonymous file, known by its descriptor: a program that cleans
+    folders cannot remove it."""
 
     ABSENT = 0xFFFFFFFF  # the worker does not accept, or is not there
 
@@ -7861,12 +7880,12 @@ class _Board:
         self._counts[self._slot] = count
 
     def lead(self, count: int) -> int:
-        """By how many that is more than another worker has, of which an eighth is of no account; 0 where it is not."""
+        """By how many `count` is above the number that another worker has, and an eighth of it; 0 where it is not."""
         least = min(self._counts)
         return max(count - least - least // 8, 0)
 
     def close(self) -> None:
-        """Let go of the descriptor; the memory goes with its last user."""
+        """Close the descriptor; the memory is freed when the last process has done so."""
         os.close(self.descriptor)
 
 
@@ -7874,8 +7893,8 @@ TLSFiles = tuple[str | os.PathLike[str], str | os.PathLike[str]]  # of a certifi
 
 
 def load_tls(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -> ssl.SSLContext:
-    """What TLS 1.2 and newer are spoken with, by the files of a certificate (behind it those that vouch for it) and of
-    its key; SystemExit 2, after a line that says why, where they cannot be used."""
+    """The context for TLS 1.2 and newer, with the files of a certificate (followed by its intermediate certificates)
+    and of its key; SystemExit 2, after a line that says why, where they cannot be used."""
     context: ssl.SSLContext = _unpatched("ssl").SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -7887,7 +7906,7 @@ def load_tls(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -
         context.load_cert_chain(certificate, key, password="")  # else OpenSSL would ask the terminal for one
     except ssl.SSLError as error:
         is_other = str(error.reason).endswith("MISMATCH")
-        reason = "that is the key of another" if is_other else "they must be PEM files, the key without a passphrase"
+        reason = "the key is of another one" if is_other else "they must be PEM files, the key without a passphrase"
         fail(f"cannot use the certificate {certificate} with the key {key}: {reason} ({error})")
     except (OSError, ValueError) as error:
         fail(f"cannot read the certificate {certificate} and the key {key}: {error}")
@@ -7895,7 +7914,7 @@ def load_tls(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -
 
 
 class HTTPServer:
-    """The embedded server, as it runs: what HTTPConnection says, at a listening socket, for one `run()`."""
+    """The embedded HTTP server while it runs, with the settings of an HTTPConnection, for one `run()`."""
 
     PATIENCE = 0.002  # seconds in which a worker with fewer connections may accept
     BRIEF_LEAD = 16  # connections that a worker may have more than another while they are for one request each
@@ -7958,7 +7977,8 @@ class HTTPServer:
             self.max_connections = min(self.max_connections, most)
 
     def receive(self) -> HTTPRequest | None:
-        """The next request whose head has come; None where something else has. EOFError once the server is closed."""
+        """The next request whose head has come; None where something else happened. EOFError once the server is closed.
+        """
         if not self._events:
             self._look()
         while not self._events:
@@ -7992,7 +8012,7 @@ class HTTPServer:
             logger.warning("cannot accept connections for now: %s", reason)
 
     def _listen(self) -> None:
-        """Be told of connections that wait to be accepted: as long as there may be more."""
+        """Watch the listening socket as long as the server may accept more connections."""
         if self.listener.socket is None:
             return
         if is_full := len(self.peers) >= self.max_connections:
@@ -8008,8 +8028,8 @@ class HTTPServer:
             self.poller.watch(self.listener.socket.fileno(), before, self._accepts)
 
     def _tolerance(self) -> int:
-        """How many connections more than another worker it may have. Connections for one request each are soon gone:
-        while such come, to wait for another worker would cost more than it evens out."""
+        """How many connections more than another worker this one may have. Connections for one request each end soon:
+        while such connections come, waiting for another worker would cost more than it evens out."""
         return self.BRIEF_LEAD if time.monotonic() < self._brief_until else 0
 
     def _lead(self) -> int:
@@ -8027,7 +8047,8 @@ class HTTPServer:
             self._listen()
 
     def _end_patience(self) -> None:
-        """Accept after waiting in vain: the more, the more often that was, for the others may be computing."""
+        """No other worker has accepted in time: accept, and more of them the further this worker is ahead, for the
+        others may be computing."""
         self._patience = None
         self._take_in(min(max(self._lead() // 4, 1), 64))
 
@@ -8052,7 +8073,7 @@ class HTTPServer:
         self._listen()
 
     def forget(self, peer: _HTTPPeer, descriptor: int) -> None:
-        """A connection was closed: there may be another."""
+        """A connection was closed: another one may be accepted."""
         self.peers.pop(descriptor, None)
         if self._board is not None and peer.served + (peer.request is not None) == 1:
             self._brief_until = time.monotonic() + self.BRIEF
@@ -8061,7 +8082,7 @@ class HTTPServer:
     # -- ten times a second
 
     def check(self) -> None:
-        """End what is past its deadline, and accept again where that failed."""
+        """End the connections whose deadline is over, and accept again where that failed before."""
         now = time.monotonic()
         if now < self._next_sweep and not self.is_stopping:
             return
@@ -8082,7 +8103,7 @@ class HTTPServer:
         max(self.websockets, key=operator.attrgetter("held")).end_message()
 
     def stats(self) -> Stats:
-        """The figures of this server: in whatever thread."""
+        """The figures of this server. Any thread may call it."""
         receivers = getattr(self, "_receivers", None)
         return {"coroutines": 0 if receivers is None else receivers.coroutines, "connections": len(self.peers),
                 "websockets": len(self.websockets)}  # fmt: skip
@@ -8090,7 +8111,7 @@ class HTTPServer:
     # -- ending
 
     def finish_receiving(self, seconds: float) -> None:
-        """Accept the connections that wait for it, then no more; close idle ones, and let the others finish."""
+        """Accept the connections that have begun, then no more; close the idle ones, and let the others finish."""
         self._accept_last()
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
@@ -8118,7 +8139,7 @@ class HTTPServer:
         return self.is_stopping and not self.peers
 
     def close(self) -> None:
-        """Let go of the address, and of all connections."""
+        """Close the listening socket and all connections."""
         if hasattr(self, "poller"):
             self._end_listening()
             for peer in [*self.peers.values()]:
@@ -8132,15 +8153,15 @@ class HTTPServer:
 
 class HTTPConnection:
     """The embedded HTTP/1.1 server at an address: "127.0.0.1:6767", "[::1]:6767", "unix:/run/hello", or ":6767" and
-    "6767" for every IPv4 address; "[::]:6767" is every address; "fd:3" is the socket that this process was given to
-    listen with. `mode`: the permissions of a unix socket, by default for all users of the machine who may enter its
-    folder. `tls`: for HTTPS, the names of two PEM files, of a certificate (behind it those that vouch for it) and of
-    its key, for TLS 1.2 and newer; or an ssl.SSLContext for servers, as it is.
+    "6767" for every IPv4 address; "[::]:6767" is every address; "fd:3" is a socket that listens already, which the
+    process inherited. `mode`: the permissions of a unix socket, by default for all users of the machine who may enter
+    its folder. `tls`: for HTTPS, the names of two PEM files, of a certificate (followed by its intermediate
+    certificates) and of its key, for TLS 1.2 and newer; or an ssl.SSLContext for servers, which is used as it is.
 
     In seconds: `head_timeout` for a whole head; `io_timeout` for each wait for a body, or for a client to read its
-    answer, and in each of them 1 KiB a second must come or go; `keep_alive` between requests. More than
-    `max_connections` wait to be accepted; where the process may not have as many files open, they are fewer: a quarter
-    of those is left for files. ValueError for what is no address, mode or context for servers.
+    answer, in which 1 KiB a second must come or go; `keep_alive` between requests. Connections beyond `max_connections`
+    wait to be accepted; there are fewer where the process may not open as many files, of which a quarter is kept for
+    other files. ValueError for an invalid address or mode, and for a context that is not for servers.
     """
 
     def __init__(self, address: str, *, head_timeout: float = 10, io_timeout: float = 30, keep_alive: float = 15,
@@ -8163,7 +8184,7 @@ class HTTPConnection:
         self.max_connections = max_connections
 
     def make_server(self) -> HTTPServer:
-        """What serves as this says, once."""
+        """The server for one `run()`, with these settings."""
         return HTTPServer(self)
 
 
@@ -8209,9 +8230,9 @@ def _is_early(value: Any) -> bool:
 
 
 def find_early(objects: Sequence[Any], threads: Iterable[threading.Thread], harmless: Iterable[Any] = ()) -> list[str]:
-    """What the program imported, made or started before eventlet patched the standard library, and what therefore
-    blocks all coroutines, fails (an SSLContext does, with a RecursionError) or loses what it is given: names in
-    modules, some of these objects that are not `harmless`, and these threads."""
+    """What the program imported, made or started before eventlet patched the standard library. Such things block all
+    coroutines, fail (an SSLContext raises RecursionError) or lose what they are given. They are names in modules, those
+    of `objects` that are not `harmless`, and `threads`."""
     kept = {*map(id, harmless)}
     found: dict[Any, str] = {}  # the first of each kind in each package
     for name, module in [*sys.modules.items()]:
@@ -8236,8 +8257,8 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 
 def patch_program(harmless: Iterable[Any] = ()) -> None:
-    """Patch the standard library under a program that was imported before; log a warning, which says what to do, where
-    that comes too late for anything but these objects."""
+    """Patch the standard library under a program that was imported before. Where that is too late for something, except
+    for the objects that are `harmless`, log a warning that says what to do."""
     objects, threads = list[Any](), list[threading.Thread]()
     if not eventlet.patcher.is_monkey_patched("socket"):  # else eventlet's own objects have originals inside them
         threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -8274,8 +8295,8 @@ def format_access_line(when: float, request: Request, status: int, size: int, ta
 
 class AccessLog:
     """A line for each answer in the combined format, with the seconds that it took, on standard output, or at the end
-    of a file: a new one is begun where that was moved away. `add` notes an answer; `write` writes many lines at once:
-    as many as a pipe takes without waiting, and without mixing them with the lines of other processes (pipe(7),
+    of a file. Where the file was moved away, a new one is begun. `add` notes an answer. `write` writes many lines at
+    once, as many as a pipe takes without waiting and without mixing them with the lines of other processes (pipe(7),
     PIPE_BUF). OSError where the file cannot be opened."""
 
     HELD = 200  # answers that are noted before their lines are written
@@ -8342,9 +8363,10 @@ class AccessLog:
 
 
 class StatsServer:
-    """Serves the figures for Prometheus, at / and /metrics of an address as for HTTPConnection, but no unix socket. A
-    thread of the system's answers, also while a handler computes: one client after the other, each for PATIENCE seconds
-    at most, for this is for a monitor, not for the world. SystemExit 2, after a line that says why, where it cannot."""
+    """Serves the figures for Prometheus, at / and /metrics of an address like that of an HTTPConnection, except unix
+    sockets. A thread of the operating system answers, also while a handler computes: one client after the other, each
+    for PATIENCE seconds at most, for it is made for a monitor, not for the public. SystemExit 2, after a line that says
+    why, where it cannot listen."""
 
     PATIENCE = 2.0
 
@@ -8389,7 +8411,7 @@ class StatsServer:
         accepted.sendall(format_head(response.status, fields, False) + cast(bytes, body))
 
     def close(self) -> None:
-        """Let go of the address."""
+        """Stop listening."""
         with contextlib.suppress(OSError):
             self._listener.socket.shutdown(socket.SHUT_RDWR)  # without it `accept` would go on waiting
         self._listener.close()
@@ -8398,7 +8420,7 @@ class StatsServer:
 DEFAULT_ADDRESS = "127.0.0.1:6767"
 WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of its end of the pair of sockets
 
-# What goes over that pair: JSON objects, one a line, whose names are these.
+# What they tell each other by that pair: JSON objects, one in a line, with these names.
 #
 #   of a worker:  connections  first of all, a list: [address, mode, scheme] for HTTP, else [pull, pub, identity]
 #                 ready        true: it serves
@@ -8424,7 +8446,8 @@ class _Lines:
         return self._socket.fileno()
 
     def say(self, descriptors: Sequence[int] = (), **values: Any) -> None:
-        """Send these values, after what the socket did not take before. A process that has ended gets nothing."""
+        """Send these values, behind what the socket could not take before. Nothing happens where the other process has
+        ended."""
         if len(self._unsent) < self.MOST:
             self._unsent += json.dumps(values).encode() + b"\n"
         with contextlib.suppress(OSError):
@@ -8534,7 +8557,7 @@ class Server:
         app.own_stats = self.stats
 
     def stats(self) -> Stats:
-        """The figures of this process: in whatever thread."""
+        """The figures of this process. Any thread may call it."""
         log = self._load.access_log
         own = {} if log is None else {"queues": {"access_log": len(log.noted) + len(log.lines)}}
         return merge_stats([self._load.stats(), own, *(each.stats() for each in self._servers)])
@@ -8580,7 +8603,7 @@ class Server:
             each.has_ended() for each in self._servers
         ):
             if time.monotonic() >= deadline:
-                logger.warning("%d requests, and %d calls that were spawned, were not finished in time",
+                logger.warning("%d requests, and %d calls of app.spawn, were not finished in time",
                                self._load.busy + len(self._load.waiting), len(self._app.spawned))  # fmt: skip
                 return
             self._tick()
@@ -8629,9 +8652,9 @@ def serve_in_thread(app: Brubeck, bind: str) -> Iterator[Listener]:
 
 
 # ---- Workers ---------------------------------------------------------------------------------------------------------
-# A parent, which never imports the program, and its workers: the same command, started again. They tell each other what
-# is to be known in lines of JSON, over a pair of sockets. Behind HTTP the workers share the socket that the parent
-# listens with; behind Mongrel2 the parent alone has the sockets, and deals.
+# A parent, which never imports the program, and its workers: the same command, started again. They talk to each other
+# in lines of JSON, over a pair of sockets. By HTTP all workers accept from the socket with which the parent listens.
+# Behind Mongrel2 only the parent is connected to Mongrel2, and deals its messages to the workers.
 
 BAD_GATEWAY = (b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 16\r\n"
                b"Connection: close\r\n\r\n502 Bad Gateway\n")  # fmt: skip
@@ -8659,8 +8682,8 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             environment = {**os.environ, WORKER: str(theirs.fileno())}
-            # A terminal sends SIGINT to the worker too, which has it blocked until it can ignore it. Standard input is
-            # ours: a debugger in a worker reads from the terminal.
+            # A terminal sends SIGINT to the worker too: it is blocked there until the worker ignores it. Standard input
+            # is that of the parent: a debugger in a worker reads from the terminal.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             try:
                 self.process = subprocess.Popen(command, cwd=folder, env=environment, pass_fds=[theirs.fileno()])
@@ -8671,8 +8694,8 @@ class _Worker:
         self.line = _Lines(ours)
         self.stats: Stats = {}
         self.is_ready = self.is_retiring = False
-        self.deadline = math.inf  # to be gone, once it retires
-        self.heard = time.monotonic()
+        self.deadline = math.inf  # by which it must have ended, once it retires
+        self.heard = time.monotonic()  # when it gave the last sign of life
         self.ended: float | None = None  # when that was seen
         self.slot: int | None = None  # on the boards
 
@@ -8688,11 +8711,11 @@ class _Worker:
         return sum(sum(by_status.values()) for by_status in self.stats.get("requests", {}).values())
 
     def takes(self) -> bool:
-        """Whether it takes what is new."""
+        """Whether it takes new requests."""
         return self.is_alive() and not self.is_retiring
 
     def is_alive(self) -> bool:
-        """Whether it serves what it was given."""
+        """Whether it serves, or finishes what it was given."""
         return self.is_ready and self.ended is None
 
     def __str__(self) -> str:
@@ -8700,9 +8723,9 @@ class _Worker:
 
 
 class _Link:
-    """A Mongrel2 that the parent plays to one worker: a PUSH with requests and a SUB for replies, as the real one has
-    them. Each life of the real one is a life of the played one, with sockets of its own, so that nothing of a former
-    life can be taken for something of the present one."""
+    """A Mongrel2 that the parent plays to one worker: a PUSH for requests and a SUB for replies, as the real Mongrel2
+    has them. Each life of the real one is a life of the played one, with new sockets, so that no message of a former
+    life can be taken for one of the present life."""
 
     LONGEST = 60  # bytes of the name of a folder in which a socket can be: with its own name, 104 at most (macOS)
     MOST = 20_000  # messages on their way from the parent to a worker
@@ -8720,9 +8743,9 @@ class _Link:
         self.is_over = False  # it was told that no more will come
 
     def open(self) -> list[str]:
-        """Make the sockets of a new life; their addresses. Those are in a folder of our user alone, which is there only
-        until the worker is connected: a connection outlives the names of its sockets, and a folder may not outlive what
-        cleans /tmp."""
+        """Make the sockets of a new life; returns their addresses. These are in a folder that only our user may enter,
+        and which is removed when the worker is connected: a connection goes on without the names of its sockets, and
+        another program may clean /tmp."""
         check_spare_descriptors(8)  # where libzmq 4.3.5 has none left to accept with, it ends the process
         folder = tempfile.gettempdir()
         if len(os.fsencode(folder)) > self.LONGEST or not os.path.isdir(folder):
@@ -8763,7 +8786,7 @@ class _Link:
         return True
 
     def close(self) -> None:
-        """This life is over, or the worker is."""
+        """This life has ended, or the worker has."""
         for own in (self.push, self.sub):
             if own is not None:
                 own.close()
@@ -8773,8 +8796,8 @@ class _Link:
 
 
 class _DealtClient:
-    """A connection to Mongrel2 with requests that a worker has not answered: their number, whether its answer, by HTTP
-    or not, has begun."""
+    """A client's connection to Mongrel2 with requests that a worker has not answered: how many these are, whether a
+    part of the answer was sent, and whether the client speaks HTTP."""
 
     __slots__ = ("has_begun", "is_http", "link", "outstanding", "sender")
 
@@ -8783,7 +8806,7 @@ class _DealtClient:
         self.outstanding, self.has_begun = 1, False
 
 
-# Has the parent call a function whenever a socket is readable; or, with None, no more.
+# The type of `Parent._watch`: call a function whenever a socket is readable; with None, no longer.
 Watch = Callable[[Any, Union[Callable[[], Any], None]], None]
 _OUTSTANDING = operator.attrgetter("outstanding")
 
@@ -8814,12 +8837,12 @@ class _Dealer:
     """Deals one Mongrel2's messages to workers: to the one that serves the connection already, else to the one with
     the fewest outstanding."""
 
-    TURN = 200  # messages before others have their turn
+    TURN = 200  # messages until other sockets have their turn
 
     def __init__(self, context: zmq.Context[Any], watch: Watch, pull: str, pub: str, identity: str | None) -> None:
         self._watch = watch
         self.mongrel2 = _Mongrel2(context, pull, pub, identity)
-        self.clients: dict[bytes, _DealtClient] = {}  # by connection id, while something of them is outstanding
+        self.clients: dict[bytes, _DealtClient] = {}  # by connection id, while requests of them are outstanding
         self.held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
         self._links: list[_Link] = []
         self._undealt: bytes | None = None  # a message that no worker could take
@@ -8837,7 +8860,7 @@ class _Dealer:
         elif life is None and not self._has_left:
             self.mongrel2.seek()
         if (life := self.mongrel2.life) is not None and life.left is None:
-            # While there is nobody to take them, messages wait in Mongrel2.
+            # While no worker can take them, messages wait in Mongrel2.
             self._watch(life.pull, self._take_messages if self._takers() else None)
             if self._undealt is not None:
                 self._take_messages()
@@ -8868,14 +8891,14 @@ class _Dealer:
         return addresses
 
     def link(self, worker: _Worker, number: int) -> list[str]:
-        """Deal to this worker too, once it is ready. The addresses that it is to be told."""
+        """Deal to this worker too, once it is ready. Returns the addresses for the worker."""
         link = _Link(self.mongrel2.context, worker, number)
         addresses = self._open(link)
         self._links.append(link)
         return addresses
 
     def unlink(self, worker: _Worker) -> None:
-        """It is no more: what it did not finish is answered with 502, or ended where the answer has begun."""
+        """A worker has ended: its clients get 502, or, where a part of the answer was sent, their connection ends."""
         for link in [link for link in self._links if link.worker is worker]:
             self._watch(link.sub, None)
             while link.sub is not None and _is_readable(link.sub):
@@ -8886,8 +8909,8 @@ class _Dealer:
             link.close()
 
     def leave(self, now: float) -> None:
-        """Have Mongrel2 deal no more, as soon as no answer that has begun needs to hear from it, within `Server.DRAIN`
-        seconds, and give the workers all that it has dealt."""
+        """Leave Mongrel2 as soon as no answer has begun that needs its messages, after `Server.DRAIN` seconds at the
+        latest, and give the workers all messages that it has dealt."""
         self._leaving_since = self._leaving_since or now
         has_begun = lambda: any(client.has_begun for client in self.clients.values())  # noqa: E731
         is_done = self.mongrel2.leave(has_begun, self._leaving_since + Server.DRAIN)
@@ -8899,7 +8922,7 @@ class _Dealer:
         self._has_left = is_done
 
     def release(self) -> None:
-        """Tell workers that retire, and have no more to do, that no more will come."""
+        """Tell workers that retire, and have no requests to answer, that no more messages will come."""
         for link in self._links:
             if link.worker.is_retiring and not (link.outstanding or link.is_over or self._is_leaving()):
                 link.tell(None)
@@ -8913,16 +8936,16 @@ class _Dealer:
     # -- requests
 
     def _takers(self) -> list[_Link]:
-        """To which messages may be dealt: not to a worker that has died, of which we shall hear."""
-        can_take = _Worker.is_alive if self._is_leaving() else _Worker.takes  # then all retire, and take what is left
+        """The links to which messages may be dealt."""
+        can_take = _Worker.is_alive if self._is_leaving() else _Worker.takes  # leaving, all retire, and take the rest
         return [link for link in self._links if link.is_there and can_take(link.worker)]
 
     def _is_leaving(self) -> bool:
         return self._leaving_since is not None and not self._has_left
 
     def _take_messages(self) -> bool:
-        """Deal what has come. False where no worker takes more: then messages wait in Mongrel2, until `look` finds one
-        that does."""
+        """Deal the messages that have come. False where no worker can take more: then messages wait in Mongrel2 until
+        `look` finds a worker that can."""
         takers, life = self._takers(), cast(_Life, self.mongrel2.life)
         for _ in range(self.TURN):
             if not takers:
@@ -8936,12 +8959,12 @@ class _Dealer:
             except zmq.Again:
                 break
             except ValueError as error:
-                logger.warning("%s sent what is no request (%s): %.100r", self.mongrel2.pull, error, message)
+                logger.warning("%s sent a message that is no request (%s): %.100r", self.mongrel2.pull, error, message)
         return True
 
     def _deal(self, takers: list[_Link], life: _Life, message: bytes) -> None:
-        """Give a message to the worker that serves its connection; else to one of `takers`, from which those that do
-        not take it are removed. ValueError where it is none of Mongrel2's."""
+        """Give a message to the worker that serves its connection; else to one of `takers`, from which those that
+        cannot take it are removed. ValueError where the message is not Mongrel2's protocol."""
         sender, conn_id, path, rest = message.split(b" ", 3)
         client = self.clients.get(conn_id)
         if path == b"@*":
@@ -8965,13 +8988,13 @@ class _Dealer:
                 link.outstanding += 1
                 self.clients[conn_id] = _DealtClient(link, sender, path[:1] == b"/")
         elif not client.link.send(message):
-            self._refuse(conn_id, client)  # its worker is dead, or full: the answer will not be whole
+            self._refuse(conn_id, client)  # the worker is dead, or its queue is full: the answer would not be whole
         elif not (b"WEBSOCKET" in rest and _is_frame(message, rest)):
             client.outstanding += 1
             client.link.outstanding += 1
 
     def _deal_new(self, takers: list[_Link], message: bytes, rest: bytes) -> _Link | None:
-        """Deal the message of a connection that no worker serves just now: the worker that takes it."""
+        """Deal the message of a connection that no worker serves now. Returns the link of the worker that took it."""
         if not self._credit and b"DOWNLOAD_CREDITS" in rest:  # with the first request of each connection
             credit = parse_mongrel2(message).text("DOWNLOAD_CREDITS")
             self._credit = credit.encode() if credit.isdigit() else b""
@@ -8987,7 +9010,7 @@ class _Dealer:
     # -- replies
 
     def _take_answers(self, link: _Link) -> None:
-        """Send what a worker replies; not while Mongrel2 is behind."""
+        """Send the replies of a worker on to Mongrel2, but not while Mongrel2 cannot take them."""
         receive = cast("zmq.Socket[Any]", link.sub).recv
         with contextlib.suppress(zmq.Again):
             for _ in range(self.TURN):
@@ -8996,7 +9019,7 @@ class _Dealer:
                 self._take_answer(link, receive(zmq.NOBLOCK))
 
     def _take_answer(self, link: _Link, message: bytes) -> None:
-        """Send a reply on, if a client is left to read it, and note the requests that are answered (see MARK)."""
+        """Send a reply on if one of its clients is still there, and note the requests that are answered (see MARK)."""
         is_last = message[:1] == MARK
         if is_last:
             message = message[1:]
@@ -9004,7 +9027,7 @@ class _Dealer:
         colon = message.find(b":", start)
         end = message.find(b", ", colon)
         if not (0 < start < colon < end and message[start:colon].isdigit()):
-            logger.error("%s: dropped what is no reply: %.100r", self.mongrel2.pub, message)
+            logger.error("%s: dropped a message of a worker that is no reply: %.100r", self.mongrel2.pub, message)
             return
         conn_ids = message[colon + 1 : end].split(b" ")
         is_extended = conn_ids[0] == b"X"
@@ -9025,7 +9048,7 @@ class _Dealer:
             self._send(message)
 
     def _refuse(self, conn_id: bytes, client: _DealtClient) -> None:
-        """Close a connection, behind a 502 where no part of the answer has gone out."""
+        """Close a connection; first send a 502 where no part of the answer was sent."""
         if client.is_http and not client.has_begun:
             client.has_begun = True
             self._send(format_reply(client.sender, [conn_id], BAD_GATEWAY)[0])
@@ -9041,7 +9064,7 @@ class _Dealer:
         self.held.append(reply)
 
     def flush(self, patience: float = 0) -> bool:
-        """Send what is held; whether nothing is left. `patience`: seconds for Mongrel2 to take it."""
+        """Send the replies that are held, with `patience` seconds for Mongrel2 to take them; whether none is left."""
         deadline, life = time.monotonic() + patience, self.mongrel2.life
         while self.held and life is not None:
             try:
@@ -9058,16 +9081,16 @@ class Parent:
     """The parent of worker processes: starts `command` in `folder` for each of them, again for those that end, and anew
     for all on SIGHUP.
 
-    `timeout`: seconds without a sign of life after which a worker is killed, 0 for never. `max_requests`: after so
-    many a worker is replaced, 0 for never. `reload`: whether all are when a file of the program changes. `stats`: the
-    HOST:PORT at which the figures of all are told to Prometheus. SIGTERM and SIGINT end it when all requests are
-    finished.
+    `timeout`: seconds without a sign of life after which a worker is killed, 0 for never. `max_requests`: a worker is
+    replaced after so many requests, 0 for never. `reload`: all workers are replaced when a file of the program changes.
+    `stats`: the HOST:PORT at which the figures of all processes are served for Prometheus. SIGTERM and SIGINT end the
+    parent when all requests are finished.
     """
 
     LONGEST_DELAY = 30.0  # seconds between starts of workers that do not live
     BIRTH = 60.0  # seconds to import the program in, before `timeout`
     LAST_WORDS = 0.05  # seconds for replies that a worker sent before it died
-    LEAVE = 5.0  # seconds for a worker to end, once it has nothing to say
+    LEAVE = 5.0  # seconds for a worker to end, once it has closed its end of the pair of sockets
 
     def __init__(self, command: Sequence[str], folder: str, workers: int, *, timeout: float = 30,
                  max_requests: int = 0, reload: bool = False, stats: str | None = None) -> None:  # fmt: skip
@@ -9085,10 +9108,10 @@ class Parent:
         self._next_birth = 0.0
         self._has_served = self._hangup = False
         self._survive = Survivor()
-        self._former: Stats = {"restarts": 0}  # what is counted of workers that are no more
+        self._former: Stats = {"restarts": 0}  # the counters of workers that have ended
 
     def stats(self, but: _Worker | None = None) -> Stats:
-        """The figures of all workers, those that are no more too, and the parent's: but for one worker's."""
+        """The figures of all workers, those that have ended too, and of the parent; without those of one worker."""
         dealers = [*self._dealers.values()]
         own = {"dropped": sum(dealer.mongrel2.dropped for dealer in dealers),
                "queues": {"replies": sum(len(dealer.held) for dealer in dealers),
@@ -9121,9 +9144,9 @@ class Parent:
                 self._tick(time.monotonic())
 
     def _listen_to_all(self) -> None:
-        """Wait for whoever has something to say, a tenth of a second at most."""
+        """Wait for messages, a tenth of a second at most, and call the functions that take them."""
         if not self._readers:
-            time.sleep(0.1)  # for pyzmq does not wait for nobody
+            time.sleep(0.1)  # for a poller of pyzmq does not wait while no socket is registered
         for ready, _ in self._poller.poll(100):
             self._survive(self._readers.get(ready, list))
 
@@ -9151,7 +9174,7 @@ class Parent:
         self._context.term()
 
     def _watch(self, ready: Any, function: Callable[[], Any] | None) -> None:
-        """Call a function whenever a descriptor, or socket of ZeroMQ, is readable; or, with None, no more."""
+        """Call a function whenever a descriptor, or a socket of ZeroMQ, is readable; with None, no longer."""
         if function is not None:
             self._readers[ready] = function
             self._poller.register(ready, zmq.POLLIN)
@@ -9159,7 +9182,7 @@ class Parent:
             self._poller.unregister(ready)
 
     def _tick(self, now: float) -> None:
-        """Ten times a second: see how everyone is."""
+        """Ten times a second: look after Mongrel2 and the workers."""
         for dealer in self._dealers.values():
             self._survive(dealer.look)
             self._survive(dealer.release)
@@ -9178,7 +9201,7 @@ class Parent:
             worker.process.kill()
 
     def _renew(self, now: float) -> None:
-        """Start the workers that are missing, and replace one by one those that are to be."""
+        """Start the workers that are missing, and replace one by one those that are outdated."""
         if self._reload and self._files != (files := {name: modified_at(name) for name in self._files}):
             self._files, self._next_birth = files, now
             logger.info("the program has changed")
@@ -9198,11 +9221,11 @@ class Parent:
         wanted = self._count + bool(self._outdated) if self._has_served else 1
         while len(serving) < wanted and now >= self._next_birth:
             try:
-                # By its name, lest a folder that was replaced is kept. Where there is none, a worker says so.
+                # By its name, for the folder may have been replaced. Where it is gone, the worker says so.
                 worker = _Worker(self._command, self._folder if os.path.isdir(self._folder) else None)
             except OSError as error:
                 self._next_birth = now + self._delay()
-                self._outdated.clear()  # what serves goes on
+                self._outdated.clear()  # the workers that serve go on
                 logger.error("no worker can be started for now: %s", error)
                 return
             serving.append(worker)
@@ -9226,13 +9249,13 @@ class Parent:
             if "connections" in values:
                 try:
                     self._share(worker, values["connections"])
-                except (OSError, zmq.ZMQError, SystemExit) as error:  # of the last the reason has been said
+                except (OSError, zmq.ZMQError, SystemExit) as error:  # for SystemExit a line has said why
                     if not isinstance(error, SystemExit):
-                        logger.error("%s cannot have what it needs: %s", worker, error)
+                        logger.error("cannot open the sockets that %s needs: %s", worker, error)
                     if not self._has_served:
                         raise SystemExit(2) from error
                     worker.process.kill()
-            for name in values.get("files", ()):  # what was saved since it began may not be what it has read
+            for name in values.get("files", ()):  # a file saved since the worker began may not be what it has read
                 saved = modified_at(name)
                 self._files.setdefault(name, None if saved is not None and saved > worker.began else saved)
             if "leaving" in values:
@@ -9246,7 +9269,7 @@ class Parent:
                 worker.line.say(others=self.stats(but=worker))
 
     def _share(self, worker: _Worker, connections: Sequence[Any]) -> None:
-        """Open what a worker needs, unless that is there from before it, and tell it where."""
+        """Open the sockets that a worker needs, unless they are open already, and tell it of them."""
         descriptors: list[int] = []
         lives: list[Any] = []
         for each in connections:
@@ -9263,7 +9286,7 @@ class Parent:
         worker.line.say(descriptors, lives=lives, slot=worker.slot, watched=self._reload)
 
     def _slots(self) -> int:
-        """Of a board: for the workers, those that retire, and some more; where none is left, workers share one."""
+        """How many slots a board has: for all workers, those that retire, and some more. Then workers share one."""
         return 2 * self._count + 16
 
     def _listen(self, address: str, mode: int, scheme: str) -> tuple[Listener, _Board]:
@@ -9275,7 +9298,7 @@ class Parent:
         return self._listening[address]
 
     def _bury(self, worker: _Worker, now: float) -> None:
-        """A worker has ended: answer for it, and see to it that another starts."""
+        """A worker has ended: answer its requests, and have another worker start."""
         worker.ended = worker.ended or now
         if now - worker.ended < self.LAST_WORDS:
             return
@@ -9313,9 +9336,9 @@ class Parent:
         self._outdated.clear()  # the workers that serve go on with the program as it was
 
     def _stop(self, now: float) -> None:
-        """Have the workers finish what there is, and let go of every Mongrel2."""
+        """Have the workers finish their requests, and leave every Mongrel2."""
         for listening, _ in self._listening.values():
-            listening.close()  # and with it no connection begins any more: the workers accept those that began
+            listening.close()  # no new connection begins: the workers accept those that have begun
         for worker in self._workers:
             worker.retire()
         for dealer in self._dealers.values():
@@ -9367,7 +9390,7 @@ DEFAULT_ADDRESS = "127.0.0.1:6767"
 
 
 def default_connections(bind: str | None, tls: TLSFiles | None, parent: _Parent | None) -> list[HTTPConnection]:
-    """Where a program is served that says nothing of it: at `bind`; if that is None, by the sockets with which systemd
+    """The connections of a program that names none: at `bind`; if that is None, at the sockets with which systemd
     listens for this process, or for the parent of this worker (sd_listen_fds(3)); else at DEFAULT_ADDRESS."""
     process, count = os.getpid() if parent is None else os.getppid(), "0"
     if bind is None and os.environ.get("LISTEN_PID") == str(process):
@@ -9388,11 +9411,11 @@ def join_address(host: str | None, port: int | str | None) -> str:
 def list_connections(connection: Connection | Address | Sequence[Connection | Address] | None,
                      tls: TLSFiles | None = None) -> list[Connection]:  # fmt: skip
     """One connection or address, several or none, as a list of connections. `tls`: for HTTPS at the addresses.
-    ValueError for what is no address, and for `tls` beside a connection."""
+    ValueError for an invalid address, and for `tls` beside a connection."""
     several = [connection] if isinstance(connection, (Mongrel2Connection, HTTPConnection, str, int)) else connection
     addresses = [join_address(None, each) if isinstance(each, int) else each for each in several or ()]
     if tls is not None and not all(isinstance(each, str) for each in addresses):
-        raise ValueError("run(tls=...) goes with an address: to a connection give it as HTTPConnection(..., tls=...)")
+        raise ValueError("run(tls=...) is for an address; a connection has its own: HTTPConnection(..., tls=...)")
     return [HTTPConnection(each, tls=tls) if isinstance(each, str) else each for each in addresses]
 
 
@@ -9432,9 +9455,9 @@ def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
 
 
 def import_program(module_name: str, attribute: str) -> Any:
-    """What this attribute of a program's module is, or, of a function, what it returns; None where there is none.
-    SystemExit 2, after a line that says where, if there is no such module, or if this file refuses by a ValueError or
-    TypeError what the program says, such as two routes that conflict; other exceptions go on."""
+    """The value of this attribute of a program's module, or, for a function, what it returns; None where there is none.
+    SystemExit 2, after a line that says where, if there is no such module, and if brubeck_lite raises a ValueError or
+    TypeError for something that the program says, such as two routes that conflict. Other exceptions go on."""
     sys.path.insert(0, current_folder())
     run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
@@ -9530,11 +9553,11 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
 
 
 def find_problems(app: Brubeck) -> Iterator[str]:
-    """The certain mistakes in a program that could be imported, a line for each."""
+    """What is surely wrong with a program that could be imported: a line for each mistake."""
     for prefix, inner, route in all_routes(app):
         problem = find_misfit(inner, route)
         if prefix and route.is_socket:
-            problem = "never reached, message sockets of what is mounted are not served"
+            problem = "never called, for message sockets of a mounted application are not served"
         if problem is not None:
             rule, _, _, _, where = describe_route(prefix, route)
             yield f"{where}: {rule}: {problem}".removeprefix("-: ")
@@ -9557,9 +9580,9 @@ settings = {{'zeromq.threads': 1, 'download.flow_control': 1, 'limits.content_le
             # By default (0600) a handler that runs as another user can neither read nor remove them. With 0660 every
             # user of the folder's group can: chgrp GROUP {upload} && chmod 2770 {upload}
             'upload.temp_store_mode': '0660',
-            # Bytes of the largest head: 4096 by default, which one large cookie fills. Costs 6 KiB more a connection.
+            # Bytes of the largest head: 4096 by default, which one large cookie fills. Takes 6 KiB more a connection.
             'limits.buffer_size': 65536,
-            # Pieces in which a head may arrive: 5 by default. A client that sends slowly keeps its connection longer.
+            # Packets in which a head may arrive: the default, 5, allows three. (A slow client is kept for longer.)
             'limits.client_read_retries': 1000,
             # Connections beyond superpoll.max_fd / hot_dividend (10240 / 4) take the place of the handlers' sockets.
             'superpoll.hot_dividend': 2}}
@@ -9581,7 +9604,7 @@ main{n} = Server(uuid='f400bf85-4538-4f7a-8908-67e313d51{id:03}', name='main{n}'
 def mongrel2_config(app: Brubeck, addresses: Sequence[Sequence[str]], bind: str) -> str:
     """A configuration that fits an application: its message sockets, its bodies, its `upload_store`. There is a
     Mongrel2 for each pair of `addresses`; the first listens at `bind`, the others at the ports after that. Each of them
-    stays in its folder (chroot), unless an address is outside. ValueError for what Mongrel2 cannot do."""
+    stays in its folder (chroot), unless an address is outside. ValueError where Mongrel2 cannot do what is asked."""
     listener = Listener(bind)
     host, port = listener.host.replace("localhost", "127.0.0.1"), listener.port
     if not port or not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+", host):
@@ -9639,12 +9662,12 @@ def _at_least(least: int, *words: str) -> Callable[[str], int | str]:
 def _add_options(add: Callable[..., Any]) -> None:
     """The options for serving, by argparse's `add_argument`."""
     add("--bind", metavar="ADDRESS", help="the address of the HTTP server: HOST:PORT, [IPV6]:PORT, PORT (at every "
-        "IPv4 address), unix:PATH, or fd:NUMBER for a socket that listens already (default: those that systemd passes, "
-        f"else {DEFAULT_ADDRESS})")  # fmt: skip
+        "IPv4 address), unix:PATH, or fd:NUMBER for a socket that listens already (default: the sockets that systemd "
+        f"passes, else {DEFAULT_ADDRESS})")  # fmt: skip
     add("--host", metavar="HOST", help="the host of the HTTP server, in place of --bind (default: 127.0.0.1)")
     add("--port", metavar="PORT", type=_at_least(0), help="the port, in place of --bind (default: 6767)")
     add("--tls", metavar=("CERTIFICATE", "KEY"), nargs=2,
-        help="serve HTTPS there, with the certificate and the key in these PEM files")
+        help="serve HTTPS in place of HTTP, with the certificate and the key in these PEM files")
     add("--mongrel2", metavar=("PULL", "PUB"), nargs=2, action="append", default=[],
         help="serve behind the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--workers", metavar="N", type=_at_least(1, "auto"), help="the number of worker processes, or auto: one for "
@@ -9653,12 +9676,14 @@ def _add_options(add: Callable[..., Any]) -> None:
         "many seconds; 0: never (default: 30; with --reload or --debug 0)")  # fmt: skip
     add("--max-requests", metavar="N", type=_at_least(0), default=0,
         help="replace a worker after this many requests; 0: never (default)")
-    add("--pool-size", metavar="N", type=_at_least(1), help="requests that are handled at once (default: 10000)")
+    add("--pool-size", metavar="N", type=_at_least(1),
+        help="how many requests are handled at once (default: 10000)")
     add("--max-body", metavar="BYTES", type=_at_least(0), help="the largest body of a request (default: 1048576)")
-    add("--upload-store", metavar="FOLDER", help="where Mongrel2 puts large and chunked bodies: its upload.temp_store")
+    add("--upload-store", metavar="FOLDER", help="the folder of Mongrel2's upload.temp_store: for "
+        "large and chunked bodies")  # fmt: skip
     add("--stats", metavar="HOST:PORT", help="serve figures for Prometheus at this address, as /metrics")
     add("--access-log", metavar="FILE", nargs="?", const="", help="write a line for each answer to this file, and to "
-        "another one of its name when it was moved away (default: to standard output)")  # fmt: skip
+        "a new one of the same name when the file was moved away (default: to standard output)")  # fmt: skip
     add("--reload", action="store_true", help="restart when a file of the program or a template changes")
     add("--debug", action="store_true", help="show tracebacks in error pages")
     add("--quiet", action="store_true", help="log only warnings and errors")
@@ -9668,7 +9693,7 @@ def _add_options(add: Callable[..., Any]) -> None:
 
 
 def parse_arguments(given: Sequence[str]) -> Any:
-    """The options of a command line, and as `tell` the function of `routes` or `check`; SystemExit 2 for others."""
+    """The options of a command line, and as `tell` the function of `routes` or `check`; SystemExit 2 for wrong ones."""
     import argparse
 
     tell = _TELL.get(given[0]) if given else None
@@ -9676,7 +9701,7 @@ def parse_arguments(given: Sequence[str]) -> Any:
     parser.error = lambda message: fail(f"{message} (--help tells more)")  # type: ignore[method-assign]
     parser.set_defaults(tell=tell)
     parser.add_argument("app", metavar="MODULE:APP", help="the module and its application, like hello:app")
-    parser.add_argument("--chdir", metavar="DIR", help="change to this folder first")
+    parser.add_argument("--chdir", metavar="DIR", help="go to this folder before all else")
     if tell is not None:
         return parser.parse_args(given[1:])
     _add_options(parser.add_argument)

@@ -379,7 +379,7 @@ def former_life(port: int, child: subprocess.Popen[str], life: int) -> collectio
 
 PATHS = ["/poll", "/held", "/stream", "/quiet", "/unbegun", "/events", "/endless", "/large",
          "/echo", "/follow", "/elsewhere", "/pour", "/brief"]  # fmt: skip
-# What sends more than a client that does not read has room for. Mongrel2 1.12.2 gives the rest of it, once that client
+# Paths that send more than a client that does not read can take. Mongrel2 1.12.2 gives the rest of it, once that client
 # has left, to whoever gets its descriptor next: so nobody leaves such an answer unread there.
 PLENTY = ("/endless", "/large", "/pour")
 WEBSOCKETS = ("/echo", "/follow", "/elsewhere", "/pour", "/brief")

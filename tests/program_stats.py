@@ -1,4 +1,4 @@
-"""A program that counts, with room for two requests at once."""
+"""A program that counts, whose pool has two places."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def hello(request: Request, name: str) -> str:
 
 @app.route("/hold/<name>")
 def hold(request: Request, name: str) -> str:
-    """Waits until /release/<name>, which takes no room in the pool for long."""
+    """Waits until /release/<name>, which has a place in the pool for a short time only."""
     held.add(name)
     while name in held:
         time.sleep(0.01)

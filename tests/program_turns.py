@@ -1,4 +1,4 @@
-"""A program with room for one request at a time, which tells each the number of its turn."""
+"""A program whose pool has one place, which tells each request the number of its turn."""
 
 from __future__ import annotations
 

@@ -114,15 +114,15 @@ class Reader:
         result = self.written(function.returns)
         return f"({', '.join(given)})" + (f" -> {result}" if result and function.name != "__init__" else "")
 
-    def rooms(self) -> dict[str, dict[str, Name]]:
-        """The names by room of the file, in its order. The front door's rooms have no heading."""
+    def sections(self) -> dict[str, dict[str, Name]]:
+        """The names by section of the file, in its order. Above the first heading stand the errors."""
         headings = [(number, match[1]) for number, line in enumerate(self.lines, 1)
                     if (match := re.match(r"# ---- (.+?) -+$", line))]  # fmt: skip
-        rooms: dict[str, dict[str, Name]] = {"Front door": {}, **{title: {} for _, title in headings}}
+        sections: dict[str, dict[str, Name]] = {"Errors": {}, **{title: {} for _, title in headings}}
         for node in self.tree.body:
-            title = [title for number, title in [(0, "Front door"), *headings] if number <= node.lineno][-1]
-            rooms[title].update({name.name: name for name in self.names(node)})
-        return {title: names for title, names in rooms.items() if names}
+            title = [title for number, title in [(0, "Errors"), *headings] if number <= node.lineno][-1]
+            sections[title].update({name.name: name for name in self.names(node)})
+        return {title: names for title, names in sections.items() if names}
 
     def names(self, node: ast.stmt) -> Iterator[Name]:
         """The public names that a statement of the top level gives."""
@@ -185,9 +185,9 @@ class Reader:
         return Name(function.name, code, one_line(ast.get_docstring(function)), {})
 
 
-def inherited(rooms: dict[str, dict[str, Name]], tree: ast.Module) -> dict[str, dict[str, Name]]:
+def inherited(sections: dict[str, dict[str, Name]], tree: ast.Module) -> dict[str, dict[str, Name]]:
     """The members of each class with those of its bases in this module."""
-    classes = {name: each for names in rooms.values() for name, each in names.items() if each.members}
+    classes = {name: each for names in sections.values() for name, each in names.items() if each.members}
     members: dict[str, dict[str, Name]] = {}
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
@@ -201,9 +201,9 @@ def inherited(rooms: dict[str, dict[str, Name]], tree: ast.Module) -> dict[str, 
     return members
 
 
-def complaints(rooms: dict[str, dict[str, Name]], members: dict[str, dict[str, Name]]) -> Iterator[str]:
+def complaints(sections: dict[str, dict[str, Name]], members: dict[str, dict[str, Name]]) -> Iterator[str]:
     """What is missing: docstrings of functions, classes and methods; names that are promised."""
-    names = {name: each for room in rooms.values() for name, each in room.items()}
+    names = {name: each for section in sections.values() for name, each in section.items()}
     for name, each in names.items():
         if ("(" in each.code.partition(" = ")[0] or each.members) and not each.text:
             yield f"{name} has no docstring"
@@ -232,15 +232,15 @@ def promised_lines(name: Name, members: dict[str, Name]) -> Iterator[str]:
         yield f"  * further: {', '.join(f'`{each}`' for each in others)}"
 
 
-def markdown(rooms: dict[str, dict[str, Name]], members: dict[str, dict[str, Name]]) -> str:
-    """The reference: what is promised by room, then the parts, folded, in a line each."""
+def markdown(sections: dict[str, dict[str, Name]], members: dict[str, dict[str, Name]]) -> str:
+    """The reference: what is promised, by section, then the parts, folded, in a line each."""
     lines = []
-    for title, names in rooms.items():
+    for title, names in sections.items():
         if promised := [each for each in names.values() if each.name in PROMISED]:
             lines += ["", f"## {title}", ""]
             lines += [line for each in promised for line in promised_lines(each, members.get(each.name, {}))]
     lines += ["", "<details><summary>The parts, for those who build on them</summary>"]
-    for title, names in rooms.items():
+    for title, names in sections.items():
         if parts := [each for each in names.values() if each.name not in PROMISED]:
             lines += ["", f"{title}:", ""]
             lines += [f"* `{each.code}` {first_sentence(each.text)}".rstrip() for each in parts]
@@ -250,10 +250,10 @@ def markdown(rooms: dict[str, dict[str, Name]], members: dict[str, dict[str, Nam
 def reference() -> tuple[str, list[str]]:
     """The reference in Markdown, and what is missing in the module."""
     reader = Reader((ROOT / "brubeck_lite.py").read_text())
-    rooms = reader.rooms()
-    members = inherited(rooms, reader.tree)
-    missing = list(complaints(rooms, members))
-    return ("" if any("not there" in each for each in missing) else markdown(rooms, members)), missing
+    sections = reader.sections()
+    members = inherited(sections, reader.tree)
+    missing = list(complaints(sections, members))
+    return ("" if any("not there" in each for each in missing) else markdown(sections, members)), missing
 
 
 def put_help(manual: str) -> str:

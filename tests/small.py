@@ -1,4 +1,4 @@
-"""A program with room for two requests at once, and for three more that wait."""
+"""A program whose pool has two places; three more requests may wait."""
 
 from __future__ import annotations
 

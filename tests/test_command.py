@@ -449,7 +449,7 @@ def test_check_finds_message_sockets_that_are_never_reached() -> None:
     inner.route("@chat")(no_arguments)
     app.mount("/a", inner)
     (problem,) = find_problems(app)
-    assert problem.endswith("/a@chat: never reached, message sockets of what is mounted are not served")
+    assert problem.endswith("/a@chat: never called, for message sockets of a mounted application are not served")
 
 
 def test_an_error_in_the_program_itself_shows_where_it_is(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def test_what_is_no_request_is_dropped_with_one_line_and_service_goes_on(peer: P
             peer.push.send(message)
         peer.send(7, "/")
         assert b"Take five!" in peer.receive()
-        assert output(child).count("sent what is no request") == 5
+        assert output(child).count("sent a message that is no request") == 5
         assert max(map(len, output(child).splitlines())) < 500
         assert "Traceback" not in output(child)
 

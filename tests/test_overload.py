@@ -1,4 +1,4 @@
-"""More requests than there is room for, in small; tests/benchmarks/overload.py is the same in large."""
+"""More requests than the pool and its queue can take, in small; tests/benchmarks/overload.py is the same in large."""
 
 from __future__ import annotations
 

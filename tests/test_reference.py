@@ -15,6 +15,6 @@ def test_the_page_is_the_reference_of_this_module() -> None:
 
 def test_a_name_without_a_docstring_is_told() -> None:
     reader = reference.Reader("class A:\n    'a'\n    def b(self): ...\n\ndef c(): ...\n\nd = 1\n")
-    rooms = reader.rooms()
-    told = list(reference.complaints(rooms, reference.inherited(rooms, reader.tree)))
+    sections = reader.sections()
+    told = list(reference.complaints(sections, reference.inherited(sections, reader.tree)))
     assert [each for each in told if "promised" not in each] == ["A.b has no docstring", "c has no docstring"]

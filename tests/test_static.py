@@ -735,7 +735,7 @@ def files() -> Iterator[None]:
     }.items():  # fmt: skip
         (folder / name).write_bytes(content)
     with (folder / "public/huge.bin").open("wb") as file:
-        file.truncate(1 << 30)  # a hole, which takes no room
+        file.truncate(1 << 30)  # a hole, which takes no space on the disk
     (folder / "public/leaves.txt").symlink_to("../secret.txt")
     (folder / "public/leaves").symlink_to("../public_not")
     os.mkfifo(folder / "public/fifo")

@@ -284,7 +284,7 @@ def test_pipelined_requests_are_answered_in_their_order(served: Served, door: st
 
 
 def test_large_answers_to_one_connection_come_whole_whichever_worker_gives_them(served: Served) -> None:
-    """What a connection has room for is known to the parent: credits go to who answered."""
+    """The parent knows the credit of each connection: credits go to the worker that answered."""
     workers, size = set(), 3_000_000
     with contextlib.ExitStack() as stack:
         client, busy = (stack.enter_context(Client(served.ports["mongrel2"])) for _ in range(2))
@@ -864,7 +864,7 @@ def test_figures_of_all_are_told_together_and_do_not_fall_when_one_dies(served: 
 
 def test_replies_that_are_none_are_dropped_with_a_line_and_the_parent_goes_on(served: Served) -> None:
     assert get(served.ports["mongrel2"], "/odd-replies") == b"said"
-    served.wait_to_log("dropped what is no reply: b'no sender 1:1, x'")
+    served.wait_to_log("dropped a message of a worker that is no reply: b'no sender 1:1, x'")
     assert get(served.ports["mongrel2"], "/text/Dave") == b"Take five, Dave!"
 
 
@@ -911,7 +911,7 @@ def test_without_descriptors_starting_a_worker_fails_and_the_parent_goes_on() ->
         before = resource.prlimit(served.child.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(served.child.pid, resource.RLIMIT_NOFILE, (10, before[1]))
         os.kill(served.workers()[0], signal.SIGKILL)
-        served.wait_to_log("no worker can be started for now: .*Too many open files|cannot have what it needs: .*")
+        served.wait_to_log("no worker can be started for now: .*Too many open files|cannot open the sockets that .*")
         for port in served.ports.values():
             assert get(port, "/text/Dave") == b"Take five, Dave!"
         mongrel2.kill()
@@ -1052,7 +1052,7 @@ print([module.__file__ in watched for module in (program_there, brubeck_lite, js
     assert done.stdout == "[True, True, False, False]\n"
 
 
-# No room
+# No space
 
 
 @contextlib.contextmanager
@@ -1091,7 +1091,7 @@ def test_no_room_for_a_file_of_a_form_is_507_with_one_line(count: str, tmp_path:
             small = body.replace(b"x" * 4_000_000, b"x" * 700_000)
             client.socket.sendall(head.format(len(small)).encode() + small)
             assert client.answer() == (200, b"700000")
-        told = "no room for an upload to '/form/x': File too large"
+        told = "no space for an upload to '/form/x': File too large"
         wait_for(lambda: told in output(child), what="the line in the log")
         assert output(child).count(told) == 1
         assert "Traceback" not in output(child)

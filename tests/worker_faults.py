@@ -241,7 +241,7 @@ def run_out_of_descriptors() -> Lines:
 
 
 def fill_disk() -> Lines:
-    """No room for an upload. A file system of 1 MB where we may mount one, else a limit on the size of files."""
+    """No space for an upload. A file system of 1 MB where we may mount one, else a limit on the size of files."""
     folder = Path("/dev/shm") / f"full-{os.getpid()}"
     folder.mkdir()
     is_mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False,
@@ -271,7 +271,7 @@ def fill_disk() -> Lines:
         shutil.rmtree(folder, ignore_errors=True)
     # While the first is there, a worker that asks the system for a folder is given another one.
     is_right = statuses[0] == "507" and set(statuses) <= {"507", "200"}
-    return [(f"no room for an upload: {statuses}, and service goes on", is_right)]
+    return [(f"no space for an upload: {statuses}, and service goes on", is_right)]
 
 
 def resident_kib(pid: int) -> int:
