@@ -3530,6 +3530,8 @@ def basic_auth(check: BasicCheck, optional: bool = False) -> Callable[[H], H]:
     HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None. An example of such a
     check: `lambda name, password: check_password(password, hashes.get(name))`."""
     refuse_async(check)  # a coroutine is true, whoever asks
+    if find_misuse(check, 2) and find_misuse(check, 3):
+        raise TypeError(f"write @basic_auth(check) above the handler, with check(name, password), not {check!r}")
     ask = _with_request(check, 2)
 
     def find_user(request: Request, credentials: str) -> Any:
@@ -8263,9 +8265,12 @@ def _escape_for_log(text: str) -> str:
 def format_access_line(when: float, request: Request, status: int, size: int, taken: float = 0.0) -> bytes:
     """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent" seconds` and a line's end."""
     _, day, month, year, clock, _ = http_date(int(when)).split()
-    target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
+    query, headers = "", Headers({})
+    with contextlib.suppress(HTTPError):  # the fields of a message of Mongrel2 may be unreadable
+        query, headers = request.query_string, request.headers
+    target = quote(request.path, safe=_IN_PATH) + (f"?{query}" if query else "")
     asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
-    referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
+    referer, agent = (_escape_for_log(headers.get(name, "-")) for name in ("referer", "user-agent"))
     address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
     date = f"{day}/{month}/{year}:{clock} +0000"
     return f'{address} - - [{date}] "{asked}" {status} {size} "{referer}" "{agent}" {taken:.6f}\n'.encode()
@@ -9309,7 +9314,8 @@ class Parent:
             return
         self._next_birth = now + (delay := self._delay())
         logger.error("%s %s before it was ready; another starts after %.1f seconds", worker, how, delay)
-        self._outdated.clear()  # the workers that serve go on with the program as it was
+        if worker not in self._outdated:  # else it was started before the last SIGHUP
+            self._outdated.clear()  # the workers that serve go on with the program as it was
 
     def _stop(self, now: float) -> None:
         """Have the workers finish what there is, and let go of every Mongrel2."""

@@ -814,3 +814,8 @@ def test_a_page_with_a_field_that_cannot_be_sent_is_a_500(name: str) -> None:
     app = Brubeck()
     app.route("/")(Page)
     assert app.test().get("/").status == 500
+
+
+def test_basic_auth_without_parentheses_is_an_error_where_it_is_written() -> None:
+    with pytest.raises(TypeError, match=r"write @basic_auth\(check\) above the handler"):
+        basic_auth(lambda request: "members only")
