@@ -1005,6 +1005,16 @@ def _decode_in_turns(octets: bytearray, charset: str) -> str:
     return "".join([*texts, decoder.decode(b"", True)])
 
 
+def _join_field(pieces: Iterable[bytes], left: int) -> bytearray:
+    """The bytes of a field, of which there may be `left`, else HTTPError 413."""
+    octets = bytearray()
+    for piece in pieces:
+        octets += piece
+        if len(octets) > left:
+            abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
+    return octets
+
+
 def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | None = None) -> Form:
     """The fields and files of a multipart/form-data body, the files in a spool. A field is decoded by the charset of
     its Content-Type, else by that which a field `_charset_` names (RFC 7578, 4.6), else as UTF-8. HTTPError 400 where
@@ -1016,13 +1026,8 @@ def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | 
     left, spool = MAX_FORM_TEXT, spool or _Spool()
     for (name, filename, content_type), pieces in read_parts(read, boundary.encode("latin-1")):
         if filename is None:
-            octets = bytearray()
-            for piece in pieces:
-                left -= len(piece)
-                if left < 0:
-                    abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
-                octets += piece
-            fields.append((name, octets, content_type))
+            fields.append((name, octets := _join_field(pieces, left), content_type))
+            left -= len(octets)
         else:
             files.append(UploadedFile(name, filename, content_type, pieces, spool))
         if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
@@ -1055,6 +1060,9 @@ def parse_urlencoded(octets: bytes, status: int, place: str = "", where: str = _
     """`a=1&b=%20` -> its fields, as UTF-8 (WHATWG URL, 5.1); HTTPError with this status for more than 1,000."""
     if octets.count(b"&") >= MAX_FORM_FIELDS:
         abort(status, f"there are more than {MAX_FORM_FIELDS} fields{place}")
+    if len(octets) < 1024 and b"%" not in octets and b"+" not in octets:  # as most queries are
+        texts = [field.partition("=") for field in octets.decode("utf-8", "replace").split("&") if field]
+        return MultiDict([(name, value) for name, _, value in texts], where)
     turn = time.monotonic()
 
     def decode(encoded: bytes) -> str:
@@ -1530,6 +1538,14 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
 
 
 _WITH_TYPE = {kind: ResponseHeaders([("Content-Type", kind)]) for kind in (HTML, TEXT, JSON)}  # to be copied
+_MOST_TYPES = 64  # that are remembered, for a client may choose some
+
+
+def _is_remembered(content_type: str) -> bool:
+    """Whether `_WITH_TYPE` has this Content-Type, now if not before. ValueError for what no field may have."""
+    if len(_WITH_TYPE) < _MOST_TYPES and type(content_type) is str:
+        _WITH_TYPE[content_type] = ResponseHeaders([("Content-Type", content_type)])
+    return content_type in _WITH_TYPE
 
 
 class Pieces:
@@ -1647,7 +1663,7 @@ class Response:
         if headers:
             self.headers.merge(headers)
         if content_type is not None:
-            if self._headers is HTML and content_type in _WITH_TYPE:
+            if self._headers is HTML and (content_type in _WITH_TYPE or _is_remembered(content_type)):
                 self._headers = content_type
             else:
                 self.headers["Content-Type"] = content_type
@@ -6198,15 +6214,15 @@ class _Life:
 
     def _read_ahead(self, notices: _Notices) -> bool:
         """Read what comes, to be answered, within two milliseconds; whether nothing did after the first notice."""
-        is_quiet = True
-        if self.pull.poll(2):
-            now = time.monotonic()
-            with contextlib.suppress(zmq.Again):
-                for _ in range(10_000):
-                    message = self.pull.recv(zmq.NOBLOCK)
-                    if not notices.take(message, now):
-                        cast("deque[bytes]", self.left).append(message)
-                        is_quiet = is_quiet and not notices.heard
+        if not self.pull.poll(2):
+            return True
+        is_quiet, now = True, time.monotonic()
+        with contextlib.suppress(zmq.Again):
+            for _ in range(10_000):
+                message = self.pull.recv(zmq.NOBLOCK)
+                if not notices.take(message, now):
+                    cast("deque[bytes]", self.left).append(message)
+                    is_quiet = is_quiet and not notices.heard
         return is_quiet
 
     def _reply_to_nobody(self, notices: _Notices, arguments: Any, deadline: float) -> None:
