@@ -5045,11 +5045,12 @@ class Receivers:
         self.coroutines += 1
         try:
             while not self.ended and self._receive(current):
-                if self._receiver is not current:
-                    if len(self._parked) >= self.MAX_PARKED:
-                        return
-                    self._parked.append(current)
-                    self._hub.switch()
+                if self._receiver is current:
+                    continue
+                if len(self._parked) >= self.MAX_PARKED:
+                    return
+                self._parked.append(current)
+                self._hub.switch()
         except greenlet.GreenletExit:  # it is not needed any more
             raise
         except BaseException as error:  # such as a Timeout that a handler has left behind
@@ -9234,6 +9235,17 @@ class Parent:
         self._failures += 1
         return min(self.LONGEST_DELAY, 0.25 * 2.0**self._failures)
 
+    def _equip(self, worker: _Worker, connections: list[Any]) -> None:
+        """Give a worker what its connections need; the program ends where the first worker cannot have that."""
+        try:
+            self._share(worker, connections)
+        except (OSError, zmq.ZMQError, SystemExit) as error:  # of the last the reason has been said
+            if not isinstance(error, SystemExit):
+                logger.error("%s cannot have what it needs: %s", worker, error)
+            if not self._has_served:
+                raise SystemExit(2) from error
+            worker.process.kill()
+
     def _hear(self, worker: _Worker) -> None:
         """What a worker says: which connections it has, that it is ready, its figures; or that it is gone."""
         heard = worker.line.hear()
@@ -9244,14 +9256,7 @@ class Parent:
             return
         for values in heard:
             if "connections" in values:
-                try:
-                    self._share(worker, values["connections"])
-                except (OSError, zmq.ZMQError, SystemExit) as error:  # of the last the reason has been said
-                    if not isinstance(error, SystemExit):
-                        logger.error("%s cannot have what it needs: %s", worker, error)
-                    if not self._has_served:
-                        raise SystemExit(2) from error
-                    worker.process.kill()
+                self._equip(worker, values["connections"])
             for name in values.get("files", ()):  # what was saved since it began may not be what it has read
                 saved = modified_at(name)
                 self._files.setdefault(name, None if saved is not None and saved > worker.began else saved)
