@@ -7977,14 +7977,13 @@ class HTTPServer:
 
     def receive(self) -> HTTPRequest | None:
         """The next request whose head has come; None where something else has. EOFError once the server is closed."""
-        if not self._events:
-            self._look()
         while not self._events:
-            if self._is_over:
-                self.poller.close()
-                raise EOFError
-            self.poller.wait()
-            self._look()
+            self._events, self.handshakes = self.poller.poll(), self.HANDSHAKES
+            if not self._events:
+                if self._is_over:
+                    self.poller.close()
+                    raise EOFError
+                self.poller.wait()
         descriptor, events = self._events.pop()
         peer = self.peers.get(descriptor)
         if peer is not None:
@@ -7997,9 +7996,6 @@ class HTTPServer:
         if self.listener.socket is not None and descriptor == self.listener.socket.fileno():
             self._accept()
         return None
-
-    def _look(self) -> None:
-        self._events, self.handshakes = self.poller.poll(), self.HANDSHAKES
 
     # -- accepting
 
