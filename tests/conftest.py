@@ -24,8 +24,8 @@ LONGEST = [
     "ending", "ends", "command", "workers", "tls", "platforms", "live_faults", "examples_live", "machines",
     "http_server", "readme", "websocket", "http_parser", "examples_pages", "connection", "forms", "release",
     "serve_mongrel2", "overload", "mongrel2_messages", "live", "examples_list", "examples_database",
-    "examples_arena", "examples_queue", "examples_redis", "examples_language", "examples_upload", "stats", "static",
-    "uploads",
+    "examples_arena", "examples_queue", "examples_conduit", "examples_redis", "examples_language", "examples_upload",
+    "stats", "static", "uploads",
 ]  # fmt: skip
 # On a machine that is busy with other things, nothing is to fail because it took long.
 hypothesis.settings.register_profile(
