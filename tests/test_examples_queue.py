@@ -50,7 +50,8 @@ class Queue:
 
     def workers(self, count: int) -> list[Worker]:
         """So many workers, each of which has done a job: jobs are dealt to those that are connected by then."""
-        workers, seen = [self.worker() for _ in range(count)], set()
+        workers = [self.worker() for _ in range(count)]
+        seen: set[str] = set()
         while seen != {name(worker) for worker in workers}:
             self.allow(30)  # a job may be begun again on a busy machine
             seen.add(self.until(self.add(), state="done")["worker"])
