@@ -114,7 +114,7 @@ __all__ = ["ArgumentsMixin", "AuthMixin", "Brubeck", "Channel", "Event", "HTTPCo
            "MessageHandler", "Mongrel2Connection", "ProtocolError", "Request", "Response", "TemplateMixin",
            "WebMessageHandler", "abort", "authenticated", "basic_auth", "bearer_auth", "check_password", "compress",
            "cors", "csrf", "event_stream", "format_netstring", "format_reply", "format_tnetstring", "hash_password",
-           "jinja2_templates", "parse_mongrel2", "parse_netstring", "parse_tnetstring", "redirect", "render",
+           "jinja2_templates", "main", "parse_mongrel2", "parse_netstring", "parse_tnetstring", "redirect", "render",
            "safe_target", "sign", "static_file", "unsign"]  # fmt: skip
 
 logger = logging.getLogger("brubeck_lite")
@@ -325,12 +325,15 @@ def status_line(status: int) -> str:
 
 class HTTPError(Exception):
     """An answer that a handler raises: its status, a sentence for the client (by default the phrase of the status, such
-    as "Not Found"), and header fields (`Allow` in a 405)."""
+    as "Not Found"), and header fields (`Allow` in a 405). Further `members`, such as `errors={"name": "is missing"}`,
+    are for clients that prefer JSON, whose answer has them too (RFC 9457, 3.2)."""
 
-    def __init__(self, status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, message: str | None = None, headers: Mapping[str, str] | None = None,
+                 **members: Any) -> None:  # fmt: skip
         super().__init__(status, message)
         self.status, self.message = status, message or status_line(status)[4:]
         self.headers: Mapping[str, str] = headers or {}
+        self.members = members
 
 
 class ProtocolError(HTTPError, ValueError):
@@ -351,9 +354,10 @@ class MissingName(HTTPError, KeyError):
         self.args = (name,)  # as those of a KeyError
 
 
-def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> NoReturn:
+def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None,
+          **members: Any) -> NoReturn:  # fmt: skip
     """End the request here: raises HTTPError."""
-    raise HTTPError(status, message, headers)
+    raise HTTPError(status, message, headers, **members)
 
 
 # ---- Request ---------------------------------------------------------------------------------------------------------
@@ -380,6 +384,7 @@ _FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*
 _FORWARDED = re.compile(rf"(?:^|,)({_FORWARDED_PAIR}(?:;{_FORWARDED_PAIR})*)$")
 _X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"])
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # as proxies name them; Traefik both
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _JSON_TYPE = re.compile(r"application/(?:[\w.-]+\+)?json")
 _WEIGHT = re.compile(r"(?:^|;)[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|$)")
 _NO_FIELD, _NO_FILE = "form has no field", "form has no file"  # what MissingName says
@@ -553,6 +558,7 @@ def _json_form(value: Any) -> Any:
 # What is read back, such as a session, takes only what JSON has a form for: it would come back as another type.
 _make_encoder = functools.partial(json.JSONEncoder, allow_nan=False, separators=(",", ":"))
 dump_json, _dump_plain = _make_encoder(default=_json_form).encode, _make_encoder().encode
+_dump_unescaped = _make_encoder(ensure_ascii=False).encode
 load_json = json.JSONDecoder(parse_constant=int, parse_float=_finite).decode
 
 
@@ -1005,6 +1011,16 @@ def _decode_in_turns(octets: bytearray, charset: str) -> str:
     return "".join([*texts, decoder.decode(b"", True)])
 
 
+def _join_field(pieces: Iterable[bytes], left: int) -> bytearray:
+    """The bytes of a field, of which there may be `left`, else HTTPError 413."""
+    octets = bytearray()
+    for piece in pieces:
+        octets += piece
+        if len(octets) > left:
+            abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
+    return octets
+
+
 def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | None = None) -> Form:
     """The fields and files of a multipart/form-data body, the files in a spool. A field is decoded by the charset of
     its Content-Type, else by that which a field `_charset_` names (RFC 7578, 4.6), else as UTF-8. HTTPError 400 where
@@ -1016,13 +1032,8 @@ def read_multipart(read: Callable[[int], bytes], boundary: str, spool: _Spool | 
     left, spool = MAX_FORM_TEXT, spool or _Spool()
     for (name, filename, content_type), pieces in read_parts(read, boundary.encode("latin-1")):
         if filename is None:
-            octets = bytearray()
-            for piece in pieces:
-                left -= len(piece)
-                if left < 0:
-                    abort(413, f"the fields of a form are over the limit of {MAX_FORM_TEXT} bytes together")
-                octets += piece
-            fields.append((name, octets, content_type))
+            fields.append((name, octets := _join_field(pieces, left), content_type))
+            left -= len(octets)
         else:
             files.append(UploadedFile(name, filename, content_type, pieces, spool))
         if len(fields) > MAX_FORM_FIELDS or len(files) > MAX_FORM_FILES:
@@ -1055,6 +1066,9 @@ def parse_urlencoded(octets: bytes, status: int, place: str = "", where: str = _
     """`a=1&b=%20` -> its fields, as UTF-8 (WHATWG URL, 5.1); HTTPError with this status for more than 1,000."""
     if octets.count(b"&") >= MAX_FORM_FIELDS:
         abort(status, f"there are more than {MAX_FORM_FIELDS} fields{place}")
+    if len(octets) < 1024 and b"%" not in octets and b"+" not in octets:  # as most queries are
+        texts = [field.partition("=") for field in octets.decode("utf-8", "replace").split("&") if field]
+        return MultiDict([(name, value) for name, _, value in texts], where)
     turn = time.monotonic()
 
     def decode(encoded: bytes) -> str:
@@ -1197,11 +1211,14 @@ class Request:
     @lazy
     def json(self) -> Any:
         """The body as JSON, in UTF-8. HTTPError 415 unless the Content-Type says so, 400 for what is malformed, and for
-        numbers that Python could only hold as infinity."""
+        numbers and texts that no program could use: infinite ones, halves of surrogate pairs (RFC 7493, 2)."""
         if not _JSON_TYPE.fullmatch(self._media_type()):
             abort(415, "the Content-Type must be application/json")
         try:
-            return load_json(self.body.decode("utf-8-sig"))  # a byte order mark may be skipped (RFC 8259, 8.1)
+            value = load_json(text := self.body.decode("utf-8-sig"))  # a byte order mark may be skipped (RFC 8259, 8.1)
+            if _SURROGATE.search(text):
+                _dump_unescaped(value).encode()  # ValueError unless each has its other half
+            return value
         except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the JSON is malformed, or nested too deep") from error
 
@@ -1316,10 +1333,11 @@ class Request:
 
     @property
     def current_user(self) -> Any:
-        """Who is signed in: `session["user"]`, unless a check such as `basic_auth` found somebody. None for nobody."""
+        """Who is signed in: `session["user"]`, unless a check such as `basic_auth` found somebody. None for nobody, and
+        where the application has no secret, and thus no sessions."""
         session = self.own_session()
         if not hasattr(session, "user"):
-            session.user = session.load(self).get("user")
+            session.user = session.load(self).get("user") if session.app.secret else None
         return session.user
 
     @current_user.setter
@@ -1390,8 +1408,9 @@ class Request:
                 try:
                     return type(values[name])
                 except (ValueError, TypeError, ArithmeticError) as error:
-                    kind = getattr(type, "__name__", "value")
-                    raise HTTPError(400, f"the argument {name!r} is not a valid {kind}") from error
+                    is_named = inspect.isclass(type)  # else it is a function, whose sentence says more
+                    reason = f"is not a valid {type.__name__}" if is_named else f"is not valid: {error}"
+                    raise HTTPError(400, f"the argument {name!r} {reason}") from error
         return default
 
     def get_arguments(self, name: str) -> list[str]:
@@ -1530,6 +1549,14 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
 
 
 _WITH_TYPE = {kind: ResponseHeaders([("Content-Type", kind)]) for kind in (HTML, TEXT, JSON)}  # to be copied
+_MOST_TYPES = 64  # that are remembered, for a client may choose some
+
+
+def _is_remembered(content_type: str) -> bool:
+    """Whether `_WITH_TYPE` has this Content-Type, now if not before. ValueError for what no field may have."""
+    if len(_WITH_TYPE) < _MOST_TYPES and type(content_type) is str:
+        _WITH_TYPE[content_type] = ResponseHeaders([("Content-Type", content_type)])
+    return content_type in _WITH_TYPE
 
 
 class Pieces:
@@ -1647,7 +1674,7 @@ class Response:
         if headers:
             self.headers.merge(headers)
         if content_type is not None:
-            if self._headers is HTML and content_type in _WITH_TYPE:
+            if self._headers is HTML and (content_type in _WITH_TYPE or _is_remembered(content_type)):
                 self._headers = content_type
             else:
                 self.headers["Content-Type"] = content_type
@@ -1834,7 +1861,8 @@ def error_answer(request: Request, error: HTTPError) -> Response:
         return plain_answer(error)
     title = status_line(error.status)[4:]
     detail = {} if error.message == title else {"detail": error.message}
-    problem = dump_json({"type": "about:blank", "title": title, "status": error.status, **detail})
+    dump = request.app.json_dumps if error.members else dump_json
+    problem = dump({"type": "about:blank", "title": title, "status": error.status, **detail, **error.members})
     response = Response(problem, error.status, error.headers, PROBLEM)
     response.headers.vary("Accept")
     return response
@@ -3519,7 +3547,8 @@ def _with_credentials(
         is_given = given.lower() == scheme.lower()
         user = find_user(request, credentials.strip(" ")) if is_given else None
         if not user and (is_given or not is_optional):
-            abort(401, headers={"WWW-Authenticate": f'{scheme} realm="members", charset="UTF-8"'})
+            message = "the credentials are not valid" if is_given else f"credentials are needed: {scheme}"
+            abort(401, message, {"WWW-Authenticate": f'{scheme} realm="members", charset="UTF-8"'})
         request.current_user = user or None
 
     return lambda handler: _guarded(handler, check)
@@ -3531,6 +3560,8 @@ def basic_auth(check: BasicCheck, optional: bool = False) -> Callable[[H], H]:
     HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None. An example of such a
     check: `lambda name, password: check_password(password, hashes.get(name))`."""
     refuse_async(check)  # a coroutine is true, whoever asks
+    if find_misuse(check, 2) and find_misuse(check, 3):
+        raise TypeError(f"write @basic_auth(check) above the handler, with check(name, password), not {check!r}")
     ask = _with_request(check, 2)
 
     def find_user(request: Request, credentials: str) -> Any:
@@ -5032,11 +5063,12 @@ class Receivers:
         self.coroutines += 1
         try:
             while not self.ended and self._receive(current):
-                if self._receiver is not current:
-                    if len(self._parked) >= self.MAX_PARKED:
-                        return
-                    self._parked.append(current)
-                    self._hub.switch()
+                if self._receiver is current:
+                    continue
+                if len(self._parked) >= self.MAX_PARKED:
+                    return
+                self._parked.append(current)
+                self._hub.switch()
         except greenlet.GreenletExit:  # it is not needed any more
             raise
         except BaseException as error:  # such as a Timeout that a handler has left behind
@@ -6209,15 +6241,15 @@ class _Life:
 
     def _read_ahead(self, notices: _Notices) -> bool:
         """Wait two milliseconds for messages, and put them into `left`. Whether none came behind the first notice."""
-        is_quiet = True
-        if self.pull.poll(2):
-            now = time.monotonic()
-            with contextlib.suppress(zmq.Again):
-                for _ in range(10_000):
-                    message = self.pull.recv(zmq.NOBLOCK)
-                    if not notices.take(message, now):
-                        cast("deque[bytes]", self.left).append(message)
-                        is_quiet = is_quiet and not notices.heard
+        if not self.pull.poll(2):
+            return True
+        is_quiet, now = True, time.monotonic()
+        with contextlib.suppress(zmq.Again):
+            for _ in range(10_000):
+                message = self.pull.recv(zmq.NOBLOCK)
+                if not notices.take(message, now):
+                    cast("deque[bytes]", self.left).append(message)
+                    is_quiet = is_quiet and not notices.heard
         return is_quiet
 
     def _reply_to_nobody(self, notices: _Notices, arguments: Any, deadline: float) -> None:
@@ -7261,8 +7293,8 @@ class _HTTPPeer(ServedPeer):
     IDLE = READABLE | HAS_ENDED
 
     __slots__ = ("_failure", "_has_begun", "_held", "_is_blocked", "_is_idle", "_is_lingering", "_is_probed",
-                 "_may_hold", "_pace", "_server", "_sleepers", "_watched", "deadline", "expects", "has_ended",
-                 "keep_alive", "parser", "served", "socket", "websocket")  # fmt: skip
+                 "_may_hold", "_pace", "_server", "_sleepers", "_was_long", "_watched", "deadline", "expects",
+                 "has_ended", "keep_alive", "parser", "served", "socket", "websocket")  # fmt: skip
 
     def __init__(self, server: HTTPServer, accepted: socket.socket, address: str) -> None:
         super().__init__(server.load, address, server.scheme, server.loopback)
@@ -7278,6 +7310,7 @@ class _HTTPPeer(ServedPeer):
         self._held, self._may_hold = b"", False  # answers that leave together with the next one
         self._has_begun = False  # something of the present answer was sent
         self._is_blocked = False  # the client must read before the rest can be sent
+        self._was_long = False  # an answer: the client may have read only a part
         self._is_probed = False  # an octet of what comes next was sent ahead
         self._failure: HTTPError | None = None  # what was wrong with the body
         self._pace: _Pace | None = None  # of the present body
@@ -7363,17 +7396,27 @@ class _HTTPPeer(ServedPeer):
         return False
 
     def _linger(self) -> None:
-        """Half-close, and drop what still comes, lest a reset takes the answer from the client (RFC 9112, 9.6)."""
-        try:
-            if self.send(b""):
+        """Half-close, and drop what still comes, lest a reset takes the answer from the client (RFC 9112, 9.6). Where
+        nothing more comes, the connection is closed."""
+        if self._held:
+            self.send(b"")
+        if not self.is_gone and not self.has_sent_all():
+            try:
                 self.end_sending()
-        except OSError:
-            self.is_gone = True
-        if self.is_gone:
+            except OSError:
+                self.is_gone = True
+        if self.is_gone or self.has_sent_all():
             self.close()
             return
         self.request, self._is_lingering, self.deadline = None, True, time.monotonic() + self.LINGER
         self.watch(READABLE)
+
+    def has_sent_all(self) -> bool:
+        """Whether the client has announced that this request is its last (RFC 9112, 9.6), and so short an answer came
+        that it is with the client before anything that the client should not have sent."""
+        request, parser = self.request, self.parser
+        is_last = request is not None and request.misread is None and not request.keep_alive
+        return is_last and parser.body_is_over and not (parser.has_input or self._failure or self._was_long)
 
     def end_sending(self) -> None:
         """Tell the client that nothing more comes."""
@@ -7462,6 +7505,7 @@ class _HTTPPeer(ServedPeer):
 
     def send_answer(self, head: bytes, body: bytes) -> bool:
         if len(body) >= self.LARGE:
+            self._was_long = True
             return self.send(head) and self.send(body)
         if self._may_hold and self.parser.has_input and len(self._held) < self.MOST_HELD:
             self._held += head + body
@@ -7517,7 +7561,7 @@ class _HTTPPeer(ServedPeer):
         number of bytes that it sent."""
         pace, turn, is_ready = _Pace(self._server.io_timeout), time.monotonic(), True
         self.leave_pool()
-        self._is_blocked = True
+        self._is_blocked = self._was_long = True
         while sent < size:
             if time.monotonic() - turn > STREAM_TURN:
                 eventlet.sleep(0)
@@ -7592,7 +7636,9 @@ class _HTTPPeer(ServedPeer):
         return not (self.probe() if self.has_ended else self._server.poller.tells_of_ends or self.is_there())
 
     def abort(self) -> None:
-        """Have the connection reset when it is closed: the client must not take what it has for the whole."""
+        """Have the connection reset when it is closed: the client must not take what it has for the whole. The answers
+        to the requests before go first."""
+        self.stop_holding()
         self.is_gone = True
         with contextlib.suppress(OSError):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -7711,6 +7757,9 @@ class _HTTPSPeer(_HTTPPeer):
         has_ended = self._tls is not None and self._tls.has_ended  # of which the poller tells nobody
         self.keep_alive = super().keep_open(request) and (self.parser.has_input or not has_ended)
         return self.keep_alive
+
+    def has_sent_all(self) -> bool:
+        return False  # its close_notify is to come
 
     def end_sending(self) -> None:
         if self._tls is not None:
@@ -7979,14 +8028,13 @@ class HTTPServer:
     def receive(self) -> HTTPRequest | None:
         """The next request whose head has come; None where something else happened. EOFError once the server is closed.
         """
-        if not self._events:
-            self._look()
         while not self._events:
-            if self._is_over:
-                self.poller.close()
-                raise EOFError
-            self.poller.wait()
-            self._look()
+            self._events, self.handshakes = self.poller.poll(), self.HANDSHAKES
+            if not self._events:
+                if self._is_over:
+                    self.poller.close()
+                    raise EOFError
+                self.poller.wait()
         descriptor, events = self._events.pop()
         peer = self.peers.get(descriptor)
         if peer is not None:
@@ -7999,9 +8047,6 @@ class HTTPServer:
         if self.listener.socket is not None and descriptor == self.listener.socket.fileno():
             self._accept()
         return None
-
-    def _look(self) -> None:
-        self._events, self.handshakes = self.poller.poll(), self.HANDSHAKES
 
     # -- accepting
 
@@ -8285,9 +8330,12 @@ def _escape_for_log(text: str) -> str:
 def format_access_line(when: float, request: Request, status: int, size: int, taken: float = 0.0) -> bytes:
     """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent" seconds` and a line's end."""
     _, day, month, year, clock, _ = http_date(int(when)).split()
-    target = quote(request.path, safe=_IN_PATH) + (f"?{request.query_string}" if request.query_string else "")
+    query, headers = "", Headers({})
+    with contextlib.suppress(HTTPError):  # the fields of a message of Mongrel2 may be unreadable
+        query, headers = request.query_string, request.headers
+    target = quote(request.path, safe=_IN_PATH) + (f"?{query}" if query else "")
     asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
-    referer, agent = (_escape_for_log(request.headers.get(name, "-")) for name in ("referer", "user-agent"))
+    referer, agent = (_escape_for_log(headers.get(name, "-")) for name in ("referer", "user-agent"))
     address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
     date = f"{day}/{month}/{year}:{clock} +0000"
     return f'{address} - - [{date}] "{asked}" {status} {size} "{referer}" "{agent}" {taken:.6f}\n'.encode()
@@ -9237,6 +9285,17 @@ class Parent:
         self._failures += 1
         return min(self.LONGEST_DELAY, 0.25 * 2.0**self._failures)
 
+    def _equip(self, worker: _Worker, connections: list[Any]) -> None:
+        """Open the sockets that a worker needs. The program ends where the first worker cannot have them."""
+        try:
+            self._share(worker, connections)
+        except (OSError, zmq.ZMQError, SystemExit) as error:  # for SystemExit a line has said why
+            if not isinstance(error, SystemExit):
+                logger.error("cannot open the sockets that %s needs: %s", worker, error)
+            if not self._has_served:
+                raise SystemExit(2) from error
+            worker.process.kill()
+
     def _hear(self, worker: _Worker) -> None:
         """What a worker says: which connections it has, that it is ready, its figures; or that it is gone."""
         heard = worker.line.hear()
@@ -9247,14 +9306,7 @@ class Parent:
             return
         for values in heard:
             if "connections" in values:
-                try:
-                    self._share(worker, values["connections"])
-                except (OSError, zmq.ZMQError, SystemExit) as error:  # for SystemExit a line has said why
-                    if not isinstance(error, SystemExit):
-                        logger.error("cannot open the sockets that %s needs: %s", worker, error)
-                    if not self._has_served:
-                        raise SystemExit(2) from error
-                    worker.process.kill()
+                self._equip(worker, values["connections"])
             for name in values.get("files", ()):  # a file saved since the worker began may not be what it has read
                 saved = modified_at(name)
                 self._files.setdefault(name, None if saved is not None and saved > worker.began else saved)
@@ -9333,7 +9385,8 @@ class Parent:
             return
         self._next_birth = now + (delay := self._delay())
         logger.error("%s %s before it was ready; another starts after %.1f seconds", worker, how, delay)
-        self._outdated.clear()  # the workers that serve go on with the program as it was
+        if worker not in self._outdated:  # else it was started before the last SIGHUP
+            self._outdated.clear()  # the workers that serve go on with the program as it was
 
     def _stop(self, now: float) -> None:
         """Have the workers finish their requests, and leave every Mongrel2."""
@@ -9454,10 +9507,21 @@ def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
     raise ValueError('run() is called while the program is imported: put it below `if __name__ == "__main__":`')
 
 
+def _is_importing(file: str) -> bool:
+    return file == __file__ or "importlib" in file
+
+
+def _last_place(error: BaseException) -> str:
+    """The line of the program, or of what it imports, at which it failed."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_importing(frame.filename)]
+    return place_in(frames[-1].filename, frames[-1].lineno) if frames else "brubeck_lite"
+
+
 def import_program(module_name: str, attribute: str) -> Any:
     """The value of this attribute of a program's module, or, for a function, what it returns; None where there is none.
-    SystemExit 2, after a line that says where, if there is no such module, and if brubeck_lite raises a ValueError or
-    TypeError for something that the program says, such as two routes that conflict. Other exceptions go on."""
+    SystemExit 2, after a line that says where, if there is no such module, if the program imports one that is not
+    installed, and if brubeck_lite raises a ValueError or TypeError for something that the program says, such as two
+    routes that conflict; SystemExit 1, after the traceback of the program, for another exception."""
     sys.path.insert(0, current_folder())
     run, Brubeck.run = Brubeck.run, _run_on_import  # type: ignore[method-assign]
     try:
@@ -9465,15 +9529,18 @@ def import_program(module_name: str, attribute: str) -> Any:
         makes_one = not isinstance(found, Brubeck) and find_misuse(found, 0) is None
         return (found() or found) if makes_one else found
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        fail(f"there is no module {module_name!r} here: name it as in an import, like hello:app")
-    except (ValueError, TypeError) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if frames[-1].filename != __file__:
-            raise
-        places = [place_in(frame.filename, frame.lineno) for frame in frames if frame.filename != __file__]
-        fail(": ".join([*places[-1:], str(error)]))
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            fail(f"there is no module {module_name!r} here: name it as in an import, like hello:app")
+        fail(f"{_last_place(error)}: {error}: install it for {sys.executable}")
+    except Exception as error:
+        (*_, (frame, _)) = traceback.walk_tb(error.__traceback__)
+        if isinstance(error, (ValueError, TypeError)) and frame.f_code.co_filename == __file__:
+            fail(f"{_last_place(error)}: {error}")
+        trace = error.__traceback__
+        while trace is not None and _is_importing(trace.tb_frame.f_code.co_filename):
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace)
+        raise SystemExit(1) from None
     finally:
         Brubeck.run = run  # type: ignore[method-assign]
 

@@ -20,7 +20,7 @@ from typing import IO
 import pytest
 from support import environment, free_port, listens, output, process, wait_for
 
-from brubeck_lite import AccessLog, Request, WSGIRequest, format_access_line
+from brubeck_lite import AccessLog, Mongrel2Request, Request, WSGIRequest, format_access_line
 
 LINE = re.compile(
     r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /[!-~]* HTTP/1\.1" \d{3} \d+ "[^"]*" "[^"]*"'
@@ -253,3 +253,14 @@ def test_a_file_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> N
     ended = subprocess.run(line, env=environment(), stderr=subprocess.PIPE, text=True, check=False)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert ended.stderr.startswith("brubeck_lite: --access-log: cannot write to ")
+
+
+def test_an_answer_to_fields_that_could_not_be_read_has_a_line_as_the_others_have(tmp_path: Path) -> None:
+    fields = b'{"x":nothing,"METHOD":"GET","VERSION":"HTTP/1.1","URL_SCHEME":"http","REMOTE_ADDR":"127.0.0.1"}'
+    log = AccessLog(path=str(tmp_path / "log"))
+    log.add(WSGIRequest({"PATH_INFO": "/before", "REQUEST_METHOD": "GET"}), 200, 1)
+    log.add(Mongrel2Request("server", "1", b"/unreadable", fields, b""), 400, 1)
+    log.add(WSGIRequest({"PATH_INFO": "/after", "REQUEST_METHOD": "GET"}), 200, 1)
+    log.write()
+    targets = re.findall('"GET (/[a-z]*) ', (tmp_path / "log").read_text())
+    assert targets == ["/before", "/unreadable", "/after"]

@@ -814,3 +814,20 @@ def test_a_page_with_a_field_that_cannot_be_sent_is_a_500(name: str) -> None:
     app = Brubeck()
     app.route("/")(Page)
     assert app.test().get("/").status == 500
+
+
+def test_basic_auth_without_parentheses_is_an_error_where_it_is_written() -> None:
+    with pytest.raises(TypeError, match=r"write @basic_auth\(check\) above the handler"):
+        basic_auth(lambda request: "members only")
+
+
+def test_without_a_secret_nobody_is_signed_in_where_nothing_checks() -> None:
+    app = Brubeck()
+    app.route("/")(lambda request: repr(request.current_user))
+    assert app.test(raise_errors=True).get("/").text == "None"
+
+
+def test_a_401_says_whether_credentials_are_missing_or_wrong() -> None:
+    app = guarded(bearer_auth(lambda token: token == "right", scheme="Token"))
+    assert ask(app, None).text == "401 Unauthorized\ncredentials are needed: Token\n"
+    assert ask(app, "Token wrong").text == "401 Unauthorized\nthe credentials are not valid\n"

@@ -453,10 +453,23 @@ def test_check_finds_message_sockets_that_are_never_reached() -> None:
 
 
 def test_an_error_in_the_program_itself_shows_where_it_is(tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("import brubeck_lite\nimport no_such_package\n")
+    (tmp_path / "broken.py").write_text("import os\nimport brubeck_lite\nos.environ['NOT_SET']\n")
     ended = command("broken:app", folder=tmp_path)
     assert ended.returncode == 1
-    assert "broken.py" in ended.stderr and "No module named 'no_such_package'" in ended.stderr
+    places = re.findall('File "(.*)", line', ended.stderr)
+    assert ended.stderr.endswith("KeyError: 'NOT_SET'\n") and places[0] == str(tmp_path / "broken.py")
+    assert "brubeck_lite.py" not in ended.stderr and "importlib" not in ended.stderr
+
+
+@pytest.mark.parametrize("module", ["broken", "importing"])
+def test_a_package_that_is_not_installed_is_named_in_one_line(tmp_path: Path, module: str) -> None:
+    (tmp_path / "broken.py").write_text("import brubeck_lite\nimport no_such_package.inside\n")
+    (tmp_path / "importing.py").write_text("import broken\n")
+    ended = command(f"{module}:app", folder=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        f"brubeck_lite: broken.py:2: No module named 'no_such_package': install it for {sys.executable}\n"
+    )
 
 
 def test_version() -> None:

@@ -48,6 +48,16 @@ class Queue:
         wait_for(lambda: "takes jobs from" in output(child) or child.poll() is not None, what="the worker")
         return child
 
+    def workers(self, count: int) -> list[Worker]:
+        """So many workers, each of which has done a job: jobs are dealt to those that are connected by then."""
+        workers = [self.worker() for _ in range(count)]
+        seen: set[str] = set()
+        while seen != {name(worker) for worker in workers}:
+            self.allow(30)  # a job may be begun again on a busy machine
+            seen.add(self.until(self.add(), state="done")["worker"])
+        self.redis.delete("permissions")
+        return workers
+
     def ask(self, method: str, path: str, value: Any = None) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
@@ -138,7 +148,7 @@ def test_everybody_sees_how_far_the_workers_are(page: Page) -> None:
 
 
 def test_two_workers_do_two_jobs_at_once(queue: Queue) -> None:
-    workers = [queue.worker() for _ in range(2)]
+    workers = queue.workers(2)
     jobs = [queue.add() for _ in range(2)]
     assert {the_one_with(queue, job, workers).pid for job in jobs} == {worker.pid for worker in workers}
     queue.allow(6)
@@ -147,7 +157,7 @@ def test_two_workers_do_two_jobs_at_once(queue: Queue) -> None:
 
 
 def test_a_job_is_done_by_another_when_its_worker_dies_and_so_are_those_that_waited_for_it(queue: Queue) -> None:
-    workers = [queue.worker() for _ in range(2)]
+    workers = queue.workers(2)
     jobs = [queue.add() for _ in range(4)]
     queue.until(jobs[1], state="working")
     doomed = the_one_with(queue, jobs[0], workers)

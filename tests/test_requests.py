@@ -132,6 +132,7 @@ def test_another_content_type_is_415(content_type: str) -> None:
 @pytest.mark.parametrize(
     "body",
     ["{'a': 1}", "[1,]", "[Infinity]", "-Infinity", "1 2", "\ufeff", "\ufeff\ufeff1", b'"\xed\xa0\x80"',
+     '"\\ud800"', '["a", {"b": "\\uDEAD x"}]', '{"\\udfff": 1}', '"\\ude00\\ud83d"',
      "1e999", "[-1e999]", "1e+4000", "9" * 400 + ".0", '{"a": 1E309}', "[NaN]", "nan", "9" * 10_000, "-" + "9" * 5000,
      '{"a":' * 100_000, "[" * 100_000 + "]" * 100_000],
     ids=lambda body: repr(body[:10]),
@@ -142,6 +143,11 @@ def test_malformed_json_is_400(body: str | bytes) -> None:
 
 @pytest.mark.parametrize("text", ["1e308", "-1.7976931348623157e308", "1e-999", "0e999", "1.5", "9" * 400])
 def test_numbers_that_python_can_hold_are_json(text: str) -> None:
+    assert see_posted(lambda r: [r.json == json.loads(text)], text, "application/json") == [True]
+
+
+@pytest.mark.parametrize("text", [r'"\ud83d\ude00"', r'["\\ud800", "\u0041"]', r'{"\uD83D\uDE00": "\u00e9"}'])
+def test_surrogates_that_are_pairs_and_what_looks_like_surrogates_are_json(text: str) -> None:
     assert see_posted(lambda r: [r.json == json.loads(text)], text, "application/json") == [True]
 
 
@@ -296,6 +302,16 @@ def test_an_argument_comes_from_the_path_and_then_from_the_query(look: Look, see
 def test_an_argument_of_a_bad_type_is_400_that_names_it(type: Callable[[str], Any], value: str) -> None:
     got = application(lambda r: r.get_argument("quantity", type=type)).test().get(f"/?quantity={value}")
     assert (got.status, "'quantity'" in got.text) == (400, True)
+
+
+def test_a_function_that_refuses_an_argument_says_why() -> None:
+    def percentage(text: str) -> int:
+        if not 0 <= int(text) <= 100:
+            raise ValueError("it must be from 0 to 100")
+        return int(text)
+
+    got = application(lambda r: r.get_argument("share", type=percentage)).test().get("/?share=101")
+    assert got.text == "400 Bad Request\nthe argument 'share' is not valid: it must be from 0 to 100\n"
 
 
 # Headers, host, address
