@@ -20,6 +20,7 @@ from typing import Any
 import h11
 import pytest
 from playwright.sync_api import Browser
+from servers import make_certificate
 from support import ROOT, environment, free_port, listens, output, process, wait_for
 from websockets.sync.client import connect as connect_websocket
 
@@ -29,16 +30,6 @@ pytest_plugins = ["browser"]
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-
-
-def make_certificate(folder: Path, name: str = "localhost", passphrase: str = "") -> tuple[str, str]:
-    """The files of a new certificate for the loopback, which vouches for itself, and of its key."""
-    certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
-    secret = ["-passout", f"pass:{passphrase}"] if passphrase else ["-noenc"]
-    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "2", "-subj", f"/CN={name}"]
-    subprocess.run(["openssl", "req", "-x509", *options, *secret, "-keyout", key, "-out", certificate, "-addext",
-                    "subjectAltName=DNS:localhost,IP:127.0.0.1"], check=True, capture_output=True)  # fmt: skip
-    return certificate, key
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import os
 import re
 import select
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -33,7 +34,7 @@ import arena_data
 from bare_servers import PYTHON, install, is_installed
 from peer import run_wrk
 from rounds import FOLDERS, add_before, interleave, medians, variables, with_each
-from servers import Postgres
+from servers import Postgres, make_certificate
 from support import free_port, listens, output, process, wait_for
 from tables import Table, is_to_be_written
 from web import GUNICORN, UVICORN, raise_open_files
@@ -49,6 +50,11 @@ SERVERS = {
                           "--log-level", "critical", "--backlog", "2048", "--port", "{port}",
                           "arena_programs:falcon"],
 }  # fmt: skip
+TLS_OPTIONS = {  # for the files of a certificate and its key; fastpysgi has no TLS
+    BOTTLE: ("--certfile", "--keyfile"),
+    STARLETTE: ("--ssl-certfile", "--ssl-keyfile"),
+    "Falcon on granian": ("--ssl-certificate", "--ssl-keyfile"),
+}
 ACCEPT = {"Accept-Encoding": "gzip, br"}
 FILES_ACCEPT = {"Accept-Encoding": "br;q=1, gzip;q=0.8"}
 
@@ -62,6 +68,7 @@ class Profile(NamedTuple):
     bottle: float | None = None
     checked: tuple[str, ...] = ()  # paths that must answer 200 before it is measured
     needs_websockets: bool = False
+    scheme: str = "http"
 
 
 def requests(*texts: str, before: str = "") -> str:
@@ -117,13 +124,13 @@ function request()
     .. ', "name": "New Product", "category": "test", "price": 25, "quantity": 10}')
 end
 """
-# What HTTPS will be measured by: json over a connection with TLS (wrk takes https:// addresses), once all serve it.
 PROFILES = {
     "baseline": Profile(requests(*ADDED), 64, 0.8, 5, (SUM,)),
     "limited-conn": Profile(LIMITED, 64, 0.8, 5),
     "pipelined": Profile("wrk.path = '/pipeline'\n" + PIPELINED, 64, 2, 10, ("/pipeline",)),
     "json": Profile(requests(*JSON_TEXTS), 64, 0.9, 3, ("/json/25?m=4",)),
     "json-comp": Profile(requests(*COMPRESSED_TEXTS), 64, 1.0),
+    "json-tls": Profile(requests(*JSON_TEXTS), 64, 0.9, 5, ("/json/25?m=4",), scheme="https"),
     "upload": Profile(requests(UPLOADS), 16, 1.0, 1.5),
     "static": Profile(
         requests(*(text_of("GET", f"/static/{name}", **FILES_ACCEPT) for name in arena_data.FILES)), 64, 1.0, 5,
@@ -139,12 +146,16 @@ PROFILES = {
 
 
 @contextlib.contextmanager
-def serving(name: str, workers: int, services: dict[str, str]) -> Iterator[int]:
-    """One of the entries: its port."""
+def serving(name: str, workers: int, services: dict[str, str], files: tuple[str, ...] = ()) -> Iterator[int]:
+    """One of the entries: its port. With the files of a certificate and its key it serves HTTPS."""
     port, packages = free_port(), [path for path in sys.path if path.endswith("-packages")]
     command = [part.format(port=port, workers=workers) for part in SERVERS.get(name, OURS)]
     if name in FOLDERS and workers > 1:
         command += ["--workers", str(workers)]
+    if files and name in FOLDERS:
+        command += ["--tls", *files]
+    elif files:
+        command += [part for pair in zip(TLS_OPTIONS[name], files, strict=True) for part in pair]
     found = {**variables(name), **services}
     found["PYTHONPATH"] = os.pathsep.join([found["PYTHONPATH"], *packages])  # fastpysgi has an environment of its own
     folder = HERE.parent.parent / "examples" if name in FOLDERS else HERE
@@ -157,6 +168,9 @@ def serving(name: str, workers: int, services: dict[str, str]) -> Iterator[int]:
 def check(port: int, profile: Profile) -> None:
     """The pages that this profile asks for are there, and are JSON where they should be."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    if profile.scheme == "https":
+        context = ssl._create_unverified_context()
+        client = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
     for path in profile.checked:
         client.request("GET", path)
         answer = client.getresponse()
@@ -183,8 +197,8 @@ def body_size(port: int) -> float:
     return size
 
 
-def rate_by_wrk(port: int, seconds: int, connections: int, options: list[str]) -> float:
-    told = run_wrk(port, "/pipeline", seconds, connections, *options)
+def rate_by_wrk(port: int, seconds: int, profile: Profile, options: list[str]) -> float:
+    told = run_wrk(port, "/pipeline", seconds, profile.connections, *options, scheme=profile.scheme)
     found = re.search(r"Requests/sec:\s+([\d.]+)", told)
     assert found, told
     return float(found[1])
@@ -230,19 +244,23 @@ def measure(
     others = [name for name in SERVERS if name != FASTPYSGI or is_installed("fastpysgi")]
     if profile.needs_websockets:
         others = [STARLETTE]
+    if profile.scheme == "https":
+        others = [*TLS_OPTIONS]
     probes: dict[str, Callable[[], float]] = {}
     sizes: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
-        options = stack.enter_context(script(profile.lua))
+        options, files = stack.enter_context(script(profile.lua)), tuple[str, ...]()
+        if profile.scheme == "https":
+            files = make_certificate(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for name in with_each(others):
-            port = stack.enter_context(serving(name, workers, services))
+            port = stack.enter_context(serving(name, workers, services, files))
             check(port, profile)
             if profile_name == "json-comp":
                 sizes[name] = body_size(port)
             if profile.needs_websockets:
                 probes[name] = partial(rate_of_echoes, port, seconds, profile.connections)
             else:
-                probes[name] = partial(rate_by_wrk, port, seconds, profile.connections, options)
+                probes[name] = partial(rate_by_wrk, port, seconds, profile, options)
         if not short:  # pools of connections grow, and workers learn, while nobody looks
             interleave(1, probes)
         return medians(interleave(1 if short else 5, probes)), sizes

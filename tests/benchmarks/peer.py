@@ -42,11 +42,11 @@ def handler(which: str, pull: str, pub: str, mode: str = "never", workers: int =
         yield child
 
 
-def run_wrk(port: int, path: str, seconds: int, connections: int, *options: str) -> str:
+def run_wrk(port: int, path: str, seconds: int, connections: int, *options: str, scheme: str = "http") -> str:
     """What wrk tells; AssertionError where an answer was wrong or a connection broke. That an answer was late is no
     error: the machine may be busy."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", *options]
-    told = subprocess.run([*command, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=False)
+    told = subprocess.run([*command, f"{scheme}://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=False)
     broken = re.search(r"Non-2xx|Socket errors: (?!connect 0, read 0, write 0, )", told.stdout)
     assert told.returncode == 0 and not broken, told.stdout + told.stderr
     return told.stdout
