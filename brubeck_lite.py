@@ -384,6 +384,8 @@ _FORWARDED_PAIR = rf'[ \t]*({_TOKEN.pattern})=({_TOKEN.pattern}|"(?:[^"\\]|\\.)*
 _FORWARDED = re.compile(rf"(?:^|,)({_FORWARDED_PAIR}(?:;{_FORWARDED_PAIR})*)$")
 _X_FORWARDED = frozenset(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"])
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # as proxies name them; Traefik both
+# A full disk, and a machine without a folder for temporary files that may be written to.
+_NO_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT, errno.EROFS])
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _JSON_TYPE = re.compile(r"application/(?:[\w.-]+\+)?json")
 _WEIGHT = re.compile(r"(?:^|;)[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|$)")
@@ -1266,7 +1268,7 @@ class Request:
         except HTTPError as error:
             return error.status, error.message
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in _NO_SPACE:
                 raise
             logger.error("no space for an upload to %r: %s", self.path, error.strerror)
             return 507, "there is no space for the upload"
@@ -3598,13 +3600,16 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_Task = tuple[Callable[[], Any], list[Any], Callable[[], Any]]  # a function, where its result goes, who is woken
+
+
 class _Cores:
     """Threads of the operating system that compute: at most one for each core, and none while there is nothing to
     compute. A thread keeps the memory of its last computation, so the number of threads bounds that memory too."""
 
     def __init__(self) -> None:
         self._lock = _unpatched("threading").Lock()
-        self._waiting: deque[tuple[Callable[[], Any], list[Any], Callable[[], Any]]] = deque()
+        self._waiting: deque[_Task] = deque()
         self._threads = 0
 
     def compute(self, function: Callable[[], T]) -> T:
@@ -3613,12 +3618,13 @@ class _Cores:
         sleeper, cores = make_sleeper(), count_cores()
         task = function, results, sleeper.wake_soon
         with self._lock:
-            if len(self._waiting) >= cores * MAX_WAITING_FOR_A_CORE:
-                abort(503, "too many passwords are to be checked just now", {"Retry-After": "2"})
             if self._threads < cores:
-                _unpatched("threading").Thread(target=self._work, name="password", daemon=True).start()
+                _unpatched("threading").Thread(target=self._work, args=[task], name="password", daemon=True).start()
                 self._threads += 1
-            self._waiting.append(task)
+            elif len(self._waiting) < cores * MAX_WAITING_FOR_A_CORE:
+                self._waiting.append(task)
+            else:
+                abort(503, "too many passwords are to be checked just now", {"Retry-After": "2"})
         try:
             while not results:
                 sleeper.wait()
@@ -3628,8 +3634,7 @@ class _Cores:
             raise
         return results[0]
 
-    def _work(self) -> None:
-        task = self._next()
+    def _work(self, task: _Task | None) -> None:
         while task is not None:
             function, results, wake_soon = task
             result = function()
@@ -3637,7 +3642,7 @@ class _Cores:
             results.append(result)
             wake_soon()
 
-    def _next(self) -> tuple[Callable[[], Any], list[Any], Callable[[], Any]] | None:
+    def _next(self) -> _Task | None:
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
@@ -7137,14 +7142,14 @@ class Listener:
         return listening
 
     def _listen_by(self, descriptor: int) -> Any:
-        """Take over a socket that listens; OSError where there is none. Processes that the program starts do not
-        inherit it."""
-        listening = _unpatched("socket").socket(fileno=descriptor)
+        """Accept from a socket that listens, and leave it open for the next run; OSError where there is none. Processes
+        that the program starts do not inherit it."""
+        os.set_inheritable(descriptor, False)
+        listening = _unpatched("socket").socket(fileno=os.dup(descriptor))
         is_stream = listening.type == socket.SOCK_STREAM
         if not (is_stream and listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
-            listening.detach()
+            listening.close()
             raise OSError(errno.EINVAL, "it is no socket that listens")
-        listening.set_inheritable(False)
         if listening.family != socket.AF_UNIX:
             self._set_options(listening)
         return listening
@@ -9244,8 +9249,9 @@ class Parent:
         if worker.ended is not None or worker.process.poll() is not None:
             self._bury(worker, now)
         elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
-            logger.error("%s gave no sign of life for %d seconds: killed (for a debugger: --debug)",
-                         worker, now - worker.heard)  # fmt: skip
+            silence = f"gave no sign of life for {now - worker.heard:.0f} seconds"
+            reason = "did not end in time" if now > worker.deadline else silence
+            logger.error("%s %s: killed (for a debugger: --debug)", worker, reason)
             worker.process.kill()
 
     def _renew(self, now: float) -> None:
@@ -9439,7 +9445,6 @@ def parent_of_worker() -> _Parent | None:
         fail(f"{WORKER} is set to {descriptor!r}: unset it, for only a parent sets it, for its workers")
 
 
-DEFAULT_ADDRESS = "127.0.0.1:6767"
 
 
 def default_connections(bind: str | None, tls: TLSFiles | None, parent: _Parent | None) -> list[HTTPConnection]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from support import ROOT, environment, free_port, needs_ipv6, output, process, wait_for
 
+from brubeck_lite import Brubeck
+
 COMMAND = [sys.executable, "-m", "brubeck_lite", "wire:app"]
 
 
@@ -178,3 +180,12 @@ def test_systemd_starts_it_for_the_first_client() -> None:
     with process(["systemd-socket-activate", f"--listen=127.0.0.1:{port}", *names, *COMMAND]) as child:
         wait_for(lambda: "Listening on" in output(child), what=lambda: output(child))
         assert ask(("127.0.0.1", port)) == b"Take five!"
+
+
+def test_a_descriptor_serves_one_run_after_another() -> None:
+    app = Brubeck()
+    app.route("/")(lambda request: "Take five!")
+    with listening() as listener:
+        for _ in range(2):
+            with app.running(bind=f"fd:{listener.fileno()}"):
+                assert ask(listener.getsockname()) == b"Take five!"

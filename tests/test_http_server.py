@@ -377,7 +377,7 @@ def test_a_client_that_never_reads_is_dropped() -> None:
         client.connect(("127.0.0.1", port))
         client.sendall(b"GET /large/50000000 HTTP/1.1\r\n" + HOST + b"\r\n")
         open_files = Path(f"/proc/{child.pid}/fd")
-        wait_for(lambda: is_serving(port) and has_socket_to(open_files, client), what="the connection")
+        assert client.recv(1, socket.MSG_PEEK) == b"H"
         wait_for(lambda: not has_socket_to(open_files, client), what="its end")
         received, end = read_all(client)
         assert end == "reset" and len(received) < 50_000_000
