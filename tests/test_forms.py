@@ -11,6 +11,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -805,6 +806,18 @@ def test_a_file_is_a_file_object_whatever_its_size(filler: int) -> None:
         assert io.TextIOWrapper(file, "ascii").readable()  # type: ignore[arg-type]
 
     upload(look_at, content)
+
+
+def test_a_large_file_without_a_folder_for_temporary_files_is_507(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not-there"))
+    app = Brubeck()
+    app.post("/", max_body=8 * MIB)(lambda request: str(request.files["file"].size))
+    client = app.test()
+    assert client.post("/", files={"file": ("a", b"x" * MIB, "text/x")}).status == 507
+    assert "no space for an upload to '/'" in caplog.text and "Traceback" not in caplog.text
+    assert client.post("/", files={"file": ("a", b"small", "text/x")}).text == "5"
 
 
 @pytest.mark.parametrize("filler", [0, MIB])

@@ -384,10 +384,6 @@ def test_a_client_that_never_reads_is_dropped() -> None:
         assert served_as_ever(port)
 
 
-def is_serving(port: int) -> bool:
-    return served_as_ever(port)
-
-
 def has_socket_to(open_files: Path, client: socket.socket) -> bool:
     """Whether the process of these open files has the other end of this connection."""
     port = client.getsockname()[1]
