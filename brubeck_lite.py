@@ -122,6 +122,8 @@ logger = logging.getLogger("brubeck_lite")
 T = TypeVar("T")
 D = TypeVar("D")
 H = TypeVar("H", bound=Callable[..., Any])  # a handler, which a decorator gives back as it was
+R = TypeVar("R", bound="Callable[Concatenate[Request, ...], Any] | type")  # a handler of a route
+W = TypeVar("W", bound="Callable[Concatenate[WebSocket, ...], Any]")
 E = TypeVar("E", bound="Callable[[Request, Any], Any]")  # a handler of errors
 P = ParamSpec("P")
 
@@ -3250,6 +3252,28 @@ def find_misuse(function: Any, number: int) -> str | None:
     return None
 
 
+def _is_not_ours(function: Any) -> bool:
+    return not hasattr(function, "__code__") or function.__code__.co_filename != __file__
+
+
+def undecorated(handler: Any) -> Any:
+    """The handler without the decorators of this file."""
+    return inspect.unwrap(handler, stop=_is_not_ours)
+
+
+def check_request(handler: Any, rule: str | re.Pattern[str]) -> None:
+    """TypeError for a function without a parameter for the request, as those of Flask and Bottle are."""
+    names = re.findall(r"[<:](\w+)>", rule) if isinstance(rule, str) else [*rule.groupindex]
+    call = undecorated(handler)
+    try:
+        first = [*inspect.signature(call, follow_wrapped=False).parameters][:1]
+    except Exception:  # as in `find_misuse`
+        return
+    if not first or first[0] in names:
+        form = ", ".join(["ws" if hasattr(handler, "is_websocket") else "request", *names])
+        raise TypeError(f"{name_handler(call)} takes no request: its parameters should be ({form})")
+
+
 def check_function(function: Any, number: int, form: str) -> None:
     """TypeError unless this is a plain function that takes so many arguments; `form` is how it should be written."""
     refuse_async(function)
@@ -3303,10 +3327,12 @@ class Route:
                  name: str | None = None, *, default: Iterable[str] | None = None, max_body: int | None = None,
                  timeout: float | None = None, cancel: bool = False, call: Handler | None = None) -> None:  # fmt: skip
         if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
-            raise ValueError(f"the handler of {rule!r} cannot be called")
+            raise ValueError(f"the handler of {rule!r} cannot be called (a class is a MessageHandler, or has __call__)")
         refuse_async(handler)
         if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
             raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
+        if not isinstance(handler, type):
+            check_request(handler, rule)
         if isinstance(methods, str):
             raise ValueError(f"methods is a list: [{methods!r}]")
         self.rule, self.handler, self.max_body = rule, handler, max_body
@@ -3383,7 +3409,7 @@ class Routes:
             names = [name or "default" for name in re.findall(r"<(?:(\w+)(?=[:(]))?", rule)]
             route.is_rememberable = all(self.map.converters[name] is DEFAULT_CONVERTERS.get(name) for name in names)
         except (LookupError, ValueError, TypeError, SyntaxError, re.error) as error:
-            raise ValueError(f"the rule {rule!r} cannot be understood: {error}") from error
+            raise ValueError(f"the rule {rule!r} cannot be understood: {error} (a rule is like /<int:n>)") from error
         if route.name is not None:
             self.named[route.name] = sorted([*named, route], key=lambda each: -str(each.rule).count("<"))
 
@@ -4196,16 +4222,16 @@ class Brubeck:
         self._secret = secret
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
-              max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:
+              max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[R], R]:
         """Decorator: the function or class answers requests for this rule: `/hello/<name>` (in werkzeug's syntax, with
         converters as in `<int:id>`), `@chat` or `<chat` for a message socket, or a compiled regular expression.
         `methods`: by default GET for a function, and for a class those it defines. `name`: for `url_for`, by default
         the handler's. `max_body` (bytes) and `timeout` (seconds) replace the application's. `cancel`: the handler is
         ended when its client leaves. ValueError for an invalid rule, and for one that conflicts with another route;
-        TypeError for a handler that is `async def`."""
+        TypeError for a handler that is `async def`, or has no parameter for the request."""
         check_rule("route", rule, methods, name)
 
-        def register(handler: H) -> H:
+        def register(handler: R) -> R:
             self.routes.map.converters.update(self.converters)
             self.routes.add(Route(rule, handler, methods, name, default=["GET"], max_body=max_body,
                                   timeout=self.timeout if timeout is None else timeout, cancel=cancel))  # fmt: skip
@@ -4213,39 +4239,39 @@ class Brubeck:
 
         return register
 
-    def _route_for(self, method: str, rule: str | re.Pattern[str], name: str | None, *options: Any) -> Callable[[H], H]:
+    def _route_for(self, method: str, rule: str | re.Pattern[str], name: str | None, *options: Any) -> Callable[[R], R]:
         check_rule(method.lower(), rule, name)
         max_body, timeout, cancel = options
         return self.route(rule, [method], name, max_body=max_body, timeout=timeout, cancel=cancel)
 
     def get(self, rule: str | re.Pattern[str], name: str | None = None, *, max_body: int | None = None,
-            timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+            timeout: float | None = None, cancel: bool = False) -> Callable[[R], R]:  # fmt: skip
         """`route` for GET."""
         return self._route_for("GET", rule, name, max_body, timeout, cancel)
 
     def post(self, rule: str | re.Pattern[str], name: str | None = None, *, max_body: int | None = None,
-             timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+             timeout: float | None = None, cancel: bool = False) -> Callable[[R], R]:  # fmt: skip
         """`route` for POST."""
         return self._route_for("POST", rule, name, max_body, timeout, cancel)
 
     def put(self, rule: str | re.Pattern[str], name: str | None = None, *, max_body: int | None = None,
-            timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+            timeout: float | None = None, cancel: bool = False) -> Callable[[R], R]:  # fmt: skip
         """`route` for PUT."""
         return self._route_for("PUT", rule, name, max_body, timeout, cancel)
 
     def patch(self, rule: str | re.Pattern[str], name: str | None = None, *, max_body: int | None = None,
-              timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+              timeout: float | None = None, cancel: bool = False) -> Callable[[R], R]:  # fmt: skip
         """`route` for PATCH."""
         return self._route_for("PATCH", rule, name, max_body, timeout, cancel)
 
     def delete(self, rule: str | re.Pattern[str], name: str | None = None, *, max_body: int | None = None,
-               timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+               timeout: float | None = None, cancel: bool = False) -> Callable[[R], R]:  # fmt: skip
         """`route` for DELETE."""
         return self._route_for("DELETE", rule, name, max_body, timeout, cancel)
 
     def websocket(self, rule: str, name: str | None = None, *, origins: str | Iterable[str] | None = None,
                   subprotocols: Sequence[str] = (), max_message: int = 1 << 20, max_body: int | None = None,
-                  timeout: float | None = None, cancel: bool = False) -> Callable[[H], H]:  # fmt: skip
+                  timeout: float | None = None, cancel: bool = False) -> Callable[[W], W]:  # fmt: skip
         """Decorator: `handler(ws, **arguments)` talks with clients that open a WebSocket here (RFC 6455). Pages of this
         host may open one, those of `origins`, and with "*" all pages. Of `subprotocols` the first that the client knows
         is used. `max_message`: bytes of a message. When the handler returns, the WebSocket is closed with 1000, when it
@@ -4253,7 +4279,7 @@ class Brubeck:
         check_rule("websocket", rule, name)
         allowed = compile_origins(origins, "*")
 
-        def register(handler: H) -> H:
+        def register(handler: W) -> W:
             refuse_async(handler)
 
             @functools.wraps(handler)
@@ -4287,11 +4313,10 @@ class Brubeck:
         """Have another application answer every path below `prefix` that no rule of this application takes. The other
         one keeps its own error handlers and middleware, and where it has another secret, a session of its own.
         ValueError unless the prefix is like "/admin"."""
-        if not re.fullmatch(r"(?:/[^/]+)+", prefix):
-            raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
-
         if not isinstance(other, Brubeck):
             raise TypeError(f"a Brubeck can be mounted, not {other!r}")
+        if not re.fullmatch(r"(?:/[^/]+)+", prefix):
+            raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
 
         def mounted(request: Request) -> Response:
             inner = request.inside(other, prefix)
@@ -4326,6 +4351,8 @@ class Brubeck:
         it is called, routing is done (`request.route` is None where no route matched), and what `respond` returns for
         an error is a Response too. Each call of `wrap` calls all middleware anew. TypeError for a function of another
         shape."""
+        if cast(Any, middleware) in (compress, cors, csrf):
+            raise TypeError(f"write app.wrap({name_handler(middleware)}(...)), which makes the middleware")
         check_function(middleware, 1, _WRAPPER)
         respond: Respond = self._call_handler
         try:
@@ -4537,7 +4564,8 @@ class Brubeck:
         """Call `function(*arguments)` beside the requests, for work that a client need not wait for: inside `run()` in
         a coroutine, which begins once the handler has answered, or waits; elsewhere in a thread. What it raises is
         logged. At the end of the process it has the time that requests have, 9 seconds; the test client waits for it.
-        The number of such calls at once is not limited."""
+        The number of such calls at once is not limited. TypeError for a function that is `async def`."""
+        refuse_async(function)
         if self._outer is not None:
             self._outer.spawn(function, *arguments)
             return
@@ -9597,10 +9625,6 @@ def list_routes(name: str, app: Brubeck) -> int:
     return 0
 
 
-def _is_not_ours(function: Any) -> bool:
-    return not hasattr(function, "__code__") or function.__code__.co_filename != __file__
-
-
 def find_misfit(app: Brubeck, route: Route) -> str | None:
     """Why a handler cannot be called with the arguments of its route; None where it can, or where that is unknown."""
     positional, named = 0, set[str]()
@@ -9609,7 +9633,7 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
         positional = 0 if named else route.rule.groups
     elif not route.is_socket:
         named = named.union(*(rule.arguments for rule in app.routes.map.iter_rules(cast(Any, route))))
-    calls = [inspect.unwrap(route.handler, stop=_is_not_ours)]  # without the decorators of this file
+    calls = [undecorated(route.handler)]
     if isinstance(route.handler, type):
         is_plain = route.handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__)
         names = map(str.lower, (is_plain and route.methods) or ())
