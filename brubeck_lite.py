@@ -4352,7 +4352,7 @@ class Brubeck:
         an error is a Response too. Each call of `wrap` calls all middleware anew. TypeError for a function of another
         shape."""
         if cast(Any, middleware) in (compress, cors, csrf):
-            raise TypeError(f"write app.wrap({name_handler(middleware)}(...)), which makes the middleware")
+            raise TypeError(f"write app.wrap({name_handler(middleware)}(...)): middleware is {_WRAPPER}")
         check_function(middleware, 1, _WRAPPER)
         respond: Respond = self._call_handler
         try:

@@ -26,7 +26,18 @@ from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from brubeck_lite import Brubeck, HTTPError, Request, Response, bearer_auth, check_password, cors, hash_password, main
+from brubeck_lite import (
+    Brubeck,
+    HTTPError,
+    Request,
+    Response,
+    abort,
+    bearer_auth,
+    check_password,
+    cors,
+    hash_password,
+    main,
+)
 
 if __name__ == "__main__":
     main(["conduit:app", *sys.argv[1:]])  # jwt imports what eventlet has to replace before: the command line does it
@@ -42,7 +53,7 @@ def stop(reason: str) -> NoReturn:
 try:
     import jwt
 except ImportError:
-    stop("PyJWT is missing: pip install PyJWT")
+    stop("PyJWT is missing: pip install PyJWT")  # the package named jwt is another one
 
 SECRET = os.environ.get("SECRET", "")
 DATABASE = os.environ.get("DATABASE", "conduit.sqlite")
@@ -97,7 +108,6 @@ def in_transaction(respond: Callable[[Request], Response]) -> Callable[[Request]
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
         request.state.connection = connection
-        request.current_user = None  # until a token says who asks
         response = respond(request)  # which is a response after an error, too
         if response.status < 400:
             connection.commit()
@@ -132,28 +142,17 @@ def now() -> str:
 # ---- Errors: {"errors": {what: [why]}}
 
 
-class Refused(HTTPError):
-    """An answer that says what is wrong with what: Refused(404, article="not found")."""
-
-    def __init__(self, status: int, **errors: str) -> None:
-        super().__init__(status)
-        self.errors = errors
-
-
-@app.error(Refused)
-def explain(request: Request, error: Refused) -> JSON:
-    return {"errors": {what: [why] for what, why in error.errors.items()}}
+@app.error(HTTPError)
+def explain(request: Request, error: HTTPError) -> tuple[JSON, int]:
+    """The errors that `abort` was given, or what the framework refuses. RealWorld has no 400: that is 422 there."""
+    errors = error.members.get("errors") or {"request": error.message}
+    return {"errors": {what: [why] for what, why in errors.items()}}, 422 if error.status == 400 else error.status
 
 
 @app.error(401)
-def ask_for_token(request: Request, error: HTTPError) -> JSON:
-    return {"errors": {"token": ["is invalid" if "Authorization" in request.headers else "is missing"]}}
-
-
-@app.error(HTTPError)
-def explain_other(request: Request, error: HTTPError) -> tuple[JSON, int]:
-    """What the framework refuses. RealWorld has no 400: what a client got wrong is 422."""
-    return {"errors": {"request": [error.message]}}, 422 if error.status == 400 else error.status
+def ask_for_token(request: Request, error: HTTPError) -> tuple[JSON, int]:
+    error.members.setdefault("errors", {"token": "is invalid" if "Authorization" in request.headers else "is missing"})
+    return explain(request, error)
 
 
 @app.error(500)
@@ -171,7 +170,7 @@ def find(request: Request, what: str, sql: str, **values: Any) -> sqlite3.Row:
     """The row that a query finds; 404 without one."""
     row: sqlite3.Row | None = run(request, sql, **values).fetchone()
     if row is None:
-        raise Refused(404, **{what: "not found"})
+        abort(404, errors={what: "not found"})
     return row
 
 
@@ -179,7 +178,7 @@ def find_own(request: Request, what: str, sql: str, **values: Any) -> sqlite3.Ro
     """The same where its author asks; 403 for others."""
     row = find(request, what, sql, **values)
     if row["author"] != request.current_user:
-        raise Refused(403, **{what: "forbidden"})
+        abort(403, errors={what: "forbidden"})
     return row
 
 
@@ -200,7 +199,7 @@ def text(least: int, most: int, pattern: str = "(?s).*") -> Check:
             raise ValueError("can't be blank")
         if not least <= len(value) <= most:
             raise ValueError(f"must have {least} to {most} characters")
-        return value.encode(errors="replace").decode()  # in JSON, half of a character can be a text
+        return value
 
     return check
 
@@ -232,7 +231,7 @@ def given(request: Request, name: str, checks: dict[str, Check], optional: Colle
     """What the client sent as {name: {...}}, checked; 422, with all that is wrong. `optional` may be left out."""
     sent = request.json.get(name) if isinstance(request.json, dict) else None
     if not isinstance(sent, dict) or sent.keys().isdisjoint(checks):
-        raise Refused(422, **{name: "can't be blank"})
+        abort(422, errors={name: "can't be blank"})
     values, errors = {}, {}
     for field, check in checks.items():
         if field in sent or field not in optional:
@@ -241,7 +240,7 @@ def given(request: Request, name: str, checks: dict[str, Check], optional: Colle
             except ValueError as error:
                 errors[field] = str(error)
     if errors:
-        raise Refused(422, **errors)
+        abort(422, errors=errors)
     return values
 
 
@@ -280,7 +279,7 @@ def log_in(request: Request) -> JSON:
     sent = given(request, "user", LOGIN)
     user = run(request, "SELECT id, password FROM user WHERE email = :email", email=sent["email"]).fetchone()
     if not check_password(sent["password"], user and user["password"]):  # for nobody it takes as long
-        raise Refused(401, credentials="invalid")
+        abort(401, errors={"credentials": "invalid"})
     return show_user(request, user["id"])
 
 

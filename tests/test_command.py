@@ -219,12 +219,15 @@ def create_app():
 REFUSED = [  # and how the sentence about it begins
     ("@app.get\ndef index(request): ...", 'write @app.get("/path") above the handler'),
     ("@app.get('/')\nasync def index(request): ...", "index is `async def`: write `def`"),
+    ("@app.get('/<n:int>')\ndef show(request, n): ...", "the rule '/<n:int>' cannot be understood: the converter"),
+    ("@app.get('/')\ndef index(): ...", "index takes no request: its parameters should be (request)"),
     ("@app.error('404')\ndef missing(request, error): ...", "@app.error(404) is given a status"),
     ("@app.error(404)\ndef missing(request): ...", "missing: too many positional arguments; it should be `def handler"),
     ("@app.wrap\ndef timing(request):\n    print(request.path)", "timing (wrong.py:"),
     ("@app.on_start\ndef begin(app): ...", "begin: missing a required argument: 'app'; it should be `def start():`"),
     ("app.static('/static', 'nowhere')", "there is no folder "),
     ("app.mount('/x', lambda request: '')", "a Brubeck can be mounted, not <function"),
+    ("app.mount(Brubeck(), '/x')", "a Brubeck can be mounted, not '/x'"),
 ]
 DECORATED = 8 if sys.version_info >= (3, 11) else 9  # the line in which a decorator is called
 

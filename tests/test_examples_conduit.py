@@ -314,8 +314,10 @@ def test_an_article_of_any_title_is_found_by_its_slug(api: Api, title: str) -> N
     assert "हिन्दी-में" in article["slug"] or title != "हिन्दी में"
 
 
-def test_half_of_a_character_becomes_a_question_mark(api: Api) -> None:
-    assert api.write("dave", "half \ud83d")["title"] == "half ?"
+def test_half_of_a_character_is_refused(api: Api) -> None:
+    article = {"title": "half \ud83d", "description": "D", "body": "B"}
+    status, answer = api.ask("POST", "/articles", {"article": article}, "dave")
+    assert (status, answer["errors"].keys()) == (422, {"request"})
 
 
 def test_two_articles_of_one_title_have_two_slugs(api: Api) -> None:

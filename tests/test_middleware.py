@@ -19,6 +19,7 @@ from brubeck_lite import (
     TemplateMixin,
     WebMessageHandler,
     abort,
+    compress,
     cors,
     csrf,
     csrf_token,
@@ -826,6 +827,12 @@ def test_middleware_of_another_shape_is_refused_where_it_is_wrapped(wrong: Any) 
         with pytest.raises(TypeError, match=r"`def middleware\(respond\):`, which returns a function `answer\(request"):
             app.wrap(wrong)
     assert app.test().get("/").text == "page"
+
+
+@pytest.mark.parametrize("maker", [compress, cors, csrf])
+def test_what_makes_middleware_is_to_be_called(maker: Any) -> None:
+    with pytest.raises(TypeError, match=rf"write app\.wrap\({maker.__name__}\(...\)\)"):
+        Brubeck().wrap(maker)
 
 
 def test_middleware_that_forgets_the_answer_is_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:

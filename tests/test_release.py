@@ -94,6 +94,13 @@ app.get("/guarded")(basic_auth(lambda name, password: True)(four))(Request(), "x
 bearer_auth(lambda token: True)(one)(1)  # wrong: that is no request
 Brubeck(__name__)  # wrong: it has no name
 
+@app.get("/seventeen")  # wrong: the handler takes no request
+def seventeen() -> str:
+    return "page"
+
+@app.websocket("/eighteen")  # wrong: the handler takes no WebSocket
+def eighteen(name: str) -> None: ...
+
 @app.get("/right", name="page", max_body=1 << 20, timeout=1.5, cancel=True)
 @bearer_auth(lambda token: token == "x")
 def right(request: Request) -> tuple[str, int]:

@@ -987,6 +987,36 @@ def test_an_option_of_a_route_that_there_is_not_is_refused_where_it_is_given(nam
         getattr(Brubeck(), name)("/x", max_bdy=10)
 
 
+@pytest.mark.parametrize(
+    ("register", "handler", "form"),
+    [
+        (lambda app: app.get("/x"), lambda: "", "(request)"),
+        (lambda app: app.get("/<int:n>/<name>"), lambda n, name: "", "(request, n, name)"),
+        (lambda app: app.post("/<n>"), authenticated(lambda n: ""), "(request, n)"),
+        (lambda app: app.route(re.compile("^/(?P<n>.)")), lambda n: "", "(request, n)"),
+        (lambda app: app.websocket("/<name>"), lambda name: "", "(ws, name)"),
+    ],
+)
+def test_a_handler_without_a_parameter_for_the_request_is_refused(register: Any, handler: Any, form: str) -> None:
+    app = Brubeck()
+    with pytest.raises(TypeError, match=re.escape(f"takes no request: its parameters should be {form}")):
+        register(app)(handler)
+    assert app.test().get("/x").status == 404
+
+
+@pytest.mark.parametrize(
+    "decorate", [lambda handler: lambda request: handler(), lambda handler: lambda *all: handler()]
+)
+def test_a_decorator_may_give_a_handler_what_it_likes(decorate: Any) -> None:
+    app = Brubeck()
+
+    def index() -> str:
+        return "index"
+
+    app.get("/")(functools.wraps(index)(decorate(index)))
+    assert app.test().get("/").text == "index"
+
+
 @pytest.mark.parametrize("what", ["404", 42, 4040, True, None, int, KeyError(), says("missing")])
 def test_error_is_for_a_status_or_a_class_of_exceptions(what: Any) -> None:
     with pytest.raises(TypeError, match=r"@app\.error\(404\) is given a status, or a class of exceptions"):

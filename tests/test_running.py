@@ -138,6 +138,13 @@ def test_run_in_a_thread_says_what_to_do() -> None:
 # spawn
 
 
+def test_what_is_asynchronous_is_not_spawned() -> None:
+    async def later() -> None: ...
+
+    with pytest.raises(TypeError, match="async def"):
+        Brubeck().spawn(later)
+
+
 def test_in_a_test_the_client_waits_for_what_a_request_spawned(caplog: pytest.LogCaptureFixture) -> None:
     import time
 
