@@ -5779,7 +5779,7 @@ class Client:
                 fields.pop("CONTENT_TYPE", None)
         raise RuntimeError(f"more than {self.MAX_REDIRECTS} redirects, the last to {url}")
 
-    get = _with_method(request, "GET")
+    get = _with_method(request, "GET")  # `request` with this method, as those of the names that follow
     head = _with_method(request, "HEAD")
     post = _with_method(request, "POST")
     put = _with_method(request, "PUT")
@@ -9866,7 +9866,9 @@ def run_program(options: Any, parent: _Parent | None, level: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command `brubeck_lite`."""
+    """The command `brubeck_lite`, with these arguments, or those of the command line. A script that calls
+    `main(["hello:app"])` above its other imports is served as by `brubeck_lite hello:app`: it is imported anew, once
+    eventlet has replaced what waits in the standard library."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     if options.tell is not None:
         enter_folder(options.chdir)

@@ -40,7 +40,7 @@ PROMISED = {
     "get_signed_cookie current_user when_done",
     "Headers": "", "MultiDict": "getall", "UploadedFile": "name filename content_type size save",
     "Response": "body status headers set_cookie delete_cookie conditional", "ResponseHeaders": "add",
-    "HTTPError": "status message headers", "ProtocolError": "status",
+    "HTTPError": "status message headers members", "ProtocolError": "status",
     "SessionCookie": "name max_age secure samesite",
     "redirect": "", "abort": "", "static_file": "", "safe_target": "", "event_stream": "", "sign": "", "unsign": "",
     "hash_password": "", "check_password": "", "authenticated": "", "basic_auth": "", "bearer_auth": "", "cors": "",
@@ -50,7 +50,8 @@ PROMISED = {
     "WebMessageHandler": "set_status headers set_cookie redirect render_error",
     "ArgumentsMixin": "get_argument get_arguments", "AuthMixin": "current_user get_current_user",
     "TemplateMixin": "render",
-    "Client": "request get post put patch delete cookies", "Answer": "status headers body text json",
+    "Client": "request get head post put patch delete options websocket cookies",
+    "Answer": "status headers body text json request events close", "main": "",
     "parse_mongrel2": "", "format_reply": "", "parse_netstring": "", "format_netstring": "", "parse_tnetstring": "",
     "format_tnetstring": "",
     "Mongrel2Connection": "recv reply deliver close_client close", "HTTPConnection": "",
@@ -147,7 +148,7 @@ class Reader:
                 if name.startswith("self.") != own or (name := name.removeprefix("self.")).startswith("_"):
                     continue
                 value = "" if own else self.written(given)
-                code = f"{name}{kind}" + (f" = {value}" if value and len(value) < 60 else "")
+                code = f"{name}{kind}" + (f" = {value}" if value and len(value) < 60 and value[0] != "_" else "")
                 yield Name(name, code, comment_of(self.lines[node.lineno - 1]), {})
 
     def attributes(self, function: ast.FunctionDef) -> Iterator[Name]:
