@@ -45,8 +45,10 @@ from typing import Any, NamedTuple, cast
 import bottle
 import flask
 import pytest
+import redis
 import websockets.sync.client
 from flask.testing import FlaskClient
+from servers import redis as redis_server
 from support import ROOT, environment, free_port, is_running, listens, markup_in_pages, output, process, wait_for
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client as WSGIClient
@@ -244,11 +246,12 @@ def test_the_settings_are_the_defaults() -> None:
 
 
 @contextlib.contextmanager
-def served(name: str, folder: Path) -> Iterator[int]:
+def served(name: str, folder: Path, *options: str) -> Iterator[int]:
     """A program of the documents on a port."""
     (folder / f"{name}.py").write_text(FILES[f"{name}.py"])
     port = free_port()
-    with process([sys.executable, "-m", "brubeck_lite", f"{name}:app", "--bind", f"127.0.0.1:{port}"], cwd=folder):
+    command = [sys.executable, "-m", "brubeck_lite", f"{name}:app", "--bind", f"127.0.0.1:{port}", *options]
+    with process(command, cwd=folder):
         wait_for(lambda: listens(port), what="the server")
         yield port
 
@@ -267,6 +270,22 @@ def test_the_program_of_events_tells_those_who_listen_and_those_who_wait(tmp_pat
         assert [poll.result(10) for poll in polls] == ['{"text":"five"}'] * 2
         lines = [events.readline() for _ in range(3)]
         assert lines[1].startswith(b"id: ") and lines[2] == b'data: {"text":"five"}\n'
+
+
+def test_the_program_of_shared_events_tells_the_clients_of_all_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis_server() as address:
+        monkeypatch.setenv("REDIS_URL", address)
+        with served("shared_news", tmp_path, "--workers", "2") as port, redis.Redis.from_url(address) as store:
+            wait_for(lambda: store.pubsub_numsub("news") == [(b"news", 2)], what="both workers")
+            streams = [urllib.request.urlopen(f"http://127.0.0.1:{port}/news", timeout=60) for _ in range(6)]
+            assert {stream.readline() for stream in streams} == {b":\n"}
+            for number in range(6):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/news", b"text=%d" % number, timeout=60)
+            for stream in streams:
+                told = [line for line in (stream.readline() for _ in range(13)) if line != b"\n"]
+                assert told == [b'data: {"text":"%d"}\n' % number for number in range(6)]
 
 
 def test_the_program_of_websockets_talks_and_sends_on_what_is_published(tmp_path: Path) -> None:
