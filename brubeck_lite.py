@@ -1082,6 +1082,7 @@ class Peer:
     __slots__ = ("address", "error", "keeps_error", "loopback", "scheme")
 
     is_cancelled = False  # what worked for this client alone was ended, for it has left
+    takes_streams = True  # an answer may come in pieces
 
     def __init__(self, address: str = "", scheme: str = "http", loopback: str = "", keeps_error: bool = False) -> None:
         self.address, self.scheme = address, scheme  # who connected, and how
@@ -3808,12 +3809,18 @@ def _stays_as_it_is(headers: ResponseHeaders) -> bool:
     return is_bound or "no-transform" in headers.get("Cache-Control", "").lower()
 
 
-def _encode_pieces(pieces: Iterable[str | bytes], encode: Encoder) -> Iterator[bytes]:
-    """A streamed body in a content coding, each piece as soon as it is there."""
+def _encode_pieces(pieces: Iterable[str | bytes], encode: Encoder, declared: str | None) -> Iterator[bytes]:
+    """A streamed body in a content coding, each piece as soon as it is there. ValueError at the end of one that was not
+    as long as its Content-Length said, which the coded one has not: its client must not take it for the whole."""
+    size = 0
     try:
         for piece in pieces:
-            if piece:
-                yield encode(piece.encode() if isinstance(piece, str) else piece, False)
+            octets = piece.encode() if isinstance(piece, str) else piece
+            size += len(octets)
+            if octets:
+                yield encode(octets, False)
+        if declared is not None and int(declared) != size:
+            raise ValueError(f"the body has {size} bytes, and a Content-Length of {declared}")
         yield encode(b"", True)
     finally:
         getattr(pieces, "close", tuple)()
@@ -3828,15 +3835,15 @@ def _encode_body(request: Request, response: Response, coding: str, encode: Enco
     if response.status == 304:
         return
     headers["Content-Encoding"] = coding
-    for name in ("Content-Length", "Accept-Ranges"):
-        headers.pop(name, None)
+    headers.pop("Accept-Ranges", None)
+    declared = headers.pop("Content-Length", None)
     if isinstance(body, bytes) and 0 < len(body) <= _IN_ONE_GO:
         response.body = encode(body, True)
         return
     if isinstance(body, bytes):
-        whole = body
+        whole, declared = body, None
         body = (whole[start : start + SMALL] for start in range(0, len(whole), SMALL))
-    response.body = body if request.method == "HEAD" else _encode_pieces(body, encode)
+    response.body = body if request.method == "HEAD" else _encode_pieces(body, encode, declared)
 
 
 def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESSIBLE) -> Middleware:
@@ -3876,7 +3883,8 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
             return response
         size = len(body) if isinstance(body, bytes) else math.inf
         is_small = response.status != 304 and float(size or headers.get("Content-Length", 0)) < minimum
-        if (coding := choose_coding(accepted, encoders, is_small)) is not None:
+        can_be_coded = request.peer.takes_streams or (isinstance(body, bytes) and len(body) <= _IN_ONE_GO)
+        if can_be_coded and (coding := choose_coding(accepted, encoders, is_small)) is not None:
             _encode_body(request, response, coding, encoders[coding]())
         return response
 
@@ -4942,6 +4950,7 @@ class Load:
                 self.take(peer, request)
             elif len(self.waiting) < self.app.max_waiting:
                 self.waiting.append((peer, request))
+                peer.stop_holding()
                 return
             else:
                 refusal = error_answer(request, HTTPError(503, headers={"Retry-After": "1"}))
@@ -6501,8 +6510,12 @@ class _Mongrel2Peer(ServedPeer):
         self.is_closing = self.is_closing or not (request.keep_alive and request.is_whole)
         return not self.is_closing
 
+    @property
+    def takes_streams(self) -> bool:  # type: ignore[override]
+        return self.life.credit != math.inf
+
     def allow_stream(self) -> None:
-        if self.life.credit == math.inf:
+        if not self.takes_streams:
             raise RuntimeError(f"Mongrel2 at {self.life.mongrel2.pull} does not say how much its clients take, which "
                                "streams need: set 'download.flow_control': 1 in its settings")  # fmt: skip
 
@@ -7231,6 +7244,9 @@ class _HubPoll(_Sleeper):
             self._hub.remove(listener)
 
 
+_IS_OVER = "the request is over: its body can no longer be read"
+
+
 class _HTTPPeer(ServedPeer):
     """A client's connection to the embedded server. While it sends a head, or nothing, it has no coroutine: `on_event`
     takes what comes. From a request to its answer the coroutine of that request waits for its socket."""
@@ -7323,7 +7339,6 @@ class _HTTPPeer(ServedPeer):
             return None
         self.served += 1
         self.request = self._pace = None
-        self._has_begun = self._is_probed = False
         request = self._parse() if self.parser.has_input else None
         if request is None:
             if self._held:
@@ -7332,6 +7347,7 @@ class _HTTPPeer(ServedPeer):
             self.deadline = time.monotonic() + (self._server.keep_alive if self._is_idle else self._server.head_timeout)
             if self._watched != self.IDLE:
                 self.watch(self.IDLE)
+        self._has_begun = self._is_probed = False
         return request
 
     def _drain(self) -> bool:
@@ -7399,8 +7415,11 @@ class _HTTPPeer(ServedPeer):
         self._sleepers.wait(seconds)
 
     def take_body(self, request: HTTPRequest, most: int) -> bytes | None:
-        """The whole body of this request, where it needs no waiting (HTTPParser.take_body)."""
-        body = self.parser.take_body(most) if self.request is request and self._failure is None else None
+        """The whole body of this request, where it needs no waiting (HTTPParser.take_body). ValueError once it was
+        answered."""
+        if self.request is None or vars(self.request) is not vars(request):  # that of a mounted application is the same
+            raise ValueError(_IS_OVER)
+        body = self.parser.take_body(most) if self._failure is None else None
         self.expects = self.expects and body is None
         return body
 
@@ -7408,7 +7427,7 @@ class _HTTPPeer(ServedPeer):
         """The next bytes of the body of the request with this number, at most `size`; b"" at its end. HTTPError where
         it does not come as it should, after which the connection is closed; ValueError once it was answered."""
         if self.request is None or number != self.served:
-            raise ValueError("the request is over: its body can no longer be read")
+            raise ValueError(_IS_OVER)
         try:
             if self._failure is None:
                 while (piece := self.parser.next_piece(size)) is None:
@@ -7428,7 +7447,8 @@ class _HTTPPeer(ServedPeer):
         with self.outside_pool():
             if self.expects:
                 self.expects = False
-                self.send(CONTINUE)
+                if not self._has_begun:  # the answer: nothing may come amid that
+                    self.send(CONTINUE)
             began = time.monotonic()
             data = self.receive(pace.left)
         if not data:
@@ -7445,7 +7465,8 @@ class _HTTPPeer(ServedPeer):
     def send_answer(self, head: bytes, body: bytes) -> bool:
         if len(body) >= self.LARGE:
             return self.send(head) and self.send(body)
-        if self._may_hold and self.parser.has_input and len(self._held) < self.MOST_HELD:
+        may_hold = self._may_hold and not self._is_probed
+        if may_hold and self.parser.has_input and len(self._held) < self.MOST_HELD:
             self._held += head + body
             self._has_begun = True
             return True
@@ -7455,8 +7476,8 @@ class _HTTPPeer(ServedPeer):
         """The coroutine that handles the request waits: the answers to the requests before it go at once. To be called
         in eventlet's hub."""
         self._may_hold = False
-        if self._held and not self.is_gone:
-            with contextlib.suppress(OSError):  # the rest goes with what comes next, which also sees what is wrong
+        with contextlib.suppress(OSError):  # the rest goes with what comes next, which also sees what is wrong
+            while self._held and not self.is_gone:  # TLS takes a record at a time
                 self._held = self._held[self.socket.send(self._held) :]
 
     def send(self, data: bytes) -> bool:
