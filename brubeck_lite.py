@@ -6427,7 +6427,7 @@ class _Mongrel2Peer(ServedPeer):
         if b'"disconnect"' in notice.body:
             self.forget()
         elif (credit := notice.text("DOWNLOAD_CREDITS")).isdigit() and not self.is_gone:
-            self.credit += int(credit)
+            self.credit = min(self.credit + int(credit), self.life.credit)  # some is of an answer before this peer
             if self.sleeper is not None:
                 self.sleeper.wake_soon()
             if self.websocket is not None:
