@@ -5062,6 +5062,8 @@ class Receivers:
             request = self._receive_request()
         except EOFError:
             self.ended = True
+            while self._parked:  # they end as well: their thread may end before the process
+                self._hub.schedule_call_global(0, self._parked.pop().switch)
             return False
         except Exception as error:
             self._survive.tell(error, "receiving failed; trying again")
@@ -8630,7 +8632,8 @@ def serve_in_thread(app: Brubeck, bind: str) -> Iterator[Listener]:
             server.run()
         except BaseException as error:
             errors.append(error)
-        eventlet.sleep(0)  # the coroutines that receive end
+        for _ in range(2):  # the coroutine that receives ends, then those that are parked
+            eventlet.sleep(0)
         hubs.get_hub().abort(wait=True)
 
     thread = _unpatched("threading").Thread(target=run, daemon=True)
