@@ -1822,7 +1822,7 @@ class Response:
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
-        body = self.content
+        body = self.content if self.code != 205 else b""  # RFC 9110, 15.3.6
         is_bodiless = request.method == "HEAD" or self.code in _BODILESS
         if type(body) is bytes and type(self._headers) is str and not self.cookies and not is_bodiless:
             return [("Content-Type", self._headers), ("Content-Length", str(len(body)))], body
