@@ -1100,6 +1100,7 @@ class Peer:
     __slots__ = ("address", "error", "keeps_error", "loopback", "scheme")
 
     is_cancelled = False  # what worked for this client alone was ended, for it has left
+    takes_streams = True  # an answer may come in pieces
 
     def __init__(self, address: str = "", scheme: str = "http", loopback: str = "", keeps_error: bool = False) -> None:
         self.address, self.scheme = address, scheme  # who connected, and how
@@ -1823,7 +1824,7 @@ class Response:
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
-        body = self.content
+        body = self.content if self.code != 205 else b""  # RFC 9110, 15.3.6
         is_bodiless = request.method == "HEAD" or self.code in _BODILESS
         if type(body) is bytes and type(self._headers) is str and not self.cookies and not is_bodiless:
             return [("Content-Type", self._headers), ("Content-Length", str(len(body)))], body
@@ -3871,12 +3872,18 @@ def _stays_as_it_is(headers: ResponseHeaders) -> bool:
     return is_bound or "no-transform" in headers.get("Cache-Control", "").lower()
 
 
-def _encode_pieces(pieces: Iterable[str | bytes], encode: Encoder) -> Iterator[bytes]:
-    """A streamed body in a content coding, each piece as soon as it is there."""
+def _encode_pieces(pieces: Iterable[str | bytes], encode: Encoder, declared: str | None) -> Iterator[bytes]:
+    """A streamed body in a content coding, each piece as soon as it is there. ValueError at the end of one that was not
+    as long as its Content-Length said, which the coded one has not: its client must not take it for the whole."""
+    size = 0
     try:
         for piece in pieces:
-            if piece:
-                yield encode(piece.encode() if isinstance(piece, str) else piece, False)
+            octets = piece.encode() if isinstance(piece, str) else piece
+            size += len(octets)
+            if octets:
+                yield encode(octets, False)
+        if declared is not None and int(declared) != size:
+            raise ValueError(f"the body has {size} bytes, and a Content-Length of {declared}")
         yield encode(b"", True)
     finally:
         getattr(pieces, "close", tuple)()
@@ -3891,15 +3898,15 @@ def _encode_body(request: Request, response: Response, coding: str, encode: Enco
     if response.status == 304:
         return
     headers["Content-Encoding"] = coding
-    for name in ("Content-Length", "Accept-Ranges"):
-        headers.pop(name, None)
+    headers.pop("Accept-Ranges", None)
+    declared = headers.pop("Content-Length", None)
     if isinstance(body, bytes) and 0 < len(body) <= _IN_ONE_GO:
         response.body = encode(body, True)
         return
     if isinstance(body, bytes):
-        whole = body
+        whole, declared = body, None
         body = (whole[start : start + SMALL] for start in range(0, len(whole), SMALL))
-    response.body = body if request.method == "HEAD" else _encode_pieces(body, encode)
+    response.body = body if request.method == "HEAD" else _encode_pieces(body, encode, declared)
 
 
 def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESSIBLE) -> Middleware:
@@ -3939,7 +3946,8 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
             return response
         size = len(body) if isinstance(body, bytes) else math.inf
         is_small = response.status != 304 and float(size or headers.get("Content-Length", 0)) < minimum
-        if (coding := choose_coding(accepted, encoders, is_small)) is not None:
+        can_be_coded = request.peer.takes_streams or (isinstance(body, bytes) and len(body) <= _IN_ONE_GO)
+        if can_be_coded and (coding := choose_coding(accepted, encoders, is_small)) is not None:
             _encode_body(request, response, coding, encoders[coding]())
         return response
 
@@ -5011,6 +5019,7 @@ class Load:
                 self.take(peer, request)
             elif len(self.waiting) < self.app.max_waiting:
                 self.waiting.append((peer, request))
+                peer.stop_holding()
                 return
             else:
                 refusal = error_answer(request, HTTPError(503, headers={"Retry-After": "1"}))
@@ -5123,6 +5132,8 @@ class Receivers:
             request = self._receive_request()
         except EOFError:
             self.ended = True
+            while self._parked:  # they end as well: their thread may end before the process
+                self._hub.schedule_call_global(0, self._parked.pop().switch)
             return False
         except Exception as error:
             self._survive.tell(error, "receiving failed; trying again")
@@ -6497,7 +6508,7 @@ class _Mongrel2Peer(ServedPeer):
         if b'"disconnect"' in notice.body:
             self.forget()
         elif (credit := notice.text("DOWNLOAD_CREDITS")).isdigit() and not self.is_gone:
-            self.credit += int(credit)
+            self.credit = min(self.credit + int(credit), self.life.credit)  # some is of an answer before this peer
             if self.sleeper is not None:
                 self.sleeper.wake_soon()
             if self.websocket is not None:
@@ -6580,8 +6591,12 @@ class _Mongrel2Peer(ServedPeer):
         self.is_closing = self.is_closing or not (request.keep_alive and request.is_whole)
         return not self.is_closing
 
+    @property
+    def takes_streams(self) -> bool:  # type: ignore[override]
+        return self.life.credit != math.inf
+
     def allow_stream(self) -> None:
-        if self.life.credit == math.inf:
+        if not self.takes_streams:
             raise RuntimeError(f"Mongrel2 at {self.life.mongrel2.pull} does not say how much its clients take, which "
                                "streams need: set 'download.flow_control': 1 in its settings")  # fmt: skip
 
@@ -7314,6 +7329,9 @@ class _HubPoll(_Sleeper):
             self._hub.remove(listener)
 
 
+_IS_OVER = "the request is over: its body can no longer be read"
+
+
 class _HTTPPeer(ServedPeer):
     """A client's connection to the embedded server. While it sends a head, or nothing, it has no coroutine: `on_event`
     takes what comes. From a request to its answer the coroutine of that request waits for its socket."""
@@ -7407,7 +7425,6 @@ class _HTTPPeer(ServedPeer):
             return None
         self.served += 1
         self.request = self._pace = None
-        self._has_begun = self._is_probed = False
         request = self._parse() if self.parser.has_input else None
         if request is None:
             if self._held:
@@ -7416,6 +7433,7 @@ class _HTTPPeer(ServedPeer):
             self.deadline = time.monotonic() + (self._server.keep_alive if self._is_idle else self._server.head_timeout)
             if self._watched != self.IDLE:
                 self.watch(self.IDLE)
+        self._has_begun = self._is_probed = False
         return request
 
     def _drain(self) -> bool:
@@ -7493,8 +7511,11 @@ class _HTTPPeer(ServedPeer):
         self._sleepers.wait(seconds)
 
     def take_body(self, request: HTTPRequest, most: int) -> bytes | None:
-        """The whole body of this request, where it needs no waiting (HTTPParser.take_body)."""
-        body = self.parser.take_body(most) if self.request is request and self._failure is None else None
+        """The whole body of this request, where it needs no waiting (HTTPParser.take_body). ValueError once it was
+        answered."""
+        if self.request is None or vars(self.request) is not vars(request):  # that of a mounted application is the same
+            raise ValueError(_IS_OVER)
+        body = self.parser.take_body(most) if self._failure is None else None
         self.expects = self.expects and body is None
         return body
 
@@ -7502,7 +7523,7 @@ class _HTTPPeer(ServedPeer):
         """The next bytes of the body of the request with this number, at most `size`; b"" at its end. HTTPError where
         it does not come as it should, after which the connection is closed; ValueError once it was answered."""
         if self.request is None or number != self.served:
-            raise ValueError("the request is over: its body can no longer be read")
+            raise ValueError(_IS_OVER)
         try:
             if self._failure is None:
                 while (piece := self.parser.next_piece(size)) is None:
@@ -7522,7 +7543,8 @@ class _HTTPPeer(ServedPeer):
         with self.outside_pool():
             if self.expects:
                 self.expects = False
-                self.send(CONTINUE)
+                if not self._has_begun:  # the answer: nothing may come amid that
+                    self.send(CONTINUE)
             began = time.monotonic()
             data = self.receive(pace.left)
         if not data:
@@ -7540,7 +7562,8 @@ class _HTTPPeer(ServedPeer):
         if len(body) >= self.LARGE:
             self._was_long = True
             return self.send(head) and self.send(body)
-        if self._may_hold and self.parser.has_input and len(self._held) < self.MOST_HELD:
+        may_hold = self._may_hold and not self._is_probed
+        if may_hold and self.parser.has_input and len(self._held) < self.MOST_HELD:
             self._held += head + body
             self._has_begun = True
             return True
@@ -7550,8 +7573,8 @@ class _HTTPPeer(ServedPeer):
         """The coroutine that handles the request waits: the answers to the requests before it go at once. To be called
         in eventlet's hub."""
         self._may_hold = False
-        if self._held and not self.is_gone:
-            with contextlib.suppress(OSError):  # the rest goes with what comes next, which also sees what is wrong
+        with contextlib.suppress(OSError):  # the rest goes with what comes next, which also sees what is wrong
+            while self._held and not self.is_gone:  # TLS takes a record at a time
                 self._held = self._held[self.socket.send(self._held) :]
 
     def send(self, data: bytes) -> bool:
@@ -8714,7 +8737,8 @@ def serve_in_thread(app: Brubeck, bind: str) -> Iterator[Listener]:
             server.run()
         except BaseException as error:
             errors.append(error)
-        eventlet.sleep(0)  # the coroutines that receive end
+        for _ in range(2):  # the coroutine that receives ends, then those that are parked
+            eventlet.sleep(0)
         hubs.get_hub().abort(wait=True)
 
     thread = _unpatched("threading").Thread(target=run, daemon=True)

@@ -10,6 +10,7 @@ from typing import Any
 from brubeck_lite import Brubeck, Request, Response, compress, static_file
 
 TEXT = "Take five, then take five more. " * 60
+LARGE = TEXT.encode() * 2000
 GOOD = b"a piece of a stream\n"
 
 app = Brubeck()
@@ -21,6 +22,11 @@ def text(request: Request) -> str:
     return TEXT
 
 
+@app.get("/large")
+def large(request: Request) -> bytes:
+    return LARGE
+
+
 @app.get("/json")
 def json(request: Request) -> dict[str, Any]:
     return {"text": TEXT}
@@ -29,6 +35,11 @@ def json(request: Request) -> dict[str, Any]:
 @app.get("/file/<name>")
 def file(request: Request, name: str) -> Response:
     return static_file(request, name, Path(__file__).parent)
+
+
+@app.get("/module")
+def module(request: Request) -> Response:
+    return static_file(request, "brubeck_lite.py", Path(__file__).parent.parent)
 
 
 @app.get("/stream/<int:count>")

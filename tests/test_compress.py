@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import json
 import socket
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program_compress import GOOD, TEXT
-from support import behind_http, output, wait_for
+from program_compress import GOOD, LARGE, TEXT
+from support import ROOT, Mongrel2, behind_http, behind_mongrel2, output, wait_for
 from test_doors import Door, ask, is_mongrel2, raw
 from test_doors import get as get_by
 
@@ -365,6 +366,13 @@ def test_a_stream_that_fails_is_cut_short() -> None:
         client.get("/", {"Accept-Encoding": "gzip"})
 
 
+@pytest.mark.parametrize("pieces", [[TEXT], [TEXT, TEXT, TEXT]])
+def test_a_stream_that_belies_its_content_length_is_cut_short(pieces: list[str]) -> None:
+    client = serving(lambda request: Response(iter(pieces), headers={"Content-Length": str(2 * len(TEXT))}))
+    with pytest.raises(ValueError, match=f"the body has {len(pieces) * len(TEXT)} bytes"):
+        client.get("/", {"Accept-Encoding": "gzip"})
+
+
 def test_events_are_compressed_where_that_is_asked_for() -> None:
     events: Callable[[Request], Response] = lambda request: event_stream(iter(["one", "two"]))  # noqa: E731
     assert coding_of(get(events)) == coding_of(get(events, types=["text/*"])) == "plain"
@@ -395,6 +403,19 @@ def test_a_stream_comes_whole_by_every_door(door: Door) -> None:
     if not is_mongrel2(door):
         head, _, body = again.partition(b"\r\n\r\n")
         assert b"transfer-encoding" not in head.lower() and unpack(body) == GOOD * 5
+
+
+@pytest.mark.parametrize("path", ["/large", "/module"])
+def test_what_would_become_a_stream_stays_as_it_is_behind_a_mongrel2_that_takes_none(path: str) -> None:
+    mongrel2 = Mongrel2()
+    mongrel2.configure((mongrel2.folder / "mongrel2.conf").read_text().replace("'download.flow_control': 1,", ""))
+    with mongrel2, behind_mongrel2("program_compress:app", mongrel2):
+        client = http.client.HTTPConnection("127.0.0.1", mongrel2.port, timeout=60)
+        client.request("GET", path, headers={"Accept-Encoding": "gzip"})
+        got = client.getresponse()
+        whole = LARGE if path == "/large" else (ROOT / "brubeck_lite.py").read_bytes()
+        assert (got.status, got.headers["Content-Encoding"], got.read()) == (200, None, whole)
+        client.close()
 
 
 def test_a_stream_ends_when_its_client_leaves() -> None:

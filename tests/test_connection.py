@@ -287,9 +287,14 @@ class Peer:
         """Wait for a handler. A SUB subscribes while its thread is in one of its calls."""
         wait_for(lambda: self.sub.poll(20) or self.push.poll(20, zmq.POLLOUT), what="a handler")
 
-    def send(self, conn_id: int, path: str) -> None:
-        headers = f'{{"PATH":"{path}","METHOD":"GET","VERSION":"HTTP/1.1","URI":"{path}"}}'
+    def send(self, conn_id: int, path: str, more: str = "") -> None:
+        headers = f'{{"PATH":"{path}",{more}"METHOD":"GET","VERSION":"HTTP/1.1","URI":"{path}"}}'
         self.push.send(f"{SENDER} {conn_id} {path} {len(headers)}:{headers},0:,".encode())
+
+    def give_back(self, conn_id: int, credit: int) -> None:
+        """Tell that the client has read so many bytes."""
+        headers = f'{{"METHOD":"JSON","DOWNLOAD_CREDITS":"{credit}"}}'
+        self.push.send(f'{SENDER} {conn_id} @* {len(headers)}:{headers},18:{{"type":"credits"}},'.encode())
 
     def receive(self, seconds: float = 60.0) -> bytes:
         """The next reply; what keeps connections alive is none."""
@@ -356,6 +361,20 @@ def test_waiting_requests_beyond_the_pool_wait_and_beyond_that_get_503(peer: Pee
         assert [answer for answer in answers[:5] if b"waited" in answer] == []
         peer.send(11, "/")
         assert b"small" in peer.receive()
+
+
+def test_no_more_is_sent_at_once_than_may_be_on_its_way_though_a_former_answer_is_read_late(peer: Peer) -> None:
+    with behind_peer(peer) as child:
+        peer.send(1, "/", '"DOWNLOAD_CREDITS":"10000",')
+        former = peer.receive().partition(b", ")[2]
+        peer.send(1, "/large/50000")
+        assert len(peer.receive().partition(b", ")[2]) == 10_000
+        child.send_signal(signal.SIGSTOP)  # until both notices are there
+        for credit in (len(former), 10_000):
+            peer.give_back(1, credit)
+        time.sleep(0.2)
+        child.send_signal(signal.SIGCONT)
+        assert len(peer.receive().partition(b", ")[2]) <= 10_000
 
 
 def test_a_message_socket_gets_the_bare_payload(peer: Peer) -> None:

@@ -258,6 +258,30 @@ def test_no_hundred_is_sent_for_a_body_that_is_not_read(server: int, target: byt
     assert (statuses(received), end) == ([status], "closed")
 
 
+def test_no_hundred_is_sent_amid_an_answer(server: int) -> None:
+    with connect(server) as client:
+        client.sendall(post(b"Expect: 100-continue\r\nContent-Length: 5\r\n").replace(b"/body", b"/answers-first"))
+        received = b""
+        while b"first, " not in received:
+            received += client.recv(65536)
+        time.sleep(0.2)
+        client.sendall(b"hello")
+        received += read_all(client)[0]
+    assert received.endswith(b"\r\n\r\n7\r\nfirst, \r\n5\r\nhello\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("prefix", [b"", b"/mounted"])
+def test_a_body_that_is_asked_for_after_the_answer_is_not_that_of_the_next_request(prefix: bytes) -> None:
+    with serving() as (port, child), connect(port) as client:
+        client.sendall(b"GET %b/reads-later HTTP/1.1\r\n%b\r\n" % (prefix, HOST))
+        assert read_answer(client) == (200, b"answered")
+        client.sendall(post(b"Content-Length: 5\r\n", b"he").replace(b"/body", b"/waits-first"))
+        wait_for(lambda: " later: " in output(child), what="what was spawned")
+        client.sendall(b"llo")
+        assert read_answer(client, b"POST") == (200, b"hello")
+        assert "refused later: the request is over" in output(child)
+
+
 def test_a_body_over_the_limit_is_refused_before_any_hundred(server: int) -> None:
     received, end = ask(server, post(b"Expect: 100-continue\r\nContent-Length: 2000000\r\n"))
     assert (statuses(received), end) == ([413], "closed") and b"1048576" in received
@@ -460,6 +484,17 @@ def test_what_finds_no_room_in_the_pool_waits_and_beyond_that_gets_503() -> None
             client.close()
 
 
+def test_an_answer_does_not_wait_for_a_pipelined_request_that_waits_for_a_place_in_the_pool(tmp_path: Path) -> None:
+    until = f"GET /until{tmp_path}/done HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    with serving(pool_size=1) as (port, child), connect(port) as first, connect(port, 10) as second:
+        first.sendall(b"GET /wait/0.5 HTTP/1.1\r\n" + HOST + b"\r\n")
+        wait_for(lambda: "begins to wait" in output(child), what="the first request")
+        second.sendall(GET + until)
+        assert read_answer(second) == (200, b"Take five!")
+        (tmp_path / "done").touch()
+        assert read_answer(second) == (200, b"it is there")
+
+
 # Addresses
 
 
@@ -653,6 +688,27 @@ def test_a_handler_can_see_that_its_client_has_left() -> None:
             client.sendall(b"GET /leaving HTTP/1.1\r\n" + HOST + b"\r\n")
             time.sleep(0.5)
         wait_for(lambda: "connected: False" in output(child), what="the handler to see it")
+
+
+def test_a_half_closed_client_that_is_asked_for_gets_all_of_its_pipelined_answers() -> None:
+    with serving() as (port, child), connect(port) as client:
+        child.send_signal(signal.SIGSTOP)  # until all has come, and its end
+        client.sendall(GET.replace(b"/ ", b"/connected ") + GET)
+        client.shutdown(socket.SHUT_WR)
+        child.send_signal(signal.SIGCONT)
+        assert read_answer(client) == (200, b"connected: True")
+        assert read_answer(client) == (200, b"Take five!")
+
+
+def test_a_client_that_leaves_after_pipelined_requests_is_missed() -> None:
+    with serving() as (port, child):
+        with connect(port) as client:
+            client.sendall(GET + GET + b"GE")
+            assert [read_answer(client)[0] for _ in range(2)] == [200, 200]
+            client.sendall(b"T /cancelled HTTP/1.1\r\n" + HOST + b"\r\n")
+            wait_for(lambda: "begins to wait" in output(child), what="the request")
+        wait_for(lambda: "ended" in output(child), what="its end")
+        assert "ended early" in output(child)
 
 
 def test_the_access_log_has_refused_heads_too_and_nothing_a_client_could_inject(tmp_path: Path) -> None:

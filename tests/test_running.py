@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support import environment
 
-from brubeck_lite import Brubeck, Request, WebSocket
+from brubeck_lite import Brubeck, Channel, Request, WebSocket, event_stream
 
 
 def get(url: str) -> str:
@@ -111,10 +111,18 @@ def test_websockets_and_streams_are_served() -> None:
 def test_many_servers_leave_no_descriptors() -> None:
     import gc
 
-    counts = []
+    from websockets.sync.client import connect
+
+    app, counts = hello(), []
+    app.websocket("/socket")(lambda ws: ws.follow(channel))  # beside which another coroutine receives
+    app.get("/events")(lambda request: event_stream(channel))
+    channel = Channel()
     for _ in range(6):
-        with hello().running() as server:
-            get(server.url)
+        with app.running() as server:
+            assert get(server.url) == "Take five!"
+            with connect(f"ws://127.0.0.1:{server.port}/socket") as client:
+                list(client)
+            urllib.request.urlopen(f"{server.url}/events", timeout=30).close()
         gc.collect()
         counts.append(len(os.listdir("/proc/self/fd")))
     assert counts[-1] <= counts[1]

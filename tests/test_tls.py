@@ -171,6 +171,21 @@ def test_pipelined_requests_are_answered_in_order(port: int, context: ssl.SSLCon
     assert sizes == [*range(10, 1000, 10), 10]
 
 
+def test_pipelined_answers_of_many_records_do_not_wait_for_one_that_takes_long(
+    port: int, context: ssl.SSLContext, tmp_path: Path
+) -> None:
+    requests = (f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in ("/large/50000", f"/until{tmp_path}/done"))
+    with connect(port, context) as client:
+        client.settimeout(20)
+        client.sendall("".join(requests).encode())
+        received = b""
+        while len(received) < 50_000:
+            received += client.recv(65536)
+        (tmp_path / "done").touch()
+        while not received.endswith(b"it is there"):
+            received += client.recv(65536)
+
+
 def test_a_handshake_and_a_request_may_come_octet_by_octet(port: int, context: ssl.SSLContext) -> None:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")

@@ -133,6 +133,53 @@ def asks(request: Request, file: str) -> str:
     return f"connected: {request.connected}"
 
 
+@app.route("/connected")
+def connected(request: Request) -> str:
+    return f"connected: {request.connected}"
+
+
+@app.route("/cancelled", cancel=True)
+def cancelled(request: Request) -> str:
+    print("begins to wait", flush=True)
+    try:
+        time.sleep(20)
+    finally:
+        print("ended early" if isinstance(sys.exc_info()[1], BaseException) else "not ended", flush=True)
+    return "waited"
+
+
+@app.post("/answers-first")
+def answers_first(request: Request) -> Iterator[bytes]:
+    yield b"first, "
+    yield request.body
+
+
+def reads_later(request: Request) -> str:
+    """Has its body read when it was answered long ago."""
+
+    def read() -> None:
+        time.sleep(0.3)
+        try:
+            print("read later:", request.body, flush=True)
+        except ValueError as error:
+            print("refused later:", error, flush=True)
+
+    app.spawn(read)
+    return "answered"
+
+
+app.route("/reads-later")(reads_later)
+mounted = Brubeck()
+mounted.route("/reads-later")(reads_later)
+app.mount("/mounted", mounted)
+
+
+@app.post("/waits-first")
+def waits_first(request: Request) -> bytes:
+    time.sleep(0.6)
+    return request.body
+
+
 @app.route("/where")
 def where(request: Request) -> Response:
     response = Response(request.url)
