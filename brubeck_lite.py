@@ -111,11 +111,12 @@ from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
 __version__ = "1.0.0"
 __all__ = ["ArgumentsMixin", "AuthMixin", "Brubeck", "Channel", "Event", "HTTPConnection", "HTTPError",
-           "MessageHandler", "Mongrel2Connection", "ProtocolError", "Request", "Response", "TemplateMixin",
-           "WebMessageHandler", "abort", "authenticated", "basic_auth", "bearer_auth", "check_password", "compress",
-           "cors", "csrf", "event_stream", "format_netstring", "format_reply", "format_tnetstring", "hash_password",
-           "jinja2_templates", "main", "parse_mongrel2", "parse_netstring", "parse_tnetstring", "redirect", "render",
-           "safe_target", "sign", "static_file", "unsign"]  # fmt: skip
+           "MessageHandler", "Mongrel2Connection", "ProtocolError", "Request", "Response", "SessionCookie",
+           "TemplateMixin", "UploadedFile", "WebMessageHandler", "WebSocket", "abort", "authenticated", "basic_auth",
+           "bearer_auth", "check_password", "compress", "cors", "csrf", "csrf_token", "event_stream",
+           "format_netstring", "format_reply", "format_tnetstring", "hash_password", "jinja2_templates", "main",
+           "parse_mongrel2", "parse_netstring", "parse_tnetstring", "redirect", "render", "safe_target", "sign",
+           "static_file", "unsign"]  # fmt: skip
 
 logger = logging.getLogger("brubeck_lite")
 
