@@ -111,12 +111,11 @@ from werkzeug.routing.converters import DEFAULT_CONVERTERS
 
 __version__ = "1.0.0"
 __all__ = ["ArgumentsMixin", "AuthMixin", "Brubeck", "Channel", "Event", "HTTPConnection", "HTTPError",
-           "MessageHandler", "Mongrel2Connection", "ProtocolError", "Request", "Response", "SessionCookie",
-           "TemplateMixin", "UploadedFile", "WebMessageHandler", "WebSocket", "abort", "authenticated", "basic_auth",
-           "bearer_auth", "check_password", "compress", "cors", "csrf", "csrf_token", "event_stream",
-           "format_netstring", "format_reply", "format_tnetstring", "hash_password", "jinja2_templates", "main",
-           "parse_mongrel2", "parse_netstring", "parse_tnetstring", "redirect", "render", "safe_target", "sign",
-           "static_file", "unsign"]  # fmt: skip
+           "MessageHandler", "Mongrel2Connection", "ProtocolError", "Request", "Response", "TemplateMixin",
+           "WebMessageHandler", "abort", "authenticated", "basic_auth", "bearer_auth", "check_password", "compress",
+           "cors", "csrf", "event_stream", "format_netstring", "format_reply", "format_tnetstring", "hash_password",
+           "jinja2_templates", "parse_mongrel2", "parse_netstring", "parse_tnetstring", "redirect", "render",
+           "safe_target", "sign", "static_file", "unsign"]  # fmt: skip
 
 logger = logging.getLogger("brubeck_lite")
 
@@ -328,15 +327,15 @@ def status_line(status: int) -> str:
 
 class HTTPError(Exception):
     """An answer that a handler raises: its status, a sentence for the client (by default the phrase of the status, such
-    as "Not Found"), and header fields (`Allow` in a 405). Further `members`, such as `errors={"name": "is missing"}`,
+    as "Not Found"), and header fields (`Allow` in a 405). `members`, such as `{"errors": {"name": "is missing"}}`,
     are for clients that prefer JSON, whose answer has them too (RFC 9457, 3.2)."""
 
     def __init__(self, status: int, message: str | None = None, headers: Mapping[str, str] | None = None,
-                 **members: Any) -> None:  # fmt: skip
+                 members: Mapping[str, Any] | None = None) -> None:  # fmt: skip
         super().__init__(status, message)
         self.status, self.message = status, message or status_line(status)[4:]
         self.headers: Mapping[str, str] = headers or {}
-        self.members = members
+        self.members = members or {}
 
 
 class ProtocolError(HTTPError, ValueError):
@@ -358,9 +357,9 @@ class MissingName(HTTPError, KeyError):
 
 
 def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None,
-          **members: Any) -> NoReturn:  # fmt: skip
+          members: Mapping[str, Any] | None = None) -> NoReturn:  # fmt: skip
     """End the request here: raises HTTPError."""
-    raise HTTPError(status, message, headers, **members)
+    raise HTTPError(status, message, headers, members)
 
 
 # ---- Request ---------------------------------------------------------------------------------------------------------

@@ -151,7 +151,8 @@ def explain(request: Request, error: HTTPError) -> tuple[JSON, int]:
 
 @app.error(401)
 def ask_for_token(request: Request, error: HTTPError) -> tuple[JSON, int]:
-    error.members.setdefault("errors", {"token": "is invalid" if "Authorization" in request.headers else "is missing"})
+    reason = "is invalid" if "Authorization" in request.headers else "is missing"
+    error.members = error.members or {"errors": {"token": reason}}
     return explain(request, error)
 
 
@@ -170,7 +171,7 @@ def find(request: Request, what: str, sql: str, **values: Any) -> sqlite3.Row:
     """The row that a query finds; 404 without one."""
     row: sqlite3.Row | None = run(request, sql, **values).fetchone()
     if row is None:
-        abort(404, errors={what: "not found"})
+        abort(404, members={"errors": {what: "not found"}})
     return row
 
 
@@ -178,7 +179,7 @@ def find_own(request: Request, what: str, sql: str, **values: Any) -> sqlite3.Ro
     """The same where its author asks; 403 for others."""
     row = find(request, what, sql, **values)
     if row["author"] != request.current_user:
-        abort(403, errors={what: "forbidden"})
+        abort(403, members={"errors": {what: "forbidden"}})
     return row
 
 
@@ -231,7 +232,7 @@ def given(request: Request, name: str, checks: dict[str, Check], optional: Colle
     """What the client sent as {name: {...}}, checked; 422, with all that is wrong. `optional` may be left out."""
     sent = request.json.get(name) if isinstance(request.json, dict) else None
     if not isinstance(sent, dict) or sent.keys().isdisjoint(checks):
-        abort(422, errors={name: "can't be blank"})
+        abort(422, members={"errors": {name: "can't be blank"}})
     values, errors = {}, {}
     for field, check in checks.items():
         if field in sent or field not in optional:
@@ -240,7 +241,7 @@ def given(request: Request, name: str, checks: dict[str, Check], optional: Colle
             except ValueError as error:
                 errors[field] = str(error)
     if errors:
-        abort(422, errors=errors)
+        abort(422, members={"errors": errors})
     return values
 
 
@@ -279,7 +280,7 @@ def log_in(request: Request) -> JSON:
     sent = given(request, "user", LOGIN)
     user = run(request, "SELECT id, password FROM user WHERE email = :email", email=sent["email"]).fetchone()
     if not check_password(sent["password"], user and user["password"]):  # for nobody it takes as long
-        abort(401, errors={"credentials": "invalid"})
+        abort(401, members={"errors": {"credentials": "invalid"}})
     return show_user(request, user["id"])
 
 

@@ -249,4 +249,3 @@ def test_all_names_what_is_public_and_is_there() -> None:
     own = {name for name, value in vars(brubeck_lite).items() if getattr(value, "__module__", "") == "brubeck_lite"}
     assert set(brubeck_lite.__all__) == set(names) - {"__builtins__"} <= own
     assert {"Brubeck", "Request", "Response", "redirect", "static_file"} <= set(brubeck_lite.__all__)
-    assert {"SessionCookie", "UploadedFile", "WebSocket", "csrf_token"} <= set(brubeck_lite.__all__)  # the manual's

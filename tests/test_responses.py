@@ -666,7 +666,7 @@ def test_a_client_that_prefers_json_gets_errors_as_problems(accept: str) -> None
 def test_a_problem_has_the_further_members_of_its_error_and_text_has_not() -> None:
     """RFC 9457, 3.2."""
     members = {"errors": {"title": ["is missing"]}, "on": datetime.date(2026, 11, 30)}
-    app = serving(lambda request: abort(422, "not valid", **members))
+    app = serving(lambda request: abort(422, "not valid", members=members))
     got = app.test().get("/", {"Accept": "application/json"})
     assert (got.json["detail"], got.json["errors"]) == ("not valid", {"title": ["is missing"]})
     assert got.json["on"] == "Mon, 30 Nov 2026 00:00:00 GMT"
@@ -676,8 +676,8 @@ def test_a_problem_has_the_further_members_of_its_error_and_text_has_not() -> No
 
 
 def test_a_problem_that_has_no_form_in_json_is_a_500() -> None:
-    got = serving(lambda request: abort(422, errors=object())).test().get("/", {"Accept": "application/json"})
-    assert got.status == 500
+    client = serving(lambda request: abort(422, members={"errors": object()})).test()
+    assert client.get("/", {"Accept": "application/json"}).status == 500
 
 
 @pytest.mark.parametrize("accept", PREFER_TEXT)
