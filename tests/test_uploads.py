@@ -238,7 +238,7 @@ def test_a_handler_without_a_store_refuses_the_bodies_of_files_by_its_own_pages(
     status, text = post(mongrel2.port, f"{prefix}/large", b"x" * (MIB + 1))
     assert (status, text) == (413, f"{name} page for {prefix}/large: the body is over the limit for this server")
     assert post(mongrel2.port, f"{prefix}/length", b"x" * 9) == (200, "9")
-    assert output(child).count("--upload-store FOLDER") == 1
+    assert output(child).count("by --upload-store or Brubeck(upload_store=)") == 1
 
 
 def test_what_does_not_read_a_body_does_not_miss_it(without_store: Behind) -> None:
