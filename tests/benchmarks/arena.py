@@ -263,7 +263,7 @@ def measure(
                 probes[name] = partial(rate_by_wrk, port, seconds, profile, options)
         if not short:  # pools of connections grow, and workers learn, while nobody looks
             interleave(1, probes)
-        return medians(interleave(1 if short else 5, probes)), sizes
+        return medians(interleave(1 if short else 3, probes)), sizes
 
 
 def compare(table: Table, profile_name: str, workers: int, rates: dict[str, float], sizes: dict[str, float]) -> None:
