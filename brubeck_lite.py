@@ -7344,7 +7344,7 @@ class _HTTPPeer(ServedPeer):
     IDLE = READABLE | HAS_ENDED
 
     __slots__ = ("_failure", "_has_begun", "_held", "_is_blocked", "_is_idle", "_is_lingering", "_is_probed",
-                 "_may_hold", "_pace", "_server", "_sleepers", "_was_long", "_watched", "deadline", "expects",
+                 "_may_hold", "_pace", "_server", "_sleepers", "_watched", "deadline", "expects",
                  "has_ended", "keep_alive", "parser", "served", "socket", "websocket")  # fmt: skip
 
     def __init__(self, server: HTTPServer, accepted: socket.socket, address: str) -> None:
@@ -7361,7 +7361,6 @@ class _HTTPPeer(ServedPeer):
         self._held, self._may_hold = b"", False  # answers that leave together with the next one
         self._has_begun = False  # something of the present answer was sent
         self._is_blocked = False  # the client must read before the rest can be sent
-        self._was_long = False  # an answer: the client may have read only a part
         self._is_probed = False  # an octet of what comes next was sent ahead
         self._failure: HTTPError | None = None  # what was wrong with the body
         self._pace: _Pace | None = None  # of the present body
@@ -7447,27 +7446,17 @@ class _HTTPPeer(ServedPeer):
         return False
 
     def _linger(self) -> None:
-        """Half-close, and drop what still comes, lest a reset takes the answer from the client (RFC 9112, 9.6). Where
-        nothing more comes, the connection is closed."""
-        if self._held:
-            self.send(b"")
-        if not self.is_gone and not self.has_sent_all():
-            try:
+        """Half-close, and drop what still comes, lest a reset takes the answer from the client (RFC 9112, 9.6)."""
+        try:
+            if not self._held or self.send(b""):
                 self.end_sending()
-            except OSError:
-                self.is_gone = True
-        if self.is_gone or self.has_sent_all():
+        except OSError:
+            self.is_gone = True
+        if self.is_gone:
             self.close()
             return
         self.request, self._is_lingering, self.deadline = None, True, time.monotonic() + self.LINGER
         self.watch(READABLE)
-
-    def has_sent_all(self) -> bool:
-        """Whether the client has announced that this request is its last (RFC 9112, 9.6), and so short an answer came
-        that it is with the client before anything that the client should not have sent."""
-        request, parser = self.request, self.parser
-        is_last = request is not None and request.misread is None and not request.keep_alive
-        return is_last and parser.body_is_over and not (parser.has_input or self._failure or self._was_long)
 
     def end_sending(self) -> None:
         """Tell the client that nothing more comes."""
@@ -7560,7 +7549,6 @@ class _HTTPPeer(ServedPeer):
 
     def send_answer(self, head: bytes, body: bytes) -> bool:
         if len(body) >= self.LARGE:
-            self._was_long = True
             return self.send(head) and self.send(body)
         may_hold = self._may_hold and not self._is_probed
         if may_hold and self.parser.has_input and len(self._held) < self.MOST_HELD:
@@ -7617,7 +7605,7 @@ class _HTTPPeer(ServedPeer):
         number of bytes that it sent."""
         pace, turn, is_ready = _Pace(self._server.io_timeout), time.monotonic(), True
         self.leave_pool()
-        self._is_blocked = self._was_long = True
+        self._is_blocked = True
         while sent < size:
             if time.monotonic() - turn > STREAM_TURN:
                 eventlet.sleep(0)
@@ -7813,9 +7801,6 @@ class _HTTPSPeer(_HTTPPeer):
         has_ended = self._tls is not None and self._tls.has_ended  # of which the poller tells nobody
         self.keep_alive = super().keep_open(request) and (self.parser.has_input or not has_ended)
         return self.keep_alive
-
-    def has_sent_all(self) -> bool:
-        return False  # its close_notify is to come
 
     def end_sending(self) -> None:
         if self._tls is not None:
