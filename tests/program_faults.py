@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import os
 import time
 import weakref
 from collections import Counter, defaultdict, deque
@@ -66,6 +67,13 @@ def held_by(thing: object) -> Iterator[tuple[str, Collection[object]]]:
         value = getattr(thing, name, None)
         if isinstance(value, COLLECTIONS):
             yield f"{kind.__name__}.{name}", value
+
+
+@app.route("/worker/<token>")
+def worker(request: Request, token: str) -> Response:
+    """Which process this is, after a moment in which others are asked too."""
+    time.sleep(0.2)
+    return Response(json.dumps({"worker": os.getpid()}), 200, {"X-Token": token}, "application/json")
 
 
 @app.route("/state/<token>")

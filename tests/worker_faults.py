@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
+import json
 import os
 import random
 import re
@@ -18,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from live_clients import SECONDS, Client, Lines, Wrong, poll, state
@@ -105,6 +108,20 @@ class Workers:
         """Those of the workers that are ready, the oldest first."""
         return [pid for pid in map(int, re.findall(r"worker (\d+) is ready", self.log())) if is_running(pid)]
 
+    def are_replaced(self, before: set[int]) -> bool:
+        """Whether all workers are ready, others than before, and answer behind Mongrel2: one that was killed is there
+        for a moment yet, and one that is ready may not be connected to the parent yet."""
+        pids = set(self.pids())
+        if pids == before or len(pids) != self.count:
+            return False
+        with ThreadPoolExecutor(4 * self.count) as pool:
+            return set(pool.map(self._ask_worker, range(4 * self.count))) == pids
+
+    def _ask_worker(self, _: int) -> int:
+        with Client(self.mongrel2.port) as client:
+            client.ask("/worker")
+            return int(json.loads(client.take_json())["worker"])
+
     def doors(self) -> dict[str, int]:
         return {"HTTP": self.port, "Mongrel2": self.mongrel2.port}
 
@@ -179,7 +196,7 @@ def hang() -> Lines:
                 except OSError:
                     answer = "a closed connection"
                 seconds, served = time.monotonic() - began, askers.right - right
-                wait_for(lambda: len(workers.pids()) == workers.count, what="another worker")
+                wait_for(functools.partial(workers.are_replaced, before), what="another worker")
             told = f"its client had {answer} after {seconds:.1f} s, {served:,} other answers meanwhile"
             is_right = answer == ("a closed connection" if door == "HTTP" else "['502']") and served > 8
             is_right = is_right and not askers.wrong and len(before - set(workers.pids())) == 1
