@@ -1481,7 +1481,7 @@ _COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # R
 _NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another dict
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, PROBLEM, EVENT_STREAM = "application/json", "application/problem+json", "text/event-stream"
-_BODILESS = frozenset([204, 304])
+_BODILESS = frozenset([204, 205, 304])  # RFC 9110, 15.3.5, 15.3.6 and 15.4.5
 _ITS_LENGTH, _LENGTH_AND_TYPE = ("content-length",), ("content-length", "content-type")
 _KEPT_STREAM = frozenset(["content-length", "etag", "cache-control"])  # a stream with one of these may be cached
 _STATUS = re.compile("[0-9]{3}(?: .*)?")
@@ -1554,11 +1554,12 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
 
 
 _WITH_TYPE = {kind: ResponseHeaders([("Content-Type", kind)]) for kind in (HTML, TEXT, JSON)}  # to be copied
-_MOST_TYPES = 64  # that are remembered, for a client may choose some
+_MOST_TYPES = 64  # in it: a client may choose some of them
 
 
-def _is_remembered(content_type: str) -> bool:
-    """Whether `_WITH_TYPE` has this Content-Type, now if not before. ValueError for what no field may have."""
+def _remember_type(content_type: str) -> bool:
+    """Put a Content-Type into `_WITH_TYPE`, unless that is full; whether it is there. ValueError for what no field may
+    have."""
     if len(_WITH_TYPE) < _MOST_TYPES and type(content_type) is str:
         _WITH_TYPE[content_type] = ResponseHeaders([("Content-Type", content_type)])
     return content_type in _WITH_TYPE
@@ -1657,8 +1658,8 @@ class Response:
     """An answer: `body` (bytes, str as UTF-8, an iterator of either, which is streamed, or a dict, a list or a
     dataclass, which is sent as JSON by `Brubeck.json_dumps`), `status`, `headers` (a mapping or pairs); `content_type`
     defaults to theirs, else to application/json for JSON and to text/html in UTF-8 for the rest. TypeError or
-    ValueError for what cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204 and 304 go
-    without the body."""
+    ValueError for what cannot be sent. Content-Length, Date and Server are added when it is sent; HEAD, 204, 205 and
+    304 go without the body."""
 
     # `code` and `content` are `status` and `body` for what is on the path of every request: without a property's call.
     __slots__ = ("_headers", "code", "content", "cookies")
@@ -1679,7 +1680,7 @@ class Response:
         if headers:
             self.headers.merge(headers)
         if content_type is not None:
-            if self._headers is HTML and (content_type in _WITH_TYPE or _is_remembered(content_type)):
+            if self._headers is HTML and (content_type in _WITH_TYPE or _remember_type(content_type)):
                 self._headers = content_type
             else:
                 self.headers["Content-Type"] = content_type
@@ -1824,7 +1825,7 @@ class Response:
 
     def finish(self, request: Request) -> tuple[list[tuple[str, str]], bytes | Pieces]:
         """What a door sends in answer to `request`: the header fields, and the body or its pieces."""
-        body = self.content if self.code != 205 else b""  # RFC 9110, 15.3.6
+        body = self.content
         is_bodiless = request.method == "HEAD" or self.code in _BODILESS
         if type(body) is bytes and type(self._headers) is str and not self.cookies and not is_bodiless:
             return [("Content-Type", self._headers), ("Content-Length", str(len(body)))], body
@@ -1834,7 +1835,9 @@ class Response:
             if type(body) is not bytes:
                 request.peer.leave_pool()
                 body = Pieces(body)
-        if self.code in _BODILESS:
+        if self.code == 205:
+            fields = [*self.headers.pairs(_ITS_LENGTH), ("Content-Length", "0")]
+        elif self.code in _BODILESS:
             fields = self.headers.pairs(_LENGTH_AND_TYPE)
         elif type(body) is bytes and (body or request.method != "HEAD" or "Content-Length" not in self.headers):
             fields = [*self.headers.pairs(_ITS_LENGTH), ("Content-Length", str(len(body)))]
@@ -1866,7 +1869,7 @@ def error_answer(request: Request, error: HTTPError) -> Response:
         return plain_answer(error)
     title = status_line(error.status)[4:]
     detail = {} if error.message == title else {"detail": error.message}
-    dump = request.app.json_dumps if error.members else dump_json
+    dump = request.app.json_dumps if error.members else dump_json  # only the program's own values need the program's
     problem = dump({"type": "about:blank", "title": title, "status": error.status, **detail, **error.members})
     response = Response(problem, error.status, error.headers, PROBLEM)
     response.headers.vary("Accept")
@@ -3562,9 +3565,7 @@ def _with_request(check: Callable[..., Any], count: int) -> Callable[..., Any]:
     return lambda request, *credentials: check(*credentials)
 
 
-def _with_credentials(
-    scheme: str, find_user: Callable[[Request, str], Any], is_optional: bool
-) -> Callable[[H], H]:
+def _with_credentials(scheme: str, find_user: Callable[[Request, str], Any], is_optional: bool) -> Callable[[H], H]:
     """Decorator: `find_user` must know the credentials in Authorization (RFC 9110, 11.6.2), else HTTPError 401. If
     `is_optional`, they may be missing."""
     if not _TOKEN.fullmatch(scheme):
@@ -3606,9 +3607,7 @@ def basic_auth(check: BasicCheck, optional: bool = False) -> Callable[[H], H]:
     return _with_credentials("Basic", find_user, optional)
 
 
-def bearer_auth(
-    check: BearerCheck, scheme: str = "Bearer", optional: bool = False
-) -> Callable[[H], H]:
+def bearer_auth(check: BearerCheck, scheme: str = "Bearer", optional: bool = False) -> Callable[[H], H]:
     """Decorator: `check(token)`, or `check(token, request)`, is called with the client's Bearer token (RFC 6750), or
     with what follows another scheme, such as "Token". If it returns something true, that is the `current_user`; else
     HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None."""
@@ -5141,7 +5140,7 @@ class Receivers:
             return True
         if request is not None:
             self._handling, self._peer = True, cast(ServedPeer, request.peer)
-            if self._timer_since is None:
+            if self._timer_since is None:  # as _set_timer does, whose call would be one more for each request
                 self._timer_since = time.monotonic()
                 self._hub.schedule_call_global(0, self._hand_over)
             self._load.serve(self._peer, request)
@@ -9550,7 +9549,8 @@ def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
 
 
 def _is_importing(file: str) -> bool:
-    return file == __file__ or "importlib" in file
+    """Whether a file of a traceback is this one, or belongs to the import system."""
+    return file in (__file__, importlib.__file__) or file.startswith("<frozen importlib")
 
 
 def _last_place(error: BaseException) -> str:

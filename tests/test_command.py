@@ -455,13 +455,17 @@ def test_check_finds_message_sockets_that_are_never_reached() -> None:
     assert problem.endswith("/a@chat: never called, for message sockets of a mounted application are not served")
 
 
-def test_an_error_in_the_program_itself_shows_where_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["plain", "importlib"])
+def test_an_error_in_the_program_itself_shows_where_it_is(tmp_path: Path, folder: str) -> None:
+    tmp_path = tmp_path / folder
+    tmp_path.mkdir()
     (tmp_path / "broken.py").write_text("import os\nimport brubeck_lite\nos.environ['NOT_SET']\n")
     ended = command("broken:app", folder=tmp_path)
     assert ended.returncode == 1
     places = re.findall('File "(.*)", line', ended.stderr)
     assert ended.stderr.endswith("KeyError: 'NOT_SET'\n") and places[0] == str(tmp_path / "broken.py")
-    assert "brubeck_lite.py" not in ended.stderr and "importlib" not in ended.stderr
+    assert "brubeck_lite.py" not in ended.stderr and "importlib._bootstrap" not in ended.stderr
+    assert f"{os.sep}importlib{os.sep}__init__.py" not in ended.stderr
 
 
 @pytest.mark.parametrize("module", ["broken", "importing"])

@@ -9,7 +9,7 @@ import json
 import re
 import urllib.error
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import islice
@@ -843,3 +843,18 @@ def test_fields_that_an_error_handler_returns_leave_the_status_of_the_error() ->
     app.error(410)(lambda request, error: ("gone", {"X-One": "1"}))
     answer = app.test().get("/")
     assert (answer.status, answer.text, answer.headers["X-One"]) == (410, "gone", "1")
+
+
+def test_a_stream_with_a_status_that_has_no_body_is_closed() -> None:
+    closed = []
+
+    def pieces() -> Iterator[str]:
+        try:
+            yield "a piece"
+        finally:
+            closed.append(True)
+
+    for status in (204, 205, 304):
+        got = serving(lambda request, status=status: (pieces(), status)).test().get("/")
+        assert (got.status, got.body) == (status, b"")
+    assert closed == [True, True, True]
