@@ -551,6 +551,32 @@ def test_sighup_brings_fresh_code_and_broken_code_leaves_the_old_serving(
         assert get(served.ports["http"]) == b"new"
 
 
+SLOW_TO_FAIL = """
+import os, time
+from pathlib import Path
+Path("started").touch()
+while not Path("fail").exists():
+    time.sleep(0.01)
+raise SystemExit("this version cannot start")
+"""
+
+
+def test_a_sighup_while_the_version_before_is_about_to_fail_still_brings_the_new_one(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    with serving("changing:app", **program(HELLO.format("old"))) as served:
+        old = served.workers()
+        program(SLOW_TO_FAIL)
+        served.child.send_signal(signal.SIGHUP)
+        wait_for((tmp_path / "started").exists, what=served.log)
+        program(HELLO.format("new"))
+        served.child.send_signal(signal.SIGHUP)
+        served.wait_to_log("replacing [23] workers", 2)
+        (tmp_path / "fail").touch()
+        served.wait_for_workers(2, old)
+        assert get(served.ports["http"]) == b"new"
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_worker_that_ends_before_it_is_replaced_holds_up_no_other(number: signal.Signals) -> None:
     with serving("program_workers:app") as served:
