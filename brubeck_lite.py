@@ -349,10 +349,10 @@ class ProtocolError(HTTPError, ValueError):
 
 
 class MissingName(HTTPError, KeyError):
-    """A name that a query or a form does not have: 400 for the client, and a KeyError for the program."""
+    """A name that a request does not have, as `without` says: 400 for the client, and a KeyError for the program."""
 
-    def __init__(self, name: object, where: str = "request has no field") -> None:
-        super().__init__(400, f"the {where} {name!r}")
+    def __init__(self, name: object, without: str) -> None:
+        super().__init__(400, f"the {without} {name!r}")
         self.args = (name,)  # as those of a KeyError
 
 
@@ -414,35 +414,42 @@ class _Named(Mapping[str, T]):
 
 
 class Headers(_Named[str]):
-    """The header fields of a request by name, in any case. A field that came more than once is joined with ", "."""
+    """The header fields of a request by name, in any case. A field that came more than once is joined with ", ". A name
+    that is not there is a KeyError, and an HTTPError 400."""
 
     __slots__ = ()
 
     def __getitem__(self, name: str) -> str:
-        value: str = self._kept[name.lower()]
-        return value
+        if name not in self:
+            raise MissingName(name, "request has no header")
+        return cast(str, self._kept[name.lower()])
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._kept
+
+    if not TYPE_CHECKING:  # the types are those of Mapping.get, which would make an exception first
+
+        def get(self, name, default=None):
+            return self._kept.get(name.lower(), default)
 
 
 class MultiDict(_Named[T]):
     """Names and values where a name may come more than once: `[name]` is the first value, `getall(name)` the list.
-    A name that is not there is a KeyError; of the query and of forms (`where` says of which) also an HTTPError 400."""
+    A name that is not there is a KeyError, and an HTTPError 400, whose sentence begins with `without`."""
 
-    __slots__ = ("_where",)
+    __slots__ = ("_without",)
 
-    def __init__(self, pairs: Iterable[tuple[str, T]] = (), where: str = "") -> None:
+    def __init__(self, pairs: Iterable[tuple[str, T]], without: str) -> None:
         lists: dict[str, list[T]] = {}
         for name, value in pairs:
             lists.setdefault(name, []).append(value)
         super().__init__(lists)
-        self._where = where
+        self._without = without
 
     def __getitem__(self, name: str) -> T:
-        try:
-            return cast(T, self._kept[name][0])
-        except KeyError:
-            if not self._where:
-                raise
-        raise MissingName(name, self._where)
+        if name not in self._kept:
+            raise MissingName(name, self._without)
+        return cast(T, self._kept[name][0])
 
     def __contains__(self, name: object) -> bool:
         return name in self._kept
@@ -469,7 +476,7 @@ def parse_cookies(header: str) -> MultiDict[str]:
         if len(octets) > 1 and octets[:1] == octets[-1:] == b'"':
             octets = _COOKIE_ESCAPE.sub(lambda escape: escape[2] or bytes([int(escape[1], 8)]), octets[1:-1])
         cookies.append((name, octets.decode("utf-8", "replace")))
-    return MultiDict(cookies)
+    return MultiDict(cookies, "request has no cookie")
 
 
 _HOW_TO_MAKE_A_SECRET = 'make one with python -c "import secrets; print(secrets.token_hex(32))"'
@@ -1066,13 +1073,13 @@ def _unescape(octets: bytes) -> bytes:
     return binascii.a2b_qp(_NO_ESCAPE.sub(b"%25", octets).replace(b"=", b"%3D").replace(b"%", b"="))
 
 
-def parse_urlencoded(octets: bytes, status: int, place: str = "", where: str = _NO_FIELD) -> MultiDict[str]:
+def parse_urlencoded(octets: bytes, status: int, place: str = "", without: str = _NO_FIELD) -> MultiDict[str]:
     """`a=1&b=%20` -> its fields, as UTF-8 (WHATWG URL, 5.1); HTTPError with this status for more than 1,000."""
     if octets.count(b"&") >= MAX_FORM_FIELDS:
         abort(status, f"there are more than {MAX_FORM_FIELDS} fields{place}")
     if len(octets) < 1024 and b"%" not in octets and b"+" not in octets:  # as most queries are
         texts = [field.partition("=") for field in octets.decode("utf-8", "replace").split("&") if field]
-        return MultiDict([(name, value) for name, _, value in texts], where)
+        return MultiDict([(name, value) for name, _, value in texts], without)
     turn = time.monotonic()
 
     def decode(encoded: bytes) -> str:
@@ -1089,7 +1096,7 @@ def parse_urlencoded(octets: bytes, status: int, place: str = "", where: str = _
         return "".join([*texts, decoder.decode(b"", True)])
 
     pairs = [field.partition(b"=") for field in octets.split(b"&") if field]
-    return MultiDict([(decode(name), decode(value)) for name, _, value in pairs], where)
+    return MultiDict([(decode(name), decode(value)) for name, _, value in pairs], without)
 
 
 class Peer:
@@ -1526,8 +1533,7 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     def __delitem__(self, name: str) -> None:
         del self._kept[name.lower()]
 
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._kept
+    __contains__ = Headers.__contains__  # in any case, too
 
     def __iter__(self) -> Iterator[str]:
         return (fields[0][0] for fields in self._kept.values())
@@ -3578,7 +3584,8 @@ def _with_credentials(scheme: str, find_user: Callable[[Request, str], Any], is_
         user = find_user(request, credentials.strip(" ")) if is_given else None
         if not user and (is_given or not is_optional):
             message = "the credentials are not valid" if is_given else f"credentials are needed: {scheme}"
-            abort(401, message, {"WWW-Authenticate": f'{scheme} realm="members", charset="UTF-8"'})
+            charset = ', charset="UTF-8"' * (scheme.lower() == "basic")  # RFC 7617, 2.1
+            abort(401, message, {"WWW-Authenticate": f'{scheme} realm="members"{charset}'})
         request.current_user = user or None
 
     return lambda handler: _guarded(handler, check)

@@ -1102,8 +1102,10 @@ if __name__ == "__main__":
     ("look_up", "expected"),
     [(lambda request: request.form["x"], "the form has no field 'x'"),
      (lambda request: request.files["x"].filename, "the form has no file 'x'"),
-     (lambda request: request.query["x"], "the query has no argument 'x'")],
-    ids=["form", "files", "query"],
+     (lambda request: request.query["x"], "the query has no argument 'x'"),
+     (lambda request: request.cookies["x"], "the request has no cookie 'x'"),
+     (lambda request: request.headers["X"], "the request has no header 'X'")],
+    ids=["form", "files", "query", "cookies", "headers"],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["nothing", "json", "urlencoded", "multipart"])
 def test_a_name_that_the_client_left_out_is_400_and_named(
@@ -1125,7 +1127,7 @@ def test_a_name_that_is_not_there_is_a_key_error_to_the_program() -> None:
     @app.post("/")
     def index(request: Request) -> list[Any]:
         found = []
-        for values in (request.form, request.files, request.query):
+        for values in (request.form, request.files, request.query, request.cookies, request.headers):
             try:
                 found.append(values["x"])
             except KeyError as error:
@@ -1134,13 +1136,12 @@ def test_a_name_that_is_not_there_is_a_key_error_to_the_program() -> None:
         return found
 
     expected = ["'x'", ["x"], True, False, None, "default", None]
-    assert app.test(raise_errors=True).post("/").json == 3 * expected
+    assert app.test(raise_errors=True).post("/").json == 5 * expected
 
 
-@pytest.mark.parametrize("look_up", [lambda request: {}["x"], lambda request: request.cookies["x"]])
-def test_a_key_error_of_the_programs_own_is_500(look_up: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_error_of_the_programs_own_is_500(caplog: pytest.LogCaptureFixture) -> None:
     app = Brubeck()
-    app.get("/")(look_up)
+    app.get("/")(lambda request: {}["x"])
     assert app.test().get("/").status == 500
     assert "KeyError: 'x'" in caplog.text
 
