@@ -390,7 +390,7 @@ _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # a
 _NO_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT, errno.EROFS])
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _JSON_TYPE = re.compile(r"application/(?:[\w.-]+\+)?json")
-_WEIGHT = re.compile(r"(?:^|;)[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|$)")
+_WEIGHT = re.compile(r"(?:^|;)[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]*)?|1(?:\.0*)?)[ \t]*(?:;|$)")
 _NO_FIELD, _NO_FILE = "form has no field", "form has no file"  # what MissingName says
 _UNLIMITED = 1 << 62  # the limit of a route that leaves the limit to a mounted application
 
@@ -693,6 +693,12 @@ def decode_path(octets: bytes) -> str:
     if not path.isprintable() and CONTROLS.search(path):  # many legal characters are not printable either
         raise HTTPError(400, _BAD_PATH)
     return path
+
+
+def find_weight(parameters: str) -> float:
+    """The `q` among the parameters of an element of an Accept field (RFC 9110, 12.4.2); 1 where there is none."""
+    weight = _WEIGHT.search(parameters)
+    return 1.0 if weight is None else float(weight[1])
 
 
 def plain_address(text: str) -> str:
@@ -1244,10 +1250,8 @@ class Request:
             kind, _, parameters = part.partition(";")
             is_json = _JSON_TYPE.fullmatch(kind.strip()) is not None
             if is_json or kind.strip() in ("text/html", "text/plain", "text/*"):
-                weight = _WEIGHT.search(parameters)
-                quality = 1.0 if weight is None else float(weight[1])
-                if quality > best:
-                    best, prefers = quality, is_json
+                if (weight := find_weight(parameters)) > best:
+                    best, prefers = weight, is_json
         return prefers
 
     @lazy
@@ -1943,7 +1947,6 @@ _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", 
           ".js": "text/javascript", ".gz": "application/gzip", ".tgz": "application/gzip",
           ".svgz": "application/gzip", ".webmanifest": "application/manifest+json"}  # fmt: skip
 _PRECOMPRESSED = {".br": "br", ".gz": "gzip"}
-_WEIGHT = re.compile(r"[ \t]*q[ \t]*=[ \t]*(0(?:\.[0-9]*)?|1(?:\.0*)?)[ \t]*(?:;|$)")  # RFC 9110, 12.4.2
 
 
 @functools.lru_cache(maxsize=4)
@@ -2004,8 +2007,7 @@ def choose_coding(header: str, codings: Iterable[str], only_if_needed: bool = Fa
     weights: dict[str, float] = {}
     for part in header.lower().split(",", 50)[:50]:
         name, _, parameters = part.partition(";")
-        weight = _WEIGHT.match(parameters)
-        weights.setdefault(name.strip().removeprefix("x-"), float(weight[1]) if weight else 1.0)  # x-gzip: 8.4.1.3
+        weights.setdefault(name.strip().removeprefix("x-"), find_weight(parameters))  # x-gzip: 8.4.1.3
     others = weights.get("*", 0.0)
     best = max(codings, key=lambda coding: weights.get(coding, others), default="")
     weight_of_best, plain = weights.get(best, others), weights.get("identity", weights.get("*"))

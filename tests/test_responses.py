@@ -646,10 +646,11 @@ def test_json_that_cannot_be_made_is_a_500_wherever_it_is_made() -> None:
 PREFER_JSON = [
     "application/json", "application/problem+json", "application/json, text/plain, */*", "application/vnd.api+json",
     "text/html;q=0.5, application/json;q=0.9", "text/html;q=0, application/json",
+    "text/html;level=1;q=0.4, application/json;q=0.5",
 ]  # fmt: skip
 PREFER_TEXT = [
     "", "*/*", "text/html", "text/html,application/xhtml+xml,*/*;q=0.8", "text/plain, application/json;q=0.9",
-    "application/json;q=0", "text/html, application/json",
+    "application/json;q=0", "text/html, application/json", "text/html;xq=0.1, application/json;q=0.5",
 ]  # fmt: skip
 
 
