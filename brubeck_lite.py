@@ -3784,7 +3784,7 @@ def cors(origins: str | Iterable[str], *, methods: Iterable[str] = ("GET", "HEAD
         if is_allowed and request.method == "OPTIONS" and "access-control-request-method" in request.headers:
             response = Response(b"", 204, preflight)
         else:
-            response = respond(request)
+            response = respond(request).copy()  # the handler may give the same answer to others
         if "*" not in allowed:
             response.headers.vary("Origin")
         if is_allowed:
@@ -4552,6 +4552,7 @@ class Brubeck:
                     told = HTTPError(told.status, "".join(lines).encode(errors="backslashreplace").decode())
                 return error_answer(request, told)
             response = self.make_response(request, handler(request, error), handler, told.status)
+            response = response.copy()  # the handler may give the same answer to others
             for field, text in told.headers.items():
                 response.headers.setdefault(field, text)
             return response.with_cookies(request)

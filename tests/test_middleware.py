@@ -57,6 +57,14 @@ def cors_fields(got: Any) -> dict[str, str]:
     return {name: value for name, value in got.headers.pairs() if name.lower().startswith("access-control-")}
 
 
+def test_an_answer_that_a_handler_gives_to_all_clients_keeps_no_origin_of_one_of_them() -> None:
+    answer = Response("the same")
+    client = shared(cors([OURS]), lambda request: answer)
+    assert client.get("/", {"Origin": OURS}).headers["Access-Control-Allow-Origin"] == OURS
+    assert "Access-Control-Allow-Origin" not in client.get("/", {"Origin": FOREIGN}).headers
+    assert [*answer.headers] == ["Content-Type"]
+
+
 def preflight(client: Any, origin: str = OURS, method: str = "POST", **fields: str) -> Any:
     asked = {"Origin": origin, "Access-Control-Request-Method": method, **fields}
     return client.options("/", asked)

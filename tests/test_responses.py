@@ -839,6 +839,18 @@ def test_what_is_returned_beside_a_response_is_for_this_answer_alone() -> None:
     assert other.status == 200 and "X-One" not in other.headers
 
 
+def test_an_answer_that_an_error_handler_gives_to_all_errors_keeps_no_field_of_one_of_them() -> None:
+    app, sorry = Brubeck(), Response("sorry", 400)
+    app.get("/a/")(lambda request: "a")
+    app.get("/b/")(lambda request: "b")
+    app.post("/c")(lambda request: "c")
+    app.error(HTTPError)(lambda request, error: sorry)
+    assert app.test().get("/a").headers["Location"] == "/a/"
+    assert app.test().get("/b").headers["Location"] == "/b/"
+    assert app.test().get("/c").headers["Allow"] == "OPTIONS, POST"
+    assert "Location" not in app.test().get("/c").headers
+
+
 def test_fields_that_an_error_handler_returns_leave_the_status_of_the_error() -> None:
     app = serving(failing(HTTPError(410)))
     app.error(410)(lambda request, error: ("gone", {"X-One": "1"}))
