@@ -8366,8 +8366,8 @@ def patch_program(harmless: Iterable[Any] = ()) -> None:
                        ", ".join(early[:5]) + f" and {len(early) - 5} more" * (len(early) > 5))  # fmt: skip
 
 
-# Characters of each of the five texts in a line of the access log: 800 on Linux, where PIPE_BUF is 4096.
-_LOGGED = (getattr(select, "PIPE_BUF", 512) - 96) // 5
+PIPE_BUF = getattr(select, "PIPE_BUF", 512)  # bytes that are written to a pipe in one piece: 4096 on Linux (pipe(7))
+_LOGGED = (PIPE_BUF - 96) // 5  # characters of each of the five texts in a line of the access log
 _NOT_LOGGED = re.compile(r"[^ !#-\[\]-~]")  # characters that are written as \xHH
 
 
@@ -8452,7 +8452,7 @@ class AccessLog:
 
     def _write_some(self) -> None:
         data = b"\n" if self._is_torn else self.lines.popleft()
-        while self.lines and len(data) + len(self.lines[0]) <= select.PIPE_BUF:
+        while self.lines and len(data) + len(self.lines[0]) <= PIPE_BUF:
             data += self.lines.popleft()
         written = self._write(self._descriptor, data)
         self._is_torn = data[written - 1] != 0x0A
@@ -8525,8 +8525,10 @@ WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of i
 #                 stats        its figures, every second: a sign of life
 #                 files        the files that `--reload` watches; with `stats`, or because the import failed
 #                 leaving      true: it was asked to end, takes nothing new, and finishes what it has
-#   of a parent:  links        answers `connections`: for each Mongrel2 the address at which this worker is given its
-#                              messages. With this line come two descriptors for each HTTP address: socket and board
+#   of a parent:  lives        answers `connections`, and begins each later life: for each Mongrel2 its number among
+#                              those of the worker, and the addresses of the Mongrel2 that the parent plays; null in
+#                              their place: no more messages will come. With the answer come two descriptors for each
+#                              HTTP address: socket and board
 #                 slot         in the same line: the worker's place on the boards
 #                 watched      in the same line: whether to send `files`
 #                 others       answers `stats`: the figures of all other processes, those that have ended too
@@ -9491,8 +9493,6 @@ def parent_of_worker() -> _Parent | None:
         fail(f"{WORKER} is set to {descriptor!r}: unset it, for only a parent sets it, for its workers")
 
 
-
-
 def default_connections(bind: str | None, tls: TLSFiles | None, parent: _Parent | None) -> list[HTTPConnection]:
     """The connections of a program that names none: at `bind`; if that is None, at the sockets with which systemd
     listens for this process, or for the parent of this worker (sd_listen_fds(3)); else at DEFAULT_ADDRESS."""
@@ -9553,6 +9553,7 @@ def serve(app: Brubeck, connections: Sequence[Connection], ending: Ending, *, pa
 # ---- Command ---------------------------------------------------------------------------------------------------------
 # brubeck_lite MODULE:APP [options] serves a program. Without serving, the command prints a program's routes, what is
 # wrong with it, or a configuration for its Mongrel2.
+
 
 def _run_on_import(*arguments: Any, **options: Any) -> NoReturn:
     raise ValueError('run() is called while the program is imported: put it below `if __name__ == "__main__":`')
