@@ -1249,9 +1249,9 @@ class Request:
         for part in accept.split(","):
             kind, _, parameters = part.partition(";")
             is_json = _JSON_TYPE.fullmatch(kind.strip()) is not None
-            if is_json or kind.strip() in ("text/html", "text/plain", "text/*"):
-                if (weight := find_weight(parameters)) > best:
-                    best, prefers = weight, is_json
+            is_either = is_json or kind.strip() in ("text/html", "text/plain", "text/*")
+            if is_either and (weight := find_weight(parameters)) > best:
+                best, prefers = weight, is_json
         return prefers
 
     @lazy
