@@ -8366,8 +8366,8 @@ def patch_program(harmless: Iterable[Any] = ()) -> None:
                        ", ".join(early[:5]) + f" and {len(early) - 5} more" * (len(early) > 5))  # fmt: skip
 
 
-PIPE_BUF = getattr(select, "PIPE_BUF", 512)  # bytes that are written to a pipe in one piece: 4096 on Linux (pipe(7))
-_LOGGED = (PIPE_BUF - 96) // 5  # characters of each of the five texts in a line of the access log
+_PIPE_BUF = getattr(select, "PIPE_BUF", 512)  # bytes that are written to a pipe in one piece: 4096 on Linux (pipe(7))
+_LOGGED = (_PIPE_BUF - 96) // 5  # characters of each of the five texts in a line of the access log
 _NOT_LOGGED = re.compile(r"[^ !#-\[\]-~]")  # characters that are written as \xHH
 
 
@@ -8452,7 +8452,7 @@ class AccessLog:
 
     def _write_some(self) -> None:
         data = b"\n" if self._is_torn else self.lines.popleft()
-        while self.lines and len(data) + len(self.lines[0]) <= PIPE_BUF:
+        while self.lines and len(data) + len(self.lines[0]) <= _PIPE_BUF:
             data += self.lines.popleft()
         written = self._write(self._descriptor, data)
         self._is_torn = data[written - 1] != 0x0A
