@@ -122,9 +122,9 @@ logger = logging.getLogger("brubeck_lite")
 T = TypeVar("T")
 D = TypeVar("D")
 H = TypeVar("H", bound=Callable[..., Any])  # a handler, which a decorator gives back as it was
-R = TypeVar("R", bound="Callable[Concatenate[Request, ...], Any] | type")  # a handler of a route
+R = TypeVar("R", bound="Callable[Concatenate[Request, ...], Returned] | type")  # a handler of a route
 W = TypeVar("W", bound="Callable[Concatenate[WebSocket, ...], Any]")
-E = TypeVar("E", bound="Callable[[Request, Any], Any]")  # a handler of errors
+E = TypeVar("E", bound="Callable[[Request, Any], Returned]")  # a handler of errors
 P = ParamSpec("P")
 
 
@@ -145,10 +145,22 @@ class _Late:
 if TYPE_CHECKING:
     import ssl
     from functools import cached_property as lazy
+    from typing import ClassVar, Protocol
 
     import eventlet
     import greenlet
     import zmq
+
+    class DataclassInstance(Protocol):
+        """An object of any dataclass."""
+
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    # What handlers return (see `to_response`): a body, or (body, status), (body, headers) or (body, status, headers).
+    Body = Union[str, bytes, bytearray, Mapping[Any, Any], list[Any], DataclassInstance, Iterable[Union[str, bytes]],
+                 "Response", None]  # fmt: skip
+    Returned = Union[Body, tuple[Body, Union[int, str]], tuple[Body, "HeaderFields"],
+                     tuple[Body, Union[int, str], "HeaderFields"]]  # fmt: skip
 else:
     eventlet, greenlet, ssl, zmq = _Late("eventlet"), _Late("greenlet"), _Late("ssl"), _Late("zmq")
 

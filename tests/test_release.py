@@ -49,7 +49,9 @@ WRONG = [
 ]
 # Each line with a mistake says so; what stands below the last of them is right.
 MISTAKES = '''\
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypedDict
 
 from brubeck_lite import (
     Brubeck, HTTPConnection, Request, Response, authenticated, basic_auth, bearer_auth, cors, redirect
@@ -100,6 +102,37 @@ def seventeen() -> str:
 
 @app.websocket("/eighteen")  # wrong: the handler takes no WebSocket
 def eighteen(name: str) -> None: ...
+
+@app.get("/nineteen")  # wrong: a number is no answer
+def nineteen(request: Request) -> int:
+    return 19
+
+@app.error(500)  # wrong: an object of such a class is no answer
+def twenty(request: Request, error: Exception) -> Brubeck:
+    return app
+
+@dataclasses.dataclass
+class Tune:
+    name: str
+
+class Named(TypedDict):
+    name: str
+
+@app.get("/pieces")
+def pieces(request: Request) -> Iterator[str]:
+    yield "one"
+
+@app.get("/more")
+def more(request: Request) -> Iterable[bytes] | tuple[bytes, int, dict[str, str]] | None:
+    return b"page", 201, {"X-A": "b"}
+
+@app.get("/typed")
+def typed(request: Request) -> Named | Tune | Response | tuple[Response, str]:
+    return {"name": "Take Five"}
+
+@app.get("/table")
+def table(request: Request) -> tuple[list[Tune], int] | tuple[dict[str, Tune], list[tuple[str, str]]]:
+    return {}, [("X-A", "b")]
 
 @app.get("/right", name="page", max_body=1 << 20, timeout=1.5, cancel=True)
 @bearer_auth(lambda token: token == "x")
