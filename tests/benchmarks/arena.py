@@ -2,8 +2,9 @@
 # ruff: noqa: E402
 """Every profile of HttpArena, by examples/arena.py and by entries of the same content for others (arena_programs.py),
 one worker each and two each, in interleaved rounds of one run, medians. wrk shares the machine's cores with them.
+With --mongrel2: ours behind a real Mongrel2, alone and with two workers, beside a bare loop of pyzmq (bare_loop.py).
 
-    tests/benchmarks/arena.py [--short] [--profiles NAME...] [--workers 1 2] [--before FOLDER] [--write]
+    tests/benchmarks/arena.py [--short] [--profiles NAME...] [--workers 1 2 | --mongrel2] [--before FOLDER] [--write]
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from bare_servers import PYTHON, install, is_installed
 from peer import run_wrk
 from rounds import FOLDERS, add_before, interleave, medians, variables, with_each
 from servers import Postgres, make_certificate
-from support import free_port, listens, output, process, wait_for
+from support import Mongrel2, free_port, listens, output, process, wait_for
 from tables import Table, is_to_be_written
 from web import GUNICORN, UVICORN, raise_open_files
 from wrk_scripts import PIPELINED, script
@@ -56,6 +57,7 @@ TLS_OPTIONS = {  # for the files of a certificate and its key; fastpysgi has no 
     "Falcon on granian": ("--ssl-certificate", "--ssl-keyfile"),
 }
 ACCEPT = {"Accept-Encoding": "gzip, br"}
+OURS_DEALT, BARE_LOOP = "ours, a parent and 2 workers", "bare pyzmq loop"
 FILES_ACCEPT = {"Accept-Encoding": "br;q=1, gzip;q=0.8"}
 
 
@@ -165,6 +167,25 @@ def serving(name: str, workers: int, services: dict[str, str], files: tuple[str,
         yield port
 
 
+@contextlib.contextmanager
+def behind_mongrel2(name: str, workers: int, services: dict[str, str]) -> Iterator[int]:
+    """One of the entries behind a Mongrel2 of its own: the port of that."""
+    mongrel2 = Mongrel2()
+    found = {**variables(name), **services, "UPLOAD_STORE": str(mongrel2.folder / "tmp")}
+    command, folder = [*OURS[:-2], "--mongrel2", mongrel2.pull, mongrel2.pub], HERE.parent.parent / "examples"
+    command += ["--workers", str(workers)] if workers > 1 else []
+    command.remove("--quiet")
+    if name == BARE_LOOP:  # which knows nothing of credits
+        config = (mongrel2.folder / "mongrel2.conf").read_text()
+        mongrel2.configure(config.replace("'download.flow_control': 1, ", ""))
+        command, folder = [sys.executable, "bare_loop.py", mongrel2.pull, mongrel2.pub, found["UPLOAD_STORE"]], HERE
+    with mongrel2, process(command, env=found, cwd=folder) as child:
+        ready = "is ready" if workers > 1 else "connected"
+        wait_for(lambda: output(child).count(ready) == workers or child.poll() is not None, what=name)
+        assert child.poll() is None, output(child)
+        yield mongrel2.port
+
+
 def check(port: int, profile: Profile) -> None:
     """The pages that this profile asks for are there, and are JSON where they should be."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -236,6 +257,21 @@ def rate_of_echoes(port: int, seconds: int, connections: int) -> float:
         return count / (time.perf_counter() - began)
 
 
+def make_probe(port: int, profile: Profile, seconds: int, options: list[str]) -> Callable[[], float]:
+    """What measures the rate of the entry at this port, which is right."""
+    check(port, profile)
+    if profile.needs_websockets:
+        return partial(rate_of_echoes, port, seconds, profile.connections)
+    return partial(rate_by_wrk, port, seconds, profile, options)
+
+
+def measure_rounds(probes: dict[str, Callable[[], float]], short: bool) -> dict[str, float]:
+    """The rate of each entry."""
+    if not short:  # pools of connections grow, and workers learn, while nobody looks
+        interleave(1, probes)
+    return medians(interleave(1 if short else 3, probes))
+
+
 def measure(
     profile_name: str, workers: int, short: bool, services: dict[str, str]
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -254,16 +290,24 @@ def measure(
             files = make_certificate(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for name in with_each(others):
             port = stack.enter_context(serving(name, workers, services, files))
-            check(port, profile)
+            probes[name] = make_probe(port, profile, seconds, options)
             if profile_name == "json-comp":
                 sizes[name] = body_size(port)
-            if profile.needs_websockets:
-                probes[name] = partial(rate_of_echoes, port, seconds, profile.connections)
-            else:
-                probes[name] = partial(rate_by_wrk, port, seconds, profile, options)
-        if not short:  # pools of connections grow, and workers learn, while nobody looks
-            interleave(1, probes)
-        return medians(interleave(1 if short else 3, probes)), sizes
+        return measure_rounds(probes, short), sizes
+
+
+def compare_behind_mongrel2(table: Table, profile_name: str, short: bool, services: dict[str, str]) -> None:
+    """A line of the table of rates behind Mongrel2."""
+    profile, seconds, probes = PROFILES[profile_name], 1 if short else 3, dict[str, Callable[[], float]]()
+    with contextlib.ExitStack() as stack:
+        options = stack.enter_context(script(profile.lua))
+        for name, workers in (("ours", 1), (OURS_DEALT, 2), (BARE_LOOP, 1)):
+            port = stack.enter_context(behind_mongrel2(name, workers, services))
+            probes[name] = make_probe(port, profile, seconds, options)
+        rates = measure_rounds(probes, short)
+    bare = rates[BARE_LOOP]
+    ratios = [f"{rates[name] / bare:.2f}" for name in ("ours", OURS_DEALT)]
+    table.line(profile_name, *(f"{rate:,.0f}" for rate in rates.values()), *ratios)
 
 
 def compare(table: Table, profile_name: str, workers: int, rates: dict[str, float], sizes: dict[str, float]) -> None:
@@ -290,6 +334,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--before", type=Path, metavar="FOLDER", help="measure the brubeck_lite.py of this folder too")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=[*PROFILES], metavar="NAME")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2], metavar="N")
+    parser.add_argument("--mongrel2", action="store_true", help="behind Mongrel2, beside a bare loop of pyzmq")
     return parser.parse_args()
 
 
@@ -299,7 +344,11 @@ def main() -> None:
         add_before(options.before)
     install()
     raise_open_files()
-    table = Table("profile", "workers", *with_each(SERVERS), "best of the others", "ours : best", "ours : Bottle")
+    if options.mongrel2:
+        columns = ["ours", OURS_DEALT, BARE_LOOP, "ours : bare loop", "with workers : bare loop"]
+    else:
+        columns = ["workers", *with_each(SERVERS), "best of the others", "ours : best", "ours : Bottle"]
+    table = Table("profile", *columns)
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory())
         services = {"DATA": data}
@@ -308,9 +357,13 @@ def main() -> None:
             services["DATABASE_URL"] = stack.enter_context(Postgres()).url
             arena_data.fill_table(services["DATABASE_URL"])
         for name in options.profiles:
-            for workers in options.workers:
+            if options.mongrel2 and PROFILES[name].scheme == "http":
+                compare_behind_mongrel2(table, name, options.short, services)
+            for workers in [] if options.mongrel2 else options.workers:
                 compare(table, name, workers, *measure(name, workers, options.short, services))
-    if write:
+    if write and options.mongrel2:
+        table.write("arena-mongrel2", "tests/benchmarks/arena.py --mongrel2 --write", ("psycopg",), HERE / "arena.md")
+    elif write:
         others = ("bottle", "falcon", "gevent", "granian", "gunicorn", "psycopg", "starlette", "uvicorn")
         installed = ("fastpysgi",) if is_installed("fastpysgi") else ()
         table.write("arena", "tests/benchmarks/arena.py --write", (*others, *installed), HERE / "arena.md")
