@@ -148,8 +148,11 @@ PROFILES = {
 
 
 @contextlib.contextmanager
-def serving(name: str, workers: int, services: dict[str, str], files: tuple[str, ...] = ()) -> Iterator[int]:
-    """One of the entries: its port. With the files of a certificate and its key it serves HTTPS."""
+def serving(
+    name: str, workers: int, services: dict[str, str], files: tuple[str, ...] = ()
+) -> Iterator[tuple[int, int]]:
+    """One of the entries: its port, and the id of its process. With the files of a certificate and its key it serves
+    HTTPS."""
     port, packages = free_port(), [path for path in sys.path if path.endswith("-packages")]
     command = [part.format(port=port, workers=workers) for part in SERVERS.get(name, OURS)]
     if name in FOLDERS and workers > 1:
@@ -164,7 +167,7 @@ def serving(name: str, workers: int, services: dict[str, str], files: tuple[str,
     with process(command, env=found, cwd=folder) as child:
         wait_for(lambda: listens(port) or child.poll() is not None, what=name)
         assert child.poll() is None, output(child)
-        yield port
+        yield port, child.pid
 
 
 @contextlib.contextmanager
@@ -289,7 +292,7 @@ def measure(
         if profile.scheme == "https":
             files = make_certificate(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for name in with_each(others):
-            port = stack.enter_context(serving(name, workers, services, files))
+            port, _ = stack.enter_context(serving(name, workers, services, files))
             probes[name] = make_probe(port, profile, seconds, options)
             if profile_name == "json-comp":
                 sizes[name] = body_size(port)
@@ -308,6 +311,23 @@ def compare_behind_mongrel2(table: Table, profile_name: str, short: bool, servic
     bare = rates[BARE_LOOP]
     ratios = [f"{rates[name] / bare:.2f}" for name in ("ours", OURS_DEALT)]
     table.line(profile_name, *(f"{rate:,.0f}" for rate in rates.values()), *ratios)
+
+
+def note_memory(table: Table, services: dict[str, str], seconds: int) -> None:
+    """A note of how much memory our process takes for each client that uploads."""
+    profile = PROFILES["upload"]
+
+    def most(pid: int) -> int:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        assert found
+        return int(found[1])
+
+    with script(profile.lua) as options, serving("ours", 1, services) as (port, pid):
+        check(port, PROFILES["pipelined"])
+        before = most(pid)
+        rate_by_wrk(port, seconds, profile, options)
+        each = (most(pid) - before) / profile.connections
+    table.notes.append(f"upload: the memory of our process grew by {each:,.0f} KB for each of its clients")
 
 
 def compare(table: Table, profile_name: str, workers: int, rates: dict[str, float], sizes: dict[str, float]) -> None:
@@ -361,6 +381,9 @@ def main() -> None:
                 compare_behind_mongrel2(table, name, options.short, services)
             for workers in [] if options.mongrel2 else options.workers:
                 compare(table, name, workers, *measure(name, workers, options.short, services))
+        if "upload" in options.profiles and not options.mongrel2:
+            note_memory(table, services, 1 if options.short else 3)
+    print(*table.notes, sep="\n")
     if write and options.mongrel2:
         table.write("arena-mongrel2", "tests/benchmarks/arena.py --mongrel2 --write", ("psycopg",), HERE / "arena.md")
     elif write:
