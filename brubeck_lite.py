@@ -6008,8 +6008,11 @@ class Ending:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self.is_asked:
-            # `atexit` comes after threads and pools were joined; this, which concurrent.futures uses, before.
-            getattr(threading, "_register_atexit", atexit.register)(self._exit_began.set)
+            # The interpreter's exit calls this before it joins threads and pools, and before `atexit`. Eventlet has put
+            # that of its own copy of `threading` here, which knows nothing of what is registered with this one.
+            own: Any = threading
+            shutdown = own._shutdown
+            own._shutdown = lambda: (self._exit_began.set(), shutdown())
         with contextlib.suppress(OSError):
             os.close(self._writing)
 

@@ -101,6 +101,7 @@ def test_a_stop_takes_ten_seconds_at_the_longest_whatever_holds_it_up() -> None:
         "pool of a script": ("", own, "/pool", "pool of"), "thread": ("exit", own, "/", ""),
         "green thread": ("", COMMAND, "/thread", "thread"), "computes": ("", COMMAND, "/compute", "computing"),
         "on_stop": ("on_stop", COMMAND, "/", ""), "goes on": ("goes on", own, "/", ""),
+        "atexit": ("atexit", COMMAND, "/", ""), "atexit of a script": ("atexit", own, "/", ""),
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         children = {}
