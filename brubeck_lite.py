@@ -8857,9 +8857,10 @@ class _Link:
         """See whether the worker is connected: its PULL is, after its XPUB."""
         if not self.is_there and self.push is not None and int(self.push.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
             self.is_there = True
-            self._remove_folder()
+            self.remove_folder()
 
-    def _remove_folder(self) -> None:
+    def remove_folder(self) -> None:
+        """Remove the folder of the sockets, if it is still there."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -8884,7 +8885,7 @@ class _Link:
                 own.close()
         self.push = self.sub = None
         self.outstanding, self.is_there, self.knows_credit = 0, False, False
-        self._remove_folder()
+        self.remove_folder()
 
 
 class _DealtClient:
@@ -9018,6 +9019,11 @@ class _Dealer:
         for link in self._links:
             if link.worker.is_retiring and not (link.outstanding or link.is_over or self._is_leaving()):
                 link.tell(None)
+
+    def remove_folders(self) -> None:
+        """Remove the folders of the sockets to which no worker is connected yet."""
+        for link in [*self._links]:
+            link.remove_folder()
 
     def close(self) -> None:
         self.flush(1.0)
@@ -9253,6 +9259,8 @@ class Parent:
     def _remove_paths(self) -> None:
         for listening, _ in [*self._listening.values()]:
             listening.remove_path()
+        for dealer in [*self._dealers.values()]:
+            dealer.remove_folders()
 
     def _close(self) -> None:
         self._kill_all()
