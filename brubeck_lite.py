@@ -6030,8 +6030,11 @@ class Ending:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self.is_asked:
-            # `atexit` comes after threads and pools were joined; this, which concurrent.futures uses, before.
-            getattr(threading, "_register_atexit", atexit.register)(self._exit_began.set)
+            # The interpreter's exit calls this before it joins threads and pools, and before `atexit`. Eventlet has put
+            # that of its own copy of `threading` here, which knows nothing of what is registered with this one.
+            own: Any = threading
+            shutdown = own._shutdown
+            own._shutdown = lambda: (self._exit_began.set(), shutdown())
         with contextlib.suppress(OSError):
             os.close(self._writing)
 
@@ -8878,9 +8881,10 @@ class _Link:
         """See whether the worker is connected: its PULL is, after its XPUB."""
         if not self.is_there and self.push is not None and int(self.push.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
             self.is_there = True
-            self._remove_folder()
+            self.remove_folder()
 
-    def _remove_folder(self) -> None:
+    def remove_folder(self) -> None:
+        """Remove the folder of the sockets, if it is still there."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -8905,7 +8909,7 @@ class _Link:
                 own.close()
         self.push = self.sub = None
         self.outstanding, self.is_there, self.knows_credit = 0, False, False
-        self._remove_folder()
+        self.remove_folder()
 
 
 class _DealtClient:
@@ -9039,6 +9043,11 @@ class _Dealer:
         for link in self._links:
             if link.worker.is_retiring and not (link.outstanding or link.is_over or self._is_leaving()):
                 link.tell(None)
+
+    def remove_folders(self) -> None:
+        """Remove the folders of the sockets to which no worker is connected yet."""
+        for link in [*self._links]:
+            link.remove_folder()
 
     def close(self) -> None:
         self.flush(1.0)
@@ -9274,6 +9283,8 @@ class Parent:
     def _remove_paths(self) -> None:
         for listening, _ in [*self._listening.values()]:
             listening.remove_path()
+        for dealer in [*self._dealers.values()]:
+            dealer.remove_folders()
 
     def _close(self) -> None:
         self._kill_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import multiprocessing
@@ -64,6 +65,8 @@ def stop() -> None:
         time.sleep(100)
 
 
+if HOW == "atexit":
+    atexit.register(blocked, 100)
 if HOW == "import":
     print("on_start is not reached", flush=True)
     time.sleep(100)

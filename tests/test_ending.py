@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -101,6 +102,7 @@ def test_a_stop_takes_ten_seconds_at_the_longest_whatever_holds_it_up() -> None:
         "pool of a script": ("", own, "/pool", "pool of"), "thread": ("exit", own, "/", ""),
         "green thread": ("", COMMAND, "/thread", "thread"), "computes": ("", COMMAND, "/compute", "computing"),
         "on_stop": ("on_stop", COMMAND, "/", ""), "goes on": ("goes on", own, "/", ""),
+        "atexit": ("atexit", COMMAND, "/", ""), "atexit of a script": ("atexit", own, "/", ""),
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         children = {}
@@ -141,6 +143,23 @@ def test_a_second_signal_leaves_no_socket_and_no_worker(options: tuple[str, ...]
         assert "did not end in time" not in output(child)  # it was the second signal, not the deadline
         assert not address.exists()
         wait_for(lambda: not any(map(is_running, workers)), what="the end of the worker")
+
+
+def test_a_second_signal_leaves_no_folder_of_a_worker_that_is_not_connected_yet() -> None:
+    with contextlib.ExitStack() as stack:
+        mongrel2, name = stack.enter_context(Mongrel2()), stack.enter_context(tempfile.TemporaryDirectory())
+        line = [*COMMAND, "--mongrel2", mongrel2.pull, mongrel2.pub, "--workers", "1"]
+        child = stack.enter_context(process(line, env={**environment(), "HOW": "", "TMPDIR": name}))
+        wait_for(lambda: "is ready" in output(child) and "connected to" in output(child), what="the server")
+        stack.enter_context(ask(mongrel2.port, "/compute"))
+        wait_for(lambda: "computing" in output(child), what="the handler")
+        mongrel2.kill()
+        mongrel2.start()  # the worker, which computes, is to connect to the parent anew
+        wait_for(lambda: [*Path(name).glob("brubeck_lite-*")], what="the folder")
+        child.send_signal(signal.SIGTERM)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) == 0
+        assert [*Path(name).glob("brubeck_lite-*")] == []
 
 
 def test_signals_to_a_child_that_was_forked_are_not_for_the_server() -> None:
