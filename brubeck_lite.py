@@ -1541,7 +1541,7 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     def vary(self, name: str) -> None:
         """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
         named = self.get("Vary", "")
-        if not named or name.lower() not in re.split(r"[\s,]+", named.lower()):
+        if {name.lower(), "*"}.isdisjoint(re.split(r"[\s,]+", named.lower())):
             self["Vary"] = f"{named}, {name}" if named else name
 
     def merge(self, fields: HeaderFields) -> None:
