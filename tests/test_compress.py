@@ -179,8 +179,8 @@ def test_the_types_may_be_set() -> None:
     assert typed("text/html", ["text/css"]) == typed("a/b+cborx", ["*/*+cbor"]) == typed("a/b", ["a/bc"]) == "plain"
 
 
-@pytest.mark.parametrize("settings", [{"level": 0}, {"level": 10}, {"types": ["json"]}, {"types": ["text/html; a=b"]},
-                                      {"types": ["*"]}])  # fmt: skip
+@pytest.mark.parametrize("settings", [{"level": 0}, {"level": 10}, {"level": 6.5}, {"level": "6"}, {"types": ["json"]},
+                                      {"types": ["text/html; a=b"]}, {"types": ["*"]}])  # fmt: skip
 def test_what_is_no_level_or_type_is_an_error_at_once(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         compress(**settings)
