@@ -3938,6 +3938,7 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
         if not isinstance(fields, str) and _stays_as_it_is(fields):
             return response
         response = response.copy()  # the handler may give the same answer to others
+        response.dump(request.app.json_dumps)
         headers, body, accepted = response.headers, response.body, request.headers.get("accept-encoding")
         headers.vary("Accept-Encoding")
         # A part of a body is sent as it is, and says only what the whole would vary by (15.3.7).

@@ -235,6 +235,20 @@ def test_two_around_each_other_compress_once() -> None:
     assert (coding_of(got), unpack(got.body).decode(), got.headers["Vary"]) == ("gzip", TEXT, "Accept-Encoding")
 
 
+def test_json_of_middleware_is_made_by_the_applications_json_dumps() -> None:
+    app = Brubeck()
+    app.json_dumps = lambda value: json.dumps(value, default=str)
+    app.wrap(compress())
+    app.wrap(lambda respond: lambda request: Response({"text": TEXT, "set": set()}))
+    assert json.loads(unpack(app.test().get("/", {"Accept-Encoding": "gzip"}).body))["set"] == "set()"
+
+
+@pytest.mark.parametrize("varied", ["*", "Cookie, *"])
+def test_what_varies_by_everything_says_no_more(varied: str) -> None:
+    got = get(lambda request: (TEXT, 200, {"Vary": varied}))
+    assert (unpack(got.body).decode(), got.headers["Vary"]) == (TEXT, varied)
+
+
 def test_a_body_of_many_megabytes_is_sent_in_pieces() -> None:
     octets = TEXT.encode() * 3000
     pieces = [*serving(octets).get("/", {"Accept-Encoding": "gzip"}, stream=True)]
