@@ -8257,10 +8257,10 @@ class HTTPConnection:
         self.scheme = "http" if tls is None else "https"
         try:
             if isinstance(tls, (tuple, list)):
-                _, _ = tls
+                _, _ = [os.fspath(each) for each in tls]
             elif tls is not None:
                 tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
-        except (AttributeError, ValueError, OSError):
+        except (AttributeError, TypeError, ValueError, OSError):
             raise ValueError("tls is (certificate, key), two names of files, or an ssl.SSLContext for servers, such as "
                              "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)") from None  # fmt: skip
         if min(head_timeout, io_timeout, keep_alive) <= 0 or max_connections < 1:
