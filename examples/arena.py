@@ -44,10 +44,10 @@ app.static("/static", DATA / "static")  # made by tests/arena_data.py, as is dat
 @app.route("/baseline11", ["GET", "POST"])
 def add(request: Request) -> Response:
     try:
-        numbers = [*map(int, request.query.values()), int(request.body or 0)]
+        text = str(sum(map(int, [*request.query.values(), request.body or 0])))
     except ValueError:
         abort(400, "the query and the body are integers")
-    return Response(str(sum(numbers)), content_type="text/plain")
+    return Response(text, content_type="text/plain")
 
 
 @app.get("/pipeline")
@@ -197,6 +197,7 @@ def update(request: Request, number: int) -> dict[str, Any]:
 
 
 @app.error(psycopg.DataError)
+@app.error(psycopg.IntegrityError)  # null, where there must be something
 @app.error(psycopg.ProgrammingError)  # a list where a column is an integer
 def refuse(request: Request, error: psycopg.Error) -> tuple[dict[str, str], int]:
     return {"error": "no column takes such a value"}, 400
