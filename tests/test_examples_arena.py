@@ -301,6 +301,16 @@ def test_without_a_database_lists_are_empty_and_all_else_is_served(services: dic
         assert ask(client, "GET", "/pipeline").content == b"ok"
 
 
+def test_without_its_redis_items_are_a_503_and_all_else_is_served(services: dict[str, str]) -> None:
+    away = {**services, "REDIS_URL": f"redis://127.0.0.1:{free_port()}"}
+    with serving("http", away) as port, contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    ) as client:
+        got = ask(client, "GET", "/crud/items/1")
+        assert (got.status, got.headers["Retry-After"]) == (503, "1")
+        assert ask(client, "GET", "/async-db").status == ask(client, "GET", "/pipeline").status == 200
+
+
 def test_without_its_data_it_says_so_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "brubeck_lite", "arena:app", "--bind", f"127.0.0.1:{free_port()}", "--quiet"]
     variables = {**environment(), "DATA": str(tmp_path)}
