@@ -2068,16 +2068,16 @@ def open_file(root: str, name: str) -> io.FileIO | None:
 
 
 def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders) -> io.FileIO:
-    """The file, or the compressed one beside it if the client takes that, which then is put into the header fields."""
+    """The file, or of the compressed ones beside it that which the client likes best, as the header fields then say."""
     file = open_file(root, name) or abort(404)
-    for suffix, coding in _PRECOMPRESSED.items():
-        is_there = os.path.lexists(os.path.join(root, name + suffix))  # which takes less time than to open none
-        if is_there and (compressed := open_file(root, name + suffix)) is not None:
-            headers.vary("Accept-Encoding")
-            accepted = choose_coding(request.headers.get("accept-encoding", ""), [coding])
-            if accepted and "Content-Encoding" not in headers:
-                file, compressed, headers["Content-Encoding"] = compressed, file, coding
-            compressed.close()
+    path = os.path.join(root, name)
+    beside = {coding: suffix for suffix, coding in _PRECOMPRESSED.items() if os.path.lexists(path + suffix)}
+    if beside:
+        headers.vary("Accept-Encoding")
+        best = choose_coding(request.headers.get("accept-encoding", ""), beside)
+        if best and "Content-Encoding" not in headers and (compressed := open_file(root, name + beside[best])):
+            file.close()
+            file, headers["Content-Encoding"] = compressed, best
     return file
 
 
@@ -2153,29 +2153,30 @@ class StaticFolder:
 
     def __init__(self, root: str, dotfiles: bool) -> None:
         self._send, self._below = functools.partial(static_file, root=root, dotfiles=dotfiles), os.path.join(root, "")
-        self._kept: dict[tuple[str, ...], tuple[list[tuple[int, ...]], Response]] = {}  # by name and accepted codings
+        self._kept: dict[tuple[str, str | None], tuple[list[tuple[int, ...]], Response]] = {}  # by name and coding
         self._size = 0
         self.__qualname__ = static_file.__qualname__  # as `brubeck_lite routes` calls it
 
     def __call__(self, request: Request, name: str) -> Response:
         if request.method != "GET" or not _CONDITIONAL.isdisjoint(request.headers) or not is_file_name(name):
             return self._send(request, name)
-        accepted, key, path = request.headers.get("accept-encoding", ""), [name], self._below + name
-        looks = [_look(path)]
+        path = self._below + name
+        looks, beside = [_look(path)], list[str]()
         for suffix, coding in _PRECOMPRESSED.items():
             looks.append(_look(path + suffix))
-            if looks[-1] and choose_coding(accepted, [coding]):
-                key.append(coding)
+            if looks[-1]:
+                beside.append(coding)
+        key = name, choose_coding(request.headers.get("accept-encoding", ""), beside) if beside else None
         for _ in range(name.count("/")):
             path = os.path.dirname(path)
             looks.append(_look(path)[:3])  # of a folder, only that it is the same one
-        known, response = self._kept.get(tuple(key), (None, None))
+        known, response = self._kept.get(key, (None, None))
         if response is None or known != looks:
             response = self._send(request, name)
-            self._keep(tuple(key), looks, response)
+            self._keep(key, looks, response)
         return response.copy()
 
-    def _keep(self, key: tuple[str, ...], looks: list[tuple[int, ...]], response: Response) -> None:
+    def _keep(self, key: tuple[str, str | None], looks: list[tuple[int, ...]], response: Response) -> None:
         """Keep an answer, unless a file could change again without another time, or there is a link."""
         settled, found = (time.time() - _SETTLED) * 1e9, filter(None, looks)
         if not isinstance(response.body, bytes) or any(stat.S_ISLNK(look[0]) or look[-1] > settled for look in found):
