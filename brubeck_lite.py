@@ -8591,6 +8591,8 @@ class _Parent(_Lines):
                               [each.pull, each.pub, each.identity] for each in connections])  # fmt: skip
         self._socket.setblocking(True)  # in a program that has eventlet's sockets, the parent made this one with them
         data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 2 * len(connections))
+        for descriptor in descriptors:  # or what a handler starts by os.system would keep the port after our end
+            os.set_inheritable(descriptor, False)
         if not data:
             raise SystemExit(2)  # the parent has said why
         answer = json.loads(data)
