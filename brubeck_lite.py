@@ -1563,7 +1563,7 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     def vary(self, name: str) -> None:
         """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
         named = self.get("Vary", "")
-        if not named or name.lower() not in re.split(r"[\s,]+", named.lower()):
+        if {name.lower(), "*"}.isdisjoint(re.split(r"[\s,]+", named.lower())):
             self["Vary"] = f"{named}, {name}" if named else name
 
     def merge(self, fields: HeaderFields) -> None:
@@ -2088,16 +2088,16 @@ def open_file(root: str, name: str) -> io.FileIO | None:
 
 
 def _open_best(request: Request, name: str, root: str, headers: ResponseHeaders) -> io.FileIO:
-    """The file, or the compressed one beside it if the client takes that, which then is put into the header fields."""
+    """The file, or of the compressed ones beside it that which the client likes best, as the header fields then say."""
     file = open_file(root, name) or abort(404)
-    for suffix, coding in _PRECOMPRESSED.items():
-        is_there = os.path.lexists(os.path.join(root, name + suffix))  # which takes less time than to open none
-        if is_there and (compressed := open_file(root, name + suffix)) is not None:
-            headers.vary("Accept-Encoding")
-            accepted = choose_coding(request.headers.get("accept-encoding", ""), [coding])
-            if accepted and "Content-Encoding" not in headers:
-                file, compressed, headers["Content-Encoding"] = compressed, file, coding
-            compressed.close()
+    path = os.path.join(root, name)
+    beside = {coding: suffix for suffix, coding in _PRECOMPRESSED.items() if os.path.lexists(path + suffix)}
+    if beside:
+        headers.vary("Accept-Encoding")
+        best = choose_coding(request.headers.get("accept-encoding", ""), beside)
+        if best and "Content-Encoding" not in headers and (compressed := open_file(root, name + beside[best])):
+            file.close()
+            file, headers["Content-Encoding"] = compressed, best
     return file
 
 
@@ -2173,29 +2173,30 @@ class StaticFolder:
 
     def __init__(self, root: str, dotfiles: bool) -> None:
         self._send, self._below = functools.partial(static_file, root=root, dotfiles=dotfiles), os.path.join(root, "")
-        self._kept: dict[tuple[str, ...], tuple[list[tuple[int, ...]], Response]] = {}  # by name and accepted codings
+        self._kept: dict[tuple[str, str | None], tuple[list[tuple[int, ...]], Response]] = {}  # by name and coding
         self._size = 0
         self.__qualname__ = static_file.__qualname__  # as `brubeck_lite routes` calls it
 
     def __call__(self, request: Request, name: str) -> Response:
         if request.method != "GET" or not _CONDITIONAL.isdisjoint(request.headers) or not is_file_name(name):
             return self._send(request, name)
-        accepted, key, path = request.headers.get("accept-encoding", ""), [name], self._below + name
-        looks = [_look(path)]
+        path = self._below + name
+        looks, beside = [_look(path)], list[str]()
         for suffix, coding in _PRECOMPRESSED.items():
             looks.append(_look(path + suffix))
-            if looks[-1] and choose_coding(accepted, [coding]):
-                key.append(coding)
+            if looks[-1]:
+                beside.append(coding)
+        key = name, choose_coding(request.headers.get("accept-encoding", ""), beside) if beside else None
         for _ in range(name.count("/")):
             path = os.path.dirname(path)
             looks.append(_look(path)[:3])  # of a folder, only that it is the same one
-        known, response = self._kept.get(tuple(key), (None, None))
+        known, response = self._kept.get(key, (None, None))
         if response is None or known != looks:
             response = self._send(request, name)
-            self._keep(tuple(key), looks, response)
+            self._keep(key, looks, response)
         return response.copy()
 
-    def _keep(self, key: tuple[str, ...], looks: list[tuple[int, ...]], response: Response) -> None:
+    def _keep(self, key: tuple[str, str | None], looks: list[tuple[int, ...]], response: Response) -> None:
         """Keep an answer, unless a file could change again without another time, or there is a link."""
         settled, found = (time.time() - _SETTLED) * 1e9, filter(None, looks)
         if not isinstance(response.body, bytes) or any(stat.S_ISLNK(look[0]) or look[-1] > settled for look in found):
@@ -3940,7 +3941,7 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
     The length of a compressed page tells which texts in it are alike. Where a page holds both a secret, like a
     `csrf_token`, and a text that came with the request, an attacker who makes the user's browser ask for it many times
     can find out the secret (BREACH, CVE-2013-3587): do not compress such pages."""
-    if not 1 <= level <= 9:
+    if level not in range(1, 10):
         raise ValueError(f"a level is 1 to 9, not {level!r}")
     types = [types] if isinstance(types, str) else [*types]
     if wrong := [each for each in types if not re.fullmatch(r"[^\s/;]+/[^\s/;]+", each)]:
@@ -3959,6 +3960,7 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
         if not isinstance(fields, str) and _stays_as_it_is(fields):
             return response
         response = response.copy()  # the handler may give the same answer to others
+        response.dump(request.app.json_dumps)
         headers, body, accepted = response.headers, response.body, request.headers.get("accept-encoding")
         headers.vary("Accept-Encoding")
         # A part of a body is sent as it is, and says only what the whole would vary by (15.3.7).
@@ -8281,10 +8283,10 @@ class HTTPConnection:
         self.scheme = "http" if tls is None else "https"
         try:
             if isinstance(tls, (tuple, list)):
-                _, _ = tls
+                _, _ = [os.fspath(each) for each in tls]
             elif tls is not None:
                 tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
-        except (AttributeError, ValueError, OSError):
+        except (AttributeError, TypeError, ValueError, OSError):
             raise ValueError("tls is (certificate, key), two names of files, or an ssl.SSLContext for servers, such as "
                              "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)") from None  # fmt: skip
         if min(head_timeout, io_timeout, keep_alive) <= 0 or max_connections < 1:
@@ -8616,6 +8618,8 @@ class _Parent(_Lines):
                               [each.pull, each.pub, each.identity] for each in connections])  # fmt: skip
         self._socket.setblocking(True)  # in a program that has eventlet's sockets, the parent made this one with them
         data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 2 * len(connections))
+        for descriptor in descriptors:  # or what a handler starts by os.system would keep the port after our end
+            os.set_inheritable(descriptor, False)
         if not data:
             raise SystemExit(2)  # the parent has said why
         answer = json.loads(data)

@@ -7,7 +7,7 @@ database with a cache in front of it, WebSockets.
     python arena.py
 
 DATA is the folder of the files. REDIS_URL=redis://localhost:6379 is a cache for all workers; without it each has its
-own. While the database is away, what is looked for is empty, and items are a 503.
+own. While the database is away, what is looked for is empty, and items are a 503, as they are without that Redis.
 """
 
 import json
@@ -44,10 +44,10 @@ app.static("/static", DATA / "static")  # made by tests/arena_data.py, as is dat
 @app.route("/baseline11", ["GET", "POST"])
 def add(request: Request) -> Response:
     try:
-        numbers = [*map(int, request.query.values()), int(request.body or 0)]
+        text = str(sum(map(int, [*request.query.values(), request.body or 0])))
     except ValueError:
         abort(400, "the query and the body are integers")
-    return Response(str(sum(numbers)), content_type="text/plain")
+    return Response(text, content_type="text/plain")
 
 
 @app.get("/pipeline")
@@ -101,6 +101,11 @@ if "DATABASE_URL" in os.environ:
     app.on_stop(pool.close)
 
 
+@app.error(psycopg.OperationalError)
+def wait(request: Request, error: Exception) -> tuple[dict[str, str], int, dict[str, str]]:
+    return {"error": "the database cannot be reached just now"}, 503, {"Retry-After": "1"}
+
+
 class Memory:
     """What is used of Redis, in this process."""
 
@@ -125,6 +130,7 @@ if "REDIS_URL" in os.environ:
     import redis
 
     cache = redis.Redis.from_url(os.environ["REDIS_URL"])
+    app.error(redis.RedisError)(wait)
 
 
 def query(sql: Any, values: Sequence[Any]) -> list[dict[str, Any]]:
@@ -197,11 +203,7 @@ def update(request: Request, number: int) -> dict[str, Any]:
 
 
 @app.error(psycopg.DataError)
+@app.error(psycopg.IntegrityError)  # null, where there must be something
 @app.error(psycopg.ProgrammingError)  # a list where a column is an integer
 def refuse(request: Request, error: psycopg.Error) -> tuple[dict[str, str], int]:
     return {"error": "no column takes such a value"}, 400
-
-
-@app.error(psycopg.OperationalError)
-def wait(request: Request, error: psycopg.Error) -> tuple[dict[str, str], int, dict[str, str]]:
-    return {"error": "the database cannot be reached just now"}, 503, {"Retry-After": "1"}

@@ -179,8 +179,8 @@ def test_the_types_may_be_set() -> None:
     assert typed("text/html", ["text/css"]) == typed("a/b+cborx", ["*/*+cbor"]) == typed("a/b", ["a/bc"]) == "plain"
 
 
-@pytest.mark.parametrize("settings", [{"level": 0}, {"level": 10}, {"types": ["json"]}, {"types": ["text/html; a=b"]},
-                                      {"types": ["*"]}])  # fmt: skip
+@pytest.mark.parametrize("settings", [{"level": 0}, {"level": 10}, {"level": 6.5}, {"level": "6"}, {"types": ["json"]},
+                                      {"types": ["text/html; a=b"]}, {"types": ["*"]}])  # fmt: skip
 def test_what_is_no_level_or_type_is_an_error_at_once(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         compress(**settings)
@@ -233,6 +233,20 @@ def test_two_around_each_other_compress_once() -> None:
     app.mount("/in", inner)
     got = app.test().get("/in/", {"Accept-Encoding": "gzip"})
     assert (coding_of(got), unpack(got.body).decode(), got.headers["Vary"]) == ("gzip", TEXT, "Accept-Encoding")
+
+
+def test_json_of_middleware_is_made_by_the_applications_json_dumps() -> None:
+    app = Brubeck()
+    app.json_dumps = lambda value: json.dumps(value, default=str)
+    app.wrap(compress())
+    app.wrap(lambda respond: lambda request: Response({"text": TEXT, "set": set()}))
+    assert json.loads(unpack(app.test().get("/", {"Accept-Encoding": "gzip"}).body))["set"] == "set()"
+
+
+@pytest.mark.parametrize("varied", ["*", "Cookie, *"])
+def test_what_varies_by_everything_says_no_more(varied: str) -> None:
+    got = get(lambda request: (TEXT, 200, {"Vary": varied}))
+    assert (unpack(got.body).decode(), got.headers["Vary"]) == (TEXT, varied)
 
 
 def test_a_body_of_many_megabytes_is_sent_in_pieces() -> None:

@@ -126,6 +126,10 @@ def test_what_is_no_number_is_a_400(client: http.client.HTTPConnection, query: s
     assert ask(client, "GET", f"/baseline11?{query}").status == 400
 
 
+def test_a_sum_of_more_digits_than_python_writes_is_a_400(client: http.client.HTTPConnection) -> None:
+    assert ask(client, "POST", "/baseline11?a=1", "9" * 4300).status == 400
+
+
 GET = b"GET /baseline11?a=13&b=42 HTTP/1.1\r\nHost: localhost\r\nX-Long: yes\r\nConnection: close\r\n\r\n"
 POST = (
     b"POST /baseline11?a=13&b=42 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nConnection: close\r\n\r\n20"
@@ -265,6 +269,7 @@ def test_an_item_that_is_not_there_is_a_404(client: http.client.HTTPConnection) 
 @pytest.mark.parametrize(
     "sent",
     ["{", "[]", '{"name": "x"}', '{"name": "x", "price": [], "quantity": 5}',
+     '{"name": null, "price": 1, "quantity": 5}', '{"name": "x", "price": null, "quantity": 5}',
      '{"name": "x", "price": 1e30, "quantity": 5}', '{"name": "\\u0000", "price": 1, "quantity": 1}'],
 )  # fmt: skip
 def test_what_is_no_item_is_a_400(client: http.client.HTTPConnection, sent: str) -> None:
@@ -294,6 +299,16 @@ def test_without_a_database_lists_are_empty_and_all_else_is_served(services: dic
         assert get_json(client, "/async-db?min=10&max=50&limit=20") == {"items": [], "count": 0}
         assert ask(client, "GET", "/crud/items/1").status == 503
         assert ask(client, "GET", "/pipeline").content == b"ok"
+
+
+def test_without_its_redis_items_are_a_503_and_all_else_is_served(services: dict[str, str]) -> None:
+    away = {**services, "REDIS_URL": f"redis://127.0.0.1:{free_port()}"}
+    with serving("http", away) as port, contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    ) as client:
+        got = ask(client, "GET", "/crud/items/1")
+        assert (got.status, got.headers["Retry-After"]) == (503, "1")
+        assert ask(client, "GET", "/async-db").status == ask(client, "GET", "/pipeline").status == 200
 
 
 def test_without_its_data_it_says_so_in_one_line(tmp_path: Path) -> None:

@@ -343,7 +343,8 @@ def packed(root: Path) -> Path:
      ("br;q=0.0,gzip;q=0.000", "plain"), ("br ; q=0 , gzip ; q=0.3", "gzip"), ("GZIP", "gzip"), ("Br;Q=1", "br"),
      ("*;q=0", "plain"), ("*;q=0, gzip", "gzip"), ("br;q=0;x=1", "plain"), ("br;q=0,br", "plain"),
      ("identity", "plain"), ("deflate", "plain"), ("gzipx", "plain"), ("xbr", "plain"), ("", "plain"), (",", "plain"),
-     ("gzip;level=9", "gzip")],
+     ("gzip;level=9", "gzip"), ("br;q=0.5, gzip;q=0.8", "gzip"), ("gzip, br;q=0.9", "gzip"), ("*;q=0.1, gzip", "gzip"),
+     ("br;q=0.5, gzip;q=0.4, identity;q=0.6", "plain")],
 )  # fmt: skip
 def test_a_compressed_file_beside_it_is_sent_where_it_is_accepted(packed: Path, accepted: str, sent: str) -> None:
     got = get(packed, "a.js", Accept_Encoding=accepted)
@@ -1047,6 +1048,14 @@ def test_a_compressed_file_that_comes_or_goes_is_seen(root: Path) -> None:
     assert sent() == b"packed"
     (root / "a.txt.gz").unlink()
     assert sent() == CONTENT
+
+
+@pytest.mark.usefixtures("later")
+def test_each_client_gets_the_form_that_it_likes_best_of_what_is_kept(packed: Path) -> None:
+    client, likes = serving(packed).test(raise_errors=True), ("br, gzip", "br;q=0.5, gzip", "br", "gzip", "")
+    for _ in range(2):
+        sent = [client.get("/static/a.js", {"Accept-Encoding": accepted}).text for accepted in likes]
+        assert sent == ["br", "gzip", "br", "gzip", "plain"]
 
 
 @pytest.mark.usefixtures("later")

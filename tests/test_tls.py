@@ -481,7 +481,7 @@ def test_run_takes_a_certificate_and_its_key(files: tuple[str, str], tmp_path: P
 
 
 def test_what_is_no_context_for_servers_is_refused_where_it_is_written(files: tuple[str, str]) -> None:
-    for wrong in (ssl.create_default_context(), (*files, files[0]), files[0], True):
+    for wrong in (ssl.create_default_context(), (*files, files[0]), (files[0], None), (1, 2), files[0], True):
         with pytest.raises(ValueError, match=r"tls is \(certificate, key\)"):
             HTTPConnection("127.0.0.1:0", tls=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="HTTPConnection"):

@@ -776,6 +776,18 @@ def test_children_that_a_worker_leaves_do_not_hide_its_end(served: Served) -> No
     assert {*old} != {*served.workers()}
 
 
+def test_what_a_handler_starts_does_not_keep_the_port_of_its_server(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    text = HELLO.replace('"{}"', 'str(os.system("sleep 60 & echo $! > started"))')
+    with serving("changing:app", **program(text)) as served:
+        assert get(served.ports["http"]) == b"0"
+    started = int((tmp_path / "started").read_text())
+    assert is_running(started)
+    socket.create_server(("127.0.0.1", served.ports["http"])).close()
+    os.kill(started, signal.SIGKILL)
+
+
 def test_a_worker_that_closes_all_its_descriptors_is_replaced(served: Served) -> None:
     old = served.workers()
     with Client(served.ports["mongrel2"]) as client:
