@@ -1112,7 +1112,8 @@ class Peer:
         """Whether the client has not left, as far as that is known."""
         return True
 
-    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], /, *arguments: Any,
+                **named: Any) -> T:  # fmt: skip
         """What this call returns. Where the request has a coroutine of its own, HandlerTimeout is raised in the call
         after so many seconds and, if `cancel`, GreenletExit when the client leaves."""
         return call(*arguments, **named)
@@ -3304,13 +3305,13 @@ def _callable(handler: Handler, timeout: float | None, cancel: bool) -> Handler:
     call = handler
     if isinstance(handler, type):
 
-        def call(request: Request, *arguments: Any, **named: Any) -> Any:
+        def call(request: Request, /, *arguments: Any, **named: Any) -> Any:
             return handler(request.app, request)(*arguments, **named)
 
     if timeout is None and not cancel:
         return call
 
-    def limited(request: Request, *arguments: Any, **named: Any) -> Any:
+    def limited(request: Request, /, *arguments: Any, **named: Any) -> Any:
         try:
             return request.peer.limited(timeout, cancel, call, request, *arguments, **named)
         except HandlerTimeout:
@@ -3518,7 +3519,7 @@ def _guarded(handler: H, check: Callable[[Request, Any], Response | None]) -> H:
     refuse_async(handler)
 
     @functools.wraps(handler)
-    def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
+    def guarded(first: Any, /, *arguments: Any, **named: Any) -> Any:
         request = first if isinstance(first, Request) else first.request
         return check(request, first) or handler(first, *arguments, **named)
 
@@ -3995,7 +3996,7 @@ class MessageHandler:
                 return cast("Callable[..., Any]", getattr(self, name.lower()))
         return None
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
+    def __call__(self, /, *arguments: Any, **named: Any) -> Any:
         try:
             answer = self.prepare()
             if answer is not None:
@@ -4033,7 +4034,7 @@ class WebMessageHandler(MessageHandler):
         """End here, with the application's page for this status."""
         abort(status, message)
 
-    def __call__(self, *arguments: Any, **named: Any) -> Response:
+    def __call__(self, /, *arguments: Any, **named: Any) -> Response:
         response = self.app.make_response(self.request, super().__call__(*arguments, **named), type(self))
         if self._status is None and self._cookies is None and not self.headers:
             return response
@@ -4130,7 +4131,7 @@ def format_stats(stats: Stats) -> str:
 # The application: routes in, `handle(request) -> response` out. It opens no socket; WSGI servers call it themselves.
 
 
-def _talk(request: Request, handler: Handler, ws: Any, **arguments: Any) -> None:
+def _talk(request: Request, handler: Handler, ws: Any, /, **arguments: Any) -> None:
     """Have a WebSocket's handler talk. Its request is that of the application that the handler belongs to."""
     ws.request = request
     handler(ws, **arguments)
@@ -4290,7 +4291,7 @@ class Brubeck:
             refuse_async(handler)
 
             @functools.wraps(handler)
-            def upgrade(request: Request, **arguments: Any) -> Response:
+            def upgrade(request: Request, /, **arguments: Any) -> Response:
                 check_handshake(request, allowed)
                 talk = functools.partial(_talk, request, handler)
                 response = Upgrade(request, talk, arguments, max_message)
@@ -4786,7 +4787,8 @@ class ServedPeer(Peer):
     def allow_stream(self) -> None:
         """RuntimeError, which says what to do, where no stream can be sent to this client."""
 
-    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], /, *arguments: Any,
+                **named: Any) -> T:  # fmt: skip
         current = greenlet.getcurrent()
         timer = seconds and eventlet.hubs.get_hub().schedule_call_global(seconds, current.throw, HandlerTimeout)
         self.coroutine = current if cancel else None

@@ -1061,3 +1061,35 @@ def test_only_an_application_can_be_mounted(other: Any) -> None:
 def test_an_application_needs_no_name(name: Any) -> None:
     with pytest.raises(TypeError, match=f"'{name}' is not needed"):
         Brubeck(name)
+
+
+# What an argument of a rule may be called
+
+
+class Named(WebMessageHandler):
+    def get(me, **named: str) -> Any:  # noqa: N805
+        return named
+
+
+def named(anything: Any, /, **named: str) -> Any:
+    return named
+
+
+@pytest.mark.parametrize("handler", [named, bearer_auth(lambda _: True, optional=True)(named), Named])
+@pytest.mark.parametrize("app", [Brubeck, lambda: Brubeck(timeout=5)], ids=["plain", "with a time limit"])
+def test_an_argument_of_a_rule_may_have_any_name(app: Any, handler: Any) -> None:
+    app = app()
+    names = ["first", "last", "request", "self", "app", "handler", "call", "cancel", "seconds", "timeout", "ws"]
+    app.route("".join(f"/<{name}>" for name in names))(handler)
+    assert app.test().get("/x" * len(names)).json == dict.fromkeys(names, "x")
+
+
+def test_an_argument_of_a_websockets_rule_may_have_any_name() -> None:
+    app = Brubeck()
+
+    @app.websocket("/<request>/<handler>/<ws>/<self>")
+    def talk(it: Any, /, **named: str) -> None:
+        it.send(" ".join(named))
+
+    with app.test().websocket("/a/b/c/d") as ws:
+        assert ws.receive() == "request handler ws self"
