@@ -3515,8 +3515,10 @@ class Routes:
 
 def _guarded(handler: H, check: Callable[[Request, Any], Response | None]) -> H:
     """The handler behind a check, which is called with the request and the handler's first argument. It returns None
-    where the handler may be called, else the answer."""
+    where the handler may be called, else the answer. TypeError for a class, and for what is `async def`."""
     refuse_async(handler)
+    if isinstance(handler, type):
+        raise TypeError(f"such a decorator stands above a function or a method, not above the class {handler.__name__}")
 
     @functools.wraps(handler)
     def guarded(first: Any, /, *arguments: Any, **named: Any) -> Any:
@@ -3530,12 +3532,10 @@ def authenticated(handler: H) -> H:
     """Decorator: somebody must be signed in, that is, `current_user` of the request or the handler is true. Others who
     GET are sent to the route named "login", with the address they asked for in `?next=`; for other methods, and where
     there is no such route, HTTPError 401."""
-    if isinstance(handler, type):
-        raise TypeError(f"@authenticated stands above a function or a method, not above the class {handler.__name__}")
 
     def check(request: Request, first: Any) -> Response | None:
         request.keep_private()  # `current_user` may be the program's own
-        if first.current_user:
+        if (first if hasattr(type(first), "current_user") else request).current_user:
             return None
         with contextlib.suppress(ValueError):
             if request.method in ("GET", "HEAD"):
@@ -3550,18 +3550,24 @@ BasicCheck = Union[Callable[[str, str], Any], Callable[[str, str, Request], Any]
 BearerCheck = Union[Callable[[str], Any], Callable[[str, Request], Any]]
 
 
-def _with_request(check: Callable[..., Any], count: int) -> Callable[..., Any]:
+def _with_request(check: Callable[..., Any], count: int, form: str) -> Callable[..., Any]:
     """A check of `count` credentials, to be called with the request before them, which it gets if it takes one more: as
-    its argument `request`, or behind the credentials."""
+    its argument `request`, or behind the credentials. TypeError, with the right `form`, for what is no such check."""
+    refuse_async(check)  # a coroutine is true, whoever asks
     taken: Mapping[str, inspect.Parameter] = {}
     with contextlib.suppress(TypeError, ValueError):  # for one written in C
         taken = inspect.signature(check).parameters
     needed = [each for each in taken.values() if each.default is each.empty and each.kind <= each.POSITIONAL_OR_KEYWORD]
+    is_named = "request" in [*taken][1:]
+    is_behind = not is_named and len(needed) > count
+    call = functools.partial(check, request=None) if is_named else check
+    if find_misuse(call, count + (is_behind or [*taken][:1] == ["request"])):
+        raise TypeError(f"write {form}, not {check!r}")
     if [*taken][:1] == ["request"]:
         return check
-    if "request" in taken:
+    if is_named:
         return lambda request, *credentials: check(*credentials, request=request)
-    if len(needed) > count:
+    if is_behind:
         return lambda request, *credentials: check(*credentials, request)  # noqa: PLW0108 (in another order)
     return lambda request, *credentials: check(*credentials)
 
@@ -3572,15 +3578,18 @@ def _with_credentials(scheme: str, find_user: Callable[[Request, str], Any], is_
     if not _TOKEN.fullmatch(scheme):
         raise ValueError(f"not an authentication scheme: {scheme!r}")
 
-    def check(request: Request, first: Any) -> None:
+    def check(request: Request, first: Any) -> Response | None:
         request.keep_private("Authorization")
         given, _, credentials = request.headers.get("authorization", "").partition(" ")
         is_given = given.lower() == scheme.lower()
         user = find_user(request, credentials.strip(" ")) if is_given else None
+        if isinstance(user, Response):  # a refusal of the program's own: it is no user
+            return user
         if not user and (is_given or not is_optional):
             message = "the credentials are not valid" if is_given else f"credentials are needed: {scheme}"
             abort(401, message, {"WWW-Authenticate": f'{scheme} realm="members", charset="UTF-8"'})
         request.current_user = user or None
+        return None
 
     return lambda handler: _guarded(handler, check)
 
@@ -3588,12 +3597,10 @@ def _with_credentials(scheme: str, find_user: Callable[[Request, str], Any], is_
 def basic_auth(check: BasicCheck, optional: bool = False) -> Callable[[H], H]:
     """Decorator: `check(name, password)`, or `check(name, password, request)`, is called with the client's Basic
     credentials (RFC 7617). If it returns something true, that is the `current_user` (for True, the name); else
-    HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None. An example of such a
-    check: `lambda name, password: check_password(password, hashes.get(name))`."""
-    refuse_async(check)  # a coroutine is true, whoever asks
-    if find_misuse(check, 2) and find_misuse(check, 3):
-        raise TypeError(f"write @basic_auth(check) above the handler, with check(name, password), not {check!r}")
-    ask = _with_request(check, 2)
+    HTTPError 401. A Response that it returns is the answer. `optional`: a client that sends none is a guest, whose
+    `current_user` is None. TypeError for a check that takes other arguments. An example of a check:
+    `lambda name, password: check_password(password, hashes.get(name))`."""
+    ask = _with_request(check, 2, "@basic_auth(check) above the handler, with check(name, password)")
 
     def find_user(request: Request, credentials: str) -> Any:
         if len(credentials) % 4:  # Python 3.10 takes too much padding
@@ -3611,9 +3618,9 @@ def basic_auth(check: BasicCheck, optional: bool = False) -> Callable[[H], H]:
 def bearer_auth(check: BearerCheck, scheme: str = "Bearer", optional: bool = False) -> Callable[[H], H]:
     """Decorator: `check(token)`, or `check(token, request)`, is called with the client's Bearer token (RFC 6750), or
     with what follows another scheme, such as "Token". If it returns something true, that is the `current_user`; else
-    HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None."""
-    refuse_async(check)  # a coroutine is true, whoever asks
-    ask = _with_request(check, 1)
+    HTTPError 401. A Response that it returns is the answer. `optional`: a client that sends none is a guest, whose
+    `current_user` is None. TypeError for a check that takes other arguments."""
+    ask = _with_request(check, 1, "@bearer_auth(check) above the handler, with check(token)")
     return _with_credentials(scheme, lambda request, token: ask(request, token) if token else None, optional)
 
 
