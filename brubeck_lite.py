@@ -1566,6 +1566,16 @@ def _remember_type(content_type: str) -> bool:
     return content_type in _WITH_TYPE
 
 
+def place_in(file: str, line: int | None) -> str:
+    """A line of the program: "hello.py:12"."""
+    return f"{file.removeprefix(os.path.join(os.getcwd(), ''))}:{line}"
+
+
+class AnswerError(TypeError):
+    """A handler returned, or yielded, something that is no answer. The message says which handler or which line, and
+    what there may be; the log has only that, for the traceback would not lead to the program."""
+
+
 class Pieces:
     """A streamed body: the pieces of an iterator as bytes, without the empty ones. The first is made at once, so that
     an iterator that fails before its first piece is an ordinary error."""
@@ -1587,7 +1597,9 @@ class Pieces:
         while not piece:
             piece = next(self._iterator)
             if not isinstance(piece, (str, bytes)):
-                raise TypeError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}")
+                frame = getattr(self._iterator, "gi_frame", None)  # of a generator
+                place = f" ({place_in(frame.f_code.co_filename, frame.f_lineno)})" if frame else ""
+                raise AnswerError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}{place}")
         return piece.encode() if isinstance(piece, str) else piece
 
     def check_first(self, length: str | None) -> None:
@@ -3204,11 +3216,6 @@ def name_handler(handler: Any) -> str:
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
 
-def place_in(file: str, line: int | None) -> str:
-    """A line of the program: "hello.py:12"."""
-    return f"{file.removeprefix(os.path.join(os.getcwd(), ''))}:{line}"
-
-
 def find_source(handler: Any) -> str:
     """Where a handler is defined: "hello.py:12"; "-" where that is unknown."""
     handler = inspect.unwrap(handler)
@@ -4152,11 +4159,6 @@ def _forget_frames(request: Request, error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-class AnswerError(TypeError):
-    """A handler returned something that is no answer. The message says which handler, where it is and what it may
-    return; the log has only that, for the traceback would not lead to the program."""
-
-
 _ANSWERS = ("a handler returns a str, bytes, a dict, a list, an iterator, None or a Response, or one of them in (body, "
             "status), (body, headers) or (body, status, headers)")  # fmt: skip
 _WRAPPER = "`def middleware(respond):`, which returns a function `answer(request)` that returns a Response"
@@ -4557,6 +4559,8 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
+            if handler is not None and told is error:  # a 404, say: where it was raised has nothing to do with it
+                failure.__suppress_context__ = True
             return plain_answer(HTTPError(500)) if is_last else self.answer_error(request, failure, is_last=True)
         finally:
             _forget_frames(request, error)
@@ -4902,8 +4906,9 @@ def send_stream(peer: ServedPeer, request: Request, status: int, fields: list[tu
     except BaseException as error:
         if not peer.is_cancelled:
             # An HTTPError is the client's: the handler reads the body, and that does not come as it should.
-            log = logger.info if isinstance(error, HTTPError) else logger.exception
-            log("the stream of %r failed: %s", request, error)
+            level = logging.INFO if isinstance(error, HTTPError) else logging.ERROR
+            has_trace = not isinstance(error, (HTTPError, AnswerError))
+            logger.log(level, "the stream of %r failed: %s", request, error, exc_info=has_trace)
         elif peer.is_endless and is_chunked and not peer.is_within_piece and peer.send(b"0\r\n\r\n"):
             return peer.sent
         peer.abort()
