@@ -3301,6 +3301,17 @@ def check_rule(decorator: str, rule: object, *others: object) -> None:
         raise TypeError(f'write @app.{decorator}("/path") above the handler, with a rule in parentheses, not {given}')
 
 
+def list_methods(methods: Iterable[str]) -> list[str]:
+    """The methods that a route or a class names, in capitals. ValueError unless it has a list of methods."""
+    if isinstance(methods, str):
+        raise ValueError(f"methods is a list: [{methods!r}]")
+    listed = [*methods]
+    for method in listed:
+        if not (isinstance(method, str) and _TOKEN.fullmatch(method)):
+            raise ValueError(f'methods is a list such as ["GET", "POST"]: {method!r} is no method')
+    return [method.upper() for method in listed]
+
+
 def format_allow(methods: Iterable[str]) -> str:
     """The value of an Allow field (RFC 9110, 10.2.1) for routes that take these methods."""
     return ", ".join(sorted({"OPTIONS", *methods} - {_UNSUPPORTED}))
@@ -3345,13 +3356,13 @@ class Route:
             raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
         if not isinstance(handler, type):
             check_request(handler, rule)
-        if isinstance(methods, str):
-            raise ValueError(f"methods is a list: [{methods!r}]")
+        if methods is not None:
+            methods = list_methods(methods)
         self.rule, self.handler, self.max_body = rule, handler, max_body
         self.is_socket = isinstance(rule, str) and rule[:1] != "/"
         if methods is None:
             methods = getattr(handler, "taken_methods", lambda: default)()
-        self.methods = None if methods is None or self.is_socket else frozenset(method.upper() for method in methods)
+        self.methods = None if methods is None or self.is_socket else frozenset(methods)
         if name is None and isinstance(rule, str):
             name = getattr(handler, "__name__", type(handler).__name__)
         self.name = name if name != "<lambda>" else None
@@ -3778,6 +3789,7 @@ def cors(origins: str | Iterable[str], *, methods: Iterable[str] = ("GET", "HEAD
     allowed = compile_origins(origins, "*")
     if "*" in allowed and credentials:
         raise ValueError('credentials are for origins that are named, not for "*"')
+    methods, headers, expose = ([each] if isinstance(each, str) else each for each in (methods, headers, expose))
     preflight = {"Access-Control-Allow-Methods": ", ".join(methods), "Access-Control-Max-Age": str(max_age),
                  "Access-Control-Allow-Headers": ", ".join(headers)}  # fmt: skip
     common = ResponseHeaders({"Access-Control-Allow-Credentials": "true"} if credentials else {})
@@ -3986,7 +3998,7 @@ class MessageHandler:
     @functools.cache
     def taken_methods(cls) -> frozenset[str]:
         """The methods that this class takes: worked out once, when its route is registered."""
-        listed = [*HTTP_METHODS, *(method.upper() for method in cls.methods)]
+        listed = [*HTTP_METHODS, *list_methods(cls.methods)]
         return frozenset(method for method in listed if hasattr(cls, method.lower()))
 
     def prepare(self) -> Any:
@@ -4295,6 +4307,7 @@ class Brubeck:
         raises an exception, with 1011."""
         check_rule("websocket", rule, name)
         allowed = compile_origins(origins, "*")
+        spoken_here = [subprotocols] if isinstance(subprotocols, str) else [*subprotocols]
 
         def register(handler: W) -> W:
             refuse_async(handler)
@@ -4305,7 +4318,7 @@ class Brubeck:
                 talk = functools.partial(_talk, request, handler)
                 response = Upgrade(request, talk, arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
-                if spoken := next((protocol for protocol in subprotocols if protocol in offered), None):
+                if spoken := next((protocol for protocol in spoken_here if protocol in offered), None):
                     response.headers["Sec-WebSocket-Protocol"] = spoken
                 return response
 

@@ -782,6 +782,15 @@ def test_an_answer_passes_all_that_stands_around_it() -> None:
     assert (refused.status, "Access-Control-Allow-Origin" in refused.headers) == (403, False)
 
 
+def test_where_lists_are_due_for_other_origins_one_name_will_do() -> None:
+    app = Brubeck()
+    app.wrap(cors("https://app.example", methods="PUT", headers="X-One", expose="X-Two"))
+    asks = {"Origin": "https://app.example", "Access-Control-Request-Method": "PUT"}
+    got = app.test().options("/", headers=asks).headers
+    assert (got["Access-Control-Allow-Methods"], got["Access-Control-Allow-Headers"]) == ("PUT", "X-One")
+    assert got["Access-Control-Expose-Headers"] == "X-Two"
+
+
 # The shape of middleware
 
 

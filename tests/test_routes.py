@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote_to_bytes
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
@@ -1063,11 +1063,26 @@ def test_an_application_needs_no_name(name: Any) -> None:
         Brubeck(name)
 
 
+@pytest.mark.parametrize("methods", ["GET", ("POST"), ["GET POST"], ["GET, POST"], [b"GET"], [None], [""], [["GET"]]])
+def test_methods_that_are_no_list_of_methods_are_refused_where_they_are_written(methods: Any) -> None:
+    class Page(MessageHandler):
+        def get(self) -> str:
+            return "page"
+
+    app = Brubeck()
+    with pytest.raises(ValueError, match="methods is a list"):
+        app.route("/", methods)(says("page"))
+    cast(Any, Page).methods = methods
+    with pytest.raises(ValueError, match="methods is a list"):
+        app.route("/")(Page)
+    assert app.test().get("/").status == 404
+
+
 # What an argument of a rule may be called
 
 
 class Named(WebMessageHandler):
-    def get(me, **named: str) -> Any:  # noqa: N805
+    def get(me, **named: str) -> Any:
         return named
 
 
