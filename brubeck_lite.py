@@ -358,7 +358,9 @@ class MissingName(HTTPError, KeyError):
 
 def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None,
           members: Mapping[str, Any] | None = None) -> NoReturn:  # fmt: skip
-    """End the request here: raises HTTPError."""
+    """End the request here: raises HTTPError. TypeError for what is no number, such as a Response."""
+    if not isinstance(status, int):
+        raise TypeError(f"write abort(404), with a status, not {status!r}")
     raise HTTPError(status, message, headers, members)
 
 
@@ -1446,7 +1448,10 @@ class Request:
     def when_done(self, function: Callable[[], Any]) -> None:
         """Have `function()` called when the answer is over: a stream too, also where the handler failed or the client
         left. The function that was given last is called first, as those of nested `with` blocks would be; what one
-        raises is logged. The next request of the connection waits for them: `Brubeck.spawn` is for what takes long."""
+        raises is logged. The next request of the connection waits for them: `Brubeck.spawn` is for what takes long.
+        TypeError for what is no function."""
+        if not callable(function):
+            raise TypeError(f"write request.when_done(function), with a function that takes nothing, not {function!r}")
         self.last_calls += (function,)
 
     def end(self) -> None:
@@ -1458,7 +1463,7 @@ class Request:
             except KeyboardInterrupt:
                 raise
             except BaseException:  # a Timeout of eventlet's is no Exception
-                logger.exception("%s failed after the answer to %r", name_handler(function), self)
+                logger.exception("%s failed after the answer to %r", locate(function), self)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
@@ -3278,7 +3283,8 @@ def check_request(handler: Any, rule: str | re.Pattern[str]) -> None:
     names = re.findall(r"[<:](\w+)>", rule) if isinstance(rule, str) else [*rule.groupindex]
     call = undecorated(handler)
     try:
-        first = [*inspect.signature(call, follow_wrapped=False).parameters][:1]
+        parameters = inspect.signature(call, follow_wrapped=False).parameters.values()
+        first = [each.name for each in parameters if each.kind < each.KEYWORD_ONLY][:1]
     except Exception:  # as in `find_misuse`
         return
     if not first or first[0] in names:
@@ -3350,10 +3356,13 @@ class Route:
                  name: str | None = None, *, default: Iterable[str] | None = None, max_body: int | None = None,
                  timeout: float | None = None, cancel: bool = False, call: Handler | None = None) -> None:  # fmt: skip
         if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
-            raise ValueError(f"the handler of {rule!r} cannot be called (a class is a MessageHandler, or has __call__)")
+            raise ValueError(f"the handler of {rule!r} cannot be called: {handler!r} (a class is a MessageHandler, or "
+                             "has __call__)")  # fmt: skip
         refuse_async(handler)
         if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
             raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
+        if isinstance(rule, str) and (other := re.search(r"(?<=/):\w+|\{[^\W\d]\w*(?::\w+)?\}", rule)):
+            raise ValueError(f"the rule {rule!r} has {other[0]} in it: an argument is like <n> or <int:n>")
         if not isinstance(handler, type):
             check_request(handler, rule)
         if methods is not None:
@@ -3746,7 +3755,7 @@ def check_password(password: str, hashed: str | None) -> bool:
 def render(request: Request, name: str, /, **values: Any) -> str:
     """The page that `app.templates` makes of the template of this name and these values; it also knows `request` and
     `url_for`, which is that of the request. RuntimeError without `app.templates`."""
-    if request.app.templates is None:
+    if not callable(request.app.templates):
         raise RuntimeError('no templates are set: app.templates = jinja2_templates("templates"), or any callable')
     return request.app.templates(name, **{"request": request, "url_for": request.url_for, **values})
 
@@ -4043,8 +4052,8 @@ class WebMessageHandler(MessageHandler):
         self._cookies: Response | None = None  # one that has the cookies
 
     def set_status(self, code: int) -> None:
-        """Answer with this status."""
-        self._status = code
+        """Answer with this status. ValueError for what is none."""
+        self._status = Response(status=code).status
 
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
         """Set a cookie, with the attributes of `Response.set_cookie`."""
@@ -4345,8 +4354,13 @@ class Brubeck:
         ValueError unless the prefix is like "/admin"."""
         if not isinstance(other, Brubeck):
             raise TypeError(f"a Brubeck can be mounted, not {other!r}")
-        if not re.fullmatch(r"(?:/[^/]+)+", prefix):
+        if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
+        inside = [other]
+        for app in inside:
+            inside += app._mounted
+        if self in inside:
+            raise ValueError("an application cannot be mounted in itself")
 
         def mounted(request: Request) -> Response:
             inner = request.inside(other, prefix)
@@ -4596,8 +4610,9 @@ class Brubeck:
         """Call `function(*arguments)` beside the requests, for work that a client need not wait for: inside `run()` in
         a coroutine, which begins once the handler has answered, or waits; elsewhere in a thread. What it raises is
         logged. At the end of the process it has the time that requests have, 9 seconds; the test client waits for it.
-        The number of such calls at once is not limited. TypeError for a function that is `async def`."""
-        refuse_async(function)
+        The number of such calls at once is not limited. TypeError for a function that is `async def`, or does not take
+        these arguments."""
+        check_function(function, len(arguments), "app.spawn(function, *arguments)")
         if self._outer is not None:
             self._outer.spawn(function, *arguments)
             return
@@ -4607,7 +4622,7 @@ class Brubeck:
             try:
                 function(*arguments)
             except BaseException:  # nobody else would see it
-                logger.exception("%s failed, a function of app.spawn", name_handler(function))
+                logger.exception("%s failed, a function of app.spawn", locate(function))
             finally:
                 self.spawned.discard(task)
 
@@ -5383,7 +5398,10 @@ def event_stream(source: Iterable[Any] | Channel, heartbeat: float = 15) -> Resp
     """The answer with a stream of server-sent events (HTML Standard, 9.2): those of an iterable or a channel, each an
     Event, or the data of one. After every `heartbeat` seconds of silence a comment shows proxies and clients that the
     stream lives (not under a foreign WSGI server). A client that is too slow for a channel gets an event "dropped", and
-    the stream ends. The last event that a client saw is `request.headers["Last-Event-ID"]`."""
+    the stream ends. The last event that a client saw is `request.headers.get("Last-Event-ID")`. TypeError for a source
+    that is none."""
+    if isinstance(source, (str, bytes, Mapping, Event)) or not isinstance(source, (Channel, Iterable)):
+        raise TypeError(f"event_stream is given a list or an iterator of events, or a Channel, not {source!r}")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(_events(source, heartbeat), 200, headers, f"{EVENT_STREAM}; charset=utf-8")
 
@@ -7164,7 +7182,7 @@ class Listener:
 
     def __init__(self, address: str, mode: int = 0o666, option: str = "--bind or run(bind=...)",
                  scheme: str = "http") -> None:  # fmt: skip
-        match = _BIND.fullmatch(address)
+        match = _BIND.fullmatch(address) if isinstance(address, str) else None
         if match is None or int(match[4] or 0) > 65535:
             raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:80, [::1]:80, :80, unix:/run/hello or "
                              "fd:3)")  # fmt: skip

@@ -744,8 +744,10 @@ def test_a_mounted_application_has_templates_of_its_own() -> None:
     assert [outer.test().get(path).text for path in ("/", "/inner/")] == ["outer", "inner"]
 
 
-def test_without_templates_the_error_says_what_to_set() -> None:
+@pytest.mark.parametrize("templates", [None, "templates"])
+def test_without_templates_the_error_says_what_to_set(templates: Any) -> None:
     app = Brubeck()
+    app.templates = templates
     app.route("/")(lambda request: render(request, "a"))
     with pytest.raises(RuntimeError, match=r"app\.templates"):
         app.test(raise_errors=True).get("/")

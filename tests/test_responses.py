@@ -593,8 +593,15 @@ def test_a_page_redirects_with_the_cookies_it_has_set() -> None:
 
 
 @pytest.mark.parametrize("status", [99, 600, "200"])
-def test_a_page_with_a_status_that_is_none_is_a_500(status: Any) -> None:
+def test_a_page_with_a_status_that_is_none_is_a_500_and_told_where_it_is_set(status: Any, caplog: Any) -> None:
     assert page(lambda self: self.set_status(status)).status == 500
+    assert "lambda self: self.set_status(status)" in caplog.text
+
+
+@pytest.mark.parametrize("status", ["404", None, Response("no", 403), 404.0])
+def test_abort_with_what_is_no_status_is_told_where_it_is_written(status: Any, caplog: Any) -> None:
+    assert get(lambda request: abort(status)).status == 500
+    assert caplog.text.count("Traceback") == 1 and "write abort(404), with a status, not" in caplog.text
 
 
 @pytest.mark.parametrize("length", ["+5", "1_0", "-5", "abc", "", "\xb2"])

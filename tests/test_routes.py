@@ -416,7 +416,9 @@ class Uncallable:
     ("rule", "handler", "named"),
     [("a", says("a"), '"/"'), ("", says("a"), '"/"'), ("/<unknown:x>", says("a"), "unknown"), ("/<x", says("a"), "/<x"),
      ("/<x>/<x>", says("a"), "/<x>/<x>"), ("/<int(y=1):x>", says("a"), "y"), ("/<any(:x>", says("a"), "any"),
-     ("/a", None, "/a"), ("/a", "a function", "/a"), ("/a", Uncallable, "/a")],
+     ("/{x}", says("a"), "{x} in it: an argument is like <n>"), ("/a/{x:int}/b", says("a"), "like <n> or <int:n>"),
+     ("/a/:x", says("a"), ":x in it: an argument is like <n> or <int:n>"),
+     ("/a", None, "cannot be called: None"), ("/a", "a function", "'a function'"), ("/a", Uncallable, "/a")],
 )  # fmt: skip
 def test_a_route_that_cannot_be_is_refused_by_name_and_leaves_the_others(rule: str, handler: Any, named: str) -> None:
     app = routed("/fine")
@@ -706,7 +708,7 @@ def test_a_body_that_middleware_reads_is_bounded_where_an_application_is_mounted
     assert by_wsgi(outer, REQUEST_METHOD="POST", PATH_INFO="/inner/body", **chunked)[0][:3] == "413"
 
 
-@pytest.mark.parametrize("prefix", ["", "/", "inner", "/inner/", "//inner"])
+@pytest.mark.parametrize("prefix", ["", "/", "inner", "/inner/", "//inner", "/<name>"])
 def test_a_prefix_that_is_none_is_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="prefix"):
         Brubeck().mount(prefix, Brubeck())
@@ -991,6 +993,8 @@ def test_an_option_of_a_route_that_there_is_not_is_refused_where_it_is_given(nam
     ("register", "handler", "form"),
     [
         (lambda app: app.get("/x"), lambda: "", "(request)"),
+        (lambda app: app.get("/x"), lambda **named: "", "(request)"),
+        (lambda app: app.get("/<n>"), lambda *, request, n: "", "(request, n)"),
         (lambda app: app.get("/<int:n>/<name>"), lambda n, name: "", "(request, n, name)"),
         (lambda app: app.post("/<n>"), authenticated(lambda n: ""), "(request, n)"),
         (lambda app: app.route(re.compile("^/(?P<n>.)")), lambda n: "", "(request, n)"),
@@ -1055,6 +1059,18 @@ def test_a_function_whose_annotations_name_nothing_yet_is_taken() -> None:
 def test_only_an_application_can_be_mounted(other: Any) -> None:
     with pytest.raises(TypeError, match="a Brubeck can be mounted"):
         Brubeck().mount("/x", other)
+
+
+def test_an_application_is_mounted_neither_in_itself_nor_in_what_it_holds() -> None:
+    outer, middle, inner = Brubeck(), Brubeck(), Brubeck()
+    outer.mount("/middle", middle)
+    middle.mount("/inner", inner)
+    for app, other in ((outer, outer), (inner, outer), (inner, middle)):
+        with pytest.raises(ValueError, match="an application cannot be mounted in itself"):
+            app.mount("/again", other)
+    outer.mount("/inner", inner)
+    inner.get("/")(says("inner"))
+    assert [outer.test().get(path).text for path in ("/middle/inner/", "/inner/")] == ["inner", "inner"]
 
 
 @pytest.mark.parametrize("name", [__name__, "127.0.0.1:8000"])
