@@ -4270,6 +4270,8 @@ class Brubeck:
         check_rule("route", rule, methods, name)
 
         def register(handler: R) -> R:
+            if isinstance(handler, Brubeck):
+                raise TypeError('write app.mount("/prefix", other): an application is no handler of a route')
             self.routes.map.converters.update(self.converters)
             self.routes.add(Route(rule, handler, methods, name, default=["GET"], max_body=max_body,
                                   timeout=self.timeout if timeout is None else timeout, cancel=cancel))  # fmt: skip
@@ -9702,10 +9704,21 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
     return None
 
 
+def find_unused_guard(app: Brubeck, handler: Any) -> str | None:
+    """That a check such as @authenticated stands above the decorator of the route, which has the handler without it."""
+    own = undecorated(handler)
+    above = getattr(own, "__globals__", {}).get(getattr(own, "__name__", None))
+    if above is None or _is_not_ours(above) or undecorated(above) is not own:
+        return None
+    if any(route.handler is above for _, _, route in all_routes(app)):  # this one, or another that is guarded
+        return None
+    return f"{name_handler(handler)} is not guarded: a check such as @authenticated stands below the route's decorator"
+
+
 def find_problems(app: Brubeck) -> Iterator[str]:
     """What is surely wrong with a program that could be imported: a line for each mistake."""
     for prefix, inner, route in all_routes(app):
-        problem = find_misfit(inner, route)
+        problem = find_misfit(inner, route) or find_unused_guard(app, route.handler)
         if prefix and route.is_socket:
             problem = "never called, for message sockets of a mounted application are not served"
         if problem is not None:
