@@ -4219,6 +4219,8 @@ class Brubeck:
             raise ValueError("pool_size is at least 1; max_waiting, max_body, proxies and timeout are at least 0")
         if isinstance(msg_conn, (str, bytes)):
             raise TypeError(f"Brubeck(...) is given a connection, or nothing: {msg_conn!r} is not needed")
+        if isinstance(msg_conn, (list, tuple)) and any(isinstance(each, tuple) for each in msg_conn):
+            raise TypeError("write Brubeck(handler_tuples=[(pattern, handler)]): what comes first is a connection")
         self.msg_conn, self.pool_size, self.max_waiting, self.max_body = msg_conn, pool_size, max_waiting, max_body
         self.timeout, self.secret, self.proxies, self.upload_store = timeout, secret, proxies, upload_store
         self.debug, self.session_cookie = debug, SessionCookie()
@@ -9691,8 +9693,10 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
         named = named.union(*(rule.arguments for rule in app.routes.map.iter_rules(cast(Any, route))))
     calls = [undecorated(route.handler)]
     if isinstance(route.handler, type):
+        if problem := find_misuse(route.handler, 2):
+            return f"{problem}; it is made with (app, request)"
         is_plain = route.handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__)
-        names = map(str.lower, (is_plain and route.methods) or ())
+        names = map(str.lower, route.methods or ()) if is_plain else ["__call__"]
         calls = [getattr(route.handler, name) for name in names if hasattr(route.handler, name)]
     for call in calls:
         try:

@@ -385,6 +385,18 @@ class Changing(MessageHandler):
         return self.get("1", "2")
 
 
+class Unmade:
+    """Takes neither an application nor a request."""
+
+    def __call__(self, **named: Any) -> Any: ...
+
+
+class Called:
+    def __init__(self, app: Brubeck, request: Request) -> None: ...
+
+    def __call__(self, one: str) -> None: ...
+
+
 class Undefined(MessageHandler):
     methods = ("REPORT",)
 
@@ -430,6 +442,9 @@ def giving_more(handler: Any) -> Any:
         ("@chat", one_argument, "missing a required argument: 'one'"),
         ("@chat", Page, None),
         ("/<three>", Undefined, None),
+        ("/x", Unmade, "it is made with (app, request)"),
+        ("/<one>", Called, None),
+        ("/x", Called, "missing a required argument: 'one'"),
     ],
 )  # fmt: skip
 def test_check_finds_handlers_that_cannot_work(rule: Any, handler: Any, expected: str | None) -> None:

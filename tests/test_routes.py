@@ -1073,6 +1073,11 @@ def test_an_application_is_mounted_neither_in_itself_nor_in_what_it_holds() -> N
     assert [outer.test().get(path).text for path in ("/middle/inner/", "/inner/")] == ["inner", "inner"]
 
 
+def test_routes_do_not_come_first_to_an_application() -> None:
+    with pytest.raises(TypeError, match=r"write Brubeck\(handler_tuples=\[\(pattern, handler\)\]\)"):
+        Brubeck([("^/$", says("index"))])  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("name", [__name__, "127.0.0.1:8000"])
 def test_an_application_needs_no_name(name: Any) -> None:
     with pytest.raises(TypeError, match=f"'{name}' is not needed"):
