@@ -620,8 +620,11 @@ class Session:
 
     def save(self, request: Request, response: Response) -> None:
         """Set or delete the cookie, if the session has changed. TypeError or ValueError for what JSON cannot hold."""
-        if self.values is None or (text := _dump_plain(self.values)) == self.kept:
-            return
+        try:
+            if self.values is None or (text := _dump_plain(self.values)) == self.kept:
+                return
+        except (TypeError, ValueError) as error:
+            raise AnswerError(f"request.session has something in it that JSON cannot hold: {error}") from error
         settings = self.app.session_cookie
         name, is_secure = settings.for_request(request, self.prefix)
         value = sign(text, self.app.secret, f"session {name}") if self.values else ""
@@ -1577,8 +1580,8 @@ def place_in(file: str, line: int | None) -> str:
 
 
 class AnswerError(TypeError):
-    """A handler returned, or yielded, something that is no answer. The message says which handler or which line, and
-    what there may be; the log has only that, for the traceback would not lead to the program."""
+    """A handler returned, yielded or left in a session what cannot be sent. The message says which handler or which
+    line, and what there may be; the log has only that, for the traceback would not lead to the program."""
 
 
 class Pieces:
@@ -1755,6 +1758,8 @@ class Response:
         not beside a name with `__Host-` or `__Secure-` (RFC 6265bis, 4.1.3)."""
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"not the name of a cookie: {name!r}")
+        if not isinstance(value, str):
+            raise TypeError(f"the value of the cookie {name!r} is a str, not {value!r}")
         if samesite not in ("Lax", "Strict", "None", None):
             raise ValueError(f'samesite is "Lax", "Strict", "None" or None, not {samesite!r}')
         is_host = name.lower().startswith("__host-")
@@ -3365,6 +3370,11 @@ class Route:
             raise ValueError(f"the rule {rule!r} has {other[0]} in it: an argument is like <n> or <int:n>")
         if not isinstance(handler, type):
             check_request(handler, rule)
+        for option, number in (("max_body", max_body), ("timeout", timeout)):
+            if number is not None and not (isinstance(number, (int, float)) and number >= 0):
+                raise ValueError(f"{option} is a number of at least 0, not {number!r}")
+        if not (name is None or isinstance(name, str)):
+            raise ValueError(f"the name of a route is a str, not {name!r}")
         if methods is not None:
             methods = list_methods(methods)
         self.rule, self.handler, self.max_body = rule, handler, max_body
@@ -3521,6 +3531,8 @@ class Routes:
         """The path of the named route with these values. Those that its rule has no argument for are the query, where a
         list repeats and None is left out. ValueError if there is no such route, or its rule would not match."""
         routes = self.named.get(name, [])
+        if wrong := sorted({"_anchor", "_scheme"}.intersection(values)):  # which Flask's has; not meant for the query
+            raise ValueError(f"url_for takes no {wrong[0]}: add it to the address")
         for route in routes:
             if route not in self._alone:
                 rules = Map([Rule(str(route.rule), endpoint=route)], converters=self.map.converters)

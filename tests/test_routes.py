@@ -1099,6 +1099,25 @@ def test_methods_that_are_no_list_of_methods_are_refused_where_they_are_written(
     assert app.test().get("/").status == 404
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("max_body", "1M"), ("max_body", -1), ("timeout", "5"), ("timeout", -1), ("name", ["GET"]), ("name", 5)],
+)
+def test_an_option_of_a_route_that_cannot_be_is_refused_where_it_is_given(option: str, value: Any) -> None:
+    app = Brubeck()
+    with pytest.raises(ValueError, match=option):
+        app.get("/x", **{option: value})(says("page"))
+    assert app.test().get("/x").status == 404
+
+
+@pytest.mark.parametrize("option", ["_anchor", "_scheme"])
+def test_what_url_for_does_not_know_of_flask_does_not_become_the_query(option: str) -> None:
+    app = Brubeck()
+    app.get("/", name="index")(lambda request: request.url_for("index", **{option: "x"}))
+    with pytest.raises(ValueError, match=f"url_for takes no {option}"):
+        app.test(raise_errors=True).get("/")
+
+
 # What an argument of a rule may be called
 
 
