@@ -370,7 +370,9 @@ class MissingName(HTTPError, KeyError):
 
 def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None,
           members: Mapping[str, Any] | None = None) -> NoReturn:  # fmt: skip
-    """End the request here: raises HTTPError."""
+    """End the request here: raises HTTPError. TypeError for what is no number, such as a Response."""
+    if not isinstance(status, int):
+        raise TypeError(f"write abort(404), with a status, not {status!r}")
     raise HTTPError(status, message, headers, members)
 
 
@@ -637,8 +639,11 @@ class Session:
 
     def save(self, request: Request, response: Response) -> None:
         """Set or delete the cookie, if the session has changed. TypeError or ValueError for what JSON cannot hold."""
-        if self.values is None or (text := _dump_plain(self.values)) == self.kept:
-            return
+        try:
+            if self.values is None or (text := _dump_plain(self.values)) == self.kept:
+                return
+        except (TypeError, ValueError) as error:
+            raise AnswerError(f"request.session has something in it that JSON cannot hold: {error}") from error
         settings = self.app.session_cookie
         name, is_secure = settings.for_request(request, self.prefix)
         value = sign(text, self.app.secret, f"session {name}") if self.values else ""
@@ -1137,7 +1142,8 @@ class Peer:
         """Whether the client has not left, as far as that is known."""
         return True
 
-    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], /, *arguments: Any,
+                **named: Any) -> T:  # fmt: skip
         """What this call returns. Where the request has a coroutine of its own, HandlerTimeout is raised in the call
         after so many seconds and, if `cancel`, GreenletExit when the client leaves."""
         return call(*arguments, **named)
@@ -1468,7 +1474,10 @@ class Request:
     def when_done(self, function: Callable[[], Any]) -> None:
         """Have `function()` called when the answer is over: a stream too, also where the handler failed or the client
         left. The function that was given last is called first, as those of nested `with` blocks would be; what one
-        raises is logged. The next request of the connection waits for them: `Brubeck.spawn` is for what takes long."""
+        raises is logged. The next request of the connection waits for them: `Brubeck.spawn` is for what takes long.
+        TypeError for what is no function."""
+        if not callable(function):
+            raise TypeError(f"write request.when_done(function), with a function that takes nothing, not {function!r}")
         self.last_calls += (function,)
 
     def end(self) -> None:
@@ -1480,7 +1489,7 @@ class Request:
             except KeyboardInterrupt:
                 raise
             except BaseException:  # a Timeout of eventlet's is no Exception
-                logger.exception("%s failed after the answer to %r", name_handler(function), self)
+                logger.exception("%s failed after the answer to %r", locate(function), self)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
@@ -1587,6 +1596,16 @@ def _remember_type(content_type: str) -> bool:
     return content_type in _WITH_TYPE
 
 
+def place_in(file: str, line: int | None) -> str:
+    """A line of the program: "hello.py:12"."""
+    return f"{file.removeprefix(os.path.join(os.getcwd(), ''))}:{line}"
+
+
+class AnswerError(TypeError):
+    """A handler returned, yielded or left in a session what cannot be sent. The message says which handler or which
+    line, and what there may be; the log has only that, for the traceback would not lead to the program."""
+
+
 class Pieces:
     """A streamed body: the pieces of an iterator as bytes, without the empty ones. The first is made at once, so that
     an iterator that fails before its first piece is an ordinary error."""
@@ -1608,7 +1627,9 @@ class Pieces:
         while not piece:
             piece = next(self._iterator)
             if not isinstance(piece, (str, bytes)):
-                raise TypeError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}")
+                frame = getattr(self._iterator, "gi_frame", None)  # of a generator
+                place = f" ({place_in(frame.f_code.co_filename, frame.f_lineno)})" if frame else ""
+                raise AnswerError(f"a piece of a streamed body is str or bytes, not {type(piece).__name__}{place}")
         return piece.encode() if isinstance(piece, str) else piece
 
     def check_first(self, length: str | None) -> None:
@@ -1759,6 +1780,8 @@ class Response:
         not beside a name with `__Host-` or `__Secure-` (RFC 6265bis, 4.1.3)."""
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"not the name of a cookie: {name!r}")
+        if not isinstance(value, str):
+            raise TypeError(f"the value of the cookie {name!r} is a str, not {value!r}")
         if samesite not in ("Lax", "Strict", "None", None):
             raise ValueError(f'samesite is "Lax", "Strict", "None" or None, not {samesite!r}')
         is_host = name.lower().startswith("__host-")
@@ -3224,11 +3247,6 @@ def name_handler(handler: Any) -> str:
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
 
-def place_in(file: str, line: int | None) -> str:
-    """A line of the program: "hello.py:12"."""
-    return f"{file.removeprefix(os.path.join(os.getcwd(), ''))}:{line}"
-
-
 def find_source(handler: Any) -> str:
     """Where a handler is defined: "hello.py:12"; "-" where that is unknown."""
     handler = inspect.unwrap(handler)
@@ -3291,7 +3309,8 @@ def check_request(handler: Any, rule: str | re.Pattern[str]) -> None:
     names = re.findall(r"[<:](\w+)>", rule) if isinstance(rule, str) else [*rule.groupindex]
     call = undecorated(handler)
     try:
-        first = [*inspect.signature(call, follow_wrapped=False).parameters][:1]
+        parameters = inspect.signature(call, follow_wrapped=False).parameters.values()
+        first = [each.name for each in parameters if each.kind < each.KEYWORD_ONLY][:1]
     except Exception:  # as in `find_misuse`
         return
     if not first or first[0] in names:
@@ -3314,6 +3333,17 @@ def check_rule(decorator: str, rule: object, *others: object) -> None:
         raise TypeError(f'write @app.{decorator}("/path") above the handler, with a rule in parentheses, not {given}')
 
 
+def list_methods(methods: Iterable[str]) -> list[str]:
+    """The methods that a route or a class names, in capitals. ValueError unless it has a list of methods."""
+    if isinstance(methods, str):
+        raise ValueError(f"methods is a list: [{methods!r}]")
+    listed = [*methods]
+    for method in listed:
+        if not (isinstance(method, str) and _TOKEN.fullmatch(method)):
+            raise ValueError(f'methods is a list such as ["GET", "POST"]: {method!r} is no method')
+    return [method.upper() for method in listed]
+
+
 def format_allow(methods: Iterable[str]) -> str:
     """The value of an Allow field (RFC 9110, 10.2.1) for routes that take these methods."""
     return ", ".join(sorted({"OPTIONS", *methods} - {_UNSUPPORTED}))
@@ -3325,13 +3355,13 @@ def _callable(handler: Handler, timeout: float | None, cancel: bool) -> Handler:
     call = handler
     if isinstance(handler, type):
 
-        def call(request: Request, *arguments: Any, **named: Any) -> Any:
+        def call(request: Request, /, *arguments: Any, **named: Any) -> Any:
             return handler(request.app, request)(*arguments, **named)
 
     if timeout is None and not cancel:
         return call
 
-    def limited(request: Request, *arguments: Any, **named: Any) -> Any:
+    def limited(request: Request, /, *arguments: Any, **named: Any) -> Any:
         try:
             return request.peer.limited(timeout, cancel, call, request, *arguments, **named)
         except HandlerTimeout:
@@ -3352,19 +3382,27 @@ class Route:
                  name: str | None = None, *, default: Iterable[str] | None = None, max_body: int | None = None,
                  timeout: float | None = None, cancel: bool = False, call: Handler | None = None) -> None:  # fmt: skip
         if not callable(handler) or (isinstance(handler, type) and "__call__" not in dir(handler)):
-            raise ValueError(f"the handler of {rule!r} cannot be called (a class is a MessageHandler, or has __call__)")
+            raise ValueError(f"the handler of {rule!r} cannot be called: {handler!r} (a class is a MessageHandler, or "
+                             "has __call__)")  # fmt: skip
         refuse_async(handler)
         if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
             raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
+        if isinstance(rule, str) and (other := re.search(r"(?<=/):\w+|\{[^\W\d]\w*(?::\w+)?\}", rule)):
+            raise ValueError(f"the rule {rule!r} has {other[0]} in it: an argument is like <n> or <int:n>")
         if not isinstance(handler, type):
             check_request(handler, rule)
-        if isinstance(methods, str):
-            raise ValueError(f"methods is a list: [{methods!r}]")
+        for option, number in (("max_body", max_body), ("timeout", timeout)):
+            if number is not None and not (isinstance(number, (int, float)) and number >= 0):
+                raise ValueError(f"{option} is a number of at least 0, not {number!r}")
+        if not (name is None or isinstance(name, str)):
+            raise ValueError(f"the name of a route is a str, not {name!r}")
+        if methods is not None:
+            methods = list_methods(methods)
         self.rule, self.handler, self.max_body = rule, handler, max_body
         self.is_socket = isinstance(rule, str) and rule[:1] != "/"
         if methods is None:
             methods = getattr(handler, "taken_methods", lambda: default)()
-        self.methods = None if methods is None or self.is_socket else frozenset(method.upper() for method in methods)
+        self.methods = None if methods is None or self.is_socket else frozenset(methods)
         if name is None and isinstance(rule, str):
             name = getattr(handler, "__name__", type(handler).__name__)
         self.name = name if name != "<lambda>" else None
@@ -3514,6 +3552,8 @@ class Routes:
         """The path of the named route with these values. Those that its rule has no argument for are the query, where a
         list repeats and None is left out. ValueError if there is no such route, or its rule would not match."""
         routes = self.named.get(name, [])
+        if wrong := sorted({"_anchor", "_scheme"}.intersection(values)):  # which Flask's has; not meant for the query
+            raise ValueError(f"url_for takes no {wrong[0]}: add it to the address")
         for route in routes:
             if route not in self._alone:
                 rules = Map([Rule(str(route.rule), endpoint=route)], converters=self.map.converters)
@@ -3535,11 +3575,13 @@ class Routes:
 
 def _guarded(handler: H, check: Callable[[Request, Any], Response | None]) -> H:
     """The handler behind a check, which is called with the request and the handler's first argument. It returns None
-    where the handler may be called, else the answer."""
+    where the handler may be called, else the answer. TypeError for a class, and for what is `async def`."""
     refuse_async(handler)
+    if isinstance(handler, type):
+        raise TypeError(f"such a decorator stands above a function or a method, not above the class {handler.__name__}")
 
     @functools.wraps(handler)
-    def guarded(first: Any, *arguments: Any, **named: Any) -> Any:
+    def guarded(first: Any, /, *arguments: Any, **named: Any) -> Any:
         request = first if isinstance(first, Request) else first.request
         return check(request, first) or handler(first, *arguments, **named)
 
@@ -3550,12 +3592,10 @@ def authenticated(handler: H) -> H:
     """Decorator: somebody must be signed in, that is, `current_user` of the request or the handler is true. Others who
     GET are sent to the route named "login", with the address they asked for in `?next=`; for other methods, and where
     there is no such route, HTTPError 401."""
-    if isinstance(handler, type):
-        raise TypeError(f"@authenticated stands above a function or a method, not above the class {handler.__name__}")
 
     def check(request: Request, first: Any) -> Response | None:
         request.keep_private()  # `current_user` may be the program's own
-        if first.current_user:
+        if (first if hasattr(type(first), "current_user") else request).current_user:
             return None
         with contextlib.suppress(ValueError):
             if request.method in ("GET", "HEAD"):
@@ -3570,18 +3610,24 @@ BasicCheck = Union[Callable[[str, str], Any], Callable[[str, str, Request], Any]
 BearerCheck = Union[Callable[[str], Any], Callable[[str, Request], Any]]
 
 
-def _with_request(check: Callable[..., Any], count: int) -> Callable[..., Any]:
+def _with_request(check: Callable[..., Any], count: int, form: str) -> Callable[..., Any]:
     """A check of `count` credentials, to be called with the request before them, which it gets if it takes one more: as
-    its argument `request`, or behind the credentials."""
+    its argument `request`, or behind the credentials. TypeError, with the right `form`, for what is no such check."""
+    refuse_async(check)  # a coroutine is true, whoever asks
     taken: Mapping[str, inspect.Parameter] = {}
     with contextlib.suppress(TypeError, ValueError):  # for one written in C
         taken = inspect.signature(check).parameters
     needed = [each for each in taken.values() if each.default is each.empty and each.kind <= each.POSITIONAL_OR_KEYWORD]
+    is_named = "request" in [*taken][1:]
+    is_behind = not is_named and len(needed) > count
+    call = functools.partial(check, request=None) if is_named else check
+    if find_misuse(call, count + (is_behind or [*taken][:1] == ["request"])):
+        raise TypeError(f"write {form}, not {check!r}")
     if [*taken][:1] == ["request"]:
         return check
-    if "request" in taken:
+    if is_named:
         return lambda request, *credentials: check(*credentials, request=request)
-    if len(needed) > count:
+    if is_behind:
         return lambda request, *credentials: check(*credentials, request)  # noqa: PLW0108 (in another order)
     return lambda request, *credentials: check(*credentials)
 
@@ -3592,16 +3638,19 @@ def _with_credentials(scheme: str, find_user: Callable[[Request, str], Any], is_
     if not _TOKEN.fullmatch(scheme):
         raise ValueError(f"not an authentication scheme: {scheme!r}")
 
-    def check(request: Request, first: Any) -> None:
+    def check(request: Request, first: Any) -> Response | None:
         request.keep_private("Authorization")
         given, _, credentials = request.headers.get("authorization", "").partition(" ")
         is_given = given.lower() == scheme.lower()
         user = find_user(request, credentials.strip(" ")) if is_given else None
+        if isinstance(user, Response):  # a refusal of the program's own: it is no user
+            return user
         if not user and (is_given or not is_optional):
             message = "the credentials are not valid" if is_given else f"credentials are needed: {scheme}"
             charset = ', charset="UTF-8"' * (scheme.lower() == "basic")  # RFC 7617, 2.1
             abort(401, message, {"WWW-Authenticate": f'{scheme} realm="members"{charset}'})
         request.current_user = user or None
+        return None
 
     return lambda handler: _guarded(handler, check)
 
@@ -3609,12 +3658,10 @@ def _with_credentials(scheme: str, find_user: Callable[[Request, str], Any], is_
 def basic_auth(check: BasicCheck, optional: bool = False) -> Callable[[H], H]:
     """Decorator: `check(name, password)`, or `check(name, password, request)`, is called with the client's Basic
     credentials (RFC 7617). If it returns something true, that is the `current_user` (for True, the name); else
-    HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None. An example of such a
-    check: `lambda name, password: check_password(password, hashes.get(name))`."""
-    refuse_async(check)  # a coroutine is true, whoever asks
-    if find_misuse(check, 2) and find_misuse(check, 3):
-        raise TypeError(f"write @basic_auth(check) above the handler, with check(name, password), not {check!r}")
-    ask = _with_request(check, 2)
+    HTTPError 401. A Response that it returns is the answer. `optional`: a client that sends none is a guest, whose
+    `current_user` is None. TypeError for a check that takes other arguments. An example of a check:
+    `lambda name, password: check_password(password, hashes.get(name))`."""
+    ask = _with_request(check, 2, "@basic_auth(check) above the handler, with check(name, password)")
 
     def find_user(request: Request, credentials: str) -> Any:
         if len(credentials) % 4:  # Python 3.10 takes too much padding
@@ -3632,9 +3679,9 @@ def basic_auth(check: BasicCheck, optional: bool = False) -> Callable[[H], H]:
 def bearer_auth(check: BearerCheck, scheme: str = "Bearer", optional: bool = False) -> Callable[[H], H]:
     """Decorator: `check(token)`, or `check(token, request)`, is called with the client's Bearer token (RFC 6750), or
     with what follows another scheme, such as "Token". If it returns something true, that is the `current_user`; else
-    HTTPError 401. `optional`: a client that sends none is a guest, whose `current_user` is None."""
-    refuse_async(check)  # a coroutine is true, whoever asks
-    ask = _with_request(check, 1)
+    HTTPError 401. A Response that it returns is the answer. `optional`: a client that sends none is a guest, whose
+    `current_user` is None. TypeError for a check that takes other arguments."""
+    ask = _with_request(check, 1, "@bearer_auth(check) above the handler, with check(token)")
     return _with_credentials(scheme, lambda request, token: ask(request, token) if token else None, optional)
 
 
@@ -3742,7 +3789,7 @@ def check_password(password: str, hashed: str | None) -> bool:
 def render(request: Request, name: str, /, **values: Any) -> str:
     """The page that `app.templates` makes of the template of this name and these values; it also knows `request` and
     `url_for`, which is that of the request. RuntimeError without `app.templates`."""
-    if request.app.templates is None:
+    if not callable(request.app.templates):
         raise RuntimeError('no templates are set: app.templates = jinja2_templates("templates"), or any callable')
     return request.app.templates(name, **{"request": request, "url_for": request.url_for, **values})
 
@@ -3785,6 +3832,7 @@ def cors(origins: str | Iterable[str], *, methods: Iterable[str] = ("GET", "HEAD
     allowed = compile_origins(origins, "*")
     if "*" in allowed and credentials:
         raise ValueError('credentials are for origins that are named, not for "*"')
+    methods, headers, expose = ([each] if isinstance(each, str) else each for each in (methods, headers, expose))
     preflight = {"Access-Control-Allow-Methods": ", ".join(methods), "Access-Control-Max-Age": str(max_age),
                  "Access-Control-Allow-Headers": ", ".join(headers)}  # fmt: skip
     common = ResponseHeaders({"Access-Control-Allow-Credentials": "true"} if credentials else {})
@@ -3994,7 +4042,7 @@ class MessageHandler:
     @functools.cache
     def taken_methods(cls) -> frozenset[str]:
         """The methods that this class takes: worked out once, when its route is registered."""
-        listed = [*HTTP_METHODS, *(method.upper() for method in cls.methods)]
+        listed = [*HTTP_METHODS, *list_methods(cls.methods)]
         return frozenset(method for method in listed if hasattr(cls, method.lower()))
 
     def prepare(self) -> Any:
@@ -4018,7 +4066,7 @@ class MessageHandler:
                 return cast("Callable[..., Any]", getattr(self, name.lower()))
         return None
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
+    def __call__(self, /, *arguments: Any, **named: Any) -> Any:
         try:
             answer = self.prepare()
             if answer is not None:
@@ -4039,8 +4087,8 @@ class WebMessageHandler(MessageHandler):
         self._cookies: Response | None = None  # one that has the cookies
 
     def set_status(self, code: int) -> None:
-        """Answer with this status."""
-        self._status = code
+        """Answer with this status. ValueError for what is none."""
+        self._status = Response(status=code).status
 
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
         """Set a cookie, with the attributes of `Response.set_cookie`."""
@@ -4056,7 +4104,7 @@ class WebMessageHandler(MessageHandler):
         """End here, with the application's page for this status."""
         abort(status, message)
 
-    def __call__(self, *arguments: Any, **named: Any) -> Response:
+    def __call__(self, /, *arguments: Any, **named: Any) -> Response:
         response = self.app.make_response(self.request, super().__call__(*arguments, **named), type(self))
         if self._status is None and self._cookies is None and not self.headers:
             return response
@@ -4153,7 +4201,7 @@ def format_stats(stats: Stats) -> str:
 # The application: routes in, `handle(request) -> response` out. It opens no socket; WSGI servers call it themselves.
 
 
-def _talk(request: Request, handler: Handler, ws: Any, **arguments: Any) -> None:
+def _talk(request: Request, handler: Handler, ws: Any, /, **arguments: Any) -> None:
     """Have a WebSocket's handler talk. Its request is that of the application that the handler belongs to."""
     ws.request = request
     handler(ws, **arguments)
@@ -4165,11 +4213,6 @@ def _forget_frames(request: Request, error: BaseException | None) -> None:
     while error is not None and error.__traceback__ is not None and not request.peer.keeps_error:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
-
-
-class AnswerError(TypeError):
-    """A handler returned something that is no answer. The message says which handler, where it is and what it may
-    return; the log has only that, for the traceback would not lead to the program."""
 
 
 _ANSWERS = ("a handler returns a str, bytes, a dict, a list, an iterator, None or a Response, or one of them in (body, "
@@ -4211,6 +4254,8 @@ class Brubeck:
             raise ValueError("pool_size is at least 1; max_waiting, max_body, proxies and timeout are at least 0")
         if isinstance(msg_conn, (str, bytes)):
             raise TypeError(f"Brubeck(...) is given a connection, or nothing: {msg_conn!r} is not needed")
+        if isinstance(msg_conn, (list, tuple)) and any(isinstance(each, tuple) for each in msg_conn):
+            raise TypeError("write Brubeck(handler_tuples=[(pattern, handler)]): what comes first is a connection")
         self.msg_conn, self.pool_size, self.max_waiting, self.max_body = msg_conn, pool_size, max_waiting, max_body
         self.timeout, self.secret, self.proxies, self.upload_store = timeout, secret, proxies, upload_store
         self.debug, self.session_cookie = debug, SessionCookie()
@@ -4262,6 +4307,8 @@ class Brubeck:
         check_rule("route", rule, methods, name)
 
         def register(handler: R) -> R:
+            if isinstance(handler, Brubeck):
+                raise TypeError('write app.mount("/prefix", other): an application is no handler of a route')
             self.routes.map.converters.update(self.converters)
             self.routes.add(Route(rule, handler, methods, name, default=["GET"], max_body=max_body,
                                   timeout=self.timeout if timeout is None else timeout, cancel=cancel))  # fmt: skip
@@ -4308,17 +4355,18 @@ class Brubeck:
         raises an exception, with 1011."""
         check_rule("websocket", rule, name)
         allowed = compile_origins(origins, "*")
+        spoken_here = [subprotocols] if isinstance(subprotocols, str) else [*subprotocols]
 
         def register(handler: W) -> W:
             refuse_async(handler)
 
             @functools.wraps(handler)
-            def upgrade(request: Request, **arguments: Any) -> Response:
+            def upgrade(request: Request, /, **arguments: Any) -> Response:
                 check_handshake(request, allowed)
                 talk = functools.partial(_talk, request, handler)
                 response = Upgrade(request, talk, arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
-                if spoken := next((protocol for protocol in subprotocols if protocol in offered), None):
+                if spoken := next((protocol for protocol in spoken_here if protocol in offered), None):
                     response.headers["Sec-WebSocket-Protocol"] = spoken
                 return response
 
@@ -4345,8 +4393,13 @@ class Brubeck:
         ValueError unless the prefix is like "/admin"."""
         if not isinstance(other, Brubeck):
             raise TypeError(f"a Brubeck can be mounted, not {other!r}")
-        if not re.fullmatch(r"(?:/[^/]+)+", prefix):
+        if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
             raise ValueError(f'a prefix is like "/admin", not {prefix!r}')
+        inside = [other]
+        for app in inside:
+            inside += app._mounted
+        if self in inside:
+            raise ValueError("an application cannot be mounted in itself")
 
         def mounted(request: Request) -> Response:
             inner = request.inside(other, prefix)
@@ -4573,6 +4626,8 @@ class Brubeck:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
+            if handler is not None and told is error:  # a 404, say: where it was raised has nothing to do with it
+                failure.__suppress_context__ = True
             return plain_answer(HTTPError(500)) if is_last else self.answer_error(request, failure, is_last=True)
         finally:
             _forget_frames(request, error)
@@ -4595,8 +4650,9 @@ class Brubeck:
         """Call `function(*arguments)` beside the requests, for work that a client need not wait for: inside `run()` in
         a coroutine, which begins once the handler has answered, or waits; elsewhere in a thread. What it raises is
         logged. At the end of the process it has the time that requests have, 9 seconds; the test client waits for it.
-        The number of such calls at once is not limited. TypeError for a function that is `async def`."""
-        refuse_async(function)
+        The number of such calls at once is not limited. TypeError for a function that is `async def`, or does not take
+        these arguments."""
+        check_function(function, len(arguments), "app.spawn(function, *arguments)")
         if self._outer is not None:
             self._outer.spawn(function, *arguments)
             return
@@ -4606,7 +4662,7 @@ class Brubeck:
             try:
                 function(*arguments)
             except BaseException:  # nobody else would see it
-                logger.exception("%s failed, a function of app.spawn", name_handler(function))
+                logger.exception("%s failed, a function of app.spawn", locate(function))
             finally:
                 self.spawned.discard(task)
 
@@ -4810,7 +4866,8 @@ class ServedPeer(Peer):
     def allow_stream(self) -> None:
         """RuntimeError, which says what to do, where no stream can be sent to this client."""
 
-    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    def limited(self, seconds: float | None, cancel: bool, call: Callable[..., T], /, *arguments: Any,
+                **named: Any) -> T:  # fmt: skip
         current = greenlet.getcurrent()
         timer = seconds and eventlet.hubs.get_hub().schedule_call_global(seconds, current.throw, HandlerTimeout)
         self.coroutine = current if cancel else None
@@ -4917,8 +4974,9 @@ def send_stream(peer: ServedPeer, request: Request, status: int, fields: list[tu
     except BaseException as error:
         if not peer.is_cancelled:
             # An HTTPError is the client's: the handler reads the body, and that does not come as it should.
-            log = logger.info if isinstance(error, HTTPError) else logger.exception
-            log("the stream of %r failed: %s", request, error)
+            level = logging.INFO if isinstance(error, HTTPError) else logging.ERROR
+            has_trace = not isinstance(error, (HTTPError, AnswerError))
+            logger.log(level, "the stream of %r failed: %s", request, error, exc_info=has_trace)
         elif peer.is_endless and is_chunked and not peer.is_within_piece and peer.send(b"0\r\n\r\n"):
             return peer.sent
         peer.abort()
@@ -5380,7 +5438,10 @@ def event_stream(source: Iterable[Any] | Channel, heartbeat: float = 15) -> Resp
     """The answer with a stream of server-sent events (HTML Standard, 9.2): those of an iterable or a channel, each an
     Event, or the data of one. After every `heartbeat` seconds of silence a comment shows proxies and clients that the
     stream lives (not under a foreign WSGI server). A client that is too slow for a channel gets an event "dropped", and
-    the stream ends. The last event that a client saw is `request.headers["Last-Event-ID"]`."""
+    the stream ends. The last event that a client saw is `request.headers.get("Last-Event-ID")`. TypeError for a source
+    that is none."""
+    if isinstance(source, (str, bytes, Mapping, Event)) or not isinstance(source, (Channel, Iterable)):
+        raise TypeError(f"event_stream is given a list or an iterator of events, or a Channel, not {source!r}")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(_events(source, heartbeat), 200, headers, f"{EVENT_STREAM}; charset=utf-8")
 
@@ -7164,7 +7225,7 @@ class Listener:
 
     def __init__(self, address: str, mode: int = 0o666, option: str = "--bind or run(bind=...)",
                  scheme: str = "http") -> None:  # fmt: skip
-        match = _BIND.fullmatch(address)
+        match = _BIND.fullmatch(address) if isinstance(address, str) else None
         if match is None or int(match[4] or 0) > 65535:
             raise ValueError(f"not an address: {address!r} (it is like 127.0.0.1:80, [::1]:80, :80, unix:/run/hello or "
                              "fd:3)")  # fmt: skip
@@ -9682,8 +9743,10 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
         named = named.union(*(rule.arguments for rule in app.routes.map.iter_rules(cast(Any, route))))
     calls = [undecorated(route.handler)]
     if isinstance(route.handler, type):
+        if problem := find_misuse(route.handler, 2):
+            return f"{problem}; it is made with (app, request)"
         is_plain = route.handler.__call__ in (MessageHandler.__call__, WebMessageHandler.__call__)
-        names = map(str.lower, (is_plain and route.methods) or ())
+        names = map(str.lower, route.methods or ()) if is_plain else ["__call__"]
         calls = [getattr(route.handler, name) for name in names if hasattr(route.handler, name)]
     for call in calls:
         try:
@@ -9695,10 +9758,21 @@ def find_misfit(app: Brubeck, route: Route) -> str | None:
     return None
 
 
+def find_unused_guard(app: Brubeck, handler: Any) -> str | None:
+    """That a check such as @authenticated stands above the decorator of the route, which has the handler without it."""
+    own = undecorated(handler)
+    above = getattr(own, "__globals__", {}).get(getattr(own, "__name__", None))
+    if above is None or _is_not_ours(above) or undecorated(above) is not own:
+        return None
+    if any(route.handler is above for _, _, route in all_routes(app)):  # this one, or another that is guarded
+        return None
+    return f"{name_handler(handler)} is not guarded: a check such as @authenticated stands below the route's decorator"
+
+
 def find_problems(app: Brubeck) -> Iterator[str]:
     """What is surely wrong with a program that could be imported: a line for each mistake."""
     for prefix, inner, route in all_routes(app):
-        problem = find_misfit(inner, route)
+        problem = find_misfit(inner, route) or find_unused_guard(app, route.handler)
         if prefix and route.is_socket:
             problem = "never called, for message sockets of a mounted application are not served"
         if problem is not None:

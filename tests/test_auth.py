@@ -27,7 +27,9 @@ from brubeck_lite import (
     AuthMixin,
     Brubeck,
     HTTPError,
+    MessageHandler,
     Request,
+    Response,
     TemplateMixin,
     WebMessageHandler,
     abort,
@@ -36,6 +38,7 @@ from brubeck_lite import (
     bearer_auth,
     check_password,
     hash_password,
+    redirect,
     safe_target,
 )
 
@@ -143,9 +146,25 @@ def test_of_a_class_the_methods_that_say_so_are_for_members() -> None:
     ]  # fmt: skip
 
 
-def test_a_guard_above_a_class_is_an_error_and_not_a_page_for_everybody() -> None:
-    with pytest.raises(TypeError):
-        authenticated(Members)  # type: ignore[arg-type]
+@pytest.mark.parametrize("guard", [authenticated, basic_auth(lambda *_: True), bearer_auth(lambda _: True)])
+def test_a_guard_above_a_class_is_an_error_and_not_a_page_for_everybody(guard: Any) -> None:
+    with pytest.raises(TypeError, match="not above the class Members"):
+        guard(Members)
+
+
+def test_a_class_without_a_user_of_its_own_has_that_of_its_request() -> None:
+    class Page(MessageHandler):
+        @authenticated
+        def get(self) -> str:
+            return f"for {self.request.current_user}"
+
+    app = Brubeck(secret=SECRET)
+    app.route("/")(Page)
+    app.get("/ann")(lambda request: request.session.update(user="ann"))
+    client = app.test()
+    assert client.get("/").status == 401
+    client.get("/ann")
+    assert client.get("/").text == "for ann"
 
 
 @pytest.mark.parametrize("user", [None, "", False])
@@ -816,9 +835,24 @@ def test_a_page_with_a_field_that_cannot_be_sent_is_a_500(name: str) -> None:
     assert app.test().get("/").status == 500
 
 
-def test_basic_auth_without_parentheses_is_an_error_where_it_is_written() -> None:
-    with pytest.raises(TypeError, match=r"write @basic_auth\(check\) above the handler"):
-        basic_auth(lambda request: "members only")
+NO_CHECKS = [lambda request: "members only", lambda: True, lambda a, b, c, d: True, lambda *, name: True, "token", None,
+             {"ann": "x"}, lambda request, **more: True]  # fmt: skip
+
+
+@pytest.mark.parametrize("check", NO_CHECKS)
+@pytest.mark.parametrize("auth", [basic_auth, bearer_auth])
+def test_what_is_no_check_of_credentials_is_an_error_where_it_is_written(auth: Any, check: Any) -> None:
+    with pytest.raises(TypeError, match=rf"write @{auth.__name__}\(check\) above the handler, with check\("):
+        auth(check)
+
+
+@pytest.mark.parametrize("refusal", [Response("no", 403), redirect("/login")])
+def test_an_answer_of_a_check_is_no_user_but_sent(refusal: Response) -> None:
+    for auth, given in ((bearer_auth, "Bearer abc"), (basic_auth, basic("ann:x"))):
+        app = Brubeck()
+        app.get("/")(auth(lambda *_: refusal)(lambda request: "for members"))
+        got = ask(app, given)
+        assert (got.status, got.body) == (refusal.status, refusal.body)
 
 
 def test_without_a_secret_nobody_is_signed_in_where_nothing_checks() -> None:

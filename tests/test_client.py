@@ -634,6 +634,13 @@ def test_the_subprotocol_that_is_spoken(offered: str | None, spoken: str | None)
         assert (ws.answer.status, ws.answer.headers.get("Sec-WebSocket-Protocol")) == (101, spoken)
 
 
+def test_one_subprotocol_may_be_named_without_a_list() -> None:
+    app = Brubeck()
+    app.websocket("/", subprotocols="chat")(lambda ws: None)
+    with app.test().websocket("/", {"Sec-WebSocket-Protocol": "c, chat"}) as ws:
+        assert ws.answer.headers["Sec-WebSocket-Protocol"] == "chat"
+
+
 @pytest.mark.parametrize(
     ("path", "headers", "status"),
     [("/room/a", {"Origin": "https://app.example"}, 101), ("/room/a", {"Origin": "http://localhost"}, 101),

@@ -228,6 +228,10 @@ REFUSED = [  # and how the sentence about it begins
     ("app.static('/static', 'nowhere')", "there is no folder "),
     ("app.mount('/x', lambda request: '')", "a Brubeck can be mounted, not <function"),
     ("app.mount(Brubeck(), '/x')", "a Brubeck can be mounted, not '/x'"),
+    ("app.route('/x')(Brubeck())", 'write app.mount("/prefix", other)'),
+    ("app.mount('/x', app)", "an application cannot be mounted in itself"),
+    ("@app.get('/{name}')\ndef show(request, name): ...", "the rule '/{name}' has {name} in it: an argument"),
+    ("@app.route('/', methods='POST')\ndef show(request): ...", "methods is a list: ['POST']"),
 ]
 DECORATED = 8 if sys.version_info >= (3, 11) else 9  # the line in which a decorator is called
 
@@ -381,6 +385,18 @@ class Changing(MessageHandler):
         return self.get("1", "2")
 
 
+class Unmade:
+    """Takes neither an application nor a request."""
+
+    def __call__(self, **named: Any) -> Any: ...
+
+
+class Called:
+    def __init__(self, app: Brubeck, request: Request) -> None: ...
+
+    def __call__(self, one: str) -> None: ...
+
+
 class Undefined(MessageHandler):
     methods = ("REPORT",)
 
@@ -426,6 +442,9 @@ def giving_more(handler: Any) -> Any:
         ("@chat", one_argument, "missing a required argument: 'one'"),
         ("@chat", Page, None),
         ("/<three>", Undefined, None),
+        ("/x", Unmade, "it is made with (app, request)"),
+        ("/<one>", Called, None),
+        ("/x", Called, "missing a required argument: 'one'"),
     ],
 )  # fmt: skip
 def test_check_finds_handlers_that_cannot_work(rule: Any, handler: Any, expected: str | None) -> None:
@@ -433,6 +452,44 @@ def test_check_finds_handlers_that_cannot_work(rule: Any, handler: Any, expected
     app.route(rule)(handler)
     problems = [*find_problems(app)]
     assert len(problems) == (expected is not None) and (expected or "") in "".join(problems)
+
+
+GUARDED = """\
+from brubeck_lite import Brubeck, authenticated, basic_auth
+
+app, inner = Brubeck(), Brubeck()
+app.mount("/inner", inner)
+check = basic_auth(lambda name, password: False)
+
+@app.get("/right")
+@authenticated
+@check
+def right(request): ...
+
+@app.post("/some")
+@authenticated
+@inner.get("/open")
+def partly(request): ...
+
+@authenticated
+@inner.get("/one")
+def one(request): ...
+
+@inner.get("/two")
+@authenticated
+def two(request): ...
+
+two = check(two)
+"""
+
+
+def test_check_finds_guards_that_stand_above_the_route(tmp_path: Path) -> None:
+    (tmp_path / "guarded.py").write_text(GUARDED)
+    ended = command("check", "guarded:app", folder=tmp_path)
+    told = ended.stdout.splitlines()
+    assert (ended.returncode, ended.stderr, len(told)) == (1, "", 2)
+    assert re.match(r"guarded.py:\d+: /inner/one: one is not guarded: a check such as @authenticated stands", told[0])
+    assert re.match(r"guarded.py:\d+: /inner/two: two is not guarded", told[1])
 
 
 def test_check_finds_an_upload_store_that_is_none(tmp_path: Path) -> None:

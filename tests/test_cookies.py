@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hmac
 import json
 import re
@@ -987,3 +988,19 @@ def test_a_websocket_of_a_mounted_application_sees_its_session() -> None:
     client.get("/inner/?fill")
     with client.websocket("/inner/ws") as ws:
         assert json.loads(ws.receive()) == FILLED
+
+
+@pytest.mark.parametrize("value", [5, None, b"x", {"a": 1}])
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_value_of_a_cookie_is_a_str_or_an_error_where_it_is_set(value: Any, signed: bool) -> None:
+    with pytest.raises(TypeError, match="the value of the cookie 'a' is a str, not"):
+        Response().set_cookie("a", value, signed=signed)
+
+
+@pytest.mark.parametrize("value", [{1}, datetime.date(2026, 1, 1), float("nan"), b"x"])
+def test_what_a_session_cannot_hold_is_told_in_one_sentence(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+    app = Brubeck(secret="a secret of thirty-two characters")
+    app.get("/")(lambda request: request.session.update(a=value))
+    assert app.test().get("/").status == 500
+    (record,) = caplog.records
+    assert "request.session has something in it that JSON cannot hold" in record.getMessage() and not record.exc_info

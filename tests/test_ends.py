@@ -8,6 +8,7 @@ import gc
 import http.client
 import json
 import logging
+import re
 import resource
 import selectors
 import signal
@@ -536,3 +537,25 @@ def test_half_messages_are_bounded_all_together_and_the_largest_goes_first() -> 
 
         wait_for(lambda: count_closed() >= 10, what="those that are too large")
         assert count_closed() <= 20
+
+
+@pytest.mark.parametrize("function", [None, "close", 5])
+def test_what_is_to_be_called_at_the_end_is_a_function(function: Any) -> None:
+    with pytest.raises(TypeError, match=r"write request.when_done\(function\), with a function that takes nothing"):
+        Request().when_done(function)
+
+
+def test_a_function_for_the_end_that_takes_something_is_named_with_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    app = Brubeck()
+
+    def close(response: Response) -> None: ...
+
+    @app.get("/")
+    def index(request: Request) -> str:
+        request.when_done(close)  # type: ignore[arg-type]
+        app.spawn(int, "five")
+        return "index"
+
+    assert app.test().get("/").text == "index"
+    assert re.search(r"close \(\S*test_ends.py:\d+\) failed after the answer to", caplog.text)
+    assert "int failed, a function of app.spawn" in caplog.text

@@ -627,3 +627,9 @@ def test_events_that_a_stop_cuts_in_the_middle_do_not_look_whole(tmp_path: Path)
                     received = received[-20:] + piece
         assert received.endswith(b"\n\n\r\n0\r\n\r\n") or not received.endswith(b"0\r\n\r\n")  # behind a whole event
         assert child.wait(60) == 0
+
+
+@pytest.mark.parametrize("source", [None, 5, "text", b"bytes", {"a": 1}, Event("one"), lambda: []])
+def test_a_source_of_events_that_is_none_is_an_error_where_it_is_written(source: Any) -> None:
+    with pytest.raises(TypeError, match="event_stream is given a list or an iterator of events, or a Channel, not"):
+        event_stream(source)

@@ -752,8 +752,10 @@ def test_a_mounted_application_has_templates_of_its_own() -> None:
     assert [outer.test().get(path).text for path in ("/", "/inner/")] == ["outer", "inner"]
 
 
-def test_without_templates_the_error_says_what_to_set() -> None:
+@pytest.mark.parametrize("templates", [None, "templates"])
+def test_without_templates_the_error_says_what_to_set(templates: Any) -> None:
     app = Brubeck()
+    app.templates = templates
     app.route("/")(lambda request: render(request, "a"))
     with pytest.raises(RuntimeError, match=r"app\.templates"):
         app.test(raise_errors=True).get("/")
@@ -788,6 +790,15 @@ def test_an_answer_passes_all_that_stands_around_it() -> None:
     assert (got.status, got.headers["Access-Control-Allow-Origin"]) == (303, OURS)
     refused = app.test().post("/", {"Origin": FOREIGN})
     assert (refused.status, "Access-Control-Allow-Origin" in refused.headers) == (403, False)
+
+
+def test_where_lists_are_due_for_other_origins_one_name_will_do() -> None:
+    app = Brubeck()
+    app.wrap(cors("https://app.example", methods="PUT", headers="X-One", expose="X-Two"))
+    asks = {"Origin": "https://app.example", "Access-Control-Request-Method": "PUT"}
+    got = app.test().options("/", headers=asks).headers
+    assert (got["Access-Control-Allow-Methods"], got["Access-Control-Allow-Headers"]) == ("PUT", "X-One")
+    assert got["Access-Control-Expose-Headers"] == "X-Two"
 
 
 # The shape of middleware

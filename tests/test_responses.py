@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import http.client
 import json
 import re
 import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -332,6 +334,25 @@ def test_an_iterator_that_fails_later_is_not_taken_for_whole(later: Any) -> None
         next(sent)
 
 
+def test_a_piece_that_is_none_is_told_in_one_sentence_that_names_its_line(caplog: Any) -> None:
+    def rows(request: Request) -> Any:
+        yield from request.query.getall("first")
+        yield {"a": 1}
+
+    app = serving(rows, debug=True)
+    page = app.test().get("/").text
+    place = rf"\(\S*test_responses.py:{rows.__code__.co_firstlineno + 2}\)"
+    assert re.search(rf"a piece of a streamed body is str or bytes, not dict {place}", page) and "Traceback" not in page
+    with pytest.raises(TypeError, match=place):
+        app.test().get("/?first=x")
+    assert len(caplog.records) == 1 and caplog.records[0].exc_info is None
+    caplog.clear()
+    with app.running() as server, pytest.raises((http.client.HTTPException, OSError)):
+        urllib.request.urlopen(f"{server.url}/?first=x").read()
+    (record,) = caplog.records
+    assert re.search(rf"the stream of .* failed: .*{place}", record.getMessage()) and not record.exc_info
+
+
 @pytest.mark.parametrize("make", [iter, lambda pieces: Response(iter(pieces)), lambda pieces: (iter(pieces), 201)])
 def test_a_stream_is_kept_out_of_shared_caches_unless_the_handler_says_otherwise(make: Any) -> None:
     assert get(lambda request: make(["a"])).headers["Cache-Control"] == "private"
@@ -500,6 +521,20 @@ def test_an_error_handler_that_fails_is_logged_and_raised_in_tests(caplog: Any) 
         app.test(raise_errors=True).get("/")
 
 
+def test_of_an_error_handler_that_fails_the_log_shows_the_programs_lines_and_not_where_a_404_was_raised(
+    caplog: Any
+) -> None:
+    app = Brubeck()
+
+    @app.error(404)
+    def missing(request: Request, error: Any) -> Any:
+        return error.description, error.code
+
+    assert app.test().get("/").status == 500
+    assert "has no attribute 'description'" in caplog.text and "error.description, error.code" in caplog.text
+    assert "HTTPError:" not in caplog.text and caplog.text.count('brubeck_lite.py", line') == 1
+
+
 @pytest.mark.parametrize(
     ("value", "status"),
     [("a", 404), ({}, 404), (None, 404), (("a", 410), 410), (Response("a"), 200), (Response("a", 410), 410)],
@@ -558,8 +593,15 @@ def test_a_page_redirects_with_the_cookies_it_has_set() -> None:
 
 
 @pytest.mark.parametrize("status", [99, 600, "200"])
-def test_a_page_with_a_status_that_is_none_is_a_500(status: Any) -> None:
+def test_a_page_with_a_status_that_is_none_is_a_500_and_told_where_it_is_set(status: Any, caplog: Any) -> None:
     assert page(lambda self: self.set_status(status)).status == 500
+    assert "lambda self: self.set_status(status)" in caplog.text
+
+
+@pytest.mark.parametrize("status", ["404", None, Response("no", 403), 404.0])
+def test_abort_with_what_is_no_status_is_told_where_it_is_written(status: Any, caplog: Any) -> None:
+    assert get(lambda request: abort(status)).status == 500
+    assert caplog.text.count("Traceback") == 1 and "write abort(404), with a status, not" in caplog.text
 
 
 @pytest.mark.parametrize("length", ["+5", "1_0", "-5", "abc", "", "\xb2"])

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote_to_bytes
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
@@ -416,7 +416,9 @@ class Uncallable:
     ("rule", "handler", "named"),
     [("a", says("a"), '"/"'), ("", says("a"), '"/"'), ("/<unknown:x>", says("a"), "unknown"), ("/<x", says("a"), "/<x"),
      ("/<x>/<x>", says("a"), "/<x>/<x>"), ("/<int(y=1):x>", says("a"), "y"), ("/<any(:x>", says("a"), "any"),
-     ("/a", None, "/a"), ("/a", "a function", "/a"), ("/a", Uncallable, "/a")],
+     ("/{x}", says("a"), "{x} in it: an argument is like <n>"), ("/a/{x:int}/b", says("a"), "like <n> or <int:n>"),
+     ("/a/:x", says("a"), ":x in it: an argument is like <n> or <int:n>"),
+     ("/a", None, "cannot be called: None"), ("/a", "a function", "'a function'"), ("/a", Uncallable, "/a")],
 )  # fmt: skip
 def test_a_route_that_cannot_be_is_refused_by_name_and_leaves_the_others(rule: str, handler: Any, named: str) -> None:
     app = routed("/fine")
@@ -706,7 +708,7 @@ def test_a_body_that_middleware_reads_is_bounded_where_an_application_is_mounted
     assert by_wsgi(outer, REQUEST_METHOD="POST", PATH_INFO="/inner/body", **chunked)[0][:3] == "413"
 
 
-@pytest.mark.parametrize("prefix", ["", "/", "inner", "/inner/", "//inner"])
+@pytest.mark.parametrize("prefix", ["", "/", "inner", "/inner/", "//inner", "/<name>"])
 def test_a_prefix_that_is_none_is_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="prefix"):
         Brubeck().mount(prefix, Brubeck())
@@ -991,6 +993,8 @@ def test_an_option_of_a_route_that_there_is_not_is_refused_where_it_is_given(nam
     ("register", "handler", "form"),
     [
         (lambda app: app.get("/x"), lambda: "", "(request)"),
+        (lambda app: app.get("/x"), lambda **named: "", "(request)"),
+        (lambda app: app.get("/<n>"), lambda *, request, n: "", "(request, n)"),
         (lambda app: app.get("/<int:n>/<name>"), lambda n, name: "", "(request, n, name)"),
         (lambda app: app.post("/<n>"), authenticated(lambda n: ""), "(request, n)"),
         (lambda app: app.route(re.compile("^/(?P<n>.)")), lambda n: "", "(request, n)"),
@@ -1057,7 +1061,90 @@ def test_only_an_application_can_be_mounted(other: Any) -> None:
         Brubeck().mount("/x", other)
 
 
+def test_an_application_is_mounted_neither_in_itself_nor_in_what_it_holds() -> None:
+    outer, middle, inner = Brubeck(), Brubeck(), Brubeck()
+    outer.mount("/middle", middle)
+    middle.mount("/inner", inner)
+    for app, other in ((outer, outer), (inner, outer), (inner, middle)):
+        with pytest.raises(ValueError, match="an application cannot be mounted in itself"):
+            app.mount("/again", other)
+    outer.mount("/inner", inner)
+    inner.get("/")(says("inner"))
+    assert [outer.test().get(path).text for path in ("/middle/inner/", "/inner/")] == ["inner", "inner"]
+
+
+def test_routes_do_not_come_first_to_an_application() -> None:
+    with pytest.raises(TypeError, match=r"write Brubeck\(handler_tuples=\[\(pattern, handler\)\]\)"):
+        Brubeck([("^/$", says("index"))])  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("name", [__name__, "127.0.0.1:8000"])
 def test_an_application_needs_no_name(name: Any) -> None:
     with pytest.raises(TypeError, match=f"'{name}' is not needed"):
         Brubeck(name)
+
+
+@pytest.mark.parametrize("methods", ["GET", ("POST"), ["GET POST"], ["GET, POST"], [b"GET"], [None], [""], [["GET"]]])
+def test_methods_that_are_no_list_of_methods_are_refused_where_they_are_written(methods: Any) -> None:
+    class Page(MessageHandler):
+        def get(self) -> str:
+            return "page"
+
+    app = Brubeck()
+    with pytest.raises(ValueError, match="methods is a list"):
+        app.route("/", methods)(says("page"))
+    cast(Any, Page).methods = methods
+    with pytest.raises(ValueError, match="methods is a list"):
+        app.route("/")(Page)
+    assert app.test().get("/").status == 404
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("max_body", "1M"), ("max_body", -1), ("timeout", "5"), ("timeout", -1), ("name", ["GET"]), ("name", 5)],
+)
+def test_an_option_of_a_route_that_cannot_be_is_refused_where_it_is_given(option: str, value: Any) -> None:
+    app = Brubeck()
+    with pytest.raises(ValueError, match=option):
+        app.get("/x", **{option: value})(says("page"))
+    assert app.test().get("/x").status == 404
+
+
+@pytest.mark.parametrize("option", ["_anchor", "_scheme"])
+def test_what_url_for_does_not_know_of_flask_does_not_become_the_query(option: str) -> None:
+    app = Brubeck()
+    app.get("/", name="index")(lambda request: request.url_for("index", **{option: "x"}))
+    with pytest.raises(ValueError, match=f"url_for takes no {option}"):
+        app.test(raise_errors=True).get("/")
+
+
+# What an argument of a rule may be called
+
+
+class Named(WebMessageHandler):
+    def get(me, **named: str) -> Any:
+        return named
+
+
+def named(anything: Any, /, **named: str) -> Any:
+    return named
+
+
+@pytest.mark.parametrize("handler", [named, bearer_auth(lambda _: True, optional=True)(named), Named])
+@pytest.mark.parametrize("app", [Brubeck, lambda: Brubeck(timeout=5)], ids=["plain", "with a time limit"])
+def test_an_argument_of_a_rule_may_have_any_name(app: Any, handler: Any) -> None:
+    app = app()
+    names = ["first", "last", "request", "self", "app", "handler", "call", "cancel", "seconds", "timeout", "ws"]
+    app.route("".join(f"/<{name}>" for name in names))(handler)
+    assert app.test().get("/x" * len(names)).json == dict.fromkeys(names, "x")
+
+
+def test_an_argument_of_a_websockets_rule_may_have_any_name() -> None:
+    app = Brubeck()
+
+    @app.websocket("/<request>/<handler>/<ws>/<self>")
+    def talk(it: Any, /, **named: str) -> None:
+        it.send(" ".join(named))
+
+    with app.test().websocket("/a/b/c/d") as ws:
+        assert ws.receive() == "request handler ws self"

@@ -153,6 +153,18 @@ def test_what_is_asynchronous_is_not_spawned() -> None:
         Brubeck().spawn(later)
 
 
+@pytest.mark.parametrize("call", [(None,), ("print", 1), (lambda one: None,), (lambda: None, 1), (iter(()),)])
+def test_what_cannot_be_called_so_is_not_spawned(call: Any) -> None:
+    with pytest.raises(TypeError, match=r"it should be app.spawn\(function, \*arguments\)"):
+        Brubeck().spawn(*call)
+
+
+@pytest.mark.parametrize("bind", [8000, None, ("127.0.0.1", 0), "127.0.0.1"])
+def test_a_server_is_started_at_an_address(bind: Any) -> None:
+    with pytest.raises(ValueError, match="not an address: "), Brubeck().running(bind):
+        pass
+
+
 def test_in_a_test_the_client_waits_for_what_a_request_spawned(caplog: pytest.LogCaptureFixture) -> None:
     import time
 
