@@ -3989,8 +3989,8 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
     The length of a compressed page tells which texts in it are alike. Where a page holds both a secret, like a
     `csrf_token`, and a text that came with the request, an attacker who makes the user's browser ask for it many times
     can find out the secret (BREACH, CVE-2013-3587): do not compress such pages."""
-    if level not in range(1, 10):
-        raise ValueError(f"a level is 1 to 9, not {level!r}")
+    if not (isinstance(level, int) and 1 <= level <= 9 and isinstance(minimum, int)):
+        raise ValueError(f"a level is 1 to 9, a minimum a number of bytes, not {level!r} and {minimum!r}")
     types = [types] if isinstance(types, str) else [*types]
     if wrong := [each for each in types if not re.fullmatch(r"[^\s/;]+/[^\s/;]+", each)]:
         raise ValueError(f'a type is like "text/css" or "text/*", not {wrong[0]!r}')

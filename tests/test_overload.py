@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import re
 import socket
 import sys
 from pathlib import Path
@@ -29,19 +32,19 @@ def test_in_a_burst_each_request_is_answered_what_waits_is_bounded_and_nothing_i
 
 
 def test_nobody_overtakes_those_who_wait() -> None:
-    """Ten clients that always have another request: one that comes later is behind those ten alone."""
+    """Eleven clients whose next request has always come: between two turns of one of them each other has one."""
     stats = free_port()
-    with behind_http("program_turns:app", "--stats", f"127.0.0.1:{stats}") as (_, port):
-        greedy = [ask(port, b"/turn", 30) for _ in range(10)]
+    with behind_http("program_turns:app", "--stats", f"127.0.0.1:{stats}") as (_, port), contextlib.ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(ask(port, b"/turn", 30))
         wait_for(lambda: figures(stats)["waiting"] == 9, what="nine to wait")
-        with ask(port, b"/turn") as first:
-            number = int(first.recv(1000).rpartition(b"\n")[2])
-            for _ in range(5):
-                first.sendall(REQUEST % b"/turn")
-                number, before = int(first.recv(1000).rpartition(b"\n")[2]), number
-                assert number - before <= 11
-        for client in greedy:
-            client.close()
+        with ask(port, b"/turn", 6) as last:
+            received = b""
+            while len(turns := re.findall(rb"\r\n\r\n([0-9]+)(?=HTTP|\n)", received + b"\n")) < 6:
+                assert (data := last.recv(1000)), received
+                received += data
+    numbers = [int(turn) for turn in turns]
+    assert all(after - before == 11 for before, after in itertools.pairwise(numbers)), numbers
 
 
 def test_a_timeout_that_a_handler_left_behind_ends_no_receiving_from_mongrel2() -> None:
