@@ -3618,12 +3618,11 @@ def _with_request(check: Callable[..., Any], count: int, form: str) -> Callable[
     with contextlib.suppress(TypeError, ValueError):  # for one written in C
         taken = inspect.signature(check).parameters
     needed = [each for each in taken.values() if each.default is each.empty and each.kind <= each.POSITIONAL_OR_KEYWORD]
-    is_named = "request" in [*taken][1:]
+    is_first, is_named = [*taken][:1] == ["request"], "request" in [*taken][1:]
     is_behind = not is_named and len(needed) > count
-    call = functools.partial(check, request=None) if is_named else check
-    if find_misuse(call, count + (is_behind or [*taken][:1] == ["request"])):
+    if find_misuse(functools.partial(check, request=None) if is_named else check, count + (is_first or is_behind)):
         raise TypeError(f"write {form}, not {check!r}")
-    if [*taken][:1] == ["request"]:
+    if is_first:
         return check
     if is_named:
         return lambda request, *credentials: check(*credentials, request=request)
