@@ -1572,8 +1572,10 @@ class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     def vary(self, name: str) -> None:
         """Have caches know that the answer depends on this field of the request (RFC 9110, 12.5.5)."""
         named = self.get("Vary", "")
-        if {name.lower(), "*"}.isdisjoint(re.split(r"[\s,]+", named.lower())):
-            self["Vary"] = f"{named}, {name}" if named else name
+        if not named:
+            self["Vary"] = name
+        elif {name.lower(), "*"}.isdisjoint(re.split(r"[\s,]+", named.lower())):
+            self["Vary"] = f"{named}, {name}"
 
     def merge(self, fields: HeaderFields) -> None:
         """Take over these fields, repeated ones too, in place of those with the same names."""
