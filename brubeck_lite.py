@@ -4570,6 +4570,8 @@ class Brubeck:
         except (TypeError, ValueError) as error:
             what = f"a value of type {type(value).__name__}, which is no answer ({error})"
             raise AnswerError(f"{locate(handler)} returned {what}: {_ANSWERS}") from error
+        if response is value and self._middleware:
+            response = response.copy()  # the handler may give it to others: what middleware adds is for this client
         if type(response.content) is not bytes:
             request.peer.leave_pool()
             request.peer.limited(None, True, response.begin_stream)
