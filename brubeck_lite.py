@@ -1976,7 +1976,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
 SMALL = 64 << 10  # bytes of a file that are sent in one go
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NOT_ON_WINDOWS = re.compile(r"[\\:~]")  # a folder; a drive or a stream; a short name
-_ETAGS = re.compile(r'(?:W/)?"[^"]*"')
+_ETAGS, _OPAQUE_TAGS = re.compile(r'(?:W/)?"[^"]*"'), re.compile(r'"[^"]*"')
 _RANGE = re.compile(r"(?i)bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
 _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", ".mjs": "text/javascript",
           ".js": "text/javascript", ".gz": "application/gzip", ".tgz": "application/gzip",
@@ -2014,7 +2014,8 @@ def failed_precondition(request: Request, etag: str, modified: int | None) -> in
     if not is_same:
         return 412
     if "if-none-match" in headers:
-        is_known = _names_etag(headers["if-none-match"].replace("W/", ""), etag.removeprefix("W/"))  # compared weakly
+        field, opaque = headers["if-none-match"].strip(), etag.removeprefix("W/")  # compared weakly
+        is_known = field == "*" or opaque in _OPAQUE_TAGS.findall(field)
     elif is_known := is_read and modified is not None:
         is_known = modified <= parse_http_date(headers.get("if-modified-since", ""), modified - 1)
     return (304 if is_read else 412) if is_known else None

@@ -770,6 +770,8 @@ def test_an_answer_has_an_etag_of_what_is_in_it() -> None:
         ("v1", {"If-None-Match": 'W/"v1"'}, 304), ('W/"v1"', {"If-None-Match": '"v1"'}, 304),
         ('W/"v1"', {"If-None-Match": 'W/"v1", "v2"'}, 304), ("v1", {"If-None-Match": "*"}, 304),
         ("v1", {"If-None-Match": '"v2"'}, 200), ("v1", {"If-None-Match": "v1"}, 200),
+        ("aW/b", {"If-None-Match": '"x", W/"aW/b"'}, 304), ("bW/", {"If-None-Match": '"bW/", "x"'}, 304),
+        ("ab", {"If-None-Match": '"aW/b"'}, 200),
         ("v1", {"If-Match": '"v1"'}, 200), ("v1", {"If-Match": '"v2"'}, 412), ('W/"v1"', {"If-Match": 'W/"v1"'}, 412),
         ("v1", {"If-Modified-Since": "Tue, 05 May 2026 12:30:01 GMT"}, 200),
         ("v1", {"If-Unmodified-Since": "Tue, 05 May 1970 12:30:01 GMT"}, 200),
