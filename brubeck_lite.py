@@ -3671,7 +3671,7 @@ def basic_auth(check: BasicCheck, optional: bool = False) -> Callable[[H], H]:
         except ValueError:
             return None
         user = ask(request, name, password) if colon else None
-        return name if user is True else user
+        return name or True if user is True else user  # `curl -u :key` has no name
 
     return _with_credentials("Basic", find_user, optional)
 
