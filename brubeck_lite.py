@@ -4201,10 +4201,10 @@ def format_stats(stats: Stats) -> str:
 # The application: routes in, `handle(request) -> response` out. It opens no socket; WSGI servers call it themselves.
 
 
-def _talk(request: Request, handler: Handler, ws: Any, /, **arguments: Any) -> None:
+def _talk(request: Request, handler: Handler, positional: Sequence[Any], ws: Any, /, **arguments: Any) -> None:
     """Have a WebSocket's handler talk. Its request is that of the application that the handler belongs to."""
     ws.request = request
-    handler(ws, **arguments)
+    handler(ws, *positional, **arguments)
 
 
 def _forget_frames(request: Request, error: BaseException | None) -> None:
@@ -4346,9 +4346,10 @@ class Brubeck:
         """`route` for DELETE."""
         return self._route_for("DELETE", rule, name, max_body, timeout, cancel)
 
-    def websocket(self, rule: str, name: str | None = None, *, origins: str | Iterable[str] | None = None,
-                  subprotocols: Sequence[str] = (), max_message: int = 1 << 20, max_body: int | None = None,
-                  timeout: float | None = None, cancel: bool = False) -> Callable[[W], W]:  # fmt: skip
+    def websocket(self, rule: str | re.Pattern[str], name: str | None = None, *,
+                  origins: str | Iterable[str] | None = None, subprotocols: Sequence[str] = (),
+                  max_message: int = 1 << 20, max_body: int | None = None, timeout: float | None = None,
+                  cancel: bool = False) -> Callable[[W], W]:  # fmt: skip
         """Decorator: `handler(ws, **arguments)` talks with clients that open a WebSocket here (RFC 6455). Pages of this
         host may open one, those of `origins`, and with "*" all pages. Of `subprotocols` the first that the client knows
         is used. `max_message`: bytes of a message. When the handler returns, the WebSocket is closed with 1000, when it
@@ -4361,9 +4362,9 @@ class Brubeck:
             refuse_async(handler)
 
             @functools.wraps(handler)
-            def upgrade(request: Request, /, **arguments: Any) -> Response:
+            def upgrade(request: Request, /, *positional: Any, **arguments: Any) -> Response:
                 check_handshake(request, allowed)
-                talk = functools.partial(_talk, request, handler)
+                talk = functools.partial(_talk, request, handler, positional)
                 response = Upgrade(request, talk, arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
                 if spoken := next((protocol for protocol in spoken_here if protocol in offered), None):
