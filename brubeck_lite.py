@@ -1743,6 +1743,8 @@ class Response:
         elif is_for_json(body):
             if self._headers is HTML:
                 self._headers = JSON
+            elif self.headers.get("Content-Type") == HTML:  # the default still, though the fields were looked at
+                self.headers["Content-Type"] = JSON
         elif not hasattr(body, "__next__"):
             raise TypeError(f"a body is str, bytes, an iterator of them, or for JSON, not {type(body).__name__}")
         self.content = body

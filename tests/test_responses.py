@@ -183,6 +183,24 @@ def test_a_field_that_http_does_not_allow_is_an_error_where_it_is_set(name: str,
     assert get(lambda request: abort(400, None, {name: value})).status == 500
 
 
+@pytest.mark.parametrize(
+    ("kind", "sent"), [(None, "application/json"), ("text/x-log", "text/x-log")], ids=["default", "own"]
+)
+def test_a_value_for_json_that_is_set_later_has_its_type_though_the_fields_were_changed_before(
+    kind: str | None, sent: str
+) -> None:
+    app = Brubeck()
+
+    @app.get("/")
+    def late(request: Request) -> Response:
+        response = Response("text", headers={"X-First": "1"}, content_type=kind)
+        response.body = {"a": 1}
+        return response
+
+    got = app.test().get("/")
+    assert (got.text, got.headers["Content-Type"]) == ('{"a":1}', sent)
+
+
 def test_a_field_that_was_refused_leaves_nothing_behind() -> None:
     headers = Response().headers
     with pytest.raises(ValueError):
