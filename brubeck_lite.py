@@ -3971,7 +3971,7 @@ def _encode_body(request: Request, response: Response, coding: str, encode: Enco
     headers["Content-Encoding"] = coding
     headers.pop("Accept-Ranges", None)
     declared = headers.pop("Content-Length", None)
-    if isinstance(body, bytes) and 0 < len(body) <= _IN_ONE_GO:
+    if isinstance(body, bytes) and len(body) <= _IN_ONE_GO and (body or request.method != "HEAD"):
         response.body = encode(body, True)
         return
     if isinstance(body, bytes):
