@@ -5859,7 +5859,8 @@ class Client:
         `raise_errors=True`: the exception behind a 500 is raised here. RuntimeError after 20 redirects."""
         fields = _environ_fields(headers)
         body = self._encode(fields, data, json, files)
-        url = path if _URL.fullmatch(path) else self.base_url + path
+        path, _, _ = path.partition("#")  # no client sends a fragment
+        url = path if _URL.fullmatch(path) else f"{self.base_url}/{path.removeprefix('/')}"
         if query:
             url += ("&" if "?" in url else "?") + urlencode(_each(query))
         for _ in range(self.MAX_REDIRECTS + 1):
