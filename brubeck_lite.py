@@ -1745,6 +1745,8 @@ class Response:
         elif is_for_json(body):
             if self._headers is HTML:
                 self._headers = JSON
+            elif self.headers.get("Content-Type") == HTML:  # the default still, though the fields were looked at
+                self.headers["Content-Type"] = JSON
         elif not hasattr(body, "__next__"):
             raise TypeError(f"a body is str, bytes, an iterator of them, or for JSON, not {type(body).__name__}")
         self.content = body
@@ -1978,7 +1980,7 @@ def to_response(value: Any, json_dumps: Callable[[Any], str | bytes] = dump_json
 SMALL = 64 << 10  # bytes of a file that are sent in one go
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NOT_ON_WINDOWS = re.compile(r"[\\:~]")  # a folder; a drive or a stream; a short name
-_ETAGS = re.compile(r'(?:W/)?"[^"]*"')
+_ETAGS, _OPAQUE_TAGS = re.compile(r'(?:W/)?"[^"]*"'), re.compile(r'"[^"]*"')
 _RANGE = re.compile(r"(?i)bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
 _TYPES = {".webp": "image/webp", ".avif": "image/avif", ".woff2": "font/woff2", ".mjs": "text/javascript",
           ".js": "text/javascript", ".gz": "application/gzip", ".tgz": "application/gzip",
@@ -2016,7 +2018,8 @@ def failed_precondition(request: Request, etag: str, modified: int | None) -> in
     if not is_same:
         return 412
     if "if-none-match" in headers:
-        is_known = _names_etag(headers["if-none-match"].replace("W/", ""), etag.removeprefix("W/"))  # compared weakly
+        field, opaque = headers["if-none-match"].strip(), etag.removeprefix("W/")  # compared weakly
+        is_known = field == "*" or opaque in _OPAQUE_TAGS.findall(field)
     elif is_known := is_read and modified is not None:
         is_known = modified <= parse_http_date(headers.get("if-modified-since", ""), modified - 1)
     return (304 if is_read else 412) if is_known else None
@@ -3672,7 +3675,7 @@ def basic_auth(check: BasicCheck, optional: bool = False) -> Callable[[H], H]:
         except ValueError:
             return None
         user = ask(request, name, password) if colon else None
-        return name if user is True else user
+        return name or True if user is True else user  # `curl -u :key` has no name
 
     return _with_credentials("Basic", find_user, optional)
 
@@ -3970,7 +3973,7 @@ def _encode_body(request: Request, response: Response, coding: str, encode: Enco
     headers["Content-Encoding"] = coding
     headers.pop("Accept-Ranges", None)
     declared = headers.pop("Content-Length", None)
-    if isinstance(body, bytes) and 0 < len(body) <= _IN_ONE_GO:
+    if isinstance(body, bytes) and len(body) <= _IN_ONE_GO and (body or request.method != "HEAD"):
         response.body = encode(body, True)
         return
     if isinstance(body, bytes):
@@ -4202,10 +4205,10 @@ def format_stats(stats: Stats) -> str:
 # The application: routes in, `handle(request) -> response` out. It opens no socket; WSGI servers call it themselves.
 
 
-def _talk(request: Request, handler: Handler, ws: Any, /, **arguments: Any) -> None:
+def _talk(request: Request, handler: Handler, positional: Sequence[Any], ws: Any, /, **arguments: Any) -> None:
     """Have a WebSocket's handler talk. Its request is that of the application that the handler belongs to."""
     ws.request = request
-    handler(ws, **arguments)
+    handler(ws, *positional, **arguments)
 
 
 def _forget_frames(request: Request, error: BaseException | None) -> None:
@@ -4347,9 +4350,10 @@ class Brubeck:
         """`route` for DELETE."""
         return self._route_for("DELETE", rule, name, max_body, timeout, cancel)
 
-    def websocket(self, rule: str, name: str | None = None, *, origins: str | Iterable[str] | None = None,
-                  subprotocols: Sequence[str] = (), max_message: int = 1 << 20, max_body: int | None = None,
-                  timeout: float | None = None, cancel: bool = False) -> Callable[[W], W]:  # fmt: skip
+    def websocket(self, rule: str | re.Pattern[str], name: str | None = None, *,
+                  origins: str | Iterable[str] | None = None, subprotocols: Sequence[str] = (),
+                  max_message: int = 1 << 20, max_body: int | None = None, timeout: float | None = None,
+                  cancel: bool = False) -> Callable[[W], W]:  # fmt: skip
         """Decorator: `handler(ws, **arguments)` talks with clients that open a WebSocket here (RFC 6455). Pages of this
         host may open one, those of `origins`, and with "*" all pages. Of `subprotocols` the first that the client knows
         is used. `max_message`: bytes of a message. When the handler returns, the WebSocket is closed with 1000, when it
@@ -4362,9 +4366,9 @@ class Brubeck:
             refuse_async(handler)
 
             @functools.wraps(handler)
-            def upgrade(request: Request, /, **arguments: Any) -> Response:
+            def upgrade(request: Request, /, *positional: Any, **arguments: Any) -> Response:
                 check_handshake(request, allowed)
-                talk = functools.partial(_talk, request, handler)
+                talk = functools.partial(_talk, request, handler, positional)
                 response = Upgrade(request, talk, arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
                 if spoken := next((protocol for protocol in spoken_here if protocol in offered), None):
@@ -4572,6 +4576,8 @@ class Brubeck:
         except (TypeError, ValueError) as error:
             what = f"a value of type {type(value).__name__}, which is no answer ({error})"
             raise AnswerError(f"{locate(handler)} returned {what}: {_ANSWERS}") from error
+        if response is value and self._middleware:
+            response = response.copy()  # the handler may give it to others: what middleware adds is for this client
         if type(response.content) is not bytes:
             request.peer.leave_pool()
             request.peer.limited(None, True, response.begin_stream)
@@ -5855,7 +5861,8 @@ class Client:
         `raise_errors=True`: the exception behind a 500 is raised here. RuntimeError after 20 redirects."""
         fields = _environ_fields(headers)
         body = self._encode(fields, data, json, files)
-        url = path if _URL.fullmatch(path) else self.base_url + path
+        path, _, _ = path.partition("#")  # no client sends a fragment
+        url = path if _URL.fullmatch(path) else f"{self.base_url}/{path.removeprefix('/')}"
         if query:
             url += ("&" if "?" in url else "?") + urlencode(_each(query))
         for _ in range(self.MAX_REDIRECTS + 1):

@@ -313,6 +313,11 @@ def test_a_token_that_a_check_refuses_is_401() -> None:
     assert [ask(app, f"Bearer {token}").status for token in ("right", "wrong", "é")] == [200, 401, 401]
 
 
+def test_a_key_may_come_as_a_password_without_a_name() -> None:
+    app = guarded(basic_auth(lambda name, password: password == "key"))
+    assert [ask(app, basic(given)).status for given in (":key", ":wrong")] == [200, 401]
+
+
 @pytest.mark.parametrize("authorization", ["Token abc", "token abc"])
 def test_a_token_may_come_by_another_scheme(authorization: str) -> None:
     app = guarded(bearer_auth(lambda token: token == "abc" and "ann", scheme="Token"))

@@ -43,7 +43,11 @@ def test_json_forms_and_bytes(options: dict[str, Any], content_type: str | None,
     assert echoing().post("/", **options).json == [content_type, body, None, "/"]
 
 
-@pytest.mark.parametrize(("target", "query", "path"), [("/?q=%20", " ", "/"), ("/?q=é", "é", "/"), ("/é", None, "/é")])
+@pytest.mark.parametrize(
+    ("target", "query", "path"),
+    [("/?q=%20", " ", "/"), ("/?q=é", "é", "/"), ("/é", None, "/é"), ("/a#top", None, "/a"), ("/?q=1#?q=2", "1", "/"),
+     ("a", None, "/a"), ("?q=1", "1", "/"), ("", None, "/"), ("http://localhost#top", None, "/")],
+)  # fmt: skip
 def test_targets_as_people_write_them(target: str, query: str | None, path: str) -> None:
     assert echoing().get(target).json == [None, "", query, path]
 

@@ -92,6 +92,12 @@ def test_a_small_body_is_compressed_only_for_a_client_that_refuses_the_plain_for
     assert (unpack(got.body) if coding else got.body) == b"small"
 
 
+@pytest.mark.parametrize(("accepted", "minimum"), [("gzip", 0), ("gzip, identity;q=0", 500)])
+def test_an_empty_body_that_is_compressed_is_no_stream(accepted: str, minimum: int) -> None:
+    got = get("", accepted, minimum=minimum)
+    assert (coding_of(got), unpack(got.body), got.headers["Content-Length"]) == ("gzip", b"", str(len(got.body)))
+
+
 def test_a_client_that_says_nothing_gets_the_plain_form() -> None:
     got = serving(TEXT).get("/")
     assert (coding_of(got), got.text, got.headers["Vary"]) == ("plain", TEXT, "Accept-Encoding")

@@ -65,6 +65,34 @@ def test_an_answer_that_a_handler_gives_to_all_clients_keeps_no_origin_of_one_of
     assert [*answer.headers] == ["Content-Type"]
 
 
+@pytest.mark.parametrize("is_mounted", [False, True])
+def test_an_answer_that_a_handler_gives_to_all_clients_keeps_nothing_of_the_programs_middleware(
+    is_mounted: bool,
+) -> None:
+    answer = Response("the same")
+
+    def with_cookie(respond: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        def answer_new_visitors(request: Request) -> Response:
+            response = respond(request)
+            if "visitor" not in request.cookies:
+                response.set_cookie("visitor", "7")
+                response.headers["X-Visitor"] = "7"
+            return response
+
+        return answer_new_visitors
+
+    inner = outer = Brubeck()
+    if is_mounted:
+        outer = Brubeck()
+        outer.mount("/inner", inner)
+    inner.get("/page")(lambda request: answer)
+    outer.wrap(with_cookie)
+    path = "/inner/page" if is_mounted else "/page"
+    assert "Set-Cookie" in outer.test().get(path).headers
+    again = outer.test().get(path, {"Cookie": "visitor=5"}).headers
+    assert {"Set-Cookie", "X-Visitor"}.isdisjoint(again)
+
+
 def preflight(client: Any, origin: str = OURS, method: str = "POST", **fields: str) -> Any:
     asked = {"Origin": origin, "Access-Control-Request-Method": method, **fields}
     return client.options("/", asked)

@@ -183,6 +183,24 @@ def test_a_field_that_http_does_not_allow_is_an_error_where_it_is_set(name: str,
     assert get(lambda request: abort(400, None, {name: value})).status == 500
 
 
+@pytest.mark.parametrize(
+    ("kind", "sent"), [(None, "application/json"), ("text/x-log", "text/x-log")], ids=["default", "own"]
+)
+def test_a_value_for_json_that_is_set_later_has_its_type_though_the_fields_were_changed_before(
+    kind: str | None, sent: str
+) -> None:
+    app = Brubeck()
+
+    @app.get("/")
+    def late(request: Request) -> Response:
+        response = Response("text", headers={"X-First": "1"}, content_type=kind)
+        response.body = {"a": 1}
+        return response
+
+    got = app.test().get("/")
+    assert (got.text, got.headers["Content-Type"]) == ('{"a":1}', sent)
+
+
 def test_a_field_that_was_refused_leaves_nothing_behind() -> None:
     headers = Response().headers
     with pytest.raises(ValueError):
@@ -770,6 +788,8 @@ def test_an_answer_has_an_etag_of_what_is_in_it() -> None:
         ("v1", {"If-None-Match": 'W/"v1"'}, 304), ('W/"v1"', {"If-None-Match": '"v1"'}, 304),
         ('W/"v1"', {"If-None-Match": 'W/"v1", "v2"'}, 304), ("v1", {"If-None-Match": "*"}, 304),
         ("v1", {"If-None-Match": '"v2"'}, 200), ("v1", {"If-None-Match": "v1"}, 200),
+        ("aW/b", {"If-None-Match": '"x", W/"aW/b"'}, 304), ("bW/", {"If-None-Match": '"bW/", "x"'}, 304),
+        ("ab", {"If-None-Match": '"aW/b"'}, 200),
         ("v1", {"If-Match": '"v1"'}, 200), ("v1", {"If-Match": '"v2"'}, 412), ('W/"v1"', {"If-Match": 'W/"v1"'}, 412),
         ("v1", {"If-Modified-Since": "Tue, 05 May 2026 12:30:01 GMT"}, 200),
         ("v1", {"If-Unmodified-Since": "Tue, 05 May 1970 12:30:01 GMT"}, 200),

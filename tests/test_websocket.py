@@ -532,6 +532,18 @@ def test_a_handshake_is_a_get_of_http_1_1(method: str, version: str) -> None:
         check_handshake(handshake({}, method, version), None)
 
 
+@pytest.mark.parametrize("pattern", [r"^/rooms/(\w+)/(\d+)$", r"^/rooms/(?P<room>\w+)/(?P<number>\d+)$"])
+def test_a_websocket_may_have_a_regular_expression_as_its_rule(pattern: str) -> None:
+    app = Brubeck()
+
+    @app.websocket(re.compile(pattern))
+    def talk(ws: Any, room: str, number: str) -> None:
+        ws.send(f"{room} {number}")
+
+    with app.test().websocket("/rooms/jazz/5") as ws:
+        assert ws.receive() == "jazz 5"
+
+
 def test_a_websocket_is_a_route_like_others() -> None:
     app = Brubeck()
 
