@@ -2398,6 +2398,7 @@ class Mongrel2Request(Request):
             self.keep_alive = self.version != "HTTP/1.0" and "close" not in self.text("connection").lower()
         if self.method == "WEBSOCKET_HANDSHAKE":  # a GET, with what is to be accepted for a body
             self.method, self.octets, self.content_length = "GET", b"", 0
+            self.keep_alive = False  # Mongrel2 takes all that follows for frames, whatever the answer is
 
     def _check_body(self, start: Any, done: Any) -> None:
         """See whether the body is what the fields say, or an upload, which Mongrel2 writes to a file (manual, 5.5). A
@@ -6258,6 +6259,7 @@ class _Life:
     """One pair of sockets, from the subscription of a Mongrel2 until either end is gone. It never reconnects: in a new
     Mongrel2 the ids begin at 1 again, and an answer of one life must not reach a client of the next."""
 
+    CREDIT = 102_400  # bytes: the credit of each client, in all versions of Mongrel2
     CONNECTING = 5.0  # seconds for a TCP connection to stand
     SUBSCRIPTION = 0.25  # seconds that Mongrel2 has to subscribe, before it gets the PULL nevertheless
     LEAVING = 4.0  # seconds to leave in
@@ -6269,7 +6271,8 @@ class _Life:
         self.mongrel2, self.alive = mongrel2, True
         self.last_mark = MARK if mongrel2.is_played else b""  # stands before the last reply to each request
         self.peers: MutableMapping[bytes, _Mongrel2Peer] = {}  # by connection id
-        self.credit = math.inf  # bytes that may be on their way to each client: without flow control no limit
+        self.credit: float = self.CREDIT  # bytes that may be on their way to each client: without flow control no limit
+        self.has_credits: bool | None = None  # whether Mongrel2 has flow control; None: it has not shown that yet
         self.bell: _Bell | None = None  # what waits for messages in a coroutine
         self.senders: set[bytes] = set()  # whose requests came: `check_sender` has looked at them
         self.left: deque[bytes] | None = None  # once Mongrel2 was left: its messages that are still to be handled
@@ -6400,6 +6403,12 @@ class _Life:
                 return
             except zmq.Again:  # Mongrel2 is behind
                 self._read_ahead(notices)
+
+    def set_credit(self, credit: float) -> None:
+        """Note how many bytes may be on their way to each client; infinity where Mongrel2 has no flow control."""
+        self.credit, self.has_credits = credit, credit < math.inf
+        for peer in self.peers.values():
+            peer.credit = min(peer.credit, credit) if self.has_credits else credit
 
     def check_sender(self, sender: bytes) -> None:
         """Log an error where Mongrel2 will not receive the replies to requests of this sender."""
@@ -6578,6 +6587,7 @@ class _Mongrel2Peer(ServedPeer):
     notice that gives the bytes back."""
 
     FILE_PIECE = 256 << 10  # bytes of a file in one message
+    PROBE = 1000  # bytes of an answer that are sent first where it is not known whether Mongrel2 has flow control
     MAX_JOINED = 64 << 20  # bytes of what goes in one message: to a message socket, and files without flow control
 
     __slots__ = ("__weakref__", "_spent", "_target", "conn_id", "credit", "is_closing", "is_marked", "life", "requests",
@@ -6688,10 +6698,13 @@ class _Mongrel2Peer(ServedPeer):
 
     @property
     def takes_streams(self) -> bool:  # type: ignore[override]
-        return self.life.credit != math.inf
+        return bool(self.life.has_credits)
 
     def allow_stream(self) -> None:
-        if not self.takes_streams:
+        if self.life.has_credits is None and self.request.version == "HTTP/1.1":
+            self.reply(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._find_credit()
+        if not self.life.has_credits and not self.is_gone:
             raise RuntimeError(f"Mongrel2 at {self.life.mongrel2.pull} does not say how much its clients take, which "
                                "streams need: set 'download.flow_control': 1 in its settings")  # fmt: skip
 
@@ -6740,6 +6753,9 @@ class _Mongrel2Peer(ServedPeer):
         if not self.life.alive:
             self.life.mongrel2.dropped += 1
         pace = None
+        if size > self.credit and self.life.has_credits is None:
+            size -= self.send_some(self.PROBE, read)
+            self._find_credit()
         while size and not self.is_gone:
             began = time.monotonic()
             count = self.send_some(size, read)
@@ -6764,6 +6780,16 @@ class _Mongrel2Peer(ServedPeer):
         self._spent += len(piece)
         self.reply(piece)
         return len(piece)
+
+    def _find_credit(self) -> None:
+        """Find out whether Mongrel2 has flow control. It says so in the first request of each connection, but that may
+        have come to a handler before this one. Something was sent just now: with flow control, a notice comes that
+        gives its bytes back."""
+        deadline = time.monotonic() + 1
+        while self.life.has_credits is None and not self.is_gone and (left := deadline - time.monotonic()) > 0:
+            self._await_credit(left)
+        if self.life.has_credits is None and not self.is_gone:
+            self.life.set_credit(math.inf)
 
     def _await_credit(self, seconds: float) -> None:
         """Wait until the client gets credit, or has left, for so many seconds at most: Mongrel2 may have sent that
@@ -6792,6 +6818,7 @@ class _Mongrel2Peer(ServedPeer):
         self.websocket, self.is_closing = _Mongrel2WebSocket(self, request, response.max_message), True
         try:
             if self.send(format_head(101, response.fields(request), True)):
+                self._find_credit()
                 converse(self.websocket, response)
         finally:
             self.websocket, self._spent = None, 0  # `next_request` is not to wait until the client has read all
@@ -6888,6 +6915,8 @@ class Mongrel2Server:
             try:
                 if not is_notice:
                     return self._take(life, parts, read_mongrel2(message))
+                if not life.has_credits and b"DOWNLOAD_CREDITS" in message:
+                    life.set_credit(life.CREDIT)
                 if peer := life.peers.get(parts[1]):  # none after most answers, when the credits for them come
                     peer.hear(parse_mongrel2(message))
             except ProtocolError as error:
@@ -6904,8 +6933,8 @@ class Mongrel2Server:
         if len(rest) > self.LARGE_HEAD and (size := len(rest) - len(request.octets)) > self.LARGE_HEAD:
             self._warn_of_heads("a head", size)
         if (peer := life.peers.get(conn_id)) is None:
-            if life.credit == math.inf and b"DOWNLOAD_CREDITS" in rest:  # as in the first request of each connection
-                life.credit = int(credit) if (credit := request.text("DOWNLOAD_CREDITS")).isdigit() else math.inf
+            if not life.has_credits and b"DOWNLOAD_CREDITS" in rest and (credit := request.text("DOWNLOAD_CREDITS")):
+                life.set_credit(int(credit))  # as the first request of each connection says
             peer = life.peers[conn_id] = _Mongrel2Peer(self, life, sender, conn_id, request)
         if request.method == "WEBSOCKET":
             peer.take_frame(request)
@@ -8919,8 +8948,7 @@ class _Link:
     LONGEST = 60  # bytes of the name of a folder in which a socket can be: with its own name, 104 at most (macOS)
     MOST = 20_000  # messages on their way from the parent to a worker
 
-    __slots__ = ("_context", "_folder", "is_over", "is_there", "knows_credit", "number", "outstanding", "push", "sub",
-                 "worker")  # fmt: skip
+    __slots__ = ("_context", "_folder", "is_over", "is_there", "number", "outstanding", "push", "sub", "worker")
 
     def __init__(self, context: zmq.Context[Any], worker: _Worker, number: int) -> None:
         self._context, self.worker, self.number = context, worker, number  # of this Mongrel2 among those of the worker
@@ -8928,7 +8956,7 @@ class _Link:
         self.push: zmq.Socket[Any] | None = None
         self.sub: zmq.Socket[Any] | None = None
         self.outstanding = 0  # requests that the worker has not answered
-        self.is_there = self.knows_credit = False  # the worker is connected; it was told of the credit of connections
+        self.is_there = False  # the worker is connected
         self.is_over = False  # it was told that no more will come
 
     def open(self) -> list[str]:
@@ -8981,7 +9009,7 @@ class _Link:
             if own is not None:
                 own.close()
         self.push = self.sub = None
-        self.outstanding, self.is_there, self.knows_credit = 0, False, False
+        self.outstanding, self.is_there = 0, False
         self.remove_folder()
 
 
@@ -9011,18 +9039,6 @@ def _is_frame(message: bytes, rest: bytes) -> bool:
     return parse_mongrel2(message).method == "WEBSOCKET"
 
 
-def _with_credit(message: bytes, credit: bytes) -> bytes:
-    """A message with DOWNLOAD_CREDITS among its headers, as the first one of a connection has it."""
-    head, path, rest = b" ".join((parts := message.split(b" ", 3))[:2]), parts[2], parts[3]
-    headers, end = _read_tnetstring(rest)
-    if isinstance(headers, dict):
-        written = format_tnetstring({**headers, b"DOWNLOAD_CREDITS": credit})
-    else:
-        separator = b"" if headers == b"{}" else b","
-        written = format_netstring(b'{"DOWNLOAD_CREDITS":"%b"%b%b' % (credit, separator, headers[1:]))
-    return b"%b %b %b%b" % (head, path, written, rest[end:])
-
-
 class _Dealer:
     """Deals one Mongrel2's messages to workers: to the one that serves the connection already, else to the one with
     the fewest outstanding."""
@@ -9036,7 +9052,6 @@ class _Dealer:
         self.held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
         self._links: list[_Link] = []
         self._undealt: bytes | None = None  # a message that no worker could take
-        self._credit = b""  # DOWNLOAD_CREDITS of the first request of each connection
         self._leaving_since: float | None = None
         self._has_left = False
 
@@ -9066,7 +9081,7 @@ class _Dealer:
         self.mongrel2.dropped += len(self.held)
         self.held.clear()
         self.clients.clear()
-        self._undealt, self._credit = None, b""
+        self._undealt = None
         for link in self._links:
             self._watch(link.sub, None)
             link.close()
@@ -9176,7 +9191,7 @@ class _Dealer:
             if b"WEBSOCKET" in rest and _is_frame(message, rest):
                 self._send(format_reply(sender, [conn_id], b"")[0])  # its WebSocket has ended
                 return
-            link = self._deal_new(takers, message, rest)
+            link = self._deal_new(takers, message)
             if link is None:
                 self._undealt = message
             else:
@@ -9188,16 +9203,11 @@ class _Dealer:
             client.outstanding += 1
             client.link.outstanding += 1
 
-    def _deal_new(self, takers: list[_Link], message: bytes, rest: bytes) -> _Link | None:
+    def _deal_new(self, takers: list[_Link], message: bytes) -> _Link | None:
         """Deal the message of a connection that no worker serves now. Returns the link of the worker that took it."""
-        if not self._credit and b"DOWNLOAD_CREDITS" in rest:  # with the first request of each connection
-            credit = parse_mongrel2(message).text("DOWNLOAD_CREDITS")
-            self._credit = credit.encode() if credit.isdigit() else b""
         while takers:
             link = min(takers, key=_OUTSTANDING)
-            knows_credit = link.knows_credit or not self._credit
-            if link.send(message if knows_credit else _with_credit(message, self._credit)):
-                link.knows_credit = self._credit != b""
+            if link.send(message):
                 return link
             takers.remove(link)
         return None

@@ -291,6 +291,49 @@ def test_without_flow_control_a_stream_is_500_and_the_log_says_what_to_set() -> 
         assert ask(door, "GET", "/notes/nothing").content == b"[]"
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("program", "target", "size"), [("program:app", "/large/2000000", 2_000_000), (PROGRAM, "/large/32?key=a", 2 << 20)]
+)
+def test_a_new_handler_gives_whole_answers_on_a_connection_that_was_open_before_it_came(
+    program: str, target: str, size: int, workers: str
+) -> None:
+    """Only with the first request of a connection Mongrel2 says how much may be on its way to the client."""
+    with (
+        Mongrel2() as mongrel2,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", mongrel2.port, timeout=60)) as client,
+    ):
+        with behind_mongrel2(program, mongrel2, "--workers", workers) as former:
+            client.request("GET", "/nothing")
+            assert client.getresponse().read() and (connection := client.sock)
+            former.terminate()
+            assert former.wait(60) == 0
+        with behind_mongrel2(program, mongrel2, "--workers", workers):
+            client.request("GET", target)
+            assert len(client.getresponse().read()) == size
+        assert client.sock is connection
+
+
+def test_a_handshake_that_mongrel2_took_for_one_and_we_refuse_ends_the_connection() -> None:
+    """Mongrel2 takes all that follows for frames of a WebSocket, whatever the answer was."""
+    with Mongrel2() as mongrel2, behind_mongrel2(PROGRAM, mongrel2):
+        client = http.client.HTTPConnection("127.0.0.1", mongrel2.port, timeout=60)
+        with contextlib.closing(client):
+            fields = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+            client.request("GET", "/not-here", headers={"Upgrade": "websocket", "Connection": "Upgrade", **fields})
+            response = client.getresponse()
+            assert (response.status, response.getheader("Connection")) == (404, "close")
+            assert response.read() and client.sock is None
+
+
+def test_without_flow_control_answers_are_sent_whole_also_to_who_speaks_of_credits() -> None:
+    with Mongrel2With(download__flow_control=None) as mongrel2, behind_mongrel2("program:app", mongrel2) as child:
+        door = "without", mongrel2.port, child
+        for target in ("/text/DOWNLOAD_CREDITS?DOWNLOAD_CREDITS=9", "/text/a"):
+            assert ask(door, "GET", target, headers={"DOWNLOAD_CREDITS": "9"}).status == 200
+            assert len(ask(door, "GET", "/large/1000000").content) == 1_000_000
+
+
 def test_without_flow_control_files_are_sent_whole(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"0123456789" * 1_000_000)
     (tmp_path / "filing.py").write_text(
