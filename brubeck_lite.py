@@ -7137,9 +7137,11 @@ class Mongrel2Server:
     def close(self) -> None:
         """Close the sockets. Replies that are not sent yet have a second for that."""
         for peer in self._peers():
-            peer.upload = None  # Mongrel2 goes on with it
+            peer.upload = None  # Mongrel2 goes on with it, and another process gets its end
             if peer.requests:
                 peer.close()
+            else:
+                peer.skip()
         if self._receivers is not None:
             self._receivers.ended = True
         self._mongrel2.close(1000)
@@ -9015,13 +9017,19 @@ class _Link:
 
 class _DealtClient:
     """A client's connection to Mongrel2 with requests that a worker has not answered: how many these are, whether a
-    part of the answer was sent, and whether the client speaks HTTP."""
+    part of the answer was sent, whether the body of the latest is still to come, and whether the client speaks HTTP."""
 
-    __slots__ = ("has_begun", "is_http", "link", "outstanding", "sender")
+    __slots__ = ("has_begun", "is_http", "is_uploading", "link", "outstanding", "sender")
 
     def __init__(self, link: _Link, sender: bytes, is_http: bool) -> None:
         self.link, self.sender, self.is_http = link, sender, is_http
-        self.outstanding, self.has_begun = 1, False
+        self.outstanding, self.has_begun, self.is_uploading = 0, False, False
+
+    def add(self, rest: bytes) -> None:
+        """Note a request that was dealt; `rest` is what follows the path in its message."""
+        self.outstanding += 1
+        self.link.outstanding += 1
+        self.is_uploading = b"x-mongrel2-upload-start" in rest and b"x-mongrel2-upload-done" not in rest
 
 
 # The type of `Parent._watch`: call a function whenever a socket is readable; with None, no longer.
@@ -9114,11 +9122,11 @@ class _Dealer:
             link.close()
 
     def leave(self, now: float) -> None:
-        """Leave Mongrel2 as soon as no answer has begun that needs its messages, after `Server.DRAIN` seconds at the
-        latest, and give the workers all messages that it has dealt."""
+        """Leave Mongrel2 as soon as no upload and no answer has begun that needs its messages, after `Server.DRAIN`
+        seconds at the latest, and give the workers all messages that it has dealt."""
         self._leaving_since = self._leaving_since or now
-        has_begun = lambda: any(client.has_begun for client in self.clients.values())  # noqa: E731
-        is_done = self.mongrel2.leave(has_begun, self._leaving_since + Server.DRAIN)
+        is_heard = lambda: any(each.has_begun or each.is_uploading for each in self.clients.values())  # noqa: E731
+        is_done = self.mongrel2.leave(is_heard, self._leaving_since + Server.DRAIN)
         if (life := self.mongrel2.life) is not None and life.left is not None:
             self._watch(life.pull, None)
             while (life.left or self._undealt is not None) and self._take_messages():
@@ -9195,13 +9203,12 @@ class _Dealer:
             if link is None:
                 self._undealt = message
             else:
-                link.outstanding += 1
-                self.clients[conn_id] = _DealtClient(link, sender, path[:1] == b"/")
+                self.clients[conn_id] = client = _DealtClient(link, sender, path[:1] == b"/")
+                client.add(rest)
         elif not client.link.send(message):
             self._refuse(conn_id, client)  # the worker is dead, or its queue is full: the answer would not be whole
         elif not (b"WEBSOCKET" in rest and _is_frame(message, rest)):
-            client.outstanding += 1
-            client.link.outstanding += 1
+            client.add(rest)
 
     def _deal_new(self, takers: list[_Link], message: bytes) -> _Link | None:
         """Deal the message of a connection that no worker serves now. Returns the link of the worker that took it."""

@@ -676,6 +676,29 @@ def test_workers_are_replaced_after_so_many_requests() -> None:
         assert "Traceback" not in served.log() and "before it was ready" not in served.log()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["its end", "other workers"])
+def test_an_upload_that_is_on_its_way_is_answered(number: signal.Signals) -> None:
+    """Before the parent leaves Mongrel2; or by another worker, where it takes longer than a worker has to end."""
+    with Mongrel2() as own:
+        store = own.folder / "tmp"
+        settings = {"env": {**environment(), "UPLOAD_STORE": str(store)}}
+        with serving("program_workers:app", mongrel2s=[own], **settings) as served, Client(own.port) as client:
+            old = served.workers()
+            head = b"POST /body HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            client.socket.sendall(head + b"5\r\nhello\r\n")
+            wait_for(lambda: [*store.iterdir()], what="the file of the upload")
+            get(own.port, "/pid")  # behind the message with which the upload began
+            served.child.send_signal(number)
+            if number == signal.SIGHUP:
+                wait_for(lambda: not any(map(is_running, old)), what="the end of the former workers")
+            else:
+                served.wait_to_log("requests are to be finished", 2)
+                time.sleep(1)  # in which it would have left
+            client.socket.sendall(b"5\r\nworld\r\n0\r\n\r\n")
+            assert client.answer() == (200, b"10")
+            wait_for(lambda: not [*store.iterdir()], what="the file to be removed")
+
+
 # Workers that die
 
 
