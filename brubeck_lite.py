@@ -388,7 +388,7 @@ _COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
 _BAD_PATH = "the path is not UTF-8, or has a control character in it"
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
 _IN_QUERY = _IN_PATH + "?%"
-_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -1408,7 +1408,7 @@ class Request:
         host = self._forwarded("host") or self.headers.get("host", "")
         if host and not _HOST.fullmatch(host):
             abort(400, "the Host is not a host")
-        return host
+        return host.removesuffix(":")  # a port may be empty (RFC 3986, 3.2.3)
 
     @property
     def target(self) -> str:
