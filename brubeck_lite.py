@@ -388,7 +388,7 @@ _COOKIE_ESCAPE = re.compile(rb"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
 _BAD_PATH = "the path is not UTF-8, or has a control character in it"
 _IN_PATH = "!$&'()*+,/:;=@~"  # RFC 3986, 3.3: pchar and "/"
 _IN_QUERY = _IN_PATH + "?%"
-_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _HOST_RULE = re.compile(r"(\*\.)?([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])\.?(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -1408,7 +1408,7 @@ class Request:
         host = self._forwarded("host") or self.headers.get("host", "")
         if host and not _HOST.fullmatch(host):
             abort(400, "the Host is not a host")
-        return host
+        return host.removesuffix(":")  # a port may be empty (RFC 3986, 3.2.3)
 
     @property
     def target(self) -> str:
@@ -7463,13 +7463,14 @@ class _HTTPPeer(ServedPeer):
     takes what comes. From a request to its answer the coroutine of that request waits for its socket."""
 
     DRAINED = 64 << 10  # bytes of an unread body that are read for the sake of the next request
-    LINGER = 2.0  # seconds in which what a client still sends is thrown away, so that it gets to read its answer
+    LINGER = 2.0, 30.0  # seconds: what a client still sends after the last answer is thrown away, so that the client
+    # gets to read that answer, until nothing more has come for the first, or the second is over
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     MOST_HELD = 256 << 10  # bytes of answers to pipelined requests that leave together
     FILE_PIECE = 16 << 10, 256 << 10  # bytes that are read of a file at least, and at most, to be sent
     IDLE = READABLE | HAS_ENDED
 
-    __slots__ = ("_failure", "_has_begun", "_held", "_is_blocked", "_is_idle", "_is_lingering", "_is_probed",
+    __slots__ = ("_failure", "_has_begun", "_held", "_is_blocked", "_is_idle", "_is_probed", "_lingers_until",
                  "_may_hold", "_pace", "_server", "_sleepers", "_watched", "deadline", "expects",
                  "has_ended", "keep_alive", "parser", "served", "socket", "websocket")  # fmt: skip
 
@@ -7481,7 +7482,8 @@ class _HTTPPeer(ServedPeer):
         self.served = 0  # requests; the number of the present one
         self.websocket: _HTTPWebSocket | None = None
         self.keep_alive = self.has_ended = self.expects = False  # has_ended: the client sends no more
-        self._is_idle = self._is_lingering = False  # no byte of the next head has come; it is as good as closed
+        self._is_idle = False  # no byte of the next head has come
+        self._lingers_until = 0.0  # above 0: the last answer was sent, and the connection is as good as closed
         self._watched = 0
         self._sleepers = _Sleepers()  # the coroutines that wait for the socket
         self._held, self._may_hold = b"", False  # answers that leave together with the next one
@@ -7514,7 +7516,9 @@ class _HTTPPeer(ServedPeer):
         if not data:
             self.close()
             return None
-        if self._is_lingering:
+        if self._lingers_until:
+            if not self._server.is_stopping:
+                self.deadline = min(time.monotonic() + self.LINGER[0], self._lingers_until)
             return None
         self.parser.feed(data)
         request = self._parse()
@@ -7581,7 +7585,8 @@ class _HTTPPeer(ServedPeer):
         if self.is_gone:
             self.close()
             return
-        self.request, self._is_lingering, self.deadline = None, True, time.monotonic() + self.LINGER
+        now = time.monotonic()
+        self.request, self.deadline, self._lingers_until = None, now + self.LINGER[0], now + self.LINGER[1]
         self.watch(READABLE)
 
     def end_sending(self) -> None:
@@ -7590,7 +7595,7 @@ class _HTTPPeer(ServedPeer):
 
     def expire(self) -> HTTPRequest | None:
         """The deadline has passed: the connection is closed, unless the client is to be told why."""
-        if self._is_lingering or not self.parser.has_input:
+        if self._lingers_until or not self.parser.has_input:
             self.close()
             return None
         return self._refuse(HTTPError(408, f"the head took over {self._server.head_timeout} seconds"))

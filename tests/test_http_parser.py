@@ -251,6 +251,12 @@ def test_a_host_is_a_name_or_an_address_with_its_port(host: bytes) -> None:
     assert one(head(b"GET / HTTP/1.1", b"Host: " + host)).host == host.decode()
 
 
+@cases("line", [b"GET / HTTP/1.1", b"GET http://example.org:/ HTTP/1.1"])
+def test_a_port_may_be_empty(line: bytes) -> None:
+    """RFC 3986, 3.2.3: urllib and LWP send it for http://example.org:/."""
+    assert one(head(line, b"Host: example.org:")).host == "example.org"
+
+
 def test_http_1_0_needs_no_host() -> None:
     request = one(head(b"GET / HTTP/1.0"))
     assert (request.version, request.host, request.headers) == ("HTTP/1.0", "", {})
@@ -888,7 +894,7 @@ def expected(request: h11.Request) -> Seen:
         version="HTTP/" + request.http_version.decode(),
         headers=headers,
         keep_alive=request.http_version == b"1.1" and not closing,
-        host=host,
+        host=host.removesuffix(":"),  # RFC 3986, 3.2.3
         content_length=int(headers.get("content-length", "0")),
         refused=None if is_text else 400,
     )
@@ -925,7 +931,7 @@ def judge(data: bytes) -> tuple[list[tuple[Seen, bytes]], str]:
     return seen, "waits"
 
 
-HOST = re.compile(rb"([\w.~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
+HOST = re.compile(rb"([\w.~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?", re.ASCII)
 LINES = {
     "a bare LF": re.compile(rb"(?<!\r)\n"),
     "a lone CR": re.compile(rb"\r(?!\n)"),

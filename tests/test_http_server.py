@@ -222,6 +222,16 @@ def test_a_large_body_that_nobody_reads_takes_no_answer_from_the_client(server: 
     assert statuses(received) == [413 if size > 1 << 20 else 200] and b"Connection: close" in received
 
 
+def test_a_large_body_that_comes_slowly_and_that_nobody_reads_takes_no_answer_from_the_client(server: int) -> None:
+    with connect(server) as client:
+        client.sendall(b"POST /unread HTTP/1.1\r\nContent-Length: %d\r\n%b\r\n" % (10 << 20, HOST))
+        began = time.monotonic()
+        while time.monotonic() - began < 4:  # a client that reads only when all is sent
+            client.sendall(b"x" * 1000)
+            time.sleep(0.02)
+        assert statuses(read_all(client)[0]) == [413]
+
+
 def test_every_answer_has_one_date_and_one_server(server: int) -> None:
     for sent in (LAST, b"nonsense\r\n\r\n", b"GET /missing HTTP/1.0\r\n\r\n"):
         head = ask(server, sent)[0].partition(b"\r\n\r\n")[0]

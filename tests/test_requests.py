@@ -431,6 +431,11 @@ def test_hosts_are_those_that_the_trusted_proxies_name() -> None:
     assert served(Brubeck(hosts=["a.example"]), "inner:8000", **forwarded) == [400]
 
 
+def test_an_empty_port_is_none() -> None:
+    assert served(Brubeck(hosts=["a.example", "[::1]"]), "a.example:", "[::1]:") == [200, 200]
+    assert served(Brubeck(hosts=["a.example:81"]), "a.example:", "a.example:81") == [400, 200]
+
+
 def test_a_port_that_was_named_is_meant_also_where_it_is_the_usual_one() -> None:
     app = Brubeck(hosts=["a.example:80", "b.example:443"])
     assert served(app, "a.example", "a.example:80", "a.example:81", "b.example", "b.example:443") == [
