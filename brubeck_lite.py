@@ -4396,7 +4396,7 @@ class Brubeck:
     def mount(self, prefix: str, other: Brubeck) -> None:
         """Have another application answer every path below `prefix` that no rule of this application takes. The other
         one keeps its own error handlers and middleware, and where it has another secret, a session of its own.
-        ValueError unless the prefix is like "/admin"."""
+        ValueError unless the prefix is like "/admin", and where what was mounted before answers all of it."""
         if not isinstance(other, Brubeck):
             raise TypeError(f"a Brubeck can be mounted, not {other!r}")
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
@@ -4406,6 +4406,10 @@ class Brubeck:
             inside += app._mounted
         if self in inside:
             raise ValueError("an application cannot be mounted in itself")
+        for route in self.routes.all:
+            if isinstance(route.handler, Brubeck) and f"{prefix}/".startswith(f"{route.name}/"):
+                raise ValueError(f"nothing would reach {prefix!r}: what is mounted at {route.name!r} answers all below "
+                                 "it. Of two such prefixes the longer one is mounted first")  # fmt: skip
 
         def mounted(request: Request) -> Response:
             inner = request.inside(other, prefix)
