@@ -1337,7 +1337,7 @@ class Request:
         """The value of the first cookie of this name that was signed for this purpose: others of the name may be those
         of another subdomain or path."""
         self.keep_private("Cookie")
-        keys = _keys(self.app.secret)
+        keys = _keys(self.own_session().app.secret)
         found = (_verified(text, keys, max_age, purpose) for text in self.cookies.getall(name))
         return next((value for value in found if value is not None), None)
 
@@ -1467,8 +1467,8 @@ class Request:
         inner: Request = object.__new__(_mounted_class(cast(Any, type(self))))
         inner.__dict__ = self.__dict__
         inner.app, inner.found, inner._arguments, inner.prefix = app, None, None, self.prefix + prefix
-        is_shared = app.secret == self.app.secret
-        inner._session = self.own_session() if is_shared else Session(app, inner.prefix)
+        session = self.own_session()
+        inner._session = session if app.own_secret in (None, session.app.secret) else Session(app, inner.prefix)
         return inner
 
     def when_done(self, function: Callable[[], Any]) -> None:
@@ -1804,7 +1804,7 @@ class Response:
         attributes += ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else "")
 
         def make_text(request: Request) -> str:
-            sent = sign(value, request.app.secret, name) if signed else value
+            sent = sign(value, request.own_session().app.secret, name) if signed else value
             if len(name) + len(sent) > 4096:  # RFC 6265bis, 5.7: browsers drop it
                 raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
             is_secure = request.scheme == "https" if secure is None else secure
@@ -3877,7 +3877,7 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
         return site not in ("same-origin", "none")
     if origin not in (None, "null"):
         return not is_own_origin(request, origin)
-    if "cookie" not in request.headers or not request.app.secret:
+    if "cookie" not in request.headers or not request.own_session().app.secret:
         return "cookie" in request.headers or origin is not None
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
     expected = str(request.session.get("csrf_token", ""))
@@ -4273,7 +4273,7 @@ class Brubeck:
         self._middleware: list[Middleware] = []
         self._respond: Respond = self._call_handler  # inside all middleware
         self._mounted: list[Brubeck] = []
-        self._outer: Brubeck | None = None  # in which it is mounted
+        self._outer: Brubeck | None = None  # in which it was mounted last: a function may make a new one for each test
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._started, self._starting = False, threading.Lock()
@@ -4293,13 +4293,13 @@ class Brubeck:
     @property
     def secret(self) -> Secrets:
         """What signs cookies: its own, else that of the application in which it is mounted."""
-        return self._outer.secret if self._secret is None and self._outer is not None else self._secret
+        return self._outer.secret if self.own_secret is None and self._outer is not None else self.own_secret
 
     @secret.setter
     def secret(self, secret: Secrets) -> None:
         if secret is not None:
             _keys(secret)
-        self._secret = secret
+        self.own_secret = secret
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
               max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[R], R]:
@@ -4417,7 +4417,7 @@ class Brubeck:
             request.inner_route = request.inner_route or inner.route
             return response
 
-        other._outer = other._outer or self
+        other._outer = self
         self._mounted.append(other)
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
         self.routes.add(Route(rule, other, name=prefix, call=mounted, max_body=_UNLIMITED))
