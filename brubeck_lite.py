@@ -4626,7 +4626,7 @@ class Brubeck:
                 handler = handlers.get(500)
                 self._log_error(request, error, is_last)
             if handler is None:
-                if self.debug and told is not error:
+                if self._is_debugged() and told is not error:
                     lines = [str(error)] if isinstance(error, AnswerError) else traceback.format_exception(error)
                     told = HTTPError(told.status, "".join(lines).encode(errors="backslashreplace").decode())
                 return error_answer(request, told)
@@ -4644,6 +4644,9 @@ class Brubeck:
         finally:
             _forget_frames(request, error)
             del error, told  # which a test client may keep, with a traceback that holds this frame
+
+    def _is_debugged(self) -> bool:
+        return self.debug or (self._outer is not None and self._outer._is_debugged())
 
     @staticmethod
     def _log_error(request: Request, error: BaseException, is_last: bool) -> None:

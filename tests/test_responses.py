@@ -435,6 +435,14 @@ def test_with_debug_the_page_has_the_traceback_as_plain_text() -> None:
     assert "Traceback" in got.text and "ValueError: <b>" in got.text
 
 
+@pytest.mark.parametrize("debug", [True, False])
+def test_debug_of_an_application_holds_for_what_is_mounted_in_it(debug: bool) -> None:
+    outer, middle = Brubeck(debug=debug), Brubeck()
+    outer.mount("/a", middle)
+    middle.mount("/b", serving(failing(ValueError("told"))))
+    assert ("ValueError: told" in outer.test().get("/a/b/").text) == debug
+
+
 class Narrow(ZeroDivisionError):
     pass
 
