@@ -340,12 +340,15 @@ def status_line(status: int) -> str:
 class HTTPError(Exception):
     """An answer that a handler raises: its status, a sentence for the client (by default the phrase of the status, such
     as "Not Found"), and header fields (`Allow` in a 405). `members`, such as `{"errors": {"name": "is missing"}}`,
-    are for clients that prefer JSON, whose answer has them too (RFC 9457, 3.2)."""
+    are for clients that prefer JSON, whose answer has them too (RFC 9457, 3.2). TypeError for what is no status."""
 
     def __init__(self, status: int, message: str | None = None, headers: Mapping[str, str] | None = None,
                  members: Mapping[str, Any] | None = None) -> None:  # fmt: skip
+        if not (isinstance(status, int) and 200 <= status <= 599):
+            raise TypeError(f"write abort(404), with a status, not {status!r}")
         super().__init__(status, message)
-        self.status, self.message = status, message or status_line(status)[4:]
+        sentence = str(message) if isinstance(message, Exception) else message  # as in `except ValueError as error`
+        self.status, self.message = status, sentence or status_line(status)[4:]
         self.headers: Mapping[str, str] = headers or {}
         self.members = members or {}
 
@@ -370,9 +373,7 @@ class MissingName(HTTPError, KeyError):
 
 def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None,
           members: Mapping[str, Any] | None = None) -> NoReturn:  # fmt: skip
-    """End the request here: raises HTTPError. TypeError for what is no number, such as a Response."""
-    if not isinstance(status, int):
-        raise TypeError(f"write abort(404), with a status, not {status!r}")
+    """End the request here: raises HTTPError. TypeError for what is no status, such as a Response."""
     raise HTTPError(status, message, headers, members)
 
 
@@ -1337,7 +1338,7 @@ class Request:
         """The value of the first cookie of this name that was signed for this purpose: others of the name may be those
         of another subdomain or path."""
         self.keep_private("Cookie")
-        keys = _keys(self.app.secret)
+        keys = _keys(self.own_session().app.secret)
         found = (_verified(text, keys, max_age, purpose) for text in self.cookies.getall(name))
         return next((value for value in found if value is not None), None)
 
@@ -1467,8 +1468,8 @@ class Request:
         inner: Request = object.__new__(_mounted_class(cast(Any, type(self))))
         inner.__dict__ = self.__dict__
         inner.app, inner.found, inner._arguments, inner.prefix = app, None, None, self.prefix + prefix
-        is_shared = app.secret == self.app.secret
-        inner._session = self.own_session() if is_shared else Session(app, inner.prefix)
+        session = self.own_session()
+        inner._session = session if app.own_secret in (None, session.app.secret) else Session(app, inner.prefix)
         return inner
 
     def when_done(self, function: Callable[[], Any]) -> None:
@@ -1804,7 +1805,7 @@ class Response:
         attributes += ("; HttpOnly" if httponly else "") + (f"; SameSite={samesite}" if samesite else "")
 
         def make_text(request: Request) -> str:
-            sent = sign(value, request.app.secret, name) if signed else value
+            sent = sign(value, request.own_session().app.secret, name) if signed else value
             if len(name) + len(sent) > 4096:  # RFC 6265bis, 5.7: browsers drop it
                 raise ValueError(f"the cookie {name!r} is over 4,096 bytes, which no browser keeps")
             is_secure = request.scheme == "https" if secure is None else secure
@@ -3877,7 +3878,7 @@ def _comes_from_elsewhere(request: Request, trusted: frozenset[str]) -> bool:
         return site not in ("same-origin", "none")
     if origin not in (None, "null"):
         return not is_own_origin(request, origin)
-    if "cookie" not in request.headers or not request.app.secret:
+    if "cookie" not in request.headers or not request.own_session().app.secret:
         return "cookie" in request.headers or origin is not None
     token = request.headers.get("x-csrf-token") or request.form.get("csrf_token", "")
     expected = str(request.session.get("csrf_token", ""))
@@ -4273,7 +4274,7 @@ class Brubeck:
         self._middleware: list[Middleware] = []
         self._respond: Respond = self._call_handler  # inside all middleware
         self._mounted: list[Brubeck] = []
-        self._outer: Brubeck | None = None  # in which it is mounted
+        self._outer: Brubeck | None = None  # in which it was mounted last: a function may make a new one for each test
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._started, self._starting = False, threading.Lock()
@@ -4293,13 +4294,13 @@ class Brubeck:
     @property
     def secret(self) -> Secrets:
         """What signs cookies: its own, else that of the application in which it is mounted."""
-        return self._outer.secret if self._secret is None and self._outer is not None else self._secret
+        return self._outer.secret if self.own_secret is None and self._outer is not None else self.own_secret
 
     @secret.setter
     def secret(self, secret: Secrets) -> None:
         if secret is not None:
             _keys(secret)
-        self._secret = secret
+        self.own_secret = secret
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
               max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[R], R]:
@@ -4396,7 +4397,7 @@ class Brubeck:
     def mount(self, prefix: str, other: Brubeck) -> None:
         """Have another application answer every path below `prefix` that no rule of this application takes. The other
         one keeps its own error handlers and middleware, and where it has another secret, a session of its own.
-        ValueError unless the prefix is like "/admin"."""
+        ValueError unless the prefix is like "/admin", and where what was mounted before answers all of it."""
         if not isinstance(other, Brubeck):
             raise TypeError(f"a Brubeck can be mounted, not {other!r}")
         if not re.fullmatch(r"(?:/[^/<>]+)+", prefix):
@@ -4406,6 +4407,10 @@ class Brubeck:
             inside += app._mounted
         if self in inside:
             raise ValueError("an application cannot be mounted in itself")
+        for route in self.routes.all:
+            if isinstance(route.handler, Brubeck) and f"{prefix}/".startswith(f"{route.name}/"):
+                raise ValueError(f"nothing would reach {prefix!r}: what is mounted at {route.name!r} answers all below "
+                                 "it. Of two such prefixes the longer one is mounted first")  # fmt: skip
 
         def mounted(request: Request) -> Response:
             inner = request.inside(other, prefix)
@@ -4413,7 +4418,7 @@ class Brubeck:
             request.inner_route = request.inner_route or inner.route
             return response
 
-        other._outer = other._outer or self
+        other._outer = self
         self._mounted.append(other)
         rule = re.compile(re.escape(prefix) + r"(?![^/])")
         self.routes.add(Route(rule, other, name=prefix, call=mounted, max_body=_UNLIMITED))
@@ -4622,7 +4627,7 @@ class Brubeck:
                 handler = handlers.get(500)
                 self._log_error(request, error, is_last)
             if handler is None:
-                if self.debug and told is not error:
+                if self._is_debugged() and told is not error:
                     lines = [str(error)] if isinstance(error, AnswerError) else traceback.format_exception(error)
                     told = HTTPError(told.status, "".join(lines).encode(errors="backslashreplace").decode())
                 return error_answer(request, told)
@@ -4640,6 +4645,9 @@ class Brubeck:
         finally:
             _forget_frames(request, error)
             del error, told  # which a test client may keep, with a traceback that holds this frame
+
+    def _is_debugged(self) -> bool:
+        return self.debug or (self._outer is not None and self._outer._is_debugged())
 
     @staticmethod
     def _log_error(request: Request, error: BaseException, is_last: bool) -> None:

@@ -874,6 +874,19 @@ def test_who_signed_in_to_one_application_is_nobody_in_another_with_a_secret_of_
     assert client.get("/inner/").json == {"user": None}
 
 
+def test_what_is_mounted_in_several_applications_has_the_session_of_the_one_that_is_asked(app: Brubeck) -> None:
+    app.secret = None
+    app.get("/who")(lambda request: {"user": request.session.get("user")})
+    outer = [session_app(secret=secret) for secret in (SECRET, ANOTHER)]
+    for each in outer:
+        each.mount("/inner", app)
+    for client in (outer[0].test(raise_errors=True), outer[1].test(raise_errors=True)):
+        client.get("/?fill")
+        assert client.get("/inner/who").json == {"user": client.get("/").json["user"]}
+        client.get("/inner/set?name=a&value=b")
+        assert client.get("/inner/get?name=a").json == {"value": "b"}
+
+
 def test_two_applications_with_one_secret_share_a_session() -> None:
     outer, inner = session_app(), session_app(lambda session: session.update(user="bob"))
     outer.mount("/inner", inner)

@@ -1073,6 +1073,22 @@ def test_an_application_is_mounted_neither_in_itself_nor_in_what_it_holds() -> N
     assert [outer.test().get(path).text for path in ("/middle/inner/", "/inner/")] == ["inner", "inner"]
 
 
+@pytest.mark.parametrize("prefix", ["/a", "/a/b", "/a/b/c"])
+def test_nothing_is_mounted_where_what_is_mounted_already_would_take_every_request(prefix: str) -> None:
+    outer, taken, late = Brubeck(), Brubeck(), Brubeck()
+    outer.mount("/a", taken)
+    with pytest.raises(ValueError, match=f"nothing would reach '{prefix}': what is mounted at '/a' answers"):
+        outer.mount(prefix, late)
+
+
+def test_a_longer_prefix_is_mounted_before_a_shorter_one() -> None:
+    outer = Brubeck()
+    for prefix in ("/a/b", "/a", "/ab"):
+        outer.mount(prefix, inner := Brubeck())
+        inner.get("/")(says(prefix))
+    assert [outer.test().get(path).text for path in ("/a/b/", "/a/", "/ab/")] == ["/a/b", "/a", "/ab"]
+
+
 def test_routes_do_not_come_first_to_an_application() -> None:
     with pytest.raises(TypeError, match=r"write Brubeck\(handler_tuples=\[\(pattern, handler\)\]\)"):
         Brubeck([("^/$", says("index"))])  # type: ignore[list-item]

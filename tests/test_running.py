@@ -192,6 +192,21 @@ def test_in_a_test_the_client_waits_for_what_a_request_spawned(caplog: pytest.Lo
     assert told[1:] == ["by a stream"]
 
 
+def test_a_test_waits_for_what_was_spawned_by_an_application_that_each_test_mounts_anew() -> None:
+    inner, told = Brubeck(), list[str]()
+
+    def later() -> None:
+        threading.Event().wait(0.05)
+        told.append("spawned")
+
+    inner.get("/")(lambda request: inner.spawn(later))
+    for number in (1, 2):
+        outer = Brubeck()
+        outer.mount("/inner", inner)
+        assert outer.test().get("/inner/").status == 200
+        assert told == ["spawned"] * number
+
+
 def test_a_test_does_not_wait_for_ever() -> None:
     app, end = Brubeck(), threading.Event()
     app.get("/")(lambda request: app.spawn(end.wait, 60))
