@@ -340,12 +340,15 @@ def status_line(status: int) -> str:
 class HTTPError(Exception):
     """An answer that a handler raises: its status, a sentence for the client (by default the phrase of the status, such
     as "Not Found"), and header fields (`Allow` in a 405). `members`, such as `{"errors": {"name": "is missing"}}`,
-    are for clients that prefer JSON, whose answer has them too (RFC 9457, 3.2)."""
+    are for clients that prefer JSON, whose answer has them too (RFC 9457, 3.2). TypeError for what is no status."""
 
     def __init__(self, status: int, message: str | None = None, headers: Mapping[str, str] | None = None,
                  members: Mapping[str, Any] | None = None) -> None:  # fmt: skip
+        if not (isinstance(status, int) and 200 <= status <= 599):
+            raise TypeError(f"write abort(404), with a status, not {status!r}")
         super().__init__(status, message)
-        self.status, self.message = status, message or status_line(status)[4:]
+        sentence = str(message) if isinstance(message, Exception) else message  # as in `except ValueError as error`
+        self.status, self.message = status, sentence or status_line(status)[4:]
         self.headers: Mapping[str, str] = headers or {}
         self.members = members or {}
 
@@ -354,7 +357,8 @@ class ProtocolError(HTTPError, ValueError):
     """Bytes that are no message of the protocol they came by. `status` is what an HTTP client is told."""
 
     def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(status, message)
+        super().__init__(400, message)
+        self.status = status  # of a WebSocket the code that closes it
 
     def __str__(self) -> str:
         return self.message
@@ -370,9 +374,7 @@ class MissingName(HTTPError, KeyError):
 
 def abort(status: int, message: str | None = None, headers: Mapping[str, str] | None = None,
           members: Mapping[str, Any] | None = None) -> NoReturn:  # fmt: skip
-    """End the request here: raises HTTPError. TypeError for what is no number, such as a Response."""
-    if not isinstance(status, int):
-        raise TypeError(f"write abort(404), with a status, not {status!r}")
+    """End the request here: raises HTTPError. TypeError for what is no status, such as a Response."""
     raise HTTPError(status, message, headers, members)
 
 

@@ -409,7 +409,9 @@ def test_a_redirect_with_a_control_character_is_an_error_where_it_is_made(target
 # Errors
 
 
-CANNOT: list[Any] = [HTTPError(99), HTTPError(1000), HTTPError("404 x"), HTTPError(409, None, {"X": "a\r\nb"})]
+CHANGED = HTTPError(404)
+CHANGED.status = 1000
+CANNOT: list[Any] = [CHANGED, HTTPError(409, None, {"X": "a\r\nb"})]
 
 
 @pytest.mark.parametrize("error", CANNOT, ids=repr)
@@ -624,10 +626,22 @@ def test_a_page_with_a_status_that_is_none_is_a_500_and_told_where_it_is_set(sta
     assert "lambda self: self.set_status(status)" in caplog.text
 
 
-@pytest.mark.parametrize("status", ["404", None, Response("no", 403), 404.0])
-def test_abort_with_what_is_no_status_is_told_where_it_is_written(status: Any, caplog: Any) -> None:
-    assert get(lambda request: abort(status)).status == 500
+@pytest.mark.parametrize("status", ["404", None, Response("no", 403), 404.0, 42, 600])
+@pytest.mark.parametrize("make", [abort, HTTPError])
+def test_what_is_no_status_is_told_where_it_is_written(make: Any, status: Any, caplog: Any) -> None:
+    def fail(request: Request) -> None:
+        raise make(status)
+
+    assert get(fail).status == 500
     assert caplog.text.count("Traceback") == 1 and "write abort(404), with a status, not" in caplog.text
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/json"])
+def test_the_sentence_of_an_error_may_be_that_of_an_exception(accept: str) -> None:
+    error: Any = ValueError("no number")
+    answer = serving(lambda request: abort(400, error)).test().get("/", {"Accept": accept})
+    assert answer.status == 400
+    assert answer.json["detail"] == "no number" if "json" in accept else "no number" in answer.text
 
 
 @pytest.mark.parametrize("length", ["+5", "1_0", "-5", "abc", "", "\xb2"])
