@@ -3593,6 +3593,7 @@ def _guarded(handler: H, check: Callable[[Request, Any], Response | None]) -> H:
         request = first if isinstance(first, Request) else first.request
         return check(request, first) or handler(first, *arguments, **named)
 
+    cast(Any, guarded).check = check
     return cast(H, guarded)
 
 
@@ -4367,11 +4368,18 @@ class Brubeck:
 
         def register(handler: W) -> W:
             refuse_async(handler)
+            checks, talking = list[Callable[[Request, Request], Union[Response, None]]](), cast(Any, handler)
+            while hasattr(talking, "check") and not _is_not_ours(talking):  # `_guarded`: asked before the answer is 101
+                checks.append(talking.check)
+                talking = talking.__wrapped__
 
             @functools.wraps(handler)
             def upgrade(request: Request, /, *positional: Any, **arguments: Any) -> Response:
                 check_handshake(request, allowed)
-                talk = functools.partial(_talk, request, handler, positional)
+                for check in checks:
+                    if refusal := check(request, request):
+                        return refusal
+                talk = functools.partial(_talk, request, talking, positional)
                 response = Upgrade(request, talk, arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
                 if spoken := next((protocol for protocol in spoken_here if protocol in offered), None):
@@ -9791,7 +9799,8 @@ def find_unused_guard(app: Brubeck, handler: Any) -> str | None:
     above = getattr(own, "__globals__", {}).get(getattr(own, "__name__", None))
     if above is None or _is_not_ours(above) or undecorated(above) is not own:
         return None
-    if any(route.handler is above for _, _, route in all_routes(app)):  # this one, or another that is guarded
+    # This route has it, within what opens a WebSocket there, or another one does, which is guarded.
+    if any(above in (route.handler, getattr(route.handler, "__wrapped__", None)) for _, _, route in all_routes(app)):
         return None
     return f"{name_handler(handler)} is not guarded: a check such as @authenticated stands below the route's decorator"
 
