@@ -1480,6 +1480,7 @@ class Request:
         TypeError for what is no function."""
         if not callable(function):
             raise TypeError(f"write request.when_done(function), with a function that takes nothing, not {function!r}")
+        refuse_yield(function)
         self.last_calls += (function,)
 
     def end(self) -> None:
@@ -3288,6 +3289,13 @@ def refuse_async(handler: Any) -> None:
                         "greenlet), so that a plain function may wait while others run")  # fmt: skip
 
 
+def refuse_yield(function: Any) -> None:
+    """TypeError for a function with `yield` where nobody asks for what it yields, so that none of it would run."""
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{name_handler(function)} has a `yield`, which only the handler of a route may have: nothing "
+                        "of it would run")  # fmt: skip
+
+
 def find_misuse(function: Any, number: int) -> str | None:
     """Why this cannot be called with so many arguments; None where it can, or where that is unknown."""
     if not callable(function):
@@ -4372,6 +4380,7 @@ class Brubeck:
             while hasattr(talking, "check") and not _is_not_ours(talking):  # `_guarded`: asked before the answer is 101
                 checks.append(talking.check)
                 talking = talking.__wrapped__
+            refuse_yield(talking)
 
             @functools.wraps(handler)
             def upgrade(request: Request, /, *positional: Any, **arguments: Any) -> Response:
@@ -4471,12 +4480,14 @@ class Brubeck:
     def on_start(self, function: Callable[[], T]) -> Callable[[], T]:
         """Call `function()` in each process before its first request."""
         check_function(function, 0, "`def start():`, with @app.on_start above it")
+        refuse_yield(function)
         self._on_start.append(function)
         return function
 
     def on_stop(self, function: Callable[[], T]) -> Callable[[], T]:
         """Call `function()` in each process after its last request."""
         check_function(function, 0, "`def stop():`, with @app.on_stop above it")
+        refuse_yield(function)
         self._on_stop.append(function)
         return function
 
@@ -4678,6 +4689,7 @@ class Brubeck:
         The number of such calls at once is not limited. TypeError for a function that is `async def`, or does not take
         these arguments."""
         check_function(function, len(arguments), "app.spawn(function, *arguments)")
+        refuse_yield(function)
         if self._outer is not None:
             self._outer.spawn(function, *arguments)
             return
