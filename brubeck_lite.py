@@ -1618,7 +1618,12 @@ class Pieces:
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
         self._iterator, self._first = iterator, b""
         try:
-            self._first = next(self, b"")
+            self._first = next(self)
+        except StopIteration as end:
+            if end.value is not None:
+                name = getattr(self._iterator, "__qualname__", "a body")
+                raise AnswerError(f"{name} has a `yield`, so that what it returns is no answer: write abort(...), or "
+                                  "put the yields into a function of their own") from None  # fmt: skip
         except BaseException:
             self.close()
             raise

@@ -437,6 +437,19 @@ def test_with_debug_the_page_has_the_traceback_as_plain_text() -> None:
     assert "Traceback" in got.text and "ValueError: <b>" in got.text
 
 
+def test_what_a_function_with_yield_returns_is_no_answer_and_not_lost_without_a_word(caplog: Any) -> None:
+    def count(request: Request) -> Iterator[str]:
+        if "bad" in request.query:
+            return "no", 400  # type: ignore[return-value]
+        if "none" not in request.query:
+            yield "one"
+        return None if "none" in request.query else 1  # type: ignore[return-value]
+
+    client = serving(count).test()
+    assert [client.get(path).status for path in ("/", "/?none", "/?bad")] == [200, 200, 500]
+    assert [record.message for record in caplog.records if "count has a `yield`" in record.message]
+
+
 @pytest.mark.parametrize("debug", [True, False])
 def test_debug_of_an_application_holds_for_what_is_mounted_in_it(debug: bool) -> None:
     outer, middle = Brubeck(debug=debug), Brubeck()
