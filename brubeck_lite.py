@@ -1529,14 +1529,18 @@ _HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "prox
 class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     """The header fields of an answer: names in any case, sent as they were written; `add` repeats one. ValueError for a
     name that is no token, a value with CR, LF, NUL or anything that is not Latin-1 (RFC 9110, 5.5), and for the fields
-    of the connection itself, such as Transfer-Encoding."""
+    of the connection itself, such as Transfer-Encoding. TypeError for the values None and bytes."""
 
     def __init__(self, fields: HeaderFields = ()) -> None:
         super().__init__({})  # by name in lower case: a tuple of its fields, each (name, value)
-        for name, value in fields.items() if isinstance(fields, Mapping) else fields:
-            self.add(name, value)
+        for pair in fields.items() if isinstance(fields, Mapping) else fields:
+            if isinstance(pair, str):
+                raise TypeError(f'header fields are like {{"X-Name": "value"}}, not {fields!r}')
+            self.add(*pair)
 
     def __setitem__(self, name: str, value: str | int) -> None:
+        if value is None or isinstance(value, bytes):
+            raise TypeError(f"the value of the header {name} is a str, not {value!r}")
         text, key = str(value), name.lower()
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"not a header name: {name!r}")
@@ -1936,6 +1940,8 @@ def error_answer(request: Request, error: HTTPError) -> Response:
 def redirect(target: str, status: int = 303) -> Response:
     """Send the client to `target`: any address the program wrote (for what users sent, see `safe_target`).
     ValueError for control characters; what is not ASCII is percent-encoded (RFC 3987, 3.1)."""
+    if not isinstance(target, str):
+        raise TypeError(f"a redirect is to an address, not to {target!r}")
     if CONTROLS.search(target):
         raise ValueError(f"a redirect to an address with control characters: {target!r}")
     return Response(b"", status, {"Location": quote(target, safe="%/:=&?~#+!$,;'@()*[]")})

@@ -657,6 +657,27 @@ def test_the_sentence_of_an_error_may_be_that_of_an_exception(accept: str) -> No
     assert answer.json["detail"] == "no number" if "json" in accept else "no number" in answer.text
 
 
+@pytest.mark.parametrize("headers", ["text/plain", ["X-A: b"]])
+def test_what_are_no_header_fields_is_told_with_an_example(headers: Any, caplog: Any) -> None:
+    with pytest.raises(TypeError, match='header fields are like {"X-Name": "value"}, not '):
+        Response("", 200, headers)
+    assert get(lambda request: ("", 200, headers)).status == 500
+    assert 'header fields are like {"X-Name": "value"}, not ' in caplog.text
+
+
+@pytest.mark.parametrize("value", [None, b"bytes"])
+def test_none_and_bytes_are_no_value_of_a_header(value: Any) -> None:
+    for call in (lambda: Response(headers={"X-A": value}), lambda: Response().headers.add("X-A", value)):
+        with pytest.raises(TypeError, match="the value of the header X-A is a str, not "):
+            call()
+
+
+@pytest.mark.parametrize("target", [None, b"/"])
+def test_a_redirect_to_what_is_no_address_is_told(target: Any) -> None:
+    with pytest.raises(TypeError, match="a redirect is to an address, not to "):
+        redirect(target)
+
+
 @pytest.mark.parametrize("length", ["+5", "1_0", "-5", "abc", "", "\xb2"])
 def test_a_content_length_is_digits(length: str) -> None:
     with pytest.raises(ValueError, match="Content-Length"):
