@@ -659,7 +659,7 @@ def test_the_sentence_of_an_error_may_be_that_of_an_exception(accept: str) -> No
 
 @pytest.mark.parametrize("headers", ["text/plain", ["X-A: b"]])
 def test_what_are_no_header_fields_is_told_with_an_example(headers: Any, caplog: Any) -> None:
-    with pytest.raises(TypeError, match='header fields are like {"X-Name": "value"}, not '):
+    with pytest.raises(TypeError, match=r'header fields are like \{"X-Name": "value"\}, not '):
         Response("", 200, headers)
     assert get(lambda request: ("", 200, headers)).status == 500
     assert 'header fields are like {"X-Name": "value"}, not ' in caplog.text
