@@ -5936,6 +5936,7 @@ class Client:
         `raise_errors=True`: what the handler raised is raised where the test receives the end."""
         handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
                      "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
+        path = re.sub(r"^ws(s?://)", r"http\1", path)
         return WebSocketClient(self.get(path, {**handshake, **dict(headers)}, raise_errors=raise_errors))
 
     def _encode(self, fields: dict[str, str], data: Any, json: Any, files: Mapping[str, Any] | None) -> bytes:
@@ -5961,6 +5962,9 @@ class Client:
             filename, content, *kind = file if isinstance(file, tuple) else (own_name, file)
             more = f"\r\nContent-Type: {kind[0]}" if kind else ""
             content = content.read() if hasattr(content, "read") else content
+            if not (isinstance(filename, str) and isinstance(content, (bytes, bytearray, memoryview))):
+                form_of_it = "bytes or a binary file, or (filename, one of these)"
+                raise TypeError(f"the file {name!r} is {form_of_it}, not {file!r}")
             form.append((f"{quoted(name)}; filename={quoted(filename)}{more}", content))
         begin = f"--{self.BOUNDARY}\r\nContent-Disposition: form-data; name="
         parts = [f"{begin}{head}\r\n\r\n".encode() + content for head, content in form]
