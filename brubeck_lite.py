@@ -5965,7 +5965,7 @@ class Client:
             if not (isinstance(filename, str) and isinstance(content, (bytes, bytearray, memoryview))):
                 form_of_it = "bytes or a binary file, or (filename, one of these)"
                 raise TypeError(f"the file {name!r} is {form_of_it}, not {file!r}")
-            form.append((f"{quoted(name)}; filename={quoted(filename)}{more}", content))
+            form.append((f"{quoted(name)}; filename={quoted(filename)}{more}", bytes(content)))
         begin = f"--{self.BOUNDARY}\r\nContent-Disposition: form-data; name="
         parts = [f"{begin}{head}\r\n\r\n".encode() + content for head, content in form]
         return b"\r\n".join([*parts, f"--{self.BOUNDARY}--\r\n".encode()])
