@@ -357,7 +357,8 @@ class ProtocolError(HTTPError, ValueError):
     """Bytes that are no message of the protocol they came by. `status` is what an HTTP client is told."""
 
     def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(status, message)
+        super().__init__(400, message)
+        self.status = status  # of a WebSocket the code that closes it
 
     def __str__(self) -> str:
         return self.message
@@ -1479,6 +1480,7 @@ class Request:
         TypeError for what is no function."""
         if not callable(function):
             raise TypeError(f"write request.when_done(function), with a function that takes nothing, not {function!r}")
+        refuse_yield(function)
         self.last_calls += (function,)
 
     def end(self) -> None:
@@ -1527,14 +1529,18 @@ _HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-authenticate", "prox
 class ResponseHeaders(_Named[str], MutableMapping[str, str]):
     """The header fields of an answer: names in any case, sent as they were written; `add` repeats one. ValueError for a
     name that is no token, a value with CR, LF, NUL or anything that is not Latin-1 (RFC 9110, 5.5), and for the fields
-    of the connection itself, such as Transfer-Encoding."""
+    of the connection itself, such as Transfer-Encoding. TypeError for the values None and bytes."""
 
     def __init__(self, fields: HeaderFields = ()) -> None:
         super().__init__({})  # by name in lower case: a tuple of its fields, each (name, value)
-        for name, value in fields.items() if isinstance(fields, Mapping) else fields:
-            self.add(name, value)
+        for pair in fields.items() if isinstance(fields, Mapping) else fields:
+            if isinstance(pair, str):
+                raise TypeError(f'header fields are like {{"X-Name": "value"}}, not {fields!r}')
+            self.add(*pair)
 
     def __setitem__(self, name: str, value: str | int) -> None:
+        if value is None or isinstance(value, bytes):
+            raise TypeError(f"the value of the header {name} is a str, not {value!r}")
         text, key = str(value), name.lower()
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"not a header name: {name!r}")
@@ -1616,7 +1622,12 @@ class Pieces:
     def __init__(self, iterator: Iterator[str | bytes]) -> None:
         self._iterator, self._first = iterator, b""
         try:
-            self._first = next(self, b"")
+            self._first = next(self)
+        except StopIteration as end:
+            if end.value is not None:
+                name = getattr(self._iterator, "__qualname__", "a body")
+                raise AnswerError(f"{name} has a `yield`, so that what it returns is no answer: write abort(...), or "
+                                  "put the yields into a function of their own") from None  # fmt: skip
         except BaseException:
             self.close()
             raise
@@ -1929,6 +1940,8 @@ def error_answer(request: Request, error: HTTPError) -> Response:
 def redirect(target: str, status: int = 303) -> Response:
     """Send the client to `target`: any address the program wrote (for what users sent, see `safe_target`).
     ValueError for control characters; what is not ASCII is percent-encoded (RFC 3987, 3.1)."""
+    if not isinstance(target, str):
+        raise TypeError(f"a redirect is to an address, not to {target!r}")
     if CONTROLS.search(target):
         raise ValueError(f"a redirect to an address with control characters: {target!r}")
     return Response(b"", status, {"Location": quote(target, safe="%/:=&?~#+!$,;'@()*[]")})
@@ -3287,6 +3300,13 @@ def refuse_async(handler: Any) -> None:
                         "greenlet), so that a plain function may wait while others run")  # fmt: skip
 
 
+def refuse_yield(function: Any) -> None:
+    """TypeError for a function with `yield` where nobody asks for what it yields, so that none of it would run."""
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{name_handler(function)} has a `yield`, which only the handler of a route may have: nothing "
+                        "of it would run")  # fmt: skip
+
+
 def find_misuse(function: Any, number: int) -> str | None:
     """Why this cannot be called with so many arguments; None where it can, or where that is unknown."""
     if not callable(function):
@@ -3592,6 +3612,7 @@ def _guarded(handler: H, check: Callable[[Request, Any], Response | None]) -> H:
         request = first if isinstance(first, Request) else first.request
         return check(request, first) or handler(first, *arguments, **named)
 
+    cast(Any, guarded).check = check
     return cast(H, guarded)
 
 
@@ -4366,11 +4387,19 @@ class Brubeck:
 
         def register(handler: W) -> W:
             refuse_async(handler)
+            checks, talking = list[Callable[[Request, Request], Union[Response, None]]](), cast(Any, handler)
+            while hasattr(talking, "check") and not _is_not_ours(talking):  # `_guarded`: asked before the answer is 101
+                checks.append(talking.check)
+                talking = talking.__wrapped__
+            refuse_yield(talking)
 
             @functools.wraps(handler)
             def upgrade(request: Request, /, *positional: Any, **arguments: Any) -> Response:
                 check_handshake(request, allowed)
-                talk = functools.partial(_talk, request, handler, positional)
+                for check in checks:
+                    if refusal := check(request, request):
+                        return refusal
+                talk = functools.partial(_talk, request, talking, positional)
                 response = Upgrade(request, talk, arguments, max_message)
                 offered = re.split(r"[\s,]+", request.headers.get("sec-websocket-protocol", ""))
                 if spoken := next((protocol for protocol in spoken_here if protocol in offered), None):
@@ -4462,12 +4491,14 @@ class Brubeck:
     def on_start(self, function: Callable[[], T]) -> Callable[[], T]:
         """Call `function()` in each process before its first request."""
         check_function(function, 0, "`def start():`, with @app.on_start above it")
+        refuse_yield(function)
         self._on_start.append(function)
         return function
 
     def on_stop(self, function: Callable[[], T]) -> Callable[[], T]:
         """Call `function()` in each process after its last request."""
         check_function(function, 0, "`def stop():`, with @app.on_stop above it")
+        refuse_yield(function)
         self._on_stop.append(function)
         return function
 
@@ -4669,6 +4700,7 @@ class Brubeck:
         The number of such calls at once is not limited. TypeError for a function that is `async def`, or does not take
         these arguments."""
         check_function(function, len(arguments), "app.spawn(function, *arguments)")
+        refuse_yield(function)
         if self._outer is not None:
             self._outer.spawn(function, *arguments)
             return
@@ -5904,6 +5936,7 @@ class Client:
         `raise_errors=True`: what the handler raised is raised where the test receives the end."""
         handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
                      "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
+        path = re.sub(r"^ws(s?://)", r"http\1", path)
         return WebSocketClient(self.get(path, {**handshake, **dict(headers)}, raise_errors=raise_errors))
 
     def _encode(self, fields: dict[str, str], data: Any, json: Any, files: Mapping[str, Any] | None) -> bytes:
@@ -5929,7 +5962,10 @@ class Client:
             filename, content, *kind = file if isinstance(file, tuple) else (own_name, file)
             more = f"\r\nContent-Type: {kind[0]}" if kind else ""
             content = content.read() if hasattr(content, "read") else content
-            form.append((f"{quoted(name)}; filename={quoted(filename)}{more}", content))
+            if not (isinstance(filename, str) and isinstance(content, (bytes, bytearray, memoryview))):
+                form_of_it = "bytes or a binary file, or (filename, one of these)"
+                raise TypeError(f"the file {name!r} is {form_of_it}, not {file!r}")
+            form.append((f"{quoted(name)}; filename={quoted(filename)}{more}", bytes(content)))
         begin = f"--{self.BOUNDARY}\r\nContent-Disposition: form-data; name="
         parts = [f"{begin}{head}\r\n\r\n".encode() + content for head, content in form]
         return b"\r\n".join([*parts, f"--{self.BOUNDARY}--\r\n".encode()])
@@ -9802,7 +9838,8 @@ def find_unused_guard(app: Brubeck, handler: Any) -> str | None:
     above = getattr(own, "__globals__", {}).get(getattr(own, "__name__", None))
     if above is None or _is_not_ours(above) or undecorated(above) is not own:
         return None
-    if any(route.handler is above for _, _, route in all_routes(app)):  # this one, or another that is guarded
+    # This route has it, within what opens a WebSocket there, or another one does, which is guarded.
+    if any(above in (route.handler, getattr(route.handler, "__wrapped__", None)) for _, _, route in all_routes(app)):
         return None
     return f"{name_handler(handler)} is not guarded: a check such as @authenticated stands below the route's decorator"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import http.client
 import json
@@ -32,6 +33,7 @@ from brubeck_lite import (
     Response,
     TemplateMixin,
     WebMessageHandler,
+    WebSocket,
     abort,
     authenticated,
     basic_auth,
@@ -208,6 +210,43 @@ def test_a_mounted_application_has_a_login_page_of_its_own() -> None:
 
 
 # Basic (RFC 7617) and Bearer (RFC 6750)
+
+
+def test_a_websocket_is_opened_only_once_its_checks_have_let_the_client_in(caplog: pytest.LogCaptureFixture) -> None:
+    app, asked = members_app(), list[str]()
+
+    def find(token: str) -> bool:
+        asked.append(token)
+        return token == "known"
+
+    def counted(handler: Callable[[Any], None]) -> Callable[[Any], None]:
+        return functools.wraps(handler)(lambda ws: (ws.send("counted"), handler(ws))[1])
+
+    @app.websocket("/members")
+    @authenticated
+    @counted
+    @authenticated
+    def talk(ws: WebSocket) -> None:
+        ws.send(str(ws.request.current_user))
+
+    @app.websocket("/robots")
+    @bearer_auth(find)
+    @authenticated
+    def robots(ws: WebSocket) -> None:
+        ws.send(str(ws.request.current_user))
+
+    client = app.test()
+    refused = [client.websocket("/members").answer, client.websocket("/robots").answer,
+               client.websocket("/robots", {"Authorization": "Bearer unknown"}).answer]  # fmt: skip
+    assert [answer.status for answer in refused] == [303, 401, 401]
+    assert refused[0].headers["Location"] == "/login?next=%2Fmembers"
+    assert refused[1].headers["WWW-Authenticate"] == 'Bearer realm="members"'
+    assert caplog.records == []  # nothing failed
+    client.post("/enter?user=ann")
+    with client.websocket("/members") as ws:
+        assert [ws.receive(), ws.receive()] == ["counted", "ann"]
+    with client.websocket("/robots", {"Authorization": "Bearer known"}) as ws:
+        assert (ws.answer.status, ws.receive(), asked) == (101, "True", ["unknown", "known"])
 
 
 def guarded(decorator: Callable[[Any], Any]) -> Brubeck:

@@ -680,6 +680,20 @@ def test_a_handshake_sends_and_keeps_cookies() -> None:
     assert heard == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("file", ["text", io.StringIO("text"), Path("a"), (io.BytesIO(b"a"), "a.txt")])
+def test_what_is_no_file_is_told_by_the_name_of_its_field(file: Any) -> None:
+    with pytest.raises(TypeError, match="the file 'f' is bytes or a binary file"):
+        Brubeck().test().post("/", files={"f": file})
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_a_websocket_may_be_opened_by_its_whole_address(scheme: str) -> None:
+    app = Brubeck()
+    app.websocket("/x")(lambda ws: ws.send(ws.request.url))
+    with app.test().websocket(f"{scheme}://a.example/x") as ws:
+        assert ws.receive() == f"{scheme.replace('ws', 'http')}://a.example/x"
+
+
 def test_mounted_applications_stream_and_talk_like_others() -> None:
     outer, inner = Brubeck(), Brubeck()
     inner.get("/stream")(lambda request: iter(["a", request.url_for("talk")]))

@@ -466,6 +466,10 @@ check = basic_auth(lambda name, password: False)
 @check
 def right(request): ...
 
+@app.websocket("/talk")
+@check
+def talk(ws): ...
+
 @app.post("/some")
 @authenticated
 @inner.get("/open")

@@ -437,6 +437,19 @@ def test_with_debug_the_page_has_the_traceback_as_plain_text() -> None:
     assert "Traceback" in got.text and "ValueError: <b>" in got.text
 
 
+def test_what_a_function_with_yield_returns_is_no_answer_and_not_lost_without_a_word(caplog: Any) -> None:
+    def count(request: Request) -> Iterator[str]:
+        if "bad" in request.query:
+            return "no", 400  # type: ignore[return-value]
+        if "none" not in request.query:
+            yield "one"
+        return None if "none" in request.query else 1  # type: ignore[return-value]
+
+    client = serving(count).test()
+    assert [client.get(path).status for path in ("/", "/?none", "/?bad")] == [200, 200, 500]
+    assert [record.message for record in caplog.records if "count has a `yield`" in record.message]
+
+
 @pytest.mark.parametrize("debug", [True, False])
 def test_debug_of_an_application_holds_for_what_is_mounted_in_it(debug: bool) -> None:
     outer, middle = Brubeck(debug=debug), Brubeck()
@@ -642,6 +655,27 @@ def test_the_sentence_of_an_error_may_be_that_of_an_exception(accept: str) -> No
     answer = serving(lambda request: abort(400, error)).test().get("/", {"Accept": accept})
     assert answer.status == 400
     assert answer.json["detail"] == "no number" if "json" in accept else "no number" in answer.text
+
+
+@pytest.mark.parametrize("headers", ["text/plain", ["X-A: b"]])
+def test_what_are_no_header_fields_is_told_with_an_example(headers: Any, caplog: Any) -> None:
+    with pytest.raises(TypeError, match=r'header fields are like \{"X-Name": "value"\}, not '):
+        Response("", 200, headers)
+    assert get(lambda request: ("", 200, headers)).status == 500
+    assert 'header fields are like {"X-Name": "value"}, not ' in caplog.text
+
+
+@pytest.mark.parametrize("value", [None, b"bytes"])
+def test_none_and_bytes_are_no_value_of_a_header(value: Any) -> None:
+    for call in (lambda: Response(headers={"X-A": value}), lambda: Response().headers.add("X-A", value)):
+        with pytest.raises(TypeError, match="the value of the header X-A is a str, not "):
+            call()
+
+
+@pytest.mark.parametrize("target", [None, b"/"])
+def test_a_redirect_to_what_is_no_address_is_told(target: Any) -> None:
+    with pytest.raises(TypeError, match="a redirect is to an address, not to "):
+        redirect(target)
 
 
 @pytest.mark.parametrize("length", ["+5", "1_0", "-5", "abc", "", "\xb2"])

@@ -952,6 +952,22 @@ def test_what_is_asynchronous_is_refused_behind_a_check_too(decorator: Any) -> N
         decorator(coroutine)
 
 
+@pytest.mark.parametrize(
+    "register",
+    [lambda app, function: app.on_start(function), lambda app, function: app.on_stop(function),
+     lambda app, function: app.spawn(function), lambda app, function: app.websocket("/x")(lambda ws: (yield)),
+     lambda app, function: app.websocket("/x")(authenticated(lambda ws: (yield))),
+     lambda app, function: app.test().get("/", raise_errors=True).request.when_done(function)],
+    ids=["on_start", "on_stop", "spawn", "websocket", "guarded", "when_done"],
+)  # fmt: skip
+def test_a_function_with_yield_is_refused_where_nobody_asks_for_what_it_yields(register: Callable[..., Any]) -> None:
+    def lifespan() -> Iterator[None]:
+        yield
+
+    with pytest.raises(TypeError, match=r"has a `yield`, which only the handler of a route may have"):
+        register(Brubeck(), lifespan)
+
+
 @pytest.mark.parametrize("auth", [basic_auth, bearer_auth])
 def test_a_check_that_is_asynchronous_lets_nobody_in(auth: Any) -> None:
     async def check(*credentials: str) -> bool:
