@@ -5074,7 +5074,8 @@ def converse(websocket: WebSocket, response: Upgrade) -> None:
 
 
 def say_goodbye(websockets: Iterable[WebSocket], peers: Iterable[ServedPeer]) -> None:
-    """The server stops: close WebSockets, and end streams that have no end of their own."""
+    """The server stops: close WebSockets, and end streams that have no end of their own. To be called again until it
+    has stopped: their clients come back at once, and may still find it there."""
     for websocket in [*websockets]:
         websocket.close(1001, "going away")
     for peer in peers:
@@ -6859,6 +6860,8 @@ class _Mongrel2Peer(ServedPeer):
         self.is_gone, self.is_closing, self.credit = True, True, -1
 
     def open_websocket(self, request: Mongrel2Request, response: Upgrade) -> int:
+        if self.server.is_stopping:  # it would go on for as long as clients come back at once
+            raise HTTPError(503, headers={"Retry-After": "1"})
         self.websocket, self.is_closing = _Mongrel2WebSocket(self, request, response.max_message), True
         try:
             if self.send(format_head(101, response.fields(request), True)):
@@ -6935,6 +6938,7 @@ class Mongrel2Server:
         self._mongrel2 = _Mongrel2(self._context, *self._addresses)  # in a worker, until the parent has named another
         self.load: Load = cast(Load, None)  # until `start`
         self.is_shared = False  # with other workers, by a parent
+        self.is_stopping = False
         self._deadline: float | None = None  # when to stop receiving
         self._receivers: Receivers | None = None
         self._told: set[str] = set()  # warnings
@@ -7159,6 +7163,8 @@ class Mongrel2Server:
         for peer in peers:
             if peer.upload is not None:
                 self._check_upload(peer, peer.upload)
+        if self.is_stopping:
+            say_goodbye([peer.websocket for peer in peers if peer.websocket is not None], peers)
         if now < self._next_ping:
             return
         self._next_ping = now + self.PING
@@ -7174,8 +7180,7 @@ class Mongrel2Server:
         Mongrel2 has dealt until then, and after that raises EOFError."""
         if not self.is_shared:
             self._deadline = time.monotonic() + seconds  # a parent says by itself when no more messages come
-        peers = self._peers()
-        say_goodbye([peer.websocket for peer in peers if peer.websocket is not None], peers)
+        self.is_stopping = True
         self.check()
 
     def close(self) -> None:
@@ -8358,6 +8363,8 @@ class HTTPServer:
                 eventlet.spawn_n(self.load.serve, peer, refusal)
         for websocket in [*self.websockets]:
             websocket.check(now)
+        if self.is_stopping:
+            say_goodbye(self.websockets, self.peers.values())
 
     def end_largest(self) -> None:
         """Close the WebSocket that holds the most of a message that has not come whole."""
@@ -8376,7 +8383,6 @@ class HTTPServer:
         self._accept_last()
         self._end_listening()
         self.head_timeout = self.keep_alive = self.GRACE
-        say_goodbye(self.websockets, self.peers.values())
         deadline = time.monotonic() + self.GRACE
         for peer in self.peers.values():
             peer.deadline = min(peer.deadline, deadline)

@@ -1139,3 +1139,21 @@ def test_a_server_that_stops_says_so(live: Door) -> None:
         for client in clients:
             assert client.is_ended()
     assert not re.findall("ERROR|Traceback", output(live[2]).partition("stopping:")[2])
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]])
+def test_clients_that_come_back_while_it_stops_do_not_hold_it_up(workers: list[str]) -> None:
+    with Mongrel2() as mongrel2, behind_mongrel2("program_live:app", mongrel2, *workers) as child:
+        door = ("mongrel2", mongrel2.port, child)
+        with Raw(door, "/echo") as silent, socket.create_connection(("127.0.0.1", mongrel2.port), 60) as stream:
+            child.terminate()
+            assert silent.receive_close()[0] == 1001  # the server waits for the answer to that
+            stream.sendall(b"GET /heartbeats HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with Raw(door, "/echo") as late:
+                assert late.head.startswith(b"HTTP/1.1 503 ")
+            received = b""
+            while not received.endswith(b"0\r\n\r\n") and (data := stream.recv(1000)):
+                received += data
+            assert received.endswith(b"\r\n0\r\n\r\n")
+        assert child.wait(60) == 0
+        assert "not finished in time" not in output(child)
