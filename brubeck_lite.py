@@ -4380,7 +4380,7 @@ class Brubeck:
         """Decorator: `handler(ws, **arguments)` talks with clients that open a WebSocket here (RFC 6455). Pages of this
         host may open one, those of `origins`, and with "*" all pages. Of `subprotocols` the first that the client knows
         is used. `max_message`: bytes of a message. When the handler returns, the WebSocket is closed with 1000, when it
-        raises an exception, with 1011."""
+        raises an exception, with 1011, and with 1008 for an HTTPError below 500, with its sentence."""
         check_rule("websocket", rule, name)
         allowed = compile_origins(origins, "*")
         spoken_here = [subprotocols] if isinstance(subprotocols, str) else [*subprotocols]
@@ -5644,18 +5644,20 @@ class WebSocket:
 
     def converse(self, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
         """Have the handler talk, then close."""
-        self._coroutine, code = greenlet.getcurrent(), 1000
+        self._coroutine, code, reason = greenlet.getcurrent(), 1000, ""
         self._pace()
         try:
             if self.closed is None:
                 handler(self, **arguments)
         except BaseException as error:
-            if self.closed is None or not isinstance(error, (ConnectionError, greenlet.GreenletExit)):
+            if isinstance(error, HTTPError) and error.status < 500:  # what the client said, or left out
+                code, reason = 1008, error.message.encode()[:123].decode(errors="ignore")
+            elif self.closed is None or not isinstance(error, (ConnectionError, greenlet.GreenletExit)):
                 code = 1011
                 self.request.peer.note_error(error)
                 logger.error("the WebSocket of %r failed", self.request, exc_info=error)
         self._coroutine = None
-        self.close(code)
+        self.close(code, reason)
         self._inbox.messages.clear()
         self._unread = 0
         self._pace()

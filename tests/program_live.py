@@ -300,6 +300,11 @@ def raises(ws: WebSocket) -> None:
     raise LookupError("a secret")
 
 
+@app.websocket("/needs-a-room")
+def needs_a_room(ws: WebSocket) -> None:
+    ws.send(ws.request.query["room"])
+
+
 @app.websocket("/closes/<int:code>")
 def closes(ws: WebSocket, code: int) -> None:
     ws.close(code, "as you wished")

@@ -795,6 +795,7 @@ def test_a_handler_can_ping(live: Door) -> None:
         ("/raises", 1011, ""),
         ("/closes/4321", 4321, "as you wished"),
         ("/closes/1006", 1011, ""),
+        ("/needs-a-room", 1008, "the query has no argument 'room'"),
     ],
 )
 def test_how_a_handler_ends(live: Door, target: str, code: int, reason: str) -> None:
@@ -808,6 +809,7 @@ def test_how_a_handler_ends(live: Door, target: str, code: int, reason: str) -> 
         assert "closed" in notes(live, "ends4321")[0]
     if target == "/raises":
         wait_for(lambda: "LookupError: a secret" in output(live[2]), what="the line in the log")
+    assert "MissingName" not in output(live[2])
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "off I go"), (3000, "é"), (4999, "x" * 123)])
