@@ -3416,6 +3416,8 @@ class Route:
             raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
         if isinstance(rule, str) and (other := re.search(r"(?<=/):\w+|\{[^\W\d]\w*(?::\w+)?\}", rule)):
             raise ValueError(f"the rule {rule!r} has {other[0]} in it: an argument is like <n> or <int:n>")
+        if isinstance(rule, str) and re.search(r"\?\w+=", rule):
+            raise ValueError(f"the rule {rule!r} has a query in it: that is for request.query")
         if not isinstance(handler, type):
             check_request(handler, rule)
         for option, number in (("max_body", max_body), ("timeout", timeout)):

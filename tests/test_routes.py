@@ -418,6 +418,7 @@ class Uncallable:
      ("/<x>/<x>", says("a"), "/<x>/<x>"), ("/<int(y=1):x>", says("a"), "y"), ("/<any(:x>", says("a"), "any"),
      ("/{x}", says("a"), "{x} in it: an argument is like <n>"), ("/a/{x:int}/b", says("a"), "like <n> or <int:n>"),
      ("/a/:x", says("a"), ":x in it: an argument is like <n> or <int:n>"),
+     ("/search?q=<x>", says("a"), "a query in it: that is for request.query"),
      ("/a", None, "cannot be called: None"), ("/a", "a function", "'a function'"), ("/a", Uncallable, "/a")],
 )  # fmt: skip
 def test_a_route_that_cannot_be_is_refused_by_name_and_leaves_the_others(rule: str, handler: Any, named: str) -> None:
