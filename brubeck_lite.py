@@ -9215,7 +9215,7 @@ class _Dealer:
     def _takers(self) -> list[_Link]:
         """The links to which messages may be dealt."""
         can_take = _Worker.is_alive if self._is_leaving() else _Worker.takes  # leaving, all retire, and take the rest
-        return [link for link in self._links if link.is_there and can_take(link.worker)]
+        return [link for link in self._links if link.is_there and not link.is_over and can_take(link.worker)]
 
     def _is_leaving(self) -> bool:
         return self._leaving_since is not None and not self._has_left

@@ -27,6 +27,11 @@ def wait(request: Request, seconds: float) -> str:
     return f"waited {seconds}"
 
 
+@app.route("/spawn/<float:seconds>")
+def spawn(request: Request, seconds: float) -> None:
+    app.spawn(time.sleep, seconds)
+
+
 @app.route("/large/<int:size>")
 def large(request: Request, size: int) -> bytes:
     return b"0123456789" * (size // 10)

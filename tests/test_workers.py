@@ -699,6 +699,29 @@ def test_an_upload_that_is_on_its_way_is_answered(number: signal.Signals) -> Non
             wait_for(lambda: not [*store.iterdir()], what="the file to be removed")
 
 
+def test_a_parent_that_stops_deals_nothing_to_a_worker_that_was_told_that_no_more_will_come() -> None:
+    with Mongrel2() as own:
+        store = own.folder / "tmp"
+        settings = {"env": {**environment(), "UPLOAD_STORE": str(store)}}
+        with (
+            serving("program_workers:app", workers="1", ready=1, mongrel2s=[own], **settings) as served,
+            Client(own.port) as upload,
+        ):
+            get(own.port, "/spawn/8.0")
+            served.child.send_signal(signal.SIGHUP)
+            served.wait_to_log("is ready", 2)
+            served.wait_to_log("requests are to be finished")
+            time.sleep(0.5)  # in which the former worker is told so: it only waits for what it has spawned
+            upload.socket.sendall(b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            wait_for(lambda: [*store.iterdir()], what="the file of the upload")
+            current = served.workers()[-1]
+            served.child.terminate()
+            served.wait_to_log("requests are to be finished", 2)
+            assert {get(own.port, "/pid") for _ in range(4)} == {str(current).encode()}
+            upload.socket.sendall(b"0\r\n\r\n")
+            assert upload.answer() == (200, b"0")
+
+
 # Workers that die
 
 
