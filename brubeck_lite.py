@@ -6518,6 +6518,11 @@ class _Mongrel2:
         self._since: float | None = None  # when it was first sought
         self._has_complained = False
 
+    def move(self, pull: str, pub: str) -> None:
+        """In a worker: its parent plays Mongrel2 at these addresses from now on. Answers of handlers that began in a
+        former life are still counted here."""
+        self.pull, self.pub, self.identity, self.is_played = pull, pub, None, True
+
     def seek(self) -> _Life | None:
         """Connect to Mongrel2: the life that begins just now, or None. To be called again and again."""
         now = time.monotonic()
@@ -7120,9 +7125,8 @@ class Mongrel2Server:
             self._deadline = 0.0
             self._wake()
             return
-        pull, pub = addresses
-        former, self._mongrel2 = self._mongrel2, _Mongrel2(self._context, pull, pub, None, eventlet.sleep, True)
-        former.close()
+        self._mongrel2.close()
+        self._mongrel2.move(*addresses)
         deadline = time.monotonic() + 2
         while self._receivers is None and self._mongrel2.seek() is None and time.monotonic() < deadline:
             eventlet.sleep(0.005)  # while the process starts: it is connected when it says that it is ready

@@ -946,6 +946,20 @@ def test_figures_of_all_are_told_together_and_do_not_fall_when_one_dies(served: 
 # What a parent bears
 
 
+def test_an_answer_to_a_client_of_a_mongrel2_that_is_gone_is_counted() -> None:
+    stats = free_port()
+    options = ["--stats", f"127.0.0.1:{stats}"]
+    with Mongrel2() as own, serving("program_workers:app", *options, mongrel2s=[own]) as served:
+        served.ports["stats"] = stats
+        with Client(own.port) as client:
+            client.ask("/wait/3.0")
+            get(own.port, "/pid")  # behind it
+            own.kill()
+        own.start()
+        get(own.port, "/pid")
+        wait_for(lambda: figures(served)["brubeck_lite_dropped_answers_total"] == 1, what="the figure")
+
+
 def test_replies_that_are_none_are_dropped_with_a_line_and_the_parent_goes_on(served: Served) -> None:
     assert get(served.ports["mongrel2"], "/odd-replies") == b"said"
     served.wait_to_log("dropped a message of a worker that is no reply: b'no sender 1:1, x'")
