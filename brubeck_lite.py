@@ -6949,6 +6949,7 @@ class Mongrel2Server:
         self.is_shared = False  # with other workers, by a parent
         self.is_stopping = False
         self._deadline: float | None = None  # when to stop receiving
+        self._early = set[_Mongrel2Peer]()  # with requests that came before the stop: their answers may be large
         self._receivers: Receivers | None = None
         self._told: set[str] = set()  # warnings
         self._next_check = self._next_ping = self._turn = 0.0
@@ -7029,11 +7030,14 @@ class Mongrel2Server:
         life.bell.wait()
 
     def _leave(self, life: _Life, deadline: float) -> None:
-        """Leave Mongrel2 as soon as no peer needs its messages; EOFError once all its messages were taken."""
+        """Leave Mongrel2 as soon as no peer needs its messages, nor may need them for an answer to an early request;
+        EOFError once all its messages were taken."""
         if life.left is None and not self.is_shared:
             eventlet.sleep(0)  # a peer that was just given credit sends more of its answer
-        needs_news = lambda: any(peer.needs_news() for peer in life.peers.values())  # noqa: E731
-        if self.is_shared or life.mongrel2.leave(needs_news, deadline):
+        is_soon = time.monotonic() < deadline - Server.DRAIN / 2
+        is_heard = lambda: any(peer.needs_news() or (is_soon and peer in self._early)  # noqa: E731
+                               for peer in life.peers.values())  # fmt: skip
+        if self.is_shared or life.mongrel2.leave(is_heard, deadline):
             if life.bell is not None:
                 life.bell.close()  # what is not received would ring it for ever
             raise EOFError("the connection is closed")
@@ -7188,6 +7192,7 @@ class Mongrel2Server:
         Mongrel2 has dealt until then, and after that raises EOFError."""
         if not self.is_shared:
             self._deadline = time.monotonic() + seconds  # a parent says by itself when no more messages come
+        self._early = {*self._peers()}
         self.is_stopping = True
         self.check()
 
@@ -9124,6 +9129,7 @@ class _Dealer:
         self._links: list[_Link] = []
         self._undealt: bytes | None = None  # a message that no worker could take
         self._leaving_since: float | None = None
+        self._early = set[_DealtClient]()  # with requests that came before that: their answers may be large
         self._has_left = False
 
     # -- lives and links
@@ -9185,10 +9191,14 @@ class _Dealer:
             link.close()
 
     def leave(self, now: float) -> None:
-        """Leave Mongrel2 as soon as no upload and no answer has begun that needs its messages, after `Server.DRAIN`
-        seconds at the latest, and give the workers all messages that it has dealt."""
-        self._leaving_since = self._leaving_since or now
-        is_heard = lambda: any(each.has_begun or each.is_uploading for each in self.clients.values())  # noqa: E731
+        """Leave Mongrel2 as soon as no upload and no answer has begun that needs its messages, nor may begin for an
+        early request, after `Server.DRAIN` seconds at the latest, and give the workers all messages that it has dealt.
+        """
+        if self._leaving_since is None:
+            self._leaving_since, self._early = now, {*self.clients.values()}
+        is_soon = now < self._leaving_since + Server.DRAIN / 2
+        is_heard = lambda: any(each.has_begun or each.is_uploading or (is_soon and each in self._early)  # noqa: E731
+                               for each in self.clients.values())  # fmt: skip
         is_done = self.mongrel2.leave(is_heard, self._leaving_since + Server.DRAIN)
         if (life := self.mongrel2.life) is not None and life.left is not None:
             self._watch(life.pull, None)

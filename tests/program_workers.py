@@ -32,6 +32,12 @@ def spawn(request: Request, seconds: float) -> None:
     app.spawn(time.sleep, seconds)
 
 
+@app.route("/late/<float:seconds>/<int:size>")
+def late(request: Request, seconds: float, size: int) -> bytes:
+    time.sleep(seconds)
+    return bytes(size)
+
+
 @app.route("/large/<int:size>")
 def large(request: Request, size: int) -> bytes:
     return b"0123456789" * (size // 10)

@@ -699,6 +699,18 @@ def test_an_upload_that_is_on_its_way_is_answered(number: signal.Signals) -> Non
             wait_for(lambda: not [*store.iterdir()], what="the file to be removed")
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_large_answer_to_what_was_asked_before_a_stop_comes_whole(workers: str) -> None:
+    with Mongrel2() as own, behind_mongrel2("program_workers:app", own, "--workers", workers) as child:
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(get, own.port, "/late/2.0/2000000")
+            wait_for(lambda: get(own.port, "/text/Dave"), what="an answer")
+            time.sleep(0.5)
+            child.terminate()
+            assert len(answer.result()) == 2_000_000
+        assert child.wait(60) == 0
+
+
 def test_a_parent_that_stops_deals_nothing_to_a_worker_that_was_told_that_no_more_will_come() -> None:
     with Mongrel2() as own:
         store = own.folder / "tmp"
