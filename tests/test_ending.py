@@ -112,6 +112,7 @@ def test_a_stop_takes_ten_seconds_at_the_longest_whatever_holds_it_up() -> None:
             workers = ["--workers", "1"] if "worker" in name else []
             child = children[name] = stack.enter_context(hanging(how, *line, *options, *workers, port=port))
             wait_for(lambda port=port: listens(port), what=name)  # type: ignore[misc]
+            assert get(port) == "Take five!"  # it has started: it listens before that
             stack.enter_context(ask(port, target))
             wait_for(lambda child=child, said=said: said in output(child), what=name)  # type: ignore[misc]
         for child in children.values():
