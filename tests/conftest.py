@@ -23,7 +23,7 @@ from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi  # noqa:
 LONGEST = [
     "ending", "ends", "command", "workers", "tls", "platforms", "live_faults", "examples_live", "machines",
     "http_server", "readme", "websocket", "http_parser", "examples_pages", "connection", "forms", "release",
-    "serve_mongrel2", "overload", "mongrel2_messages", "live", "examples_list", "examples_database",
+    "serve_mongrel2", "overload", "mongrel2_messages", "live", "auth", "doors", "examples_list", "examples_database",
     "examples_arena", "examples_queue", "examples_conduit", "examples_redis", "examples_language", "examples_upload",
     "stats", "static", "uploads",
 ]  # fmt: skip
@@ -44,7 +44,13 @@ DOORS = ("http", "mongrel2-json", "mongrel2-tnetstring", "gunicorn", "waitress",
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="leave out the files of NOT_FAST in tests/conftest.py")
+    parser.addoption("--fast", action="store_true", help="leave out the files of NOT_FAST in tests/conftest.py, and "
+                     "the tests by hypothesis")  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast") and not config.option.markexpr:
+        config.option.markexpr = "not hypothesis"  # a mark of its plugin: they try hundreds of inputs each
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
