@@ -6453,6 +6453,11 @@ class _Life:
             except zmq.Again:  # Mongrel2 is behind
                 self._read_ahead(notices)
 
+    def hear_credit(self, request: Mongrel2Request) -> None:
+        """Take the credit that a request may tell."""
+        if (credit := request.text("DOWNLOAD_CREDITS")).isdigit():
+            self.set_credit(int(credit))
+
     def set_credit(self, credit: float) -> None:
         """Note how many bytes may be on their way to each client; infinity where Mongrel2 has no flow control."""
         self.credit, self.has_credits = credit, credit < math.inf
@@ -6991,8 +6996,8 @@ class Mongrel2Server:
         if len(rest) > self.LARGE_HEAD and (size := len(rest) - len(request.octets)) > self.LARGE_HEAD:
             self._warn_of_heads("a head", size)
         if (peer := life.peers.get(conn_id)) is None:
-            if not life.has_credits and b"DOWNLOAD_CREDITS" in rest and (credit := request.text("DOWNLOAD_CREDITS")):
-                life.set_credit(int(credit))  # as the first request of each connection says
+            if not life.has_credits and b"DOWNLOAD_CREDITS" in rest:  # as in the first request of each connection
+                life.hear_credit(request)
             peer = life.peers[conn_id] = _Mongrel2Peer(self, life, sender, conn_id, request)
         if request.method == "WEBSOCKET":
             peer.take_frame(request)
