@@ -198,11 +198,11 @@ def test_when_the_database_goes_the_answer_is_503_and_when_it_is_back_all_is_wel
     ):
         postgres.stop()
         statuses = [answer.result()[0] for answer in answers]
-    assert statuses == [503] * POOL_SIZE
+    assert 503 in statuses and {*statuses} <= {200, 503}  # 200: it got the lock before its own end
     assert ask(port)[0] == 503
     assert ask(port, "/static/style.css")[0] == 200
     postgres.start()
     wait_for(lambda: ask(port)[0] == 200, what="the guest book")
     assert sign(port, "Paul") == 303
     text = ask(port)[1]
-    assert "Dave" in text and "Paul" in text and "nobody" not in text
+    assert "Dave" in text and "Paul" in text and ("nobody" in text) == (200 in statuses)
