@@ -5938,7 +5938,8 @@ class Client:
 
     def websocket(self, path: str, headers: HeaderFields = (), *, raise_errors: bool | None = None) -> WebSocketClient:
         """Open a WebSocket, and let its handler begin. `headers` may have an Origin, and a Sec-WebSocket-Protocol.
-        `raise_errors=True`: what the handler raised is raised where the test receives the end."""
+        `raise_errors=True`: what the handler raised, but for an HTTPError below 500, is raised where the test receives
+        the end."""
         handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
                      "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
         path = re.sub(r"^ws(s?://)", r"http\1", path)
@@ -6454,7 +6455,7 @@ class _Life:
                 self._read_ahead(notices)
 
     def hear_credit(self, request: Mongrel2Request) -> None:
-        """Take the credit that a request may tell."""
+        """Note the credit that the first request of a connection tells."""
         if (credit := request.text("DOWNLOAD_CREDITS")).isdigit():
             self.set_credit(int(credit))
 
@@ -7530,8 +7531,9 @@ class _HTTPPeer(ServedPeer):
     takes what comes. From a request to its answer the coroutine of that request waits for its socket."""
 
     DRAINED = 64 << 10  # bytes of an unread body that are read for the sake of the next request
-    LINGER = 2.0, 30.0  # seconds: what a client still sends after the last answer is thrown away, so that the client
-    # gets to read that answer, until nothing more has come for the first, or the second is over
+    # Seconds after the last answer in which what a client still sends is thrown away, so that it gets to read that
+    # answer: since its latest bytes, and in all.
+    LINGER, LONGEST_LINGER = 2.0, 30.0
     LARGE = 64 << 10  # bytes of a body that is not copied to stand behind its head
     MOST_HELD = 256 << 10  # bytes of answers to pipelined requests that leave together
     FILE_PIECE = 16 << 10, 256 << 10  # bytes that are read of a file at least, and at most, to be sent
@@ -7585,7 +7587,7 @@ class _HTTPPeer(ServedPeer):
             return None
         if self._lingers_until:
             if not self._server.is_stopping:
-                self.deadline = min(time.monotonic() + self.LINGER[0], self._lingers_until)
+                self.deadline = min(time.monotonic() + self.LINGER, self._lingers_until)
             return None
         self.parser.feed(data)
         request = self._parse()
@@ -7653,7 +7655,7 @@ class _HTTPPeer(ServedPeer):
             self.close()
             return
         now = time.monotonic()
-        self.request, self.deadline, self._lingers_until = None, now + self.LINGER[0], now + self.LINGER[1]
+        self.request, self.deadline, self._lingers_until = None, now + self.LINGER, now + self.LONGEST_LINGER
         self.watch(READABLE)
 
     def end_sending(self) -> None:
@@ -9867,7 +9869,7 @@ def find_unused_guard(app: Brubeck, handler: Any) -> str | None:
     above = getattr(own, "__globals__", {}).get(getattr(own, "__name__", None))
     if above is None or _is_not_ours(above) or undecorated(above) is not own:
         return None
-    # This route has it, within what opens a WebSocket there, or another one does, which is guarded.
+    # The guarded function is the handler of this route, or of another one (that of a WebSocket is wrapped).
     if any(above in (route.handler, getattr(route.handler, "__wrapped__", None)) for _, _, route in all_routes(app)):
         return None
     return f"{name_handler(handler)} is not guarded: a check such as @authenticated stands below the route's decorator"
