@@ -7656,7 +7656,8 @@ class _HTTPPeer(ServedPeer):
             return
         now = time.monotonic()
         self.request, self.deadline, self._lingers_until = None, now + self.LINGER, now + self.LONGEST_LINGER
-        self.watch(READABLE)
+        self.served += 1
+        self.watch(self.IDLE)
 
     def end_sending(self) -> None:
         """Tell the client that nothing more comes."""
@@ -8327,7 +8328,7 @@ class HTTPServer:
         if self._board is None:
             self._take_in(64)
         elif not self._lead():
-            self._take_in(self._tolerance() or 1)
+            self._take_in(self._tolerance() // 4 or 1)
         else:
             self._patience = call_soon(self._end_patience, self.PATIENCE)
             self._listen()
@@ -8359,7 +8360,7 @@ class HTTPServer:
         self._listen()
 
     def forget(self, peer: _HTTPPeer, descriptor: int) -> None:
-        """A connection was closed: another one may be accepted."""
+        """A connection was closed: another one may be accepted. It was brief if it was for one request."""
         self.peers.pop(descriptor, None)
         if self._board is not None and peer.served + (peer.request is not None) == 1:
             self._brief_until = time.monotonic() + self.BRIEF
