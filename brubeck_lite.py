@@ -3978,8 +3978,8 @@ def _encode_pieces(pieces: Iterable[str | bytes], encode: Encoder, declared: str
         for piece in pieces:
             octets = piece.encode() if isinstance(piece, str) else piece
             size += len(octets)
-            if octets:
-                yield encode(octets, False)
+            for start in range(0, len(octets), SMALL):
+                yield encode(octets[start : start + SMALL], False)
         if declared is not None and int(declared) != size:
             raise ValueError(f"the body has {size} bytes, and a Content-Length of {declared}")
         yield encode(b"", True)
@@ -4002,8 +4002,7 @@ def _encode_body(request: Request, response: Response, coding: str, encode: Enco
         response.body = encode(body, True)
         return
     if isinstance(body, bytes):
-        whole, declared = body, None
-        body = (whole[start : start + SMALL] for start in range(0, len(whole), SMALL))
+        body, declared = iter([body]), None
     response.body = body if request.method == "HEAD" else _encode_pieces(body, encode, declared)
 
 
@@ -4043,7 +4042,7 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
         # A part of a body is sent as it is, and says only what the whole would vary by (15.3.7).
         if accepted is None or response.status == 206 or "Content-Range" in headers:
             return response
-        size = len(body) if isinstance(body, bytes) else math.inf
+        size = len(body) if isinstance(body, bytes) else headers.get("Content-Length", math.inf)
         is_small = response.status != 304 and float(size or headers.get("Content-Length", 0)) < minimum
         can_be_coded = request.peer.takes_streams or (isinstance(body, bytes) and len(body) <= _IN_ONE_GO)
         if can_be_coded and (coding := choose_coding(accepted, encoders, is_small)) is not None:

@@ -255,11 +255,12 @@ def test_what_varies_by_everything_says_no_more(varied: str) -> None:
     assert (unpack(got.body).decode(), got.headers["Vary"]) == (TEXT, varied)
 
 
-def test_a_body_of_many_megabytes_is_sent_in_pieces() -> None:
+@pytest.mark.parametrize("make", [lambda octets: octets, lambda octets: lambda request: iter([octets])])
+def test_a_body_or_a_piece_of_many_megabytes_is_compressed_in_parts(make: Callable[[bytes], Any]) -> None:
     octets = TEXT.encode() * 3000
-    pieces = [*serving(octets).get("/", {"Accept-Encoding": "gzip"}, stream=True)]
+    pieces = [*serving(make(octets)).get("/", {"Accept-Encoding": "gzip"}, stream=True)]
     assert unpack(b"".join(pieces)) == octets and len(pieces) > 10
-    assert coding_of(get(octets, method="HEAD")) == "gzip"
+    assert coding_of(get(make(octets), method="HEAD")) == "gzip"
 
 
 # HEAD, and what a client has already
@@ -271,7 +272,7 @@ def test_a_body_of_many_megabytes_is_sent_in_pieces() -> None:
     [TEXT, "small", {"text": TEXT}, lambda request: iter([TEXT]),
      lambda request: (b"" if request.method == "HEAD" else TEXT, 200, {"Content-Length": str(len(TEXT))}),
      lambda request: static_file(request, "program.py", Path(__file__).parent),
-     lambda request: static_file(request, "test_websocket.py", Path(__file__).parent)],
+     lambda request: static_file(request, "brubeck_lite.py", ROOT)],
     ids=["text", "small", "json", "stream", "own HEAD", "file", "large file"],
 )  # fmt: skip
 def test_what_head_gets_has_the_fields_of_get(value: Any, accepted: str) -> None:
@@ -280,6 +281,18 @@ def test_what_head_gets_has_the_fields_of_get(value: Any, accepted: str) -> None
     assert head.body == b""
     assert of_head.pop("Content-Length", None) in (fields.pop("Content-Length", None), None)
     assert of_head == fields
+
+
+@pytest.mark.parametrize(
+    "value",
+    [lambda request: static_file(request, "brubeck_lite.py", ROOT),
+     lambda request: Response(iter([TEXT]), headers={"Content-Length": str(len(TEXT))})],
+    ids=["large file", "stream with a length"],
+)  # fmt: skip
+def test_a_minimum_is_the_same_for_what_is_streamed_and_for_head(value: Any) -> None:
+    whole, head = (get(value, method=method, minimum=1 << 20) for method in ("GET", "HEAD"))
+    assert coding_of(whole) == "plain" and int(whole.headers["Content-Length"]) == len(whole.body)
+    assert dict(head.headers.items()) == dict(whole.headers.items())
 
 
 def filed(root: Path) -> Any:
