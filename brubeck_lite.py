@@ -7935,6 +7935,8 @@ class _EncryptedSocket:
             if self._outgoing.pending:  # a part of the handshake, new keys, or why it has failed
                 with contextlib.suppress(OSError):
                     self.flush()
+        if len(self.unsent) > 4 * self.RECORD:
+            raise ConnectionAbortedError("the client asks for new keys again and again, and reads none")
         if octets and not received and not self.has_ended:
             raise BlockingIOError
         return received

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import json
 import os
 import shutil
@@ -403,6 +404,30 @@ def test_many_handshakes_at_once_are_all_answered(port: int, context: ssl.SSLCon
     for thread in threads:
         thread.join()
     assert ended == [b"Take five!"] * 100
+
+
+def ask_for_keys(path: Path, most: int) -> int:
+    """Be a client that asks for new keys so often (RFC 8446, 4.6.3), and reads nothing: how often that could be sent.
+    Python's own ssl has no call for it."""
+    name = ctypes.util.find_library("ssl") or pytest.skip("there is no libssl.so")
+    tls, pointer = ctypes.CDLL(name), ctypes.c_void_p
+    tls.TLS_client_method.restype = tls.SSL_CTX_new.restype = tls.SSL_new.restype = pointer
+    connection = pointer(tls.SSL_new(pointer(tls.SSL_CTX_new(pointer(tls.TLS_client_method())))))
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.connect(str(path))
+        tls.SSL_set_fd(connection, plain.fileno())
+        assert tls.SSL_connect(connection) == 1
+        for count in range(most):
+            if tls.SSL_key_update(connection, 1) != 1 or tls.SSL_do_handshake(connection) != 1:
+                return count
+    return most
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS ends who loads its own libssl")
+def test_a_client_that_asks_for_new_keys_and_reads_none_is_cut_off(files: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with serving(files, address=f"unix:{path}", head_timeout=600):
+        assert ask_for_keys(path, 200_000) < 200_000
 
 
 # Certificates, and contexts of the program
