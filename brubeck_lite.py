@@ -7918,7 +7918,7 @@ class _EncryptedSocket:
 
     def recv(self, size: int) -> bytes:
         """What has come, decrypted; b"" at the end. BlockingIOError where there is nothing whole."""
-        octets = self.raw.recv(min(size, self.RECORD + 512))
+        octets = b"" if self.has_ended else self.raw.recv(min(size, self.RECORD + 512))
         self._incoming.write(octets)
         received = b""
         try:
