@@ -8196,7 +8196,7 @@ def load_tls(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -
             open(name, "rb").close()  # whose error names the file
         context.load_cert_chain(certificate, key, password="")  # else OpenSSL would ask the terminal for one
     except ssl.SSLError as error:
-        is_other = str(error.reason).endswith("MISMATCH")
+        is_other = str(error.reason).endswith(("MISMATCH", "NO_CERTIFICATE_ASSIGNED"))  # the latter for a key's kind
         reason = "the key is of another one" if is_other else "they must be PEM files, the key without a passphrase"
         fail(f"cannot use the certificate {certificate} with the key {key}: {reason} ({error})")
     except (OSError, ValueError) as error:

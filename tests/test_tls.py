@@ -462,11 +462,13 @@ def test_a_certificate_that_cannot_be_used_is_one_line(
     (tmp_path / "text.pem").write_text("no certificate")
     _, other = make_certificate(tmp_path / "other")
     locked = make_certificate(tmp_path / "locked", passphrase="a secret")
+    subprocess.run(["openssl", "genrsa", "-out", str(tmp_path / "rsa.pem")], check=True, capture_output=True)
     for pair, reason in {
         (certificate, str(tmp_path / "nowhere")): "No such file",
         (str(tmp_path / "nowhere"), key): "No such file",
         (str(tmp_path), key): "Is a directory",
         (certificate, other): "of another",
+        (certificate, str(tmp_path / "rsa.pem")): "of another",
         (str(tmp_path / "text.pem"), key): "PEM",
         locked: "passphrase",
     }.items():
