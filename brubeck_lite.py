@@ -4042,9 +4042,11 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
         # A part of a body is sent as it is, and says only what the whole would vary by (15.3.7).
         if accepted is None or response.status == 206 or "Content-Range" in headers:
             return response
-        size = len(body) if isinstance(body, bytes) else headers.get("Content-Length", math.inf)
-        is_small = response.status != 304 and float(size or headers.get("Content-Length", 0)) < minimum
-        can_be_coded = request.peer.takes_streams or (isinstance(body, bytes) and len(body) <= _IN_ONE_GO)
+        is_whole = isinstance(body, bytes)
+        size = (len(body) if is_whole else 0) or float(headers.get("Content-Length", 0 if is_whole else math.inf))
+        is_small = response.status != 304 and size < minimum
+        # For HEAD, a file has no body, and the length of what GET would stream.
+        can_be_coded = request.peer.takes_streams or (is_whole and size <= (_IN_ONE_GO if body else SMALL))
         if can_be_coded and (coding := choose_coding(accepted, encoders, is_small)) is not None:
             _encode_body(request, response, coding, encoders[coding]())
         return response

@@ -448,6 +448,9 @@ def test_what_would_become_a_stream_stays_as_it_is_behind_a_mongrel2_that_takes_
         got = client.getresponse()
         whole = LARGE if path == "/large" else (ROOT / "brubeck_lite.py").read_bytes()
         assert (got.status, got.headers["Content-Encoding"], got.read()) == (200, None, whole)
+        client.request("HEAD", path, headers={"Accept-Encoding": "gzip"})
+        head = client.getresponse()
+        assert (head.headers["Content-Encoding"], head.headers["ETag"]) == (None, got.headers["ETag"])
         client.close()
 
 
