@@ -1844,6 +1844,8 @@ class Response:
         failed = failed_precondition(request, etag, None if modified < 0 else modified)
         if failed is not None:
             getattr(self.content, "close", tuple)()  # nobody will read a stream
+            if failed == 304 and type(self.content) is bytes:
+                twin.headers.setdefault("Content-Length", str(len(self.content)))  # for middleware: it is not sent
             twin.code, twin.content = failed, b""
         return twin
 
@@ -2177,6 +2179,8 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
         etag, date = f'"{found.st_mtime_ns:x}-{size:x}{headers.get("Content-Encoding", "")}"', http_date(modified)
         headers["ETag"], headers["Last-Modified"] = etag, date
         if (failed := failed_precondition(request, etag, modified)) is not None:
+            if failed == 304:
+                headers["Content-Length"] = str(size)  # as in `Response.conditional`
             return Response(b"", failed, headers)
         span = None
         if request.method == "GET" and request.headers.get("if-range", etag) in (etag, date):
@@ -4043,11 +4047,11 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
         if accepted is None or response.status == 206 or "Content-Range" in headers:
             return response
         is_whole = isinstance(body, bytes)
-        size = (len(body) if is_whole else 0) or float(headers.get("Content-Length", 0 if is_whole else math.inf))
-        is_small = response.status != 304 and size < minimum
+        unknown = 0 if is_whole and response.status != 304 else math.inf
+        size = (len(body) if is_whole else 0) or float(headers.get("Content-Length", unknown))
         # For HEAD, a file has no body, and the length of what GET would stream.
         can_be_coded = request.peer.takes_streams or (is_whole and size <= (_IN_ONE_GO if body else SMALL))
-        if can_be_coded and (coding := choose_coding(accepted, encoders, is_small)) is not None:
+        if can_be_coded and (coding := choose_coding(accepted, encoders, size < minimum)) is not None:
             _encode_body(request, response, coding, encoders[coding]())
         return response
 

@@ -316,6 +316,24 @@ def test_a_strong_etag_becomes_weak_and_its_file_is_not_sent_again(tmp_path: Pat
     assert (again.status, again.headers["ETag"]) == (304, plain.headers["ETag"])
 
 
+@pytest.mark.parametrize("accepted", ["gzip", "gzip, identity;q=0", ""])
+@pytest.mark.parametrize(
+    "value",
+    [lambda request: Response(TEXT).conditional(request), lambda request: Response("small").conditional(request),
+     lambda request: static_file(request, "brubeck_lite.py", ROOT),
+     lambda request: static_file(request, "small.py", Path(__file__).parent)],
+    ids=["text", "small", "large file", "small file"],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_304_has_the_etag_and_the_vary_of_what_is_not_sent_again(value: Any, accepted: str, method: str) -> None:
+    client, fields = serving(value), {"Accept-Encoding": accepted}
+    whole = client.request(method, "/", fields)
+    again = client.request(method, "/", {**fields, "If-None-Match": whole.headers["ETag"]})
+    assert (whole.status, again.status, again.body) == (200, 304, b"")
+    assert [again.headers.get(name) for name in ("ETag", "Vary")] == [whole.headers[name] for name in ("ETag", "Vary")]
+    assert {"Content-Length", "Content-Type", "Content-Encoding"}.isdisjoint(again.headers)
+
+
 def test_a_weak_etag_stays_as_it_is() -> None:
     assert get(lambda request: (TEXT, 200, {"ETag": 'W/"x"'})).headers["ETag"] == 'W/"x"'
 
