@@ -1844,6 +1844,8 @@ class Response:
         failed = failed_precondition(request, etag, None if modified < 0 else modified)
         if failed is not None:
             getattr(self.content, "close", tuple)()  # nobody will read a stream
+            if failed == 304 and type(self.content) is bytes:
+                twin.headers.setdefault("Content-Length", str(len(self.content)))  # for middleware: it is not sent
             twin.code, twin.content = failed, b""
         return twin
 
@@ -2177,6 +2179,8 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
         etag, date = f'"{found.st_mtime_ns:x}-{size:x}{headers.get("Content-Encoding", "")}"', http_date(modified)
         headers["ETag"], headers["Last-Modified"] = etag, date
         if (failed := failed_precondition(request, etag, modified)) is not None:
+            if failed == 304:
+                headers["Content-Length"] = str(size)  # as in `Response.conditional`
             return Response(b"", failed, headers)
         span = None
         if request.method == "GET" and request.headers.get("if-range", etag) in (etag, date):
@@ -3978,8 +3982,8 @@ def _encode_pieces(pieces: Iterable[str | bytes], encode: Encoder, declared: str
         for piece in pieces:
             octets = piece.encode() if isinstance(piece, str) else piece
             size += len(octets)
-            if octets:
-                yield encode(octets, False)
+            for start in range(0, len(octets), SMALL):
+                yield encode(octets[start : start + SMALL], False)
         if declared is not None and int(declared) != size:
             raise ValueError(f"the body has {size} bytes, and a Content-Length of {declared}")
         yield encode(b"", True)
@@ -4002,8 +4006,7 @@ def _encode_body(request: Request, response: Response, coding: str, encode: Enco
         response.body = encode(body, True)
         return
     if isinstance(body, bytes):
-        whole, declared = body, None
-        body = (whole[start : start + SMALL] for start in range(0, len(whole), SMALL))
+        body, declared = iter([body]), None
     response.body = body if request.method == "HEAD" else _encode_pieces(body, encode, declared)
 
 
@@ -4043,10 +4046,12 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
         # A part of a body is sent as it is, and says only what the whole would vary by (15.3.7).
         if accepted is None or response.status == 206 or "Content-Range" in headers:
             return response
-        size = len(body) if isinstance(body, bytes) else math.inf
-        is_small = response.status != 304 and float(size or headers.get("Content-Length", 0)) < minimum
-        can_be_coded = request.peer.takes_streams or (isinstance(body, bytes) and len(body) <= _IN_ONE_GO)
-        if can_be_coded and (coding := choose_coding(accepted, encoders, is_small)) is not None:
+        is_whole = isinstance(body, bytes)
+        unknown = 0 if is_whole and response.status != 304 else math.inf
+        size = (len(body) if is_whole else 0) or float(headers.get("Content-Length", unknown))
+        # For HEAD, a file has no body, and the length of what GET would stream.
+        can_be_coded = request.peer.takes_streams or (is_whole and size <= (_IN_ONE_GO if body else SMALL))
+        if can_be_coded and (coding := choose_coding(accepted, encoders, size < minimum)) is not None:
             _encode_body(request, response, coding, encoders[coding]())
         return response
 
@@ -7920,7 +7925,7 @@ class _EncryptedSocket:
 
     def recv(self, size: int) -> bytes:
         """What has come, decrypted; b"" at the end. BlockingIOError where there is nothing whole."""
-        octets = self.raw.recv(min(size, self.RECORD + 512))
+        octets = b"" if self.has_ended else self.raw.recv(min(size, self.RECORD + 512))
         self._incoming.write(octets)
         received = b""
         try:
@@ -7937,6 +7942,8 @@ class _EncryptedSocket:
             if self._outgoing.pending:  # a part of the handshake, new keys, or why it has failed
                 with contextlib.suppress(OSError):
                     self.flush()
+        if len(self.unsent) > 4 * self.RECORD:
+            raise ConnectionAbortedError("the client asks for new keys again and again, and reads none")
         if octets and not received and not self.has_ended:
             raise BlockingIOError
         return received
@@ -8196,7 +8203,7 @@ def load_tls(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -
             open(name, "rb").close()  # whose error names the file
         context.load_cert_chain(certificate, key, password="")  # else OpenSSL would ask the terminal for one
     except ssl.SSLError as error:
-        is_other = str(error.reason).endswith("MISMATCH")
+        is_other = str(error.reason).endswith(("MISMATCH", "NO_CERTIFICATE_ASSIGNED"))  # the latter for a key's kind
         reason = "the key is of another one" if is_other else "they must be PEM files, the key without a passphrase"
         fail(f"cannot use the certificate {certificate} with the key {key}: {reason} ({error})")
     except (OSError, ValueError) as error:

@@ -255,11 +255,12 @@ def test_what_varies_by_everything_says_no_more(varied: str) -> None:
     assert (unpack(got.body).decode(), got.headers["Vary"]) == (TEXT, varied)
 
 
-def test_a_body_of_many_megabytes_is_sent_in_pieces() -> None:
+@pytest.mark.parametrize("make", [lambda octets: octets, lambda octets: lambda request: iter([octets])])
+def test_a_body_or_a_piece_of_many_megabytes_is_compressed_in_parts(make: Callable[[bytes], Any]) -> None:
     octets = TEXT.encode() * 3000
-    pieces = [*serving(octets).get("/", {"Accept-Encoding": "gzip"}, stream=True)]
+    pieces = [*serving(make(octets)).get("/", {"Accept-Encoding": "gzip"}, stream=True)]
     assert unpack(b"".join(pieces)) == octets and len(pieces) > 10
-    assert coding_of(get(octets, method="HEAD")) == "gzip"
+    assert coding_of(get(make(octets), method="HEAD")) == "gzip"
 
 
 # HEAD, and what a client has already
@@ -271,7 +272,7 @@ def test_a_body_of_many_megabytes_is_sent_in_pieces() -> None:
     [TEXT, "small", {"text": TEXT}, lambda request: iter([TEXT]),
      lambda request: (b"" if request.method == "HEAD" else TEXT, 200, {"Content-Length": str(len(TEXT))}),
      lambda request: static_file(request, "program.py", Path(__file__).parent),
-     lambda request: static_file(request, "test_websocket.py", Path(__file__).parent)],
+     lambda request: static_file(request, "brubeck_lite.py", ROOT)],
     ids=["text", "small", "json", "stream", "own HEAD", "file", "large file"],
 )  # fmt: skip
 def test_what_head_gets_has_the_fields_of_get(value: Any, accepted: str) -> None:
@@ -280,6 +281,18 @@ def test_what_head_gets_has_the_fields_of_get(value: Any, accepted: str) -> None
     assert head.body == b""
     assert of_head.pop("Content-Length", None) in (fields.pop("Content-Length", None), None)
     assert of_head == fields
+
+
+@pytest.mark.parametrize(
+    "value",
+    [lambda request: static_file(request, "brubeck_lite.py", ROOT),
+     lambda request: Response(iter([TEXT]), headers={"Content-Length": str(len(TEXT))})],
+    ids=["large file", "stream with a length"],
+)  # fmt: skip
+def test_a_minimum_is_the_same_for_what_is_streamed_and_for_head(value: Any) -> None:
+    whole, head = (get(value, method=method, minimum=1 << 20) for method in ("GET", "HEAD"))
+    assert coding_of(whole) == "plain" and int(whole.headers["Content-Length"]) == len(whole.body)
+    assert dict(head.headers.items()) == dict(whole.headers.items())
 
 
 def filed(root: Path) -> Any:
@@ -301,6 +314,24 @@ def test_a_strong_etag_becomes_weak_and_its_file_is_not_sent_again(tmp_path: Pat
         assert "Content-Encoding" not in again.headers
     again = client.get("/static/a.txt", {"If-None-Match": plain.headers["ETag"]})
     assert (again.status, again.headers["ETag"]) == (304, plain.headers["ETag"])
+
+
+@pytest.mark.parametrize("accepted", ["gzip", "gzip, identity;q=0", ""])
+@pytest.mark.parametrize(
+    "value",
+    [lambda request: Response(TEXT).conditional(request), lambda request: Response("small").conditional(request),
+     lambda request: static_file(request, "brubeck_lite.py", ROOT),
+     lambda request: static_file(request, "small.py", Path(__file__).parent)],
+    ids=["text", "small", "large file", "small file"],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_304_has_the_etag_and_the_vary_of_what_is_not_sent_again(value: Any, accepted: str, method: str) -> None:
+    client, fields = serving(value), {"Accept-Encoding": accepted}
+    whole = client.request(method, "/", fields)
+    again = client.request(method, "/", {**fields, "If-None-Match": whole.headers["ETag"]})
+    assert (whole.status, again.status, again.body) == (200, 304, b"")
+    assert [again.headers.get(name) for name in ("ETag", "Vary")] == [whole.headers[name] for name in ("ETag", "Vary")]
+    assert {"Content-Length", "Content-Type", "Content-Encoding"}.isdisjoint(again.headers)
 
 
 def test_a_weak_etag_stays_as_it_is() -> None:
@@ -435,6 +466,9 @@ def test_what_would_become_a_stream_stays_as_it_is_behind_a_mongrel2_that_takes_
         got = client.getresponse()
         whole = LARGE if path == "/large" else (ROOT / "brubeck_lite.py").read_bytes()
         assert (got.status, got.headers["Content-Encoding"], got.read()) == (200, None, whole)
+        client.request("HEAD", path, headers={"Accept-Encoding": "gzip"})
+        head = client.getresponse()
+        assert (head.headers["Content-Encoding"], head.headers["ETag"]) == (None, got.headers["ETag"])
         client.close()
 
 

@@ -168,6 +168,11 @@ def test_items_have_their_totals(client: http.client.HTTPConnection, data: Path,
         assert get_json(client, f"/json/{count}?m={m}") == {"items": items, "count": count}
 
 
+def test_a_multiplier_of_thousands_of_digits_is_a_400(client: http.client.HTTPConnection) -> None:
+    got = ask(client, "GET", f"/json/1?m={'9' * 4299}")  # times a price, it is more than Python writes
+    assert got.status in (400, 414)  # 414: gunicorn's own
+
+
 @pytest.mark.parametrize("accepted", ["gzip, br", "gzip"])
 def test_json_is_compressed_where_that_is_asked_for(client: http.client.HTTPConnection, accepted: str) -> None:
     plain = ask(client, "GET", "/json/40?m=8").content
@@ -270,7 +275,10 @@ def test_an_item_that_is_not_there_is_a_404(client: http.client.HTTPConnection) 
     "sent",
     ["{", "[]", '{"name": "x"}', '{"name": "x", "price": [], "quantity": 5}',
      '{"name": null, "price": 1, "quantity": 5}', '{"name": "x", "price": null, "quantity": 5}',
-     '{"name": "x", "price": 1e30, "quantity": 5}', '{"name": "\\u0000", "price": 1, "quantity": 1}'],
+     '{"name": "x", "price": 1e30, "quantity": 5}', '{"name": "\\u0000", "price": 1, "quantity": 1}',
+     '{"name": "x", "price": 1.5, "quantity": 5}', '{"name": "x", "price": true, "quantity": 5}',
+     '{"name": "x", "price": "1", "quantity": 5}', '{"name": ["x"], "price": 1, "quantity": 5}',
+     '{"name": "x", "price": 2147483648, "quantity": 5}'],
 )  # fmt: skip
 def test_what_is_no_item_is_a_400(client: http.client.HTTPConnection, sent: str) -> None:
     assert ask(client, "PUT", "/crud/items/1", sent, Content_Type="application/json").status == 400

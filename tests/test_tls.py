@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import json
 import os
 import shutil
@@ -319,8 +320,14 @@ def test_a_request_that_comes_while_its_client_is_asked_for_is_answered(
         assert read_all(client).endswith(b"Take five!")
 
 
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [(GET + GET, [b"Take five!"] * 2),
+     (b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nTake", [b"\nthe body ended early\n"])],
+    ids=["whole", "half"],
+)  # fmt: skip
 def test_close_notify_behind_a_request_ends_the_connection_after_its_answer(
-    port: int, context: ssl.SSLContext
+    port: int, context: ssl.SSLContext, sent: bytes, answers: list[bytes]
 ) -> None:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
@@ -335,14 +342,18 @@ def test_close_notify_behind_a_request_ends_the_connection_after_its_answer(
                 break
             except ssl.SSLWantReadError:
                 incoming.write(plain.recv(65536))
-        tls.write(GET + GET)
+        tls.write(sent)
         with contextlib.suppress(ssl.SSLWantReadError):
             tls.unwrap()
         plain.sendall(outgoing.read())
-        ended = b""
         while piece := plain.recv(65536):
-            ended += piece
-    assert len(ended) > 300
+            incoming.write(piece)
+    received = b""
+    with contextlib.suppress(ssl.SSLZeroReturnError):  # close_notify
+        while True:
+            received += tls.read(65536)
+    assert [answer for answer in answers if answer in received] == answers
+    assert received.count(b"HTTP/1.1 ") == len(answers)
 
 
 # Who speaks no TLS, or does not finish its handshake
@@ -405,6 +416,30 @@ def test_many_handshakes_at_once_are_all_answered(port: int, context: ssl.SSLCon
     assert ended == [b"Take five!"] * 100
 
 
+def ask_for_keys(path: Path, most: int) -> int:
+    """Be a client that asks for new keys so often (RFC 8446, 4.6.3), and reads nothing: how often that could be sent.
+    Python's own ssl has no call for it."""
+    name = ctypes.util.find_library("ssl") or pytest.skip("there is no libssl.so")
+    tls, pointer = ctypes.CDLL(name), ctypes.c_void_p
+    tls.TLS_client_method.restype = tls.SSL_CTX_new.restype = tls.SSL_new.restype = pointer
+    connection = pointer(tls.SSL_new(pointer(tls.SSL_CTX_new(pointer(tls.TLS_client_method())))))
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.connect(str(path))
+        tls.SSL_set_fd(connection, plain.fileno())
+        assert tls.SSL_connect(connection) == 1
+        for count in range(most):
+            if tls.SSL_key_update(connection, 1) != 1 or tls.SSL_do_handshake(connection) != 1:
+                return count
+    return most
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS ends who loads its own libssl")
+def test_a_client_that_asks_for_new_keys_and_reads_none_is_cut_off(files: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with serving(files, address=f"unix:{path}", head_timeout=600):
+        assert ask_for_keys(path, 200_000) < 200_000
+
+
 # Certificates, and contexts of the program
 
 
@@ -427,11 +462,13 @@ def test_a_certificate_that_cannot_be_used_is_one_line(
     (tmp_path / "text.pem").write_text("no certificate")
     _, other = make_certificate(tmp_path / "other")
     locked = make_certificate(tmp_path / "locked", passphrase="a secret")
+    subprocess.run(["openssl", "genrsa", "-out", str(tmp_path / "rsa.pem")], check=True, capture_output=True)
     for pair, reason in {
         (certificate, str(tmp_path / "nowhere")): "No such file",
         (str(tmp_path / "nowhere"), key): "No such file",
         (str(tmp_path), key): "Is a directory",
         (certificate, other): "of another",
+        (certificate, str(tmp_path / "rsa.pem")): "of another",
         (str(tmp_path / "text.pem"), key): "PEM",
         locked: "passphrase",
     }.items():
