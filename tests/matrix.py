@@ -139,7 +139,7 @@ def test(name: str, python: Path, wheel: Path, requirements: list[str]) -> Row:
         environment = {**os.environ, "PATH": f"{own.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
                        "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "hypothesis")}  # fmt: skip
         # A seed: the same examples in all environments.
-        command = [own, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider",
+        command = [own, "-m", "pytest", "-q", "-n", "4", "--dist", "loadfile", "-p", "no:cacheprovider",
                    "--hypothesis-seed=0", *files]  # fmt: skip
         code = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False).returncode
     last = (log.read_text().strip().splitlines() or [""])[-1]
