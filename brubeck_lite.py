@@ -378,6 +378,16 @@ def abort(status: int, message: str | None = None, headers: Mapping[str, str] | 
     raise HTTPError(status, message, headers, members)
 
 
+def forget_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an exception that was dealt with, and of those behind it. Their frames hold the request:
+    where such a frame also holds the exception, only the garbage collector would free the request."""
+    errors: list[BaseException | None] = [error]
+    for each in errors:
+        if each is not None and each.__traceback__ is not None:
+            each.__traceback__ = None
+            errors += each.__cause__, each.__context__
+
+
 # ---- Request ---------------------------------------------------------------------------------------------------------
 # In: what a door knows of a request. Out: attributes that handlers read, each worked out when first asked for.
 # Nothing here touches a socket; a body is read through the stream that the door supplies.
@@ -1491,8 +1501,9 @@ class Request:
                 function()
             except KeyboardInterrupt:
                 raise
-            except BaseException:  # a Timeout of eventlet's is no Exception
+            except BaseException as error:  # a Timeout of eventlet's is no Exception
                 logger.exception("%s failed after the answer to %r", locate(function), self)
+                forget_frames(error)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
@@ -1659,8 +1670,9 @@ class Pieces:
         """End the iterator, whether or not it was read to its end. An error in that is logged: the answer is out."""
         try:
             getattr(self._iterator, "close", tuple)()
-        except Exception:
+        except Exception as error:
             logger.exception("the body of an answer failed to close")
+            forget_frames(error)
 
 
 class FilePieces(Pieces):
@@ -2445,10 +2457,10 @@ class Mongrel2Request(Request):
     def refuse_body(self) -> None:
         """Raise the error of a body that is refused where somebody reads it: the path, and the limit of its route, are
         looked at first."""
-        error, self.refused = cast(Exception, self.refused), None
+        refused, self.refused = cast(HTTPError, self.refused), None
 
         def refuse(size: int) -> NoReturn:
-            raise error
+            abort(refused.status, refused.message)  # anew: its traceback holds the request, which holds this function
 
         self.stream = io.BufferedReader(_Body(refuse, None, 0))
 
@@ -4236,14 +4248,6 @@ def _talk(request: Request, handler: Handler, positional: Sequence[Any], ws: Any
     handler(ws, *positional, **arguments)
 
 
-def _forget_frames(request: Request, error: BaseException | None) -> None:
-    """Drop the tracebacks of an exception and of its causes, unless a test client wants them. Their frames hold the
-    request: where such a frame also holds the exception, only the garbage collector would free the request."""
-    while error is not None and error.__traceback__ is not None and not request.peer.keeps_error:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
 _ANSWERS = ("a handler returns a str, bytes, a dict, a list, an iterator, None or a Response, or one of them in (body, "
             "status), (body, headers) or (body, status, headers)")  # fmt: skip
 _WRAPPER = "`def middleware(respond):`, which returns a function `answer(request)` that returns a Response"
@@ -4645,7 +4649,7 @@ class Brubeck:
         class, is logged. `is_last`: an error handler itself has raised it, and the plain 500 is the answer."""
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
-            _forget_frames(request, error)
+            forget_frames(error)
             error = HTTPError(503, "too many files are open", {"Retry-After": "1"})
         told = HTTPError(499 if request.peer.is_cancelled else 500)  # what the client is told
         if isinstance(error, HTTPError) and not is_last:
@@ -4676,7 +4680,8 @@ class Brubeck:
                 failure.__suppress_context__ = True
             return plain_answer(HTTPError(500)) if is_last else self.answer_error(request, failure, is_last=True)
         finally:
-            _forget_frames(request, error)
+            if not request.peer.keeps_error:
+                forget_frames(error)
             del error, told  # which a test client may keep, with a traceback that holds this frame
 
     def _is_debugged(self) -> bool:
@@ -4711,8 +4716,9 @@ class Brubeck:
         def call() -> None:
             try:
                 function(*arguments)
-            except BaseException:  # nobody else would see it
+            except BaseException as error:  # nobody else would see it
                 logger.exception("%s failed, a function of app.spawn", locate(function))
+                forget_frames(error)
             finally:
                 self.spawned.discard(task)
 
@@ -5027,7 +5033,9 @@ def send_stream(peer: ServedPeer, request: Request, status: int, fields: list[tu
             level = logging.INFO if isinstance(error, HTTPError) else logging.ERROR
             has_trace = not isinstance(error, (HTTPError, AnswerError))
             logger.log(level, "the stream of %r failed: %s", request, error, exc_info=has_trace)
-        elif peer.is_endless and is_chunked and not peer.is_within_piece and peer.send(b"0\r\n\r\n"):
+        forget_frames(error)
+        is_between = peer.is_cancelled and peer.is_endless and is_chunked and not peer.is_within_piece
+        if is_between and peer.send(b"0\r\n\r\n"):
             return peer.sent
         peer.abort()
     finally:
@@ -5658,6 +5666,8 @@ class WebSocket:
                 code = 1011
                 self.request.peer.note_error(error)
                 logger.error("the WebSocket of %r failed", self.request, exc_info=error)
+            if not self.request.peer.keeps_error:
+                forget_frames(error)
         self._coroutine = None
         self.close(code, reason)
         self._inbox.messages.clear()
