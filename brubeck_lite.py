@@ -6659,6 +6659,9 @@ class _Mongrel2Peer(ServedPeer):
     FILE_PIECE = 256 << 10  # bytes of a file in one message
     PROBE = 1000  # bytes of an answer that are sent first where it is not known whether Mongrel2 has flow control
     MAX_JOINED = 64 << 20  # bytes of what goes in one message: to a message socket, and files without flow control
+    # Requests that wait for the answer to the first, the bytes of their bodies beside one body, and as how many bytes
+    # an upload counts, for its file is open.
+    MAX_PIPELINED, MAX_WAITING, UPLOADED = 100, 4 << 20, 1 << 20
 
     __slots__ = ("__weakref__", "_spent", "_target", "conn_id", "credit", "is_closing", "is_marked", "life", "requests",
                  "sender", "server", "sleeper", "upload", "websocket")  # fmt: skip
@@ -6716,6 +6719,13 @@ class _Mongrel2Peer(ServedPeer):
             self.upload.remove()
         if self.sleeper is not None:
             self.sleeper.wake_soon()
+
+    def holds_too_much(self) -> bool:
+        """Whether too many requests, or too large ones, wait for the answer to the first: as its answer may have no
+        end, so may their wait."""
+        waiting = itertools.islice(self.requests, 1, len(self.requests) - 1)
+        held = sum(self.UPLOADED if each.upload else len(each.octets) for each in waiting)
+        return held > self.MAX_WAITING or len(self.requests) > self.MAX_PIPELINED + 1
 
     def needs_news(self) -> bool:
         """Whether something is under way that needs messages of Mongrel2: a WebSocket, an upload, or an answer of which
@@ -6953,7 +6963,6 @@ class Mongrel2Server:
 
     CHECK = 0.1  # seconds between looks at whether Mongrel2 is still there
     PING = 1.0  # seconds between messages by which Mongrel2 keeps connections that wait
-    MAX_PIPELINED = 100  # requests of one connection that wait for the answer to its first
     LARGE_HEAD, LARGE_COOKIES = 3500, 2500  # bytes of a head; of cookies, with which a browser's head is as large
 
     def __init__(self, connection: Mongrel2Connection) -> None:
@@ -7018,8 +7027,9 @@ class Mongrel2Server:
             peer.requests.append(request)
             if len(peer.requests) == 1:
                 return request
-            if len(peer.requests) > self.MAX_PIPELINED + 1:
-                logger.warning("more than %d requests wait on one connection: closed", self.MAX_PIPELINED)
+            if peer.holds_too_much():
+                logger.warning("more than %d requests wait on one connection, or %d bytes of bodies: closed",
+                               peer.MAX_PIPELINED, peer.MAX_WAITING)  # fmt: skip
                 peer.close()
         return None
 
