@@ -8843,9 +8843,10 @@ class _Parent(_Lines):
 
     def _outlive(self) -> None:
         """End this worker when its parent has ended: in a thread that eventlet has not replaced, for it may hang."""
-        poll = _unpatched("select").poll()
-        poll.register(self.fileno(), 0)  # no events: `poll` returns when the other end is closed
-        poll.poll()
+        poll, parent = _unpatched("select").poll(), os.getppid()
+        poll.register(self.fileno(), 0)  # no events: `poll` returns when the other end is closed, except on macOS
+        while not poll.poll(1000) and os.getppid() == parent:
+            pass
         self.is_gone = True
         os.kill(os.getpid(), signal.SIGTERM)
         _unpatched("time").sleep(Ending.DEADLINE + 2)  # where the program ignores the signal

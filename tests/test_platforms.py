@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import ROOT, Mongrel2, environment, free_port, output, process, wait_for
+from support import ROOT, Mongrel2, environment, free_port, is_running, output, process, wait_for
 from websockets.sync.client import connect
 
 GET = "GET {} HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -76,6 +77,20 @@ def test_what_a_program_needs_is_served_without_what_macos_lacks(options: tuple[
             assert 'route="text",status="200"} 2' in get(stats, "/metrics") or options
             wait_for(lambda: output(child).count('"GET /text/aaa') == 2, what="the log")
             assert max(map(len, re.findall(r".*GET .*\n", output(child)))) <= 512  # PIPE_BUF
+
+
+def test_a_worker_ends_with_its_parent_without_what_macos_lacks() -> None:
+    line = [*MACOS, "program_ending:app", "--bind", f"127.0.0.1:{free_port()}", "--workers", "1"]
+    with process(line) as child:
+        ready = re.compile(r"worker (\d+) is ready")
+        wait_for(lambda: ready.search(output(child)), what="the worker")
+        child.kill()
+        worker = int(ready.search(output(child))[1])  # type: ignore[index]
+        try:
+            wait_for(lambda: not is_running(worker), 20, "the end of the worker")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
 
 
 def test_a_program_that_takes_away_what_was_there_is_served() -> None:
