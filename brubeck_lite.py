@@ -3744,6 +3744,7 @@ class _Cores:
     compute. A thread keeps the memory of its last computation, so the number of threads bounds that memory too."""
 
     def __init__(self) -> None:
+        self.workers = 1  # processes that share the cores
         self._lock = _unpatched("threading").Lock()
         self._waiting: deque[_Task] = deque()
         self._threads = 0
@@ -3751,7 +3752,7 @@ class _Cores:
     def compute(self, function: Callable[[], T]) -> T:
         """Call the function, which must raise nothing, in a thread. HTTPError 503 where too many wait already."""
         results: list[T] = []
-        sleeper, cores = make_sleeper(), count_cores()
+        sleeper, cores = make_sleeper(), max(1, count_cores() // self.workers)
         task = function, results, sleeper.wake_soon
         with self._lock:
             if self._threads < cores:
@@ -8743,6 +8744,7 @@ WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of i
 #                              HTTP address: socket and board
 #                 slot         in the same line: the worker's place on the boards
 #                 watched      in the same line: whether to send `files`
+#                 workers      in the same line: how many workers there are to be
 #                 others       answers `stats`: the figures of all other processes, those that have ended too
 
 
@@ -8818,7 +8820,7 @@ class _Parent(_Lines):
         if not data:
             raise SystemExit(2)  # the parent has said why
         answer = json.loads(data)
-        self._is_watched = answer["watched"]
+        self._is_watched, _cores.workers = answer["watched"], answer.get("workers", 1)
         self._mongrel2s = [each for each in servers if isinstance(each, Mongrel2Server)]
         for server in servers:
             if isinstance(server, HTTPServer):
@@ -9603,7 +9605,7 @@ class Parent:
                 lives.append([len(lives), dealer.link(worker, len(lives))])
         taken = {other.slot for other in self._workers}
         worker.slot = next((slot for slot in range(self._slots()) if slot not in taken), 0)
-        worker.line.say(descriptors, lives=lives, slot=worker.slot, watched=self._reload)
+        worker.line.say(descriptors, lives=lives, slot=worker.slot, watched=self._reload, workers=self._count)
 
     def _slots(self) -> int:
         """How many slots a board has: for all workers, those that retire, and some more. Then workers share one."""
