@@ -508,7 +508,8 @@ def parse_cookies(header: str) -> MultiDict[str]:
 _HOW_TO_MAKE_A_SECRET = 'make one with python -c "import secrets; print(secrets.token_hex(32))"'
 _PUBLISHED_SECRETS = frozenset(["made by: python -c 'import secrets; print(secrets.token_hex(32))'",
                                 "the new secret, which signs: 32 letters or more",
-                                "the old secret, which still verifies"])  # fmt: skip
+                                "the old secret, which still verifies",
+                                "of the old program, and long", "of the new program, and long"])  # fmt: skip
 
 
 def _keys(secrets: Secrets) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""A program that checks passwords on one core, or as if it had CORES, and tells how many were computed at once at most."""
+"""A program that checks passwords on one core, or as if it had CORES, and tells how many were computed at once."""
 
 from __future__ import annotations
 
