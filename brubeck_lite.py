@@ -8043,7 +8043,8 @@ class _HTTPSPeer(_HTTPPeer):
         if self.is_gone or _hub() is None:
             return not self.is_gone
         poll = _unpatched("select").poll()
-        poll.register(self.socket, getattr(select, "POLLRDHUP", select.POLLHUP))
+        # Where the system does not tell of the end alone, whatever has come may be the end.
+        poll.register(self.socket, getattr(select, "POLLRDHUP", select.POLLIN))
         return not poll.poll(0) or self.probe()
 
     def close(self) -> None:
