@@ -378,6 +378,16 @@ def abort(status: int, message: str | None = None, headers: Mapping[str, str] | 
     raise HTTPError(status, message, headers, members)
 
 
+def forget_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an exception that was dealt with, and of those behind it. Their frames hold the request:
+    where such a frame also holds the exception, only the garbage collector would free the request."""
+    errors: list[BaseException | None] = [error]
+    for each in errors:
+        if each is not None and each.__traceback__ is not None:
+            each.__traceback__ = None
+            errors += each.__cause__, each.__context__
+
+
 # ---- Request ---------------------------------------------------------------------------------------------------------
 # In: what a door knows of a request. Out: attributes that handlers read, each worked out when first asked for.
 # Nothing here touches a socket; a body is read through the stream that the door supplies.
@@ -498,7 +508,8 @@ def parse_cookies(header: str) -> MultiDict[str]:
 _HOW_TO_MAKE_A_SECRET = 'make one with python -c "import secrets; print(secrets.token_hex(32))"'
 _PUBLISHED_SECRETS = frozenset(["made by: python -c 'import secrets; print(secrets.token_hex(32))'",
                                 "the new secret, which signs: 32 letters or more",
-                                "the old secret, which still verifies"])  # fmt: skip
+                                "the old secret, which still verifies",
+                                "of the old program, and long", "of the new program, and long"])  # fmt: skip
 
 
 def _keys(secrets: Secrets) -> list[bytes]:
@@ -1491,8 +1502,9 @@ class Request:
                 function()
             except KeyboardInterrupt:
                 raise
-            except BaseException:  # a Timeout of eventlet's is no Exception
+            except BaseException as error:  # a Timeout of eventlet's is no Exception
                 logger.exception("%s failed after the answer to %r", locate(function), self)
+                forget_frames(error)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path!r}>"
@@ -1659,8 +1671,9 @@ class Pieces:
         """End the iterator, whether or not it was read to its end. An error in that is logged: the answer is out."""
         try:
             getattr(self._iterator, "close", tuple)()
-        except Exception:
+        except Exception as error:
             logger.exception("the body of an answer failed to close")
+            forget_frames(error)
 
 
 class FilePieces(Pieces):
@@ -2449,10 +2462,10 @@ class Mongrel2Request(Request):
     def refuse_body(self) -> None:
         """Raise the error of a body that is refused where somebody reads it: the path, and the limit of its route, are
         looked at first."""
-        error, self.refused = cast(Exception, self.refused), None
+        refused, self.refused = cast(HTTPError, self.refused), None
 
         def refuse(size: int) -> NoReturn:
-            raise error
+            abort(refused.status, refused.message)  # anew: its traceback holds the request, which holds this function
 
         self.stream = io.BufferedReader(_Body(refuse, None, 0))
 
@@ -3736,6 +3749,7 @@ class _Cores:
     compute. A thread keeps the memory of its last computation, so the number of threads bounds that memory too."""
 
     def __init__(self) -> None:
+        self.workers = 1  # processes that share the cores
         self._lock = _unpatched("threading").Lock()
         self._waiting: deque[_Task] = deque()
         self._threads = 0
@@ -3743,7 +3757,7 @@ class _Cores:
     def compute(self, function: Callable[[], T]) -> T:
         """Call the function, which must raise nothing, in a thread. HTTPError 503 where too many wait already."""
         results: list[T] = []
-        sleeper, cores = make_sleeper(), count_cores()
+        sleeper, cores = make_sleeper(), max(1, count_cores() // self.workers)
         task = function, results, sleeper.wake_soon
         with self._lock:
             if self._threads < cores:
@@ -4241,14 +4255,6 @@ def _talk(request: Request, handler: Handler, positional: Sequence[Any], ws: Any
     handler(ws, *positional, **arguments)
 
 
-def _forget_frames(request: Request, error: BaseException | None) -> None:
-    """Drop the tracebacks of an exception and of its causes, unless a test client wants them. Their frames hold the
-    request: where such a frame also holds the exception, only the garbage collector would free the request."""
-    while error is not None and error.__traceback__ is not None and not request.peer.keeps_error:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
 _ANSWERS = ("a handler returns a str, bytes, a dict, a list, an iterator, None or a Response, or one of them in (body, "
             "status), (body, headers) or (body, status, headers)")  # fmt: skip
 _WRAPPER = "`def middleware(respond):`, which returns a function `answer(request)` that returns a Response"
@@ -4650,7 +4656,7 @@ class Brubeck:
         class, is logged. `is_last`: an error handler itself has raised it, and the plain 500 is the answer."""
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
-            _forget_frames(request, error)
+            forget_frames(error)
             error = HTTPError(503, "too many files are open", {"Retry-After": "1"})
         told = HTTPError(499 if request.peer.is_cancelled else 500)  # what the client is told
         if isinstance(error, HTTPError) and not is_last:
@@ -4681,7 +4687,8 @@ class Brubeck:
                 failure.__suppress_context__ = True
             return plain_answer(HTTPError(500)) if is_last else self.answer_error(request, failure, is_last=True)
         finally:
-            _forget_frames(request, error)
+            if not request.peer.keeps_error:
+                forget_frames(error)
             del error, told  # which a test client may keep, with a traceback that holds this frame
 
     def _is_debugged(self) -> bool:
@@ -4716,8 +4723,9 @@ class Brubeck:
         def call() -> None:
             try:
                 function(*arguments)
-            except BaseException:  # nobody else would see it
+            except BaseException as error:  # nobody else would see it
                 logger.exception("%s failed, a function of app.spawn", locate(function))
+                forget_frames(error)
             finally:
                 self.spawned.discard(task)
 
@@ -5032,7 +5040,9 @@ def send_stream(peer: ServedPeer, request: Request, status: int, fields: list[tu
             level = logging.INFO if isinstance(error, HTTPError) else logging.ERROR
             has_trace = not isinstance(error, (HTTPError, AnswerError))
             logger.log(level, "the stream of %r failed: %s", request, error, exc_info=has_trace)
-        elif peer.is_endless and is_chunked and not peer.is_within_piece and peer.send(b"0\r\n\r\n"):
+        forget_frames(error)
+        is_between = peer.is_cancelled and peer.is_endless and is_chunked and not peer.is_within_piece
+        if is_between and peer.send(b"0\r\n\r\n"):
             return peer.sent
         peer.abort()
     finally:
@@ -5663,6 +5673,8 @@ class WebSocket:
                 code = 1011
                 self.request.peer.note_error(error)
                 logger.error("the WebSocket of %r failed", self.request, exc_info=error)
+            if not self.request.peer.keeps_error:
+                forget_frames(error)
         self._coroutine = None
         self.close(code, reason)
         self._inbox.messages.clear()
@@ -6654,6 +6666,9 @@ class _Mongrel2Peer(ServedPeer):
     FILE_PIECE = 256 << 10  # bytes of a file in one message
     PROBE = 1000  # bytes of an answer that are sent first where it is not known whether Mongrel2 has flow control
     MAX_JOINED = 64 << 20  # bytes of what goes in one message: to a message socket, and files without flow control
+    # Requests that wait for the answer to the first, the bytes of their bodies beside one body, and as how many bytes
+    # an upload counts, for its file is open.
+    MAX_PIPELINED, MAX_WAITING, UPLOADED = 100, 4 << 20, 1 << 20
 
     __slots__ = ("__weakref__", "_spent", "_target", "conn_id", "credit", "is_closing", "is_marked", "life", "requests",
                  "sender", "server", "sleeper", "upload", "websocket")  # fmt: skip
@@ -6711,6 +6726,13 @@ class _Mongrel2Peer(ServedPeer):
             self.upload.remove()
         if self.sleeper is not None:
             self.sleeper.wake_soon()
+
+    def holds_too_much(self) -> bool:
+        """Whether too many requests, or too large ones, wait for the answer to the first: as its answer may have no
+        end, so may their wait."""
+        waiting = itertools.islice(self.requests, 1, len(self.requests) - 1)
+        held = sum(self.UPLOADED if each.upload else len(each.octets) for each in waiting)
+        return held > self.MAX_WAITING or len(self.requests) > self.MAX_PIPELINED + 1
 
     def needs_news(self) -> bool:
         """Whether something is under way that needs messages of Mongrel2: a WebSocket, an upload, or an answer of which
@@ -6948,7 +6970,6 @@ class Mongrel2Server:
 
     CHECK = 0.1  # seconds between looks at whether Mongrel2 is still there
     PING = 1.0  # seconds between messages by which Mongrel2 keeps connections that wait
-    MAX_PIPELINED = 100  # requests of one connection that wait for the answer to its first
     LARGE_HEAD, LARGE_COOKIES = 3500, 2500  # bytes of a head; of cookies, with which a browser's head is as large
 
     def __init__(self, connection: Mongrel2Connection) -> None:
@@ -7013,8 +7034,9 @@ class Mongrel2Server:
             peer.requests.append(request)
             if len(peer.requests) == 1:
                 return request
-            if len(peer.requests) > self.MAX_PIPELINED + 1:
-                logger.warning("more than %d requests wait on one connection: closed", self.MAX_PIPELINED)
+            if peer.holds_too_much():
+                logger.warning("more than %d requests wait on one connection, or %d bytes of bodies: closed",
+                               peer.MAX_PIPELINED, peer.MAX_WAITING)  # fmt: skip
                 peer.close()
         return None
 
@@ -8029,7 +8051,8 @@ class _HTTPSPeer(_HTTPPeer):
         if self.is_gone or _hub() is None:
             return not self.is_gone
         poll = _unpatched("select").poll()
-        poll.register(self.socket, getattr(select, "POLLRDHUP", select.POLLHUP))
+        # Where the system does not tell of the end alone, whatever has come may be the end.
+        poll.register(self.socket, getattr(select, "POLLRDHUP", select.POLLIN))
         return not poll.poll(0) or self.probe()
 
     def close(self) -> None:
@@ -8731,6 +8754,7 @@ WORKER = "BRUBECK_LITE_WORKER"  # in a worker's environment: the descriptor of i
 #                              HTTP address: socket and board
 #                 slot         in the same line: the worker's place on the boards
 #                 watched      in the same line: whether to send `files`
+#                 workers      in the same line: how many workers there are to be
 #                 others       answers `stats`: the figures of all other processes, those that have ended too
 
 
@@ -8806,7 +8830,7 @@ class _Parent(_Lines):
         if not data:
             raise SystemExit(2)  # the parent has said why
         answer = json.loads(data)
-        self._is_watched = answer["watched"]
+        self._is_watched, _cores.workers = answer["watched"], answer.get("workers", 1)
         self._mongrel2s = [each for each in servers if isinstance(each, Mongrel2Server)]
         for server in servers:
             if isinstance(server, HTTPServer):
@@ -8831,9 +8855,10 @@ class _Parent(_Lines):
 
     def _outlive(self) -> None:
         """End this worker when its parent has ended: in a thread that eventlet has not replaced, for it may hang."""
-        poll = _unpatched("select").poll()
-        poll.register(self.fileno(), 0)  # no events: `poll` returns when the other end is closed
-        poll.poll()
+        poll, parent = _unpatched("select").poll(), os.getppid()
+        poll.register(self.fileno(), 0)  # no events: `poll` returns when the other end is closed, except on macOS
+        while not poll.poll(1000) and os.getppid() == parent:
+            pass
         self.is_gone = True
         os.kill(os.getpid(), signal.SIGTERM)
         _unpatched("time").sleep(Ending.DEADLINE + 2)  # where the program ignores the signal
@@ -9590,7 +9615,7 @@ class Parent:
                 lives.append([len(lives), dealer.link(worker, len(lives))])
         taken = {other.slot for other in self._workers}
         worker.slot = next((slot for slot in range(self._slots()) if slot not in taken), 0)
-        worker.line.say(descriptors, lives=lives, slot=worker.slot, watched=self._reload)
+        worker.line.say(descriptors, lives=lives, slot=worker.slot, watched=self._reload, workers=self._count)
 
     def _slots(self) -> int:
         """How many slots a board has: for all workers, those that retire, and some more. Then workers share one."""

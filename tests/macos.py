@@ -16,6 +16,7 @@ from typing import Any
 warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated")
 from eventlet import hubs, patcher  # noqa: E402
 
+poll = patcher.original("select").poll
 PREFIXES = {
     select: ("epoll", "EPOLL", "POLLRDHUP"),
     os: (
@@ -37,6 +38,20 @@ PREFIXES = {
 }  # fmt: skip
 
 
+class Poll:
+    """What `select.poll` gives: the end of what is registered without events is told nobody (xnu's sys_generic.c)."""
+
+    def __init__(self) -> None:
+        self._poll = poll()
+
+    def register(self, descriptor: Any, events: int = select.POLLIN | select.POLLPRI | select.POLLOUT) -> None:
+        if events:
+            self._poll.register(descriptor, events)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poll, name)
+
+
 def take_away() -> None:
     """Take away all of it, from what eventlet has of the modules too."""
     for module, prefixes in PREFIXES.items():
@@ -44,7 +59,7 @@ def take_away() -> None:
             for name in [name for name in vars(each) if name.startswith(prefixes)]:
                 delattr(each, name)
             if module is select:
-                each.PIPE_BUF = 512  # type: ignore[attr-defined]
+                each.PIPE_BUF, each.poll = 512, Poll  # type: ignore[attr-defined]
 
 
 def take_away_files(module: Any, name: str) -> None:

@@ -135,6 +135,44 @@ def fails_twice(request: Request) -> str:
     raise LookupError(request.path) from first
 
 
+def keep_and_fail(request: Request) -> None:
+    """Fail by an error that a frame of its traceback keeps."""
+    first = LookupError(request.path)
+    raise first
+
+
+def fail_later(request: Request) -> Iterator[str]:
+    yield "begun"
+    keep_and_fail(request)
+
+
+def fail_in_the_end(request: Request) -> Iterator[str]:
+    try:
+        yield "begun"
+    finally:
+        keep_and_fail(request)
+
+
+@app.route("/keeps/<how>")
+def keeps(request: Request, how: str) -> Any:
+    if how == "done":
+        request.when_done(lambda: keep_and_fail(request))
+    elif how == "spawned":
+        app.spawn(keep_and_fail, request)
+    elif how == "stream":
+        return fail_later(request)
+    elif how == "events":
+        return event_stream(fail_later(request))
+    elif how == "closed":
+        return fail_in_the_end(request)
+    elif how == "beside":
+        try:
+            keep_and_fail(request)
+        except LookupError:
+            raise ValueError(how) from KeyError(how)  # two are behind it: its cause and its context
+    return how
+
+
 @app.route("/handled")
 def handled(request: Request) -> str:
     raise ZeroDivisionError(request.path)
@@ -253,6 +291,8 @@ def body(request: Request) -> str:
 @app.websocket("/socket", max_message=1 << 20)
 def socket(ws: WebSocket) -> None:
     for message in ws:
+        if message == "keep":
+            keep_and_fail(ws.request)
         if message == "fail":
             raise LookupError(ws.request.path)
         ws.send(str(len(message)))

@@ -1,4 +1,4 @@
-"""A program that checks passwords on one core, and tells how many were computed at once at most."""
+"""A program that checks passwords on one core, or as if it had CORES, and tells how many were computed at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-if hasattr(os, "sched_setaffinity"):
+if "CORES" in os.environ:
+    os.sched_getaffinity = lambda process: {*range(int(os.environ["CORES"]))}
+elif hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 from brubeck_lite import Brubeck, Request, check_password, hash_password

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, environment, wait_for
+from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, environment, output, wait_for
 
 from brubeck_lite import (
     ArgumentsMixin,
@@ -681,6 +681,15 @@ def test_of_many_sign_ins_at_once_some_wait_for_a_core_and_the_rest_is_503_and_o
         assert Counter(each.result() for each in asked) == {(200, ""): 11, REFUSED: 19}
         assert sign_in(address) == (200, "")
         assert counts(address) == {"now": 0, "most": 1, "all": 12}
+
+
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORES", "4")
+    with behind_http("program_passwords:app", "--workers", "2") as (child, port), ThreadPoolExecutor(16) as pool:
+        wait_for(lambda: output(child).count("is ready") == 2, what="both workers")
+        address = f"http://127.0.0.1:{port}"
+        assert [*pool.map(sign_in, [address] * 16)] == [(200, "")] * 16
+        assert max(each["most"] for each in pool.map(counts, [address] * 16)) == 2
 
 
 @pytest.mark.parametrize("server", ["gunicorn", "waitress"])

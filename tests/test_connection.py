@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import json
 import os
 import re
 import signal
@@ -422,6 +423,24 @@ def test_a_client_that_pipelines_without_measure_is_closed(mongrel2: Mongrel2) -
                 assert client.recv(100) == b""
         assert get(mongrel2.port, "/text/next") == b"Take five, next!"
         wait_for(lambda: "requests wait on one connection" in output(child), what="the line in the log")
+
+
+@pytest.mark.parametrize("post", [
+    b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000,
+    b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+], ids=["bodies", "uploads"])  # fmt: skip
+def test_bodies_that_wait_behind_an_answer_without_an_end_take_little_memory_and_few_files(
+    mongrel2: Mongrel2, post: bytes
+) -> None:
+    with behind_mongrel2("program_ends:app", mongrel2) as child:
+        with socket.create_connection(("127.0.0.1", mongrel2.port), 60) as client:
+            client.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(100):
+                    client.sendall(post)
+            wait_for(lambda: "requests wait on one connection" in output(child), 20, "the line in the log")
+        assert json.loads(get(mongrel2.port, "/left"))["requests"] == []
 
 
 def test_a_client_that_left_is_known_to_have_left(mongrel2: Mongrel2) -> None:

@@ -16,6 +16,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import ROOT
 
 import brubeck_lite
 from brubeck_lite import Brubeck, Request, Response, SessionCookie, abort, csrf, csrf_token, redirect, sign, unsign
@@ -218,7 +219,8 @@ PUBLISHED = "made by: python -c 'import secrets; print(secrets.token_hex(32))'" 
 @pytest.mark.parametrize(
     "secrets", ["", [], [""], ["", OLD], "x", "x" * 15, [NEW, "x"], ["x", NEW], ("x" * 15, NEW), "é" * 7, PUBLISHED,
                 [NEW, PUBLISHED], "the new secret, which signs: 32 letters or more",
-                [OLD, "the old secret, which still verifies"]],
+                [OLD, "the old secret, which still verifies"], "of the old program, and long",
+                "of the new program, and long"],
     ids=repr,
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -230,6 +232,13 @@ PUBLISHED = "made by: python -c 'import secrets; print(secrets.token_hex(32))'" 
 def test_a_secret_that_anybody_can_guess_is_an_error_that_says_how_to_make_one(use: Any, secrets: Any) -> None:
     with pytest.raises(ValueError, match=r"secrets\.token_hex\(32\)"):
         use(secrets)
+
+
+@pytest.mark.parametrize("document", ["README.md", "examples/manual.md"])
+def test_a_secret_that_a_document_shows_is_refused(document: str) -> None:
+    for secret in re.findall(r'secret(?:_key)? *= *\[?"([^"]{16,})"', (ROOT / document).read_text()):
+        with pytest.raises(ValueError, match="everybody can read"):
+            Brubeck(secret=secret)
 
 
 @pytest.mark.parametrize("secrets", [b"x" * 32, [b"x" * 32], [NEW, None], [NEW, b"x" * 32], 5, {NEW}, [list(NEW)]])

@@ -152,6 +152,7 @@ LEAVING: dict[str, bytes] = {
     "a client that leaves a stream": get(b"/lines"),
     "a client that leaves events": get(b"/events"),
     "a WebSocket that fails": HANDSHAKE + frame(0x81, b"fail"),
+    "a WebSocket that fails by an error that it keeps": HANDSHAKE + frame(0x81, b"keep"),
     "a WebSocket with a broken frame": HANDSHAKE + b"\xff\xff",
     "a WebSocket with half a message": HANDSHAKE + frame(0x81, b"half", 9),
     "a WebSocket whose client leaves": HANDSHAKE + frame(0x81, b"whole"),
@@ -178,6 +179,28 @@ def test_nothing_is_left_of_a_request(door: tuple[str, int], how: str) -> None:
         else:
             ask(port, LEAVING[how], 0.2)
     sees_nothing_left(port, descriptors)
+
+
+@pytest.mark.parametrize("how", ["done", "spawned", "stream", "events", "closed", "beside"])
+def test_nothing_is_left_of_a_request_whose_error_a_frame_keeps(door: tuple[str, int], how: str) -> None:
+    name, port = door
+    if name == "gunicorn" and how in ("stream", "events"):
+        pytest.skip("what becomes of it is up to the WSGI server")
+    descriptors, method = what_is_left(port)["descriptors"], "HEAD" if how == "closed" else "GET"
+    ask(port, f"{method} /keeps/{how} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    sees_nothing_left(port, descriptors)
+
+
+@pytest.mark.parametrize("path", [b"/catches", b"/form"])
+def test_nothing_is_left_of_a_body_for_which_mongrel2s_handler_has_no_folder(path: bytes) -> None:
+    command = [sys.executable, "-m", "brubeck_lite", "program_ends:app", "--mongrel2"]
+    with Mongrel2() as mongrel2, process([*command, mongrel2.pull, mongrel2.pub]) as child:
+        wait_for(lambda: "connected to Mongrel2" in output(child), what="the handler")
+        descriptors = what_is_left(mongrel2.port)["descriptors"]
+        sent = b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n%b\r\n1\r\nx\r\n0\r\n\r\n"
+        ask(mongrel2.port, sent % (path, TYPE))
+        sees_nothing_left(mongrel2.port, descriptors)
+        assert "refused the body" in output(child)
 
 
 @pytest.mark.parametrize(

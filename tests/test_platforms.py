@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -14,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import ROOT, Mongrel2, environment, free_port, output, process, wait_for
+from servers import make_certificate
+from support import ROOT, Mongrel2, environment, free_port, is_running, listens, output, process, wait_for
 from websockets.sync.client import connect
 
 GET = "GET {} HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -76,6 +79,42 @@ def test_what_a_program_needs_is_served_without_what_macos_lacks(options: tuple[
             assert 'route="text",status="200"} 2' in get(stats, "/metrics") or options
             wait_for(lambda: output(child).count('"GET /text/aaa') == 2, what="the log")
             assert max(map(len, re.findall(r".*GET .*\n", output(child)))) <= 512  # PIPE_BUF
+
+
+def test_by_https_a_client_that_leaves_a_stream_is_missed_without_what_macos_lacks(tmp_path: Path) -> None:
+    port, context = free_port(), ssl._create_unverified_context()
+    line = [*MACOS, "program_ending:app", "--bind", f"127.0.0.1:{port}", "--tls", *make_certificate(tmp_path)]
+
+    def left() -> str:
+        with urllib.request.urlopen(f"https://127.0.0.1:{port}/left", timeout=20, context=context) as answer:
+            return str(answer.read().decode())
+
+    with process(line) as child:
+        wait_for(lambda: listens(port), what=lambda: output(child))
+        for count, more in enumerate(("", GET.format("/text/next")), 1):  # what is unread is no end
+            with context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=20)) as client:
+                client.sendall((GET.format("/events") + more).encode())
+                received = b""
+                while b"begun" not in received:
+                    received += (piece := client.recv(1000))
+                    assert piece, received
+                time.sleep(1.2)  # some looks at whether the client is there
+                assert left() == str(count - 1)
+            wait_for(lambda count=count: left() == str(count), 20, "its end")  # type: ignore[misc]
+
+
+def test_a_worker_ends_with_its_parent_without_what_macos_lacks() -> None:
+    line = [*MACOS, "program_ending:app", "--bind", f"127.0.0.1:{free_port()}", "--workers", "1"]
+    with process(line) as child:
+        ready = re.compile(r"worker (\d+) is ready")
+        wait_for(lambda: ready.search(output(child)), what="the worker")
+        child.kill()
+        worker = int(ready.search(output(child))[1])  # type: ignore[index]
+        try:
+            wait_for(lambda: not is_running(worker), 20, "the end of the worker")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
 
 
 def test_a_program_that_takes_away_what_was_there_is_served() -> None:
