@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,28 +166,38 @@ def test_upload_the_bar_shows_how_much_is_sent_and_reaches_its_end(page: Page, s
     assert [value for value in seen if 0 < value < 100]
 
 
-def test_upload_the_browser_shows_a_thumbnail_before_anything_is_sent(page: Page, site: str) -> None:
+def hold_upload(page: Page) -> Callable[[], None]:
+    """The next upload waits; the function that is returned lets it go on."""
     held: list[Route] = []
 
     def hold(route: Route) -> None:
         held.append(route)
 
-    page.route("**/pictures", hold)
+    def release() -> None:
+        wait_for(lambda: page.wait_for_timeout(10) or held, what="the request")
+        held[0].continue_()
+
+    page.route("**/pictures", hold, times=1)
+    return release
+
+
+def test_upload_the_browser_shows_a_thumbnail_before_anything_is_sent(page: Page, site: str) -> None:
+    release = hold_upload(page)
     choose(page, ("a <b>.png", "image/png", SMALL))
     expect(page.locator(".gallery figcaption")).to_have_text("a <b>.png")
     expect_thumbnails(page, 1)
     expect(page.locator(".gallery img")).to_have_attribute("src", re.compile("^blob:"))
-    wait_for(lambda: page.wait_for_timeout(10) or held, what="the request")
-    held[0].continue_()
+    release()
     expect(page.get_by_role("status")).to_have_text("The picture is here.")
     expect(page.locator(".gallery img")).to_have_attribute("src", re.compile("^/pictures/"))
 
 
 def test_upload_what_is_dropped_meanwhile_waits_for_its_turn_and_comes_first(page: Page, site: str) -> None:
-    slow_down(page, MIB)
+    release = hold_upload(page)
     choose(page, ("a.png", "image/png", png(500, 500)))
     drop(page, SMALL)
     expect(page.locator(".gallery figcaption")).to_have_text("a.png")
+    release()
     expect(page.get_by_text("2 here")).to_be_visible()
     expect_thumbnails(page, 2)
     assert page.locator(".gallery img").first.evaluate("image => image.naturalWidth") == 40
