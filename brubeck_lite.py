@@ -1277,7 +1277,7 @@ class Request:
         accept, best, prefers = self.headers.get("accept", "").lower(), 0.0, False
         if "json" not in accept:
             return "text/" not in accept and _JSON_TYPE.fullmatch(self._media_type()) is not None
-        for part in accept.split(","):
+        for part in accept.split(",", 50)[:50]:
             kind, _, parameters = part.partition(";")
             is_json = _JSON_TYPE.fullmatch(kind.strip()) is not None
             is_either = is_json or kind.strip() in ("text/html", "text/plain", "text/*")

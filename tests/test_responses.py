@@ -767,6 +767,7 @@ PREFER_JSON = [
 PREFER_TEXT = [
     "", "*/*", "text/html", "text/html,application/xhtml+xml,*/*;q=0.8", "text/plain, application/json;q=0.9",
     "application/json;q=0", "text/html, application/json", "text/html;xq=0.1, application/json;q=0.5",
+    "a/b," * 50 + "application/json",  # of the types that are named, 50 count
 ]  # fmt: skip
 
 
