@@ -5680,8 +5680,20 @@ class WebSocket:
         self._inbox.messages.clear()
         self._unread = 0
         self._pace()
+        self._await_farewell()
+
+    def _await_farewell(self) -> None:
+        """Wait until the client has got all that was sent, as long as it reads, and then for its answer to our close.
+        One that was too slow already is not waited for as long, nor one that keeps the server from its end."""
+        has_less = self.closed is not None and self.closed[0] in (1001, 1013)
+        pace = _Pace(self.FAREWELL if has_less else self.PATIENCE)
+        while self._outbox:
+            began, unsent = time.monotonic(), len(self._outbox)
+            self._writer.wait(pace.left)
+            if self._outbox and pace.is_too_slow(began, unsent - len(self._outbox)):
+                return
         deadline = time.monotonic() + self.FAREWELL
-        while (self._outbox or self._conversation.is_heard) and time.monotonic() < deadline:
+        while self._conversation.is_heard and time.monotonic() < deadline:
             self._writer.wait(self.FAREWELL)
 
     def _answer_close(self) -> None:

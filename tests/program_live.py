@@ -275,6 +275,14 @@ def small(ws: WebSocket) -> None:
         ws.send(message)
 
 
+@app.websocket("/one/<int:size>")
+@noted
+def one(ws: WebSocket, size: int) -> None:
+    """A message of so many bytes."""
+    ws.FAREWELL = 0.5  # seconds for the client to answer a close
+    ws.send(bytes(size))
+
+
 @app.websocket("/two", subprotocols=["second", "first"])
 def two(ws: WebSocket) -> None:
     ws.send({"offered": ws.request.headers.get("sec-websocket-protocol"), "path": ws.request.path})

@@ -1096,6 +1096,14 @@ def test_a_client_that_reads_slowly_gets_all_that_a_handler_sent_before_it_retur
         assert client.receive_close()[0] == 1000
 
 
+def test_a_client_that_reads_slowly_gets_all_of_a_large_message_behind_which_the_handler_returned(live: Door) -> None:
+    size = 12 << 20  # bytes, which is more than the system holds of a connection
+    with Raw(live, f"/one/{size}?key=large", receive_buffer=65536) as client:
+        time.sleep(2)  # longer than the client has to answer a close
+        assert client.receive() == (0x80 | 2, bytes(size))
+        assert client.receive_close()[0] == 1000
+
+
 # Idle clients
 
 
@@ -1158,4 +1166,13 @@ def test_clients_that_come_back_while_it_stops_do_not_hold_it_up(workers: list[s
                 received += data
             assert received.endswith(b"\r\n0\r\n\r\n")
         assert child.wait(60) == 0
+        assert "not finished in time" not in output(child)
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_a_server_that_stops() -> None:
+    with behind_http("program_live:app") as (child, port):
+        with Raw(("http", port, child), f"/one/{12 << 20}?key=stuck&answer=1", receive_buffer=65536) as client:
+            client._take(1)  # the handler has sent
+            child.terminate()
+            assert child.wait(60) == 0
         assert "not finished in time" not in output(child)
