@@ -5640,6 +5640,13 @@ class WebSocket:
         self._conversation.end()
         self._finish(frame)
 
+    def resume(self) -> None:
+        """The client can take more. Where something waits for it, that is a sign of life: it has read what was before,
+        and answers a ping only when it has read the rest, too."""
+        if self._outbox:
+            self.heard = time.monotonic()
+        self.flush()
+
     def check(self, now: float) -> None:
         """Ask for a sign of life, or note that there was none: called once a second."""
         if self._unread >= self.MAX_UNREAD:
@@ -6709,7 +6716,7 @@ class _Mongrel2Peer(ServedPeer):
             if self.sleeper is not None:
                 self.sleeper.wake_soon()
             if self.websocket is not None:
-                self.websocket.flush()
+                self.websocket.resume()
 
     def take_frame(self, frame: Mongrel2Request) -> None:
         """Give a frame to the WebSocket; where there is none, the connection is closed."""
@@ -8146,7 +8153,7 @@ class _HTTPWebSocket(WebSocket):
             self._end()
             return
         if events & WRITABLE:
-            self.flush()
+            self.resume()
         if not events & READABLE:
             return
         try:  # tiny frames take their time: others have their turn after a few hundred of them

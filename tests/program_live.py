@@ -278,9 +278,11 @@ def small(ws: WebSocket) -> None:
 @app.websocket("/one/<int:size>")
 @noted
 def one(ws: WebSocket, size: int) -> None:
-    """A message of so many bytes."""
+    """A message of so many bytes; what the client answers is noted, if it is asked to answer."""
     ws.FAREWELL = 0.5  # seconds for the client to answer a close
     ws.send(bytes(size))
+    if "answer" in ws.request.query:
+        note(ws.request, ws.receive())
 
 
 @app.websocket("/two", subprotocols=["second", "first"])

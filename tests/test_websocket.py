@@ -1107,6 +1107,20 @@ def test_a_client_that_reads_slowly_gets_all_of_a_large_message_behind_which_the
 # Idle clients
 
 
+def test_a_client_that_reads_a_large_message_for_long_is_not_taken_for_dead(embedded: Door) -> None:
+    size = 16 << 20
+    with Raw(embedded, f"/one/{size}?key=reads&answer=1", receive_buffer=65536) as client:
+        left = size
+        while left > 0:
+            data = client.socket.recv(1 << 16)
+            assert data
+            left -= len(data)
+            time.sleep(0.02 if left > 4 << 20 else 0)  # what the system may hold of it is read at once
+        client.send(frame(TEXT, b"all of it"))
+        wait_for(lambda: notes(embedded, "reads"), what="what the handler got")
+        assert notes(embedded, "reads")[0] == "all of it"
+
+
 def test_a_client_that_is_silent_is_pinged_and_one_that_is_dead_has_vanished(embedded: Door) -> None:
     with Raw(embedded, "/echo?key=alive") as alive, Raw(embedded, "/echo?key=dead") as dead:
         began, pings = time.monotonic(), 0
