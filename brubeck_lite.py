@@ -5341,12 +5341,13 @@ class _Closing:
 
 
 class Mailbox(_Closing):
-    """Messages for the one coroutine, or thread, that waits for them with this sleeper. Their number is bounded where
-    they come from: a channel drops a slow subscriber, `read_ahead` waits, a WebSocket receives no more."""
+    """Messages for the one coroutine, or thread, that waits for them with this sleeper, or with one that it makes when
+    it first waits. Their number is bounded where they come from: a channel drops a slow subscriber, `read_ahead` waits,
+    a WebSocket receives no more."""
 
     __slots__ = ("_sleeper", "is_over", "messages")
 
-    def __init__(self, sleeper: _Sleeper | _SleepingThread) -> None:
+    def __init__(self, sleeper: _Sleeper | _SleepingThread | None = None) -> None:
         self._sleeper = sleeper
         self.messages: deque[Any] = deque()
         self.is_over = False  # no more messages come
@@ -5354,19 +5355,23 @@ class Mailbox(_Closing):
     def put(self, message: Any) -> None:
         """Have a message wait."""
         self.messages.append(message)
-        self._sleeper.wake_soon()
+        if self._sleeper is not None:
+            self._sleeper.wake_soon()
 
     def get(self, timeout: float | None = None) -> Any:
         """The next message; None when there is none in time, or no more."""
         while not self.messages:
-            if self.is_over or not self._sleeper.wait(timeout):
+            if self._sleeper is None:
+                self._sleeper = make_sleeper()
+            elif self.is_over or not self._sleeper.wait(timeout):
                 return None
         return self.messages.popleft()
 
     def close(self) -> None:
         """Take no more messages."""
         self.is_over = True
-        self._sleeper.wake_soon()
+        if self._sleeper is not None:
+            self._sleeper.wake_soon()
 
 
 def read_ahead(items: Iterator[Any], patience: float, size: int = 1) -> Generator[Any, None, None]:
@@ -5446,7 +5451,7 @@ class Subscription(Mailbox):
     leaves too many messages unread is dropped: then the messages end, and `was_dropped` is True."""
 
     def __init__(self, channel: Channel) -> None:
-        super().__init__(make_sleeper())
+        super().__init__()  # `on_start` may subscribe, and a coroutine wait
         self._channel, self.was_dropped = channel, False
         channel.subscriptions.add(self)
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, free_port, output, process, settled, wait_for
@@ -554,6 +555,25 @@ def test_iteration_over_a_subscription_ends_when_it_is_closed() -> None:
     subscription.close()
     listener.join(60)
     assert seen == ["one"] and not listener.is_alive()
+
+
+def test_what_subscribed_before_the_server_ran_may_be_waited_for_in_a_coroutine() -> None:
+    app, channel, heard = Brubeck(), Channel(), []
+
+    @app.on_start
+    def start() -> None:
+        subscription = channel.subscribe()
+        app.spawn(lambda: heard.append(subscription.get()))
+
+    app.post("/publish")(lambda request: channel.publish(request.body.decode()))
+    with app.running() as server:
+        try:
+            with urlopen(f"{server.url}/publish", b"news", timeout=20) as response:
+                assert response.status == 200
+        finally:
+            channel.publish("at the end")
+        wait_for(lambda: heard, what="who subscribed")
+    assert heard == ["news"]
 
 
 def test_an_event_stream_is_an_answer_like_others() -> None:
