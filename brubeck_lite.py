@@ -6041,9 +6041,9 @@ class Client:
         if not stream:
             with answer:
                 answer.body = b"".join(answer)
-        for cookie in [value for name, value in answer.headers.pairs() if name == "Set-Cookie"]:
+        for cookie in [value for name, value in answer.headers.pairs() if name.lower() == "set-cookie"]:
             name, _, value = cookie.partition(";")[0].partition("=")
-            if re.search("; Max-Age=[0-]", cookie):
+            if re.search("(?i);[ \t]*max-age=[0-]", cookie):
                 self.cookies.pop(name, None)
             else:
                 self.cookies[name] = value

@@ -155,6 +155,17 @@ def test_cookies_are_kept_until_they_expire() -> None:
     assert client.get("/", headers={"Cookie": "own=1"}).json == {"own": "1"}
 
 
+def test_a_cookie_that_a_program_writes_itself_is_kept_however_its_field_is_written() -> None:
+    app = Brubeck()
+    app.get("/set")(lambda request: ("", {"set-cookie": "c=1; path=/"}))
+    app.get("/delete")(lambda request: ("", {"SET-COOKIE": "c=;max-age=0;path=/"}))
+    client = app.test()
+    client.get("/set")
+    assert client.cookies == {"c": "1"}
+    client.get("/delete")
+    assert client.cookies == {}
+
+
 def test_a_multipart_form_is_written_as_browsers_write_it() -> None:
     """HTML Standard, multipart/form-data encoding algorithm."""
     app = Brubeck()
