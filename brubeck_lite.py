@@ -5518,13 +5518,16 @@ def event_stream(source: Iterable[Any] | Channel, heartbeat: float = 15) -> Resp
 
 
 def _events(source: Iterable[Any] | Channel, heartbeat: float) -> Iterator[bytes]:
-    yield encode_event(None)  # so that the head goes out, and the client knows that it is connected
+    opening = encode_event(None)  # by which the head goes out, and the client knows that it is connected
     if isinstance(source, Channel):
-        with source.subscribe() as subscription:
+        with source.subscribe() as subscription:  # before the client knows, for it may publish at once
+            yield opening
             while not subscription.was_dropped:
                 yield encode_event(subscription.get(heartbeat))
             yield Event("too slow", "dropped").encode()
-    elif in_coroutines():
+        return
+    yield opening
+    if in_coroutines():
         with contextlib.closing(read_ahead(iter(source), heartbeat)) as messages:
             yield from map(encode_event, messages)
     else:

@@ -576,6 +576,27 @@ def test_what_subscribed_before_the_server_ran_may_be_waited_for_in_a_coroutine(
     assert heard == ["news"]
 
 
+def test_who_is_connected_to_a_stream_of_a_channel_hears_all_that_is_published_from_then_on() -> None:
+    app, channel = Brubeck(), Channel()
+    app.get("/")(lambda request: event_stream(channel, heartbeat=1))
+    body: Any = app({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *head: None)  # as a WSGI server does
+    pieces = iter(body)
+    assert next(pieces) == b":\n\n"
+    channel.publish("news")
+    assert next(pieces) == b"data: news\n\n"
+    body.close()
+    assert not channel.subscriptions
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_stream_of_a_channel_that_nobody_reads_leaves_no_subscription(method: str) -> None:
+    app, channel = Brubeck(), Channel()
+    app.get("/")(lambda request: event_stream(channel))
+    with app.test().request(method, "/", stream=True) as answer:
+        assert answer.status == 200
+    assert not channel.subscriptions
+
+
 def test_an_event_stream_is_an_answer_like_others() -> None:
     app = Brubeck()
 
