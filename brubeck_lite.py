@@ -1243,9 +1243,11 @@ class Request:
 
     @property
     def max_body(self) -> int:
-        """How many bytes the body may have: as its route says, else the application."""
+        """How many bytes the body may have: as its route says, also of a mounted application, else the application."""
         limit = self.route.max_body if self.route is not None else None
-        return self.app.max_body if limit is None or limit == _UNLIMITED else limit
+        if self.route is not None and isinstance(self.route.handler, Brubeck):  # middleware of the outer one asks
+            limit = self.app.body_limit(self)
+        return self.app.max_body if limit is None or limit in (_UNLIMITED, -1) else limit
 
     @lazy
     def body(self) -> bytes:
