@@ -6008,7 +6008,8 @@ class Client:
         def quoted(name: str) -> str:  # as browsers do (HTML Standard, multipart/form-data encoding algorithm)
             return '"' + re.sub(r'["\r\n]', lambda character: quote(character[0]), name) + '"'
 
-        form = [(quoted(name), str(value).encode()) for name, value in _each(fields)]
+        form = [(quoted(name), value if isinstance(value, bytes) else str(value).encode())
+                for name, value in _each(fields)]  # fmt: skip
         for name, file in _each(files):
             own_name = os.path.basename(getattr(file, "name", name))
             filename, content, *kind = file if isinstance(file, tuple) else (own_name, file)

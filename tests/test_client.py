@@ -166,6 +166,13 @@ def test_a_cookie_that_a_program_writes_itself_is_kept_however_its_field_is_writ
     assert client.cookies == {}
 
 
+def test_a_field_of_bytes_is_sent_as_it_is_with_files_and_without() -> None:
+    app = Brubeck()
+    app.post("/")(lambda request: request.form["a"])
+    sent = [app.test().post("/", data={"a": "\xfc".encode()}, files=files).text for files in (None, {"f": b""})]
+    assert sent == ["\xfc", "\xfc"]
+
+
 def test_a_multipart_form_is_written_as_browsers_write_it() -> None:
     """HTML Standard, multipart/form-data encoding algorithm."""
     app = Brubeck()
