@@ -5524,9 +5524,10 @@ def _events(source: Iterable[Any] | Channel, heartbeat: float) -> Iterator[bytes
     if isinstance(source, Channel):
         with source.subscribe() as subscription:  # before the client knows, for it may publish at once
             yield opening
-            while not subscription.was_dropped:
+            while not subscription.is_over:
                 yield encode_event(subscription.get(heartbeat))
-            yield Event("too slow", "dropped").encode()
+            if subscription.was_dropped:
+                yield Event("too slow", "dropped").encode()
         return
     yield opening
     if in_coroutines():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -586,6 +587,17 @@ def test_who_is_connected_to_a_stream_of_a_channel_hears_all_that_is_published_f
     assert next(pieces) == b"data: news\n\n"
     body.close()
     assert not channel.subscriptions
+
+
+def test_a_stream_of_a_channel_ends_when_its_subscription_is_closed() -> None:
+    app, channel = Brubeck(), Channel()
+    app.get("/")(lambda request: event_stream(channel))
+    body: Any = app({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *head: None)
+    pieces = iter(body)
+    assert next(pieces) == b":\n\n"
+    (subscription,) = channel.subscriptions
+    subscription.close()
+    assert list(itertools.islice(pieces, 10)) == []
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
