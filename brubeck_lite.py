@@ -1243,9 +1243,11 @@ class Request:
 
     @property
     def max_body(self) -> int:
-        """How many bytes the body may have: as its route says, else the application."""
+        """How many bytes the body may have: as its route says, also of a mounted application, else the application."""
         limit = self.route.max_body if self.route is not None else None
-        return self.app.max_body if limit is None or limit == _UNLIMITED else limit
+        if self.route is not None and isinstance(self.route.handler, Brubeck):  # middleware of the outer one asks
+            limit = self.app.body_limit(self)
+        return self.app.max_body if limit is None or limit in (_UNLIMITED, -1) else limit
 
     @lazy
     def body(self) -> bytes:
@@ -5341,12 +5343,13 @@ class _Closing:
 
 
 class Mailbox(_Closing):
-    """Messages for the one coroutine, or thread, that waits for them with this sleeper. Their number is bounded where
-    they come from: a channel drops a slow subscriber, `read_ahead` waits, a WebSocket receives no more."""
+    """Messages for the one coroutine, or thread, that waits for them with this sleeper, or with one that it makes when
+    it first waits. Their number is bounded where they come from: a channel drops a slow subscriber, `read_ahead` waits,
+    a WebSocket receives no more."""
 
     __slots__ = ("_sleeper", "is_over", "messages")
 
-    def __init__(self, sleeper: _Sleeper | _SleepingThread) -> None:
+    def __init__(self, sleeper: _Sleeper | _SleepingThread | None = None) -> None:
         self._sleeper = sleeper
         self.messages: deque[Any] = deque()
         self.is_over = False  # no more messages come
@@ -5354,19 +5357,23 @@ class Mailbox(_Closing):
     def put(self, message: Any) -> None:
         """Have a message wait."""
         self.messages.append(message)
-        self._sleeper.wake_soon()
+        if self._sleeper is not None:
+            self._sleeper.wake_soon()
 
     def get(self, timeout: float | None = None) -> Any:
         """The next message; None when there is none in time, or no more."""
         while not self.messages:
-            if self.is_over or not self._sleeper.wait(timeout):
+            if self._sleeper is None:
+                self._sleeper = make_sleeper()
+            elif self.is_over or not self._sleeper.wait(timeout):
                 return None
         return self.messages.popleft()
 
     def close(self) -> None:
         """Take no more messages."""
         self.is_over = True
-        self._sleeper.wake_soon()
+        if self._sleeper is not None:
+            self._sleeper.wake_soon()
 
 
 def read_ahead(items: Iterator[Any], patience: float, size: int = 1) -> Generator[Any, None, None]:
@@ -5446,7 +5453,7 @@ class Subscription(Mailbox):
     leaves too many messages unread is dropped: then the messages end, and `was_dropped` is True."""
 
     def __init__(self, channel: Channel) -> None:
-        super().__init__(make_sleeper())
+        super().__init__()  # `on_start` may subscribe, and a coroutine wait
         self._channel, self.was_dropped = channel, False
         channel.subscriptions.add(self)
 
@@ -5513,13 +5520,17 @@ def event_stream(source: Iterable[Any] | Channel, heartbeat: float = 15) -> Resp
 
 
 def _events(source: Iterable[Any] | Channel, heartbeat: float) -> Iterator[bytes]:
-    yield encode_event(None)  # so that the head goes out, and the client knows that it is connected
+    opening = encode_event(None)  # by which the head goes out, and the client knows that it is connected
     if isinstance(source, Channel):
-        with source.subscribe() as subscription:
-            while not subscription.was_dropped:
+        with source.subscribe() as subscription:  # before the client knows, for it may publish at once
+            yield opening
+            while not subscription.is_over:
                 yield encode_event(subscription.get(heartbeat))
-            yield Event("too slow", "dropped").encode()
-    elif in_coroutines():
+            if subscription.was_dropped:
+                yield Event("too slow", "dropped").encode()
+        return
+    yield opening
+    if in_coroutines():
         with contextlib.closing(read_ahead(iter(source), heartbeat)) as messages:
             yield from map(encode_event, messages)
     else:
@@ -5640,6 +5651,13 @@ class WebSocket:
         self._conversation.end()
         self._finish(frame)
 
+    def resume(self) -> None:
+        """The client can take more. Where something waits for it, that is a sign of life: it has read what was before,
+        and answers a ping only when it has read the rest, too."""
+        if self._outbox:
+            self.heard = time.monotonic()
+        self.flush()
+
     def check(self, now: float) -> None:
         """Ask for a sign of life, or note that there was none: called once a second."""
         if self._unread >= self.MAX_UNREAD:
@@ -5680,8 +5698,20 @@ class WebSocket:
         self._inbox.messages.clear()
         self._unread = 0
         self._pace()
+        self._await_farewell()
+
+    def _await_farewell(self) -> None:
+        """Wait until the client has got all that was sent, as long as it reads, and then for its answer to our close.
+        One that was too slow already is not waited for as long, nor one that keeps the server from its end."""
+        has_less = self.closed is not None and self.closed[0] in (1001, 1013)
+        pace = _Pace(self.FAREWELL if has_less else self.PATIENCE)
+        while self._outbox:
+            began, unsent = time.monotonic(), len(self._outbox)
+            self._writer.wait(pace.left)
+            if self._outbox and pace.is_too_slow(began, unsent - len(self._outbox)):
+                return
         deadline = time.monotonic() + self.FAREWELL
-        while (self._outbox or self._conversation.is_heard) and time.monotonic() < deadline:
+        while self._conversation.is_heard and time.monotonic() < deadline:
             self._writer.wait(self.FAREWELL)
 
     def _answer_close(self) -> None:
@@ -5979,7 +6009,8 @@ class Client:
         def quoted(name: str) -> str:  # as browsers do (HTML Standard, multipart/form-data encoding algorithm)
             return '"' + re.sub(r'["\r\n]', lambda character: quote(character[0]), name) + '"'
 
-        form = [(quoted(name), str(value).encode()) for name, value in _each(fields)]
+        form = [(quoted(name), value if isinstance(value, bytes) else str(value).encode())
+                for name, value in _each(fields)]  # fmt: skip
         for name, file in _each(files):
             own_name = os.path.basename(getattr(file, "name", name))
             filename, content, *kind = file if isinstance(file, tuple) else (own_name, file)
@@ -6017,9 +6048,9 @@ class Client:
         if not stream:
             with answer:
                 answer.body = b"".join(answer)
-        for cookie in [value for name, value in answer.headers.pairs() if name == "Set-Cookie"]:
+        for cookie in [value for name, value in answer.headers.pairs() if name.lower() == "set-cookie"]:
             name, _, value = cookie.partition(";")[0].partition("=")
-            if re.search("; Max-Age=[0-]", cookie):
+            if re.search("(?i);[ \t]*max-age=[0-]", cookie):
                 self.cookies.pop(name, None)
             else:
                 self.cookies[name] = value
@@ -6697,7 +6728,7 @@ class _Mongrel2Peer(ServedPeer):
             if self.sleeper is not None:
                 self.sleeper.wake_soon()
             if self.websocket is not None:
-                self.websocket.flush()
+                self.websocket.resume()
 
     def take_frame(self, frame: Mongrel2Request) -> None:
         """Give a frame to the WebSocket; where there is none, the connection is closed."""
@@ -8134,7 +8165,7 @@ class _HTTPWebSocket(WebSocket):
             self._end()
             return
         if events & WRITABLE:
-            self.flush()
+            self.resume()
         if not events & READABLE:
             return
         try:  # tiny frames take their time: others have their turn after a few hundred of them

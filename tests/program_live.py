@@ -275,6 +275,16 @@ def small(ws: WebSocket) -> None:
         ws.send(message)
 
 
+@app.websocket("/one/<int:size>")
+@noted
+def one(ws: WebSocket, size: int) -> None:
+    """A message of so many bytes; what the client answers is noted, if it is asked to answer."""
+    ws.FAREWELL = 0.5  # seconds for the client to answer a close
+    ws.send(bytes(size))
+    if "answer" in ws.request.query:
+        note(ws.request, ws.receive())
+
+
 @app.websocket("/two", subprotocols=["second", "first"])
 def two(ws: WebSocket) -> None:
     ws.send({"offered": ws.request.headers.get("sec-websocket-protocol"), "path": ws.request.path})

@@ -155,6 +155,24 @@ def test_cookies_are_kept_until_they_expire() -> None:
     assert client.get("/", headers={"Cookie": "own=1"}).json == {"own": "1"}
 
 
+def test_a_cookie_that_a_program_writes_itself_is_kept_however_its_field_is_written() -> None:
+    app = Brubeck()
+    app.get("/set")(lambda request: ("", {"set-cookie": "c=1; path=/"}))
+    app.get("/delete")(lambda request: ("", {"SET-COOKIE": "c=;max-age=0;path=/"}))
+    client = app.test()
+    client.get("/set")
+    assert client.cookies == {"c": "1"}
+    client.get("/delete")
+    assert client.cookies == {}
+
+
+def test_a_field_of_bytes_is_sent_as_it_is_with_files_and_without() -> None:
+    app = Brubeck()
+    app.post("/")(lambda request: request.form["a"])
+    sent = [app.test().post("/", data={"a": "\xfc".encode()}, files=files).text for files in (None, {"f": b""})]
+    assert sent == ["\xfc", "\xfc"]
+
+
 def test_a_multipart_form_is_written_as_browsers_write_it() -> None:
     """HTML Standard, multipart/form-data encoding algorithm."""
     app = Brubeck()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from support import Mongrel2, behind_http, behind_mongrel2, behind_wsgi, free_port, output, process, settled, wait_for
@@ -554,6 +556,57 @@ def test_iteration_over_a_subscription_ends_when_it_is_closed() -> None:
     subscription.close()
     listener.join(60)
     assert seen == ["one"] and not listener.is_alive()
+
+
+def test_what_subscribed_before_the_server_ran_may_be_waited_for_in_a_coroutine() -> None:
+    app, channel, heard = Brubeck(), Channel(), []
+
+    @app.on_start
+    def start() -> None:
+        subscription = channel.subscribe()
+        app.spawn(lambda: heard.append(subscription.get()))
+
+    app.post("/publish")(lambda request: channel.publish(request.body.decode()))
+    with app.running() as server:
+        try:
+            with urlopen(f"{server.url}/publish", b"news", timeout=20) as response:
+                assert response.status == 200
+        finally:
+            channel.publish("at the end")
+        wait_for(lambda: heard, what="who subscribed")
+    assert heard == ["news"]
+
+
+def test_who_is_connected_to_a_stream_of_a_channel_hears_all_that_is_published_from_then_on() -> None:
+    app, channel = Brubeck(), Channel()
+    app.get("/")(lambda request: event_stream(channel, heartbeat=1))
+    body: Any = app({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *head: None)  # as a WSGI server does
+    pieces = iter(body)
+    assert next(pieces) == b":\n\n"
+    channel.publish("news")
+    assert next(pieces) == b"data: news\n\n"
+    body.close()
+    assert not channel.subscriptions
+
+
+def test_a_stream_of_a_channel_ends_when_its_subscription_is_closed() -> None:
+    app, channel = Brubeck(), Channel()
+    app.get("/")(lambda request: event_stream(channel))
+    body: Any = app({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *head: None)
+    pieces = iter(body)
+    assert next(pieces) == b":\n\n"
+    (subscription,) = channel.subscriptions
+    subscription.close()
+    assert list(itertools.islice(pieces, 10)) == []
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_stream_of_a_channel_that_nobody_reads_leaves_no_subscription(method: str) -> None:
+    app, channel = Brubeck(), Channel()
+    app.get("/")(lambda request: event_stream(channel))
+    with app.test().request(method, "/", stream=True) as answer:
+        assert answer.status == 200
+    assert not channel.subscriptions
 
 
 def test_an_event_stream_is_an_answer_like_others() -> None:

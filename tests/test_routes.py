@@ -702,6 +702,26 @@ def test_a_mounted_applications_own_max_body_counts() -> None:
     assert [mounted()[0].test().post("/inner/body", data="x" * size).status for size in (1500, 2500)] == [200, 413]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "limit"),
+    [("POST", "/inner/body", 2000), ("POST", "/inner/small", 10), ("POST", "/inner/none", 1000),
+     ("POST", "/body", 1000), ("OPTIONS", "/inner/body", 2000), ("OPTIONS", "/body", 1000)],
+)  # fmt: skip
+def test_middleware_may_read_a_body_up_to_the_limit_of_the_route_that_takes_it(
+    method: str, path: str, limit: int
+) -> None:
+    outer, inner = Brubeck(max_body=1000), Brubeck(max_body=2000)
+    for app in (outer, inner):
+        app.post("/body")(lambda request: "")
+    inner.post("/small", max_body=10)(lambda request: "")
+    outer.mount("/inner", inner)
+    outer.wrap(lambda respond: lambda request: Response(str(len(request.body))))
+    chunked = {"wsgi__input_terminated": True, "REQUEST_METHOD": method, "PATH_INFO": path}
+    sent = {size: by_wsgi(outer, wsgi__input=io.BytesIO(bytes(size)), **chunked) for size in (limit, limit + 1)}
+    assert sent[limit][::2] == ("200 OK", str(limit).encode())
+    assert sent[limit + 1][0][:3] == "413" and str(limit).encode() in sent[limit + 1][2]
+
+
 def test_a_body_that_middleware_reads_is_bounded_where_an_application_is_mounted_too() -> None:
     outer, _ = mounted()
     outer.wrap(lambda respond: lambda request: respond(request) if request.body else Response("empty"))

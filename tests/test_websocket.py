@@ -1096,7 +1096,29 @@ def test_a_client_that_reads_slowly_gets_all_that_a_handler_sent_before_it_retur
         assert client.receive_close()[0] == 1000
 
 
+def test_a_client_that_reads_slowly_gets_all_of_a_large_message_behind_which_the_handler_returned(live: Door) -> None:
+    size = 12 << 20  # bytes, which is more than the system holds of a connection
+    with Raw(live, f"/one/{size}?key=large", receive_buffer=65536) as client:
+        time.sleep(2)  # longer than the client has to answer a close
+        assert client.receive() == (0x80 | 2, bytes(size))
+        assert client.receive_close()[0] == 1000
+
+
 # Idle clients
+
+
+def test_a_client_that_reads_a_large_message_for_long_is_not_taken_for_dead(embedded: Door) -> None:
+    size = 16 << 20
+    with Raw(embedded, f"/one/{size}?key=reads&answer=1", receive_buffer=65536) as client:
+        left = size
+        while left > 0:
+            data = client.socket.recv(1 << 16)
+            assert data
+            left -= len(data)
+            time.sleep(0.02 if left > 4 << 20 else 0)  # what the system may hold of it is read at once
+        client.send(frame(TEXT, b"all of it"))
+        wait_for(lambda: notes(embedded, "reads"), what="what the handler got")
+        assert notes(embedded, "reads")[0] == "all of it"
 
 
 def test_a_client_that_is_silent_is_pinged_and_one_that_is_dead_has_vanished(embedded: Door) -> None:
@@ -1158,4 +1180,13 @@ def test_clients_that_come_back_while_it_stops_do_not_hold_it_up(workers: list[s
                 received += data
             assert received.endswith(b"\r\n0\r\n\r\n")
         assert child.wait(60) == 0
+        assert "not finished in time" not in output(child)
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_a_server_that_stops() -> None:
+    with behind_http("program_live:app") as (child, port):
+        with Raw(("http", port, child), f"/one/{12 << 20}?key=stuck&answer=1", receive_buffer=65536) as client:
+            client._take(1)  # the handler has sent
+            child.terminate()
+            assert child.wait(60) == 0
         assert "not finished in time" not in output(child)
