@@ -5582,7 +5582,7 @@ class WebSocket:
             self._unread -= max(len(message), self._LEAST)
             self._pace()
         elif self._inbox.is_over:
-            self._coroutine = None
+            self._learn_of_end()
         return message
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -5596,7 +5596,7 @@ class WebSocket:
             if not self._writer.wait(self.PATIENCE):
                 self.close(1013, "too slow")
         if self.closed is not None:
-            self._coroutine = None
+            self._learn_of_end()
             raise ConnectionError(f"the WebSocket is closed: {self.closed}")
         self._write(frame)
 
@@ -5728,11 +5728,17 @@ class WebSocket:
             return
         for channel in self._followed:
             channel.followers.discard(self)
-        if self._reader.sleeping is not None or self._coroutine is greenlet.getcurrent():
+        self._learn_of_end()
+        if self._reader.sleeping is self._coroutine:  # the handler receives, and is about to hear of the end
             self._coroutine = None
         elif self._coroutine is not None:
             call_soon(self._end_coroutine, 1.0)
         self._inbox.close()
+
+    def _learn_of_end(self) -> None:
+        """The present coroutine knows of the end: where it is the handler's, it need not be ended."""
+        if self._coroutine is greenlet.getcurrent():
+            self._coroutine = None
 
     def _end_coroutine(self) -> None:
         if self._coroutine is not None:

@@ -327,7 +327,9 @@ def closes(ws: WebSocket, code: int) -> None:
 @app.websocket("/asleep/<float:seconds>")
 @noted
 def asleep(ws: WebSocket, seconds: float) -> None:
-    """Does not look at what comes for so long, then says what came."""
+    """Does not look at what comes for so long, unless another coroutine does, then says what came."""
+    if "reads" in ws.request.query:
+        threading.Thread(target=list, args=[ws]).start()
     try:
         time.sleep(seconds)
     except BaseException as error:

@@ -893,10 +893,13 @@ def test_a_client_that_vanishes_ends_the_iteration(live: Door, leave: Callable[[
     assert notes(live, key) == [[1006, ""]]
 
 
+@pytest.mark.parametrize("reader", ["", "&reads=1"], ids=["nobody receives", "another coroutine receives"])
 @pytest.mark.parametrize("leave", ["vanishes", "closes"])
-def test_a_handler_that_waits_for_something_else_is_ended_when_its_client_leaves(live: Door, leave: str) -> None:
-    key = f"asleep-{live[0]}-{leave}"
-    with Raw(live, f"/asleep/600.0?key={key}") as client:
+def test_a_handler_that_waits_for_something_else_is_ended_when_its_client_leaves(
+    live: Door, leave: str, reader: str
+) -> None:
+    key = f"asleep-{live[0]}-{leave}{len(reader)}"
+    with Raw(live, f"/asleep/600.0?key={key}{reader}") as client:
         if leave == "closes":
             client.send(frame(CLOSE, b"\x03\xe9"))
             assert client.receive_close()[0] == 1001
