@@ -8778,17 +8778,17 @@ class _Lines:
             self._unsent = self._unsent[socket.send_fds(self._socket, [self._unsent], descriptors) :]
 
     def hear(self) -> list[dict[str, Any]] | None:
-        """What the other process has said since; None once it has ended."""
+        """What the other process has said since; None once it has ended, and its last words were heard."""
+        has_ended = True
         try:
             while data := self._socket.recv(1 << 16):
                 self._received += data
-            return None
         except BlockingIOError:
-            pass
+            has_ended = False
         except ConnectionError:  # it ended without reading all (unix(7))
-            return None
+            pass
         *lines, self._received = self._received.split(b"\n")
-        return [json.loads(line) for line in lines]
+        return None if has_ended and not lines else [json.loads(line) for line in lines]
 
     def close(self) -> None:
         self._socket.close()
@@ -8911,6 +8911,8 @@ class Server:
         finally:
             for connection in self._servers:
                 connection.close()
+            if self._parent is not None:
+                self._parent.say(stats=self.stats())  # with what was answered since the last second
             self._app.call_on_stop(self)
             if self._load.access_log is not None:
                 self._load.access_log.write(1.0)

@@ -955,6 +955,18 @@ def test_figures_of_all_are_told_together_and_do_not_fall_when_one_dies(served: 
     wait_for(lambda: figures(served)["brubeck_lite_workers"] == 2, what="both to tell")
 
 
+def test_figures_have_what_a_worker_answered_just_before_it_ended(served: Served) -> None:
+    before, workers = answered(served, "text"), served.workers()
+    for _ in range(40):
+        get(served.ports["http"], "/text/a")
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    for pid in workers:
+        served.wait_to_log(f"worker {pid} has ended")
+    assert answered(served, "text") == before + 40
+    served.wait_for_workers(2)
+
+
 # What a parent bears
 
 
