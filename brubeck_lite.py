@@ -9181,7 +9181,7 @@ class _Dealer:
         life = self.mongrel2.life
         if life is not None and life.has_ended():
             self._end_life(life)
-        elif life is None and not self._has_left:
+        elif life is None and not self._has_left and any(link.worker.is_ready for link in self._links):
             self.mongrel2.seek()
         if (life := self.mongrel2.life) is not None and life.left is None:
             # While no worker can take them, messages wait in Mongrel2.
@@ -9260,7 +9260,19 @@ class _Dealer:
         for link in [*self._links]:
             link.remove_folder()
 
+    def has_links(self) -> bool:
+        """Whether a worker that has not ended has messages from here."""
+        return bool(self._links)
+
     def close(self) -> None:
+        """Leave Mongrel2. Requests that no worker is left to take get 502."""
+        self.leave(time.monotonic())
+        life, undealt = self.mongrel2.life, [] if self._undealt is None else [self._undealt]
+        for message in [*undealt, *((life and life.left) or ())]:
+            with contextlib.suppress(ValueError):  # it is not Mongrel2's protocol
+                sender, conn_id, path, _ = message.split(b" ", 3)
+                if path != b"@*":
+                    self._refuse(conn_id, _DealtClient(cast(_Link, None), sender, path[:1] == b"/"))
         self.flush(1.0)
         self.mongrel2.close(1000)
         for link in self._links:

@@ -115,7 +115,7 @@ def serving(
                     peer.replies.poll(1)  # it tells its subscription when it is asked for something
             return served.log().count("connected to Mongrel2") == len(mongrel2s)
 
-        wait_for(is_connected, what="Mongrel2s")
+        wait_for(lambda: not ready or is_connected(), what="Mongrel2s")
         yield served
         if any(isinstance(each, Peer) for each in mongrel2s):  # which does not let itself be left
             child.terminate()
@@ -797,6 +797,34 @@ def test_what_came_as_a_worker_died_is_dealt_to_others(served: Served) -> None:
             statuses = collections.Counter(client.answer()[0] for client in clients)
         assert 503 not in statuses and statuses[200] >= 25, statuses
         served.wait_for_workers(2, but=[dying])
+
+
+def test_what_no_worker_is_left_to_answer_is_502_when_the_parent_ends(
+    mongrel2: Mongrel2, program: Callable[[str], dict[str, Any]]
+) -> None:
+    with serving("changing:app", mongrel2s=[mongrel2], **program(HELLO.format("old"))) as served:
+        program("this is no program")
+        for pid in served.workers():
+            os.kill(pid, signal.SIGKILL)
+        served.wait_to_log("before it was ready")
+        with Client(mongrel2.port) as client:
+            client.ask("/", "/")
+            wait_for(lambda: all_are_read(mongrel2.port), what="Mongrel2 to read it")
+            served.child.terminate()
+            assert client.answer()[0] == 502
+        assert served.child.wait(60) == 0
+
+
+def test_what_is_asked_before_any_worker_was_ready_waits_in_mongrel2_for_the_next_handler(
+    mongrel2: Mongrel2, program: Callable[[str], dict[str, Any]]
+) -> None:
+    broken = HELLO.format("new") + "@app.on_start\ndef start():\n    raise OSError('no database')\n"
+    with Client(mongrel2.port) as client:
+        with serving("changing:app", mongrel2s=[mongrel2], ready=0, **program(broken)) as served:
+            client.ask("/")
+            served.wait_to_log("before it was ready", 2)
+        with serving("changing:app", mongrel2s=[mongrel2], **program(HELLO.format("new"))):
+            assert client.answer() == (200, b"new")
 
 
 def talk(port: int, path: str) -> ClientConnection:
