@@ -9028,6 +9028,7 @@ class _Worker:
         self.heard = time.monotonic()  # when it gave the last sign of life
         self.ended: float | None = None  # when that was seen
         self.slot: int | None = None  # on the boards
+        self.addresses = set[Any]()  # keys of what the parent opened for it
 
     def retire(self) -> None:
         """Have it finish what it was given, and end: at once where it has not started yet."""
@@ -9439,7 +9440,7 @@ class Parent:
         self._workers: list[_Worker] = []
         self._outdated: list[_Worker] = []  # to be replaced
         self._listening: dict[str, tuple[Listener, _Board]] = {}
-        self._dealers: dict[tuple[str, str, str | None], _Dealer] = {}
+        self._dealers: dict[tuple[Any, ...], _Dealer] = {}
         self._context: zmq.Context[Any] = zmq.Context()
         self._readers: dict[Any, Callable[[], Any]] = {}  # by descriptor, or socket of ZeroMQ
         self._poller = zmq.Poller()
@@ -9530,6 +9531,7 @@ class Parent:
         for worker in [*self._workers]:
             self._survive(self._see, worker, now)
         self._survive(self._stop if self._ending.is_asked else self._renew, now)
+        self._survive(self._leave_unused, now)
 
     def _see(self, worker: _Worker, now: float) -> None:
         """See whether a worker is there, and gives signs of life."""
@@ -9619,6 +9621,7 @@ class Parent:
         descriptors: list[int] = []
         lives: list[Any] = []
         for each in connections:
+            worker.addresses.add(each[0] if isinstance(each[1], int) else tuple(each))
             if isinstance(each[1], int):  # an HTTP address; else a Mongrel2's
                 listening, board = self._listen(*each)
                 descriptors += [listening.socket.fileno(), board.descriptor]
@@ -9681,6 +9684,28 @@ class Parent:
         logger.error("%s %s before it was ready; another starts after %.1f seconds", worker, how, delay)
         if worker not in self._outdated:  # else it was started before the last SIGHUP
             self._outdated.clear()  # the workers that serve go on with the program as it was
+
+    def _leave_unused(self, now: float) -> None:
+        """Leave the addresses that the program had until the last SIGHUP, once it is served at others by all workers.
+        Those that retire finish what came by them."""
+        serving = [worker for worker in self._workers if worker.takes()]
+        if len(serving) < self._count:
+            return
+        used = set[Any]().union(*(worker.addresses for worker in self._workers if not worker.is_retiring))
+        for address in self._listening.keys() - used:
+            listening, board = self._listening.pop(address)
+            listening.close()
+            board.close()
+        for key in self._dealers.keys() - used:
+            dealer = self._dealers[key]
+            dealer.leave(now)
+            del self._dealers[key]
+            if dealer.has_links():
+                own_key = *key[:3], id(dealer)  # where the program comes back to this address, that gets a new one
+                self._dealers[own_key] = dealer
+            else:
+                dealer.close()
+                self._former = merge_stats([self._former, {"dropped": dealer.mongrel2.dropped}])
 
     def _stop(self, now: float) -> None:
         """Have the workers finish their requests, and leave every Mongrel2."""

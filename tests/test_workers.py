@@ -25,7 +25,18 @@ from typing import Any
 
 import pytest
 import zmq
-from support import SENDER, Mongrel2, behind_mongrel2, environment, free_port, is_running, output, process, wait_for
+from support import (
+    SENDER,
+    Mongrel2,
+    behind_mongrel2,
+    environment,
+    free_port,
+    is_running,
+    listens,
+    output,
+    process,
+    wait_for,
+)
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -575,6 +586,42 @@ def test_a_sighup_while_the_version_before_is_about_to_fail_still_brings_the_new
         (tmp_path / "fail").touch()
         served.wait_for_workers(2, old)
         assert get(served.ports["http"]) == b"new"
+
+
+MOVING = HELLO.format("{text}") + """
+import time
+from brubeck_lite import Mongrel2Connection
+@app.route("/slow")
+def slow(request):
+    open("asked", "a").close()
+    time.sleep(1)
+    return "finished"
+if __name__ == "__main__":
+    app.run({addresses}, workers=2)
+"""
+
+
+def test_sighup_leaves_the_addresses_that_the_program_has_no_longer(mongrel2: Mongrel2, tmp_path: Path) -> None:
+    script, before, after = tmp_path / "moving.py", free_port(), free_port()
+    connection = f"Mongrel2Connection({mongrel2.pull!r}, {mongrel2.pub!r})"
+    script.write_text(MOVING.format(text="old", addresses=f"[{before}, {connection}]"))
+    with process([sys.executable, str(script)], cwd=tmp_path) as child, Client(mongrel2.port) as client:
+        served = Served(child, {})
+        served.wait_for_workers(2)
+        old = served.workers()
+        assert get(before) == get(mongrel2.port) == b"old"
+        script.write_text(MOVING.format(text="new", addresses=after))
+        client.ask("/slow")
+        wait_for((tmp_path / "asked").exists, what=served.log)
+        child.send_signal(signal.SIGHUP)
+        served.wait_for_workers(2, old)
+        assert client.answer() == (200, b"finished")
+        wait_for(lambda: not listens(before), what="the address to be left")
+        served.wait_to_log("has ended", 2)
+        client.ask("/")
+        with behind_mongrel2("moving:app", mongrel2, "--chdir", str(tmp_path)):
+            assert client.answer() == (200, b"new")
+        assert get(after) == b"new"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
