@@ -60,6 +60,7 @@ import copy
 import errno
 import functools
 import gc
+import glob
 import hashlib
 import hmac
 import importlib
@@ -8836,6 +8837,8 @@ class _Parent(_Lines):
             if isinstance(server, HTTPServer):
                 server.adopt(descriptors.pop(0), _Board(descriptors.pop(0), answer["slot"]))
         self._adopt(answer["lives"])
+        if self._is_watched:
+            self.say(files=program_files(None))  # before a function of `on_start` fails
         self._socket.setblocking(False)
         _unpatched("threading").Thread(target=self._outlive, daemon=True).start()
 
@@ -9546,7 +9549,7 @@ class Parent:
 
     def _renew(self, now: float) -> None:
         """Start the workers that are missing, and replace one by one those that are outdated."""
-        if self._reload and self._files != (files := {name: modified_at(name) for name in self._files}):
+        if self._reload and self._files != (files := self._look()):
             self._files, self._next_birth = files, now
             logger.info("the program has changed")
             for worker in self._workers:
@@ -9575,6 +9578,16 @@ class Parent:
             serving.append(worker)
             self._workers.append(worker)
             self._watch(worker.line.fileno(), functools.partial(self._hear, worker))
+
+    def _look(self) -> dict[str, float | None]:
+        """When each file that `reload` watches was changed. While we wait for the program to change, so are the modules
+        beside these files: a script that fails before `run` does not say which file that comes from, and the file may
+        not be there yet."""
+        names = {*self._files}
+        if self._next_birth == math.inf:
+            folders = {os.path.dirname(name) for name in names}
+            names.update(*(glob.iglob(os.path.join(glob.escape(folder), "*.py")) for folder in folders))
+        return {name: modified_at(name) for name in names}
 
     def _delay(self) -> float:
         """Seconds until the next start, which grow while none succeeds."""
@@ -9678,6 +9691,7 @@ class Parent:
             raise SystemExit(2)  # it has said why
         if self._reload and self._files:
             self._next_birth = math.inf
+            self._files = {**self._look(), **self._files}
             logger.error("%s %s: waiting for the program to change", worker, how)
             return
         self._next_birth = now + (delay := self._delay())

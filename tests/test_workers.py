@@ -1146,6 +1146,36 @@ def test_reload_serves_what_was_saved_and_shows_what_is_wrong_with_it(
         wait_for(is_answered(b"second three"), what="the third")
 
 
+def test_reload_watches_a_new_module_that_on_start_fails_in(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    text = HELLO + "@app.on_start\ndef start():\n    pass\n"
+    with serving("changing:app", "--reload", workers="1", ready=1, **program(text.format("one"))) as served:
+        (folder / "new.py").write_text("def begin():\n    raise OSError('not now')\n")
+        program("import package.new\n" + text.format("two").replace("pass", "package.new.begin()"))
+        served.wait_to_log("waiting for the program to change")
+        (folder / "new.py").write_text("def begin():\n    pass\n")
+        wait_for(answers(served.ports["http"], b"two"), what="the second")
+
+
+def test_reload_of_a_script_waits_for_the_module_that_it_cannot_import(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    port = free_port()
+    text = HELLO + f"if __name__ == '__main__':\n    app.run(port={port}, reload=True)\n"
+    with process([sys.executable, "changing.py"], **program(text.format("one"))) as child:
+        served = Served(child, {"http": port})
+        served.wait_for_workers(1)
+        program("import new\n" + text.format("two"))
+        served.wait_to_log("waiting for the program to change")  # and the module is not there yet
+        (tmp_path / "new.py").write_text("def broken(:")
+        served.wait_to_log("waiting for the program to change", 2)
+        (tmp_path / "new.py").write_text("")
+        wait_for(answers(port, b"two"), what="the second")
+
+
 def test_what_is_saved_while_the_program_is_imported_is_served(
     program: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
