@@ -9538,7 +9538,7 @@ class Parent:
 
     def _see(self, worker: _Worker, now: float) -> None:
         """See whether a worker is there, and gives signs of life."""
-        limit = self._timeout + (0 if worker.is_ready else self.BIRTH)
+        limit = max(self._timeout, 3 * _Parent.BEAT) + (0 if worker.is_ready else self.BIRTH)
         if worker.ended is not None or worker.process.poll() is not None:
             self._bury(worker, now)
         elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
@@ -10068,6 +10068,16 @@ def _at_least(least: int, *words: str) -> Callable[[str], int | str]:
     return read
 
 
+def _seconds(text: str) -> float:
+    """The seconds of an option, for argparse."""
+    with contextlib.suppress(ValueError):
+        if (seconds := float(text)) >= 0:  # it may be NaN
+            return seconds
+    import argparse
+
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+
+
 def _add_options(add: Callable[..., Any]) -> None:
     """The options for serving, by argparse's `add_argument`."""
     add("--bind", metavar="ADDRESS", help="the address of the HTTP server: HOST:PORT, [IPV6]:PORT, PORT (at every "
@@ -10081,8 +10091,8 @@ def _add_options(add: Callable[..., Any]) -> None:
         help="serve behind the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--workers", metavar="N", type=_at_least(1, "auto"), help="the number of worker processes, or auto: one for "
         "each processor core that this process may use (default: a single process, without a parent)")  # fmt: skip
-    add("--worker-timeout", metavar="SECONDS", type=float, help="replace a worker that gives no sign of life for this "
-        "many seconds; 0: never (default: 30; with --reload or --debug 0)")  # fmt: skip
+    add("--worker-timeout", metavar="SECONDS", type=_seconds, help="replace a worker that gives no sign of life for "
+        "this many seconds; 0: never (default: 30; with --reload or --debug 0)")  # fmt: skip
     add("--max-requests", metavar="N", type=_at_least(0), default=0,
         help="replace a worker after this many requests; 0: never (default)")
     add("--pool-size", metavar="N", type=_at_least(1),

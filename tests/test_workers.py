@@ -1242,6 +1242,12 @@ def test_a_worker_that_is_killed_in_a_debugger_is_told_with_what_a_debugger_need
         served.wait_to_log(r"gave no sign of life for \d+ seconds: killed \(for a debugger: --debug")
 
 
+def test_a_timeout_that_is_shorter_than_a_beat_kills_no_worker_that_is_well() -> None:
+    with serving("hello:app", "--worker-timeout", "0.01") as served:
+        time.sleep(2)  # in which one beat would come too late
+        assert "killed" not in served.log()
+
+
 def test_run_reloads_and_has_breakpoints_too(program: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
     port, (ours, terminal) = free_port(), pty.openpty()
     text = HELLO + f"if __name__ == '__main__':\n    app.run(port={port}, reload=True)\n"
