@@ -9741,8 +9741,11 @@ def current_folder() -> str:
 
 def same_command() -> tuple[list[str], str]:
     """What starts this program again, and the folder to start it in, by the name that the shell had for it ($PWD):
-    where that is a symbolic link to a release, the program is then started from the release that it leads to by now."""
+    where that is a symbolic link to a release, the program is then started from the release that it leads to by now.
+    SystemExit 2, after a line that says why, where the program is not in a file."""
     script = str(getattr(sys.modules["__main__"], "__file__", ""))
+    if script in ("", "<stdin>") and sys.argv[0] != "-c":  # a notebook, a prompt, or a pipe, which can be read once
+        fail("workers and reload start the program again: put it into a file")
     started = script.removesuffix(sys.argv[0])  # a script may have changed its folder since
     folder, named = started if os.path.isdir(started) else current_folder(), os.environ.get("PWD", "")
     if os.path.isabs(named) and os.path.isdir(named) and os.path.samefile(named, folder):

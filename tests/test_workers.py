@@ -477,6 +477,14 @@ def test_a_folder_that_was_removed_is_told_in_one_line(tmp_path: Path) -> None:
         assert re.fullmatch(r"brubeck_lite: the folder that this was started in was removed: .+\n", ended.stderr)
 
 
+@pytest.mark.parametrize("option", ["workers=2", "reload=True"])
+def test_a_program_that_is_not_in_a_file_is_told_in_one_line(option: str) -> None:
+    text = HELLO.format("hello") + f"app.run(port={free_port()}, {option})\n"
+    ended = run(sys.executable, input=text)
+    told = "brubeck_lite: workers and reload start the program again: put it into a file\n"
+    assert (ended.returncode, ended.stderr) == (2, told)
+
+
 @pytest.mark.parametrize("kept", ["an empty", "no", "a long"])
 def test_temporary_files_may_be_cleaned_while_it_serves(tmp_path: Path, kept: str) -> None:
     folder = tmp_path / ("x" * 120 if kept == "a long" else "x")
