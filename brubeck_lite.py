@@ -9614,7 +9614,7 @@ class Parent:
             self._watch(worker.line.fileno(), None)
             return
         for values in heard:
-            if "connections" in values:
+            if "connections" in values and not self._ending.is_asked:
                 self._equip(worker, values["connections"])
             for name in values.get("files", ()):  # a file saved since the worker began may not be what it has read
                 saved = modified_at(name)

@@ -596,6 +596,28 @@ def test_a_sighup_while_the_version_before_is_about_to_fail_still_brings_the_new
         assert get(served.ports["http"]) == b"new"
 
 
+def test_a_worker_that_asks_for_its_sockets_after_a_signal_to_the_parent_gets_none(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    deaf = """
+import signal, time
+from pathlib import Path
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+Path("started").touch()
+while not Path("go").exists():
+    time.sleep(0.01)
+"""
+    with serving("changing:app", **program(HELLO.format("old"))) as served:
+        program(deaf + HELLO.format("new"))
+        served.child.send_signal(signal.SIGHUP)
+        wait_for((tmp_path / "started").exists, what=served.log)
+        served.child.terminate()
+        served.wait_to_log("has ended")
+        (tmp_path / "go").touch()
+        assert served.child.wait(60) == 0
+        assert "Traceback" not in served.log()
+
+
 MOVING = HELLO.format("{text}") + """
 import time
 from brubeck_lite import Mongrel2Connection
