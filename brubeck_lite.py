@@ -6985,6 +6985,7 @@ class Mongrel2Server:
         self._early = set[_Mongrel2Peer]()  # with requests that came before the stop: their answers may be large
         self._receivers: Receivers | None = None
         self._told: set[str] = set()  # warnings
+        self._is_checking, self._survive = False, Survivor()
         self._next_check = self._next_ping = self._turn = 0.0
 
     # -- receiving
@@ -7202,9 +7203,19 @@ class Mongrel2Server:
         return self._receivers is None or self._receivers.ended
 
     def check(self) -> None:
-        """Ten times a second: have the coroutine that receives see whether Mongrel2 is still there; look after uploads
-        and WebSockets; and have Mongrel2 keep the connections that wait for an answer."""
+        """Ten times a second: have the coroutine that receives see whether Mongrel2 is still there. Look after the
+        peers in another coroutine, which waits while Mongrel2 is behind."""
         self._wake()
+        if not self._is_checking:
+            self._is_checking = True
+            eventlet.spawn_n(self._look_after)
+
+    def _look_after(self) -> None:
+        self._survive(self._check_peers)
+        self._is_checking = False
+
+    def _check_peers(self) -> None:
+        """Look after uploads and WebSockets, and have Mongrel2 keep the connections that wait for an answer."""
         peers, now = self._peers(), time.monotonic()
         for peer in peers:
             if peer.upload is not None:
