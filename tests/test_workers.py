@@ -140,6 +140,13 @@ def mongrel2() -> Iterator[Mongrel2]:
         yield mongrel2
 
 
+@pytest.fixture
+def own() -> Iterator[Mongrel2]:
+    """A Mongrel2 without other handlers."""
+    with Mongrel2() as own:
+        yield own
+
+
 @pytest.fixture(scope="module")
 def served(mongrel2: Mongrel2) -> Iterator[Served]:
     """Two workers with program_workers.py, by HTTP and behind a Mongrel2."""
@@ -631,15 +638,15 @@ if __name__ == "__main__":
 """
 
 
-def test_sighup_leaves_the_addresses_that_the_program_has_no_longer(mongrel2: Mongrel2, tmp_path: Path) -> None:
+def test_sighup_leaves_the_addresses_that_the_program_has_no_longer(own: Mongrel2, tmp_path: Path) -> None:
     script, before, after = tmp_path / "moving.py", free_port(), free_port()
-    connection = f"Mongrel2Connection({mongrel2.pull!r}, {mongrel2.pub!r})"
+    connection = f"Mongrel2Connection({own.pull!r}, {own.pub!r})"
     script.write_text(MOVING.format(text="old", addresses=f"[{before}, {connection}]"))
-    with process([sys.executable, str(script)], cwd=tmp_path) as child, Client(mongrel2.port) as client:
+    with process([sys.executable, str(script)], cwd=tmp_path) as child, Client(own.port) as client:
         served = Served(child, {})
         served.wait_for_workers(2)
         old = served.workers()
-        assert get(before) == get(mongrel2.port) == b"old"
+        assert get(before) == get(own.port) == b"old"
         script.write_text(MOVING.format(text="new", addresses=after))
         client.ask("/slow")
         wait_for((tmp_path / "asked").exists, what=served.log)
@@ -649,7 +656,7 @@ def test_sighup_leaves_the_addresses_that_the_program_has_no_longer(mongrel2: Mo
         wait_for(lambda: not listens(before), what="the address to be left")
         served.wait_to_log("has ended", 2)
         client.ask("/")
-        with behind_mongrel2("moving:app", mongrel2, "--chdir", str(tmp_path)):
+        with behind_mongrel2("moving:app", own, "--chdir", str(tmp_path)):
             assert client.answer() == (200, b"new")
         assert get(after) == b"new"
 
@@ -877,30 +884,30 @@ def test_what_came_as_a_worker_died_is_dealt_to_others(served: Served) -> None:
 
 
 def test_what_no_worker_is_left_to_answer_is_502_when_the_parent_ends(
-    mongrel2: Mongrel2, program: Callable[[str], dict[str, Any]]
+    own: Mongrel2, program: Callable[[str], dict[str, Any]]
 ) -> None:
-    with serving("changing:app", mongrel2s=[mongrel2], **program(HELLO.format("old"))) as served:
+    with serving("changing:app", mongrel2s=[own], **program(HELLO.format("old"))) as served:
         program("this is no program")
         for pid in served.workers():
             os.kill(pid, signal.SIGKILL)
         served.wait_to_log("before it was ready")
-        with Client(mongrel2.port) as client:
+        with Client(own.port) as client:
             client.ask("/", "/")
-            wait_for(lambda: all_are_read(mongrel2.port), what="Mongrel2 to read it")
+            wait_for(lambda: all_are_read(own.port), what="Mongrel2 to read it")
             served.child.terminate()
             assert client.answer()[0] == 502
         assert served.child.wait(60) == 0
 
 
 def test_what_is_asked_before_any_worker_was_ready_waits_in_mongrel2_for_the_next_handler(
-    mongrel2: Mongrel2, program: Callable[[str], dict[str, Any]]
+    own: Mongrel2, program: Callable[[str], dict[str, Any]]
 ) -> None:
     broken = HELLO.format("new") + "@app.on_start\ndef start():\n    raise OSError('no database')\n"
-    with Client(mongrel2.port) as client:
-        with serving("changing:app", mongrel2s=[mongrel2], ready=0, **program(broken)) as served:
+    with Client(own.port) as client:
+        with serving("changing:app", mongrel2s=[own], ready=0, **program(broken)) as served:
             client.ask("/")
             served.wait_to_log("before it was ready", 2)
-        with serving("changing:app", mongrel2s=[mongrel2], **program(HELLO.format("new"))):
+        with serving("changing:app", mongrel2s=[own], **program(HELLO.format("new"))):
             assert client.answer() == (200, b"new")
 
 
