@@ -60,6 +60,7 @@ import copy
 import errno
 import functools
 import gc
+import glob
 import hashlib
 import hmac
 import importlib
@@ -7021,6 +7022,7 @@ class Mongrel2Server:
         self._early = set[_Mongrel2Peer]()  # with requests that came before the stop: their answers may be large
         self._receivers: Receivers | None = None
         self._told: set[str] = set()  # warnings
+        self._is_checking, self._survive = False, Survivor()
         self._next_check = self._next_ping = self._turn = 0.0
 
     # -- receiving
@@ -7238,9 +7240,19 @@ class Mongrel2Server:
         return self._receivers is None or self._receivers.ended
 
     def check(self) -> None:
-        """Ten times a second: have the coroutine that receives see whether Mongrel2 is still there; look after uploads
-        and WebSockets; and have Mongrel2 keep the connections that wait for an answer."""
+        """Ten times a second: have the coroutine that receives see whether Mongrel2 is still there. Look after the
+        peers in another coroutine, which waits while Mongrel2 is behind."""
         self._wake()
+        if not self._is_checking:
+            self._is_checking = True
+            eventlet.spawn_n(self._look_after)
+
+    def _look_after(self) -> None:
+        self._survive(self._check_peers)
+        self._is_checking = False
+
+    def _check_peers(self) -> None:
+        """Look after uploads and WebSockets, and have Mongrel2 keep the connections that wait for an answer."""
         peers, now = self._peers(), time.monotonic()
         for peer in peers:
             if peer.upload is not None:
@@ -8815,17 +8827,17 @@ class _Lines:
             self._unsent = self._unsent[socket.send_fds(self._socket, [self._unsent], descriptors) :]
 
     def hear(self) -> list[dict[str, Any]] | None:
-        """What the other process has said since; None once it has ended."""
+        """What the other process has said since; None once it has ended, and its last words were heard."""
+        has_ended = True
         try:
             while data := self._socket.recv(1 << 16):
                 self._received += data
-            return None
         except BlockingIOError:
-            pass
+            has_ended = False
         except ConnectionError:  # it ended without reading all (unix(7))
-            return None
+            pass
         *lines, self._received = self._received.split(b"\n")
-        return [json.loads(line) for line in lines]
+        return None if has_ended and not lines else [json.loads(line) for line in lines]
 
     def close(self) -> None:
         self._socket.close()
@@ -8873,6 +8885,8 @@ class _Parent(_Lines):
             if isinstance(server, HTTPServer):
                 server.adopt(descriptors.pop(0), _Board(descriptors.pop(0), answer["slot"]))
         self._adopt(answer["lives"])
+        if self._is_watched:
+            self.say(files=program_files(None))  # before a function of `on_start` fails
         self._socket.setblocking(False)
         _unpatched("threading").Thread(target=self._outlive, daemon=True).start()
 
@@ -8948,6 +8962,8 @@ class Server:
         finally:
             for connection in self._servers:
                 connection.close()
+            if self._parent is not None:
+                self._parent.say(stats=self.stats())  # with what was answered since the last second
             self._app.call_on_stop(self)
             if self._load.access_log is not None:
                 self._load.access_log.write(1.0)
@@ -9063,6 +9079,7 @@ class _Worker:
         self.heard = time.monotonic()  # when it gave the last sign of life
         self.ended: float | None = None  # when that was seen
         self.slot: int | None = None  # on the boards
+        self.addresses = set[Any]()  # keys of what the parent opened for it
 
     def retire(self) -> None:
         """Have it finish what it was given, and end: at once where it has not started yet."""
@@ -9216,7 +9233,7 @@ class _Dealer:
         life = self.mongrel2.life
         if life is not None and life.has_ended():
             self._end_life(life)
-        elif life is None and not self._has_left:
+        elif life is None and not self._has_left and any(link.worker.is_ready for link in self._links):
             self.mongrel2.seek()
         if (life := self.mongrel2.life) is not None and life.left is None:
             # While no worker can take them, messages wait in Mongrel2.
@@ -9295,7 +9312,19 @@ class _Dealer:
         for link in [*self._links]:
             link.remove_folder()
 
+    def has_links(self) -> bool:
+        """Whether a worker that has not ended has messages from here."""
+        return bool(self._links)
+
     def close(self) -> None:
+        """Leave Mongrel2. Requests that no worker is left to take get 502."""
+        self.leave(time.monotonic())
+        life, undealt = self.mongrel2.life, [] if self._undealt is None else [self._undealt]
+        for message in [*undealt, *((life and life.left) or ())]:
+            with contextlib.suppress(ValueError):  # it is not Mongrel2's protocol
+                sender, conn_id, path, _ = message.split(b" ", 3)
+                if path != b"@*":
+                    self._refuse(conn_id, _DealtClient(cast(_Link, None), sender, path[:1] == b"/"))
         self.flush(1.0)
         self.mongrel2.close(1000)
         for link in self._links:
@@ -9462,7 +9491,7 @@ class Parent:
         self._workers: list[_Worker] = []
         self._outdated: list[_Worker] = []  # to be replaced
         self._listening: dict[str, tuple[Listener, _Board]] = {}
-        self._dealers: dict[tuple[str, str, str | None], _Dealer] = {}
+        self._dealers: dict[tuple[Any, ...], _Dealer] = {}
         self._context: zmq.Context[Any] = zmq.Context()
         self._readers: dict[Any, Callable[[], Any]] = {}  # by descriptor, or socket of ZeroMQ
         self._poller = zmq.Poller()
@@ -9553,10 +9582,11 @@ class Parent:
         for worker in [*self._workers]:
             self._survive(self._see, worker, now)
         self._survive(self._stop if self._ending.is_asked else self._renew, now)
+        self._survive(self._leave_unused, now)
 
     def _see(self, worker: _Worker, now: float) -> None:
         """See whether a worker is there, and gives signs of life."""
-        limit = self._timeout + (0 if worker.is_ready else self.BIRTH)
+        limit = max(self._timeout, 3 * _Parent.BEAT) + (0 if worker.is_ready else self.BIRTH)
         if worker.ended is not None or worker.process.poll() is not None:
             self._bury(worker, now)
         elif now > worker.deadline or (self._timeout and now - worker.heard > limit):
@@ -9567,7 +9597,7 @@ class Parent:
 
     def _renew(self, now: float) -> None:
         """Start the workers that are missing, and replace one by one those that are outdated."""
-        if self._reload and self._files != (files := {name: modified_at(name) for name in self._files}):
+        if self._reload and self._files != (files := self._look()):
             self._files, self._next_birth = files, now
             logger.info("the program has changed")
             for worker in self._workers:
@@ -9597,6 +9627,16 @@ class Parent:
             self._workers.append(worker)
             self._watch(worker.line.fileno(), functools.partial(self._hear, worker))
 
+    def _look(self) -> dict[str, float | None]:
+        """When each file that `reload` watches was changed. While we wait for the program to change, so are the modules
+        beside these files: a script that fails before `run` does not say which file that comes from, and the file may
+        not be there yet."""
+        names = {*self._files}
+        if self._next_birth == math.inf:
+            folders = {os.path.dirname(name) for name in names}
+            names.update(*(glob.iglob(os.path.join(glob.escape(folder), "*.py")) for folder in folders))
+        return {name: modified_at(name) for name in names}
+
     def _delay(self) -> float:
         """Seconds until the next start, which grow while none succeeds."""
         self._failures += 1
@@ -9622,7 +9662,7 @@ class Parent:
             self._watch(worker.line.fileno(), None)
             return
         for values in heard:
-            if "connections" in values:
+            if "connections" in values and not self._ending.is_asked:
                 self._equip(worker, values["connections"])
             for name in values.get("files", ()):  # a file saved since the worker began may not be what it has read
                 saved = modified_at(name)
@@ -9642,6 +9682,7 @@ class Parent:
         descriptors: list[int] = []
         lives: list[Any] = []
         for each in connections:
+            worker.addresses.add(each[0] if isinstance(each[1], int) else tuple(each))
             if isinstance(each[1], int):  # an HTTP address; else a Mongrel2's
                 listening, board = self._listen(*each)
                 descriptors += [listening.socket.fileno(), board.descriptor]
@@ -9698,12 +9739,35 @@ class Parent:
             raise SystemExit(2)  # it has said why
         if self._reload and self._files:
             self._next_birth = math.inf
+            self._files = {**self._look(), **self._files}
             logger.error("%s %s: waiting for the program to change", worker, how)
             return
         self._next_birth = now + (delay := self._delay())
         logger.error("%s %s before it was ready; another starts after %.1f seconds", worker, how, delay)
         if worker not in self._outdated:  # else it was started before the last SIGHUP
             self._outdated.clear()  # the workers that serve go on with the program as it was
+
+    def _leave_unused(self, now: float) -> None:
+        """Leave the addresses that the program had until the last SIGHUP, once it is served at others by all workers.
+        Those that retire finish what came by them."""
+        serving = [worker for worker in self._workers if worker.takes()]
+        if len(serving) < self._count:
+            return
+        used = set[Any]().union(*(worker.addresses for worker in self._workers if not worker.is_retiring))
+        for address in self._listening.keys() - used:
+            listening, board = self._listening.pop(address)
+            listening.close()
+            board.close()
+        for key in self._dealers.keys() - used:
+            dealer = self._dealers[key]
+            dealer.leave(now)
+            del self._dealers[key]
+            if dealer.has_links():
+                own_key = *key[:3], id(dealer)  # where the program comes back to this address, that gets a new one
+                self._dealers[own_key] = dealer
+            else:
+                dealer.close()
+                self._former = merge_stats([self._former, {"dropped": dealer.mongrel2.dropped}])
 
     def _stop(self, now: float) -> None:
         """Have the workers finish their requests, and leave every Mongrel2."""
@@ -9725,8 +9789,11 @@ def current_folder() -> str:
 
 def same_command() -> tuple[list[str], str]:
     """What starts this program again, and the folder to start it in, by the name that the shell had for it ($PWD):
-    where that is a symbolic link to a release, the program is then started from the release that it leads to by now."""
+    where that is a symbolic link to a release, the program is then started from the release that it leads to by now.
+    SystemExit 2, after a line that says why, where the program is not in a file."""
     script = str(getattr(sys.modules["__main__"], "__file__", ""))
+    if script in ("", "<stdin>") and sys.argv[0] != "-c":  # a notebook, a prompt, or a pipe, which can be read once
+        fail("workers and reload start the program again: put it into a file")
     started = script.removesuffix(sys.argv[0])  # a script may have changed its folder since
     folder, named = started if os.path.isdir(started) else current_folder(), os.environ.get("PWD", "")
     if os.path.isabs(named) and os.path.isdir(named) and os.path.samefile(named, folder):
@@ -10052,6 +10119,16 @@ def _at_least(least: int, *words: str) -> Callable[[str], int | str]:
     return read
 
 
+def _seconds(text: str) -> float:
+    """The seconds of an option, for argparse."""
+    with contextlib.suppress(ValueError):
+        if (seconds := float(text)) >= 0:  # it may be NaN
+            return seconds
+    import argparse
+
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+
+
 def _add_options(add: Callable[..., Any]) -> None:
     """The options for serving, by argparse's `add_argument`."""
     add("--bind", metavar="ADDRESS", help="the address of the HTTP server: HOST:PORT, [IPV6]:PORT, PORT (at every "
@@ -10065,8 +10142,8 @@ def _add_options(add: Callable[..., Any]) -> None:
         help="serve behind the Mongrel2 with this send_spec and recv_spec; may be repeated")
     add("--workers", metavar="N", type=_at_least(1, "auto"), help="the number of worker processes, or auto: one for "
         "each processor core that this process may use (default: a single process, without a parent)")  # fmt: skip
-    add("--worker-timeout", metavar="SECONDS", type=float, help="replace a worker that gives no sign of life for this "
-        "many seconds; 0: never (default: 30; with --reload or --debug 0)")  # fmt: skip
+    add("--worker-timeout", metavar="SECONDS", type=_seconds, help="replace a worker that gives no sign of life for "
+        "this many seconds; 0: never (default: 30; with --reload or --debug 0)")  # fmt: skip
     add("--max-requests", metavar="N", type=_at_least(0), default=0,
         help="replace a worker after this many requests; 0: never (default)")
     add("--pool-size", metavar="N", type=_at_least(1),

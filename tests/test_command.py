@@ -167,6 +167,8 @@ def test_what_cannot_start_is_told_in_one_line(arguments: list[str], expected: s
         (["check"], "required: MODULE:APP"),
         (["check", "program:app", "--debug"], "unrecognized arguments: --debug"),
         (["program:app", "--workers", "many"], "argument --workers: 'many' is not a number of at least 1"),
+        (["program:app", "--worker-timeout", "-1"], "--worker-timeout: '-1' is not a number of seconds"),
+        (["program:app", "--worker-timeout", "nan"], "--worker-timeout: 'nan' is not a number of seconds"),
     ],
 )  # fmt: skip
 def test_an_option_that_is_not_understood_is_refused_in_one_line(

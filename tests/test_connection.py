@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import zmq
@@ -529,6 +530,42 @@ def test_a_mongrel2_that_stands_still_is_not_given_up(mongrel2: Mongrel2, worker
         bodies = [f"waited {seconds}".encode() for seconds in (1.0, STILL - 1, STILL + 1)]
         assert [each.result() for each in waiting] == [*bodies, *[b"Take five!"] * 3]
         assert "is gone" not in output(child) and "Traceback" not in output(child)
+
+
+FLOODING = """
+import os
+import eventlet
+from brubeck_lite import Brubeck, HTTPConnection, Mongrel2Connection
+
+app = Brubeck()
+
+@app.route("/flood")
+def flood(request):
+    open("asked", "w").close()
+    while not os.path.exists("stands still"):
+        eventlet.sleep(0.01)
+    for _ in range(6000):  # more than the sockets take
+        request.peer.life.send(b"%b 1:0, %b" % (request.peer.sender, bytes(4000)))
+    return "flooded"
+
+app.run([HTTPConnection("127.0.0.1:{}", head_timeout=0.2), Mongrel2Connection("{}", "{}")])
+"""
+
+
+def test_a_mongrel2_that_takes_no_more_holds_up_nothing_else(tmp_path: Path) -> None:
+    port = free_port()
+    with Mongrel2() as own, socket.create_connection(("127.0.0.1", own.port), 60) as client:
+        (tmp_path / "flooding.py").write_text(FLOODING.format(port, own.pull, own.pub))
+        with process([sys.executable, "flooding.py"], cwd=tmp_path) as child:
+            client.sendall(b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            wait_for((tmp_path / "asked").exists, what=lambda: output(child))
+            os.kill(int(own.pid_file.read_text()), signal.SIGSTOP)
+            (tmp_path / "stands still").touch()
+            for _ in range(6):  # more time than until Mongrel2 is told to keep the connection
+                with socket.create_connection(("127.0.0.1", port), 30) as slow:
+                    slow.sendall(b"GET / HT")
+                    assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+            child.kill()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

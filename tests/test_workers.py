@@ -25,7 +25,18 @@ from typing import Any
 
 import pytest
 import zmq
-from support import SENDER, Mongrel2, behind_mongrel2, environment, free_port, is_running, output, process, wait_for
+from support import (
+    SENDER,
+    Mongrel2,
+    behind_mongrel2,
+    environment,
+    free_port,
+    is_running,
+    listens,
+    output,
+    process,
+    wait_for,
+)
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -115,7 +126,7 @@ def serving(
                     peer.replies.poll(1)  # it tells its subscription when it is asked for something
             return served.log().count("connected to Mongrel2") == len(mongrel2s)
 
-        wait_for(is_connected, what="Mongrel2s")
+        wait_for(lambda: not ready or is_connected(), what="Mongrel2s")
         yield served
         if any(isinstance(each, Peer) for each in mongrel2s):  # which does not let itself be left
             child.terminate()
@@ -127,6 +138,13 @@ def serving(
 def mongrel2() -> Iterator[Mongrel2]:
     with Mongrel2() as mongrel2:
         yield mongrel2
+
+
+@pytest.fixture
+def own() -> Iterator[Mongrel2]:
+    """A Mongrel2 without other handlers."""
+    with Mongrel2() as own:
+        yield own
 
 
 @pytest.fixture(scope="module")
@@ -466,6 +484,14 @@ def test_a_folder_that_was_removed_is_told_in_one_line(tmp_path: Path) -> None:
         assert re.fullmatch(r"brubeck_lite: the folder that this was started in was removed: .+\n", ended.stderr)
 
 
+@pytest.mark.parametrize("option", ["workers=2", "reload=True"])
+def test_a_program_that_is_not_in_a_file_is_told_in_one_line(option: str) -> None:
+    text = HELLO.format("hello") + f"app.run(port={free_port()}, {option})\n"
+    ended = run(sys.executable, input=text)
+    told = "brubeck_lite: workers and reload start the program again: put it into a file\n"
+    assert (ended.returncode, ended.stderr) == (2, told)
+
+
 @pytest.mark.parametrize("kept", ["an empty", "no", "a long"])
 def test_temporary_files_may_be_cleaned_while_it_serves(tmp_path: Path, kept: str) -> None:
     folder = tmp_path / ("x" * 120 if kept == "a long" else "x")
@@ -575,6 +601,64 @@ def test_a_sighup_while_the_version_before_is_about_to_fail_still_brings_the_new
         (tmp_path / "fail").touch()
         served.wait_for_workers(2, old)
         assert get(served.ports["http"]) == b"new"
+
+
+def test_a_worker_that_asks_for_its_sockets_after_a_signal_to_the_parent_gets_none(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    deaf = """
+import signal, time
+from pathlib import Path
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+Path("started").touch()
+while not Path("go").exists():
+    time.sleep(0.01)
+"""
+    with serving("changing:app", **program(HELLO.format("old"))) as served:
+        program(deaf + HELLO.format("new"))
+        served.child.send_signal(signal.SIGHUP)
+        wait_for((tmp_path / "started").exists, what=served.log)
+        served.child.terminate()
+        served.wait_to_log("has ended")
+        (tmp_path / "go").touch()
+        assert served.child.wait(60) == 0
+        assert "Traceback" not in served.log()
+
+
+MOVING = HELLO.format("{text}") + """
+import time
+from brubeck_lite import Mongrel2Connection
+@app.route("/slow")
+def slow(request):
+    open("asked", "a").close()
+    time.sleep(1)
+    return "finished"
+if __name__ == "__main__":
+    app.run({addresses}, workers=2)
+"""
+
+
+def test_sighup_leaves_the_addresses_that_the_program_has_no_longer(own: Mongrel2, tmp_path: Path) -> None:
+    script, before, after = tmp_path / "moving.py", free_port(), free_port()
+    connection = f"Mongrel2Connection({own.pull!r}, {own.pub!r})"
+    script.write_text(MOVING.format(text="old", addresses=f"[{before}, {connection}]"))
+    with process([sys.executable, str(script)], cwd=tmp_path) as child, Client(own.port) as client:
+        served = Served(child, {})
+        served.wait_for_workers(2)
+        old = served.workers()
+        assert get(before) == get(own.port) == b"old"
+        script.write_text(MOVING.format(text="new", addresses=after))
+        client.ask("/slow")
+        wait_for((tmp_path / "asked").exists, what=served.log)
+        child.send_signal(signal.SIGHUP)
+        served.wait_for_workers(2, old)
+        assert client.answer() == (200, b"finished")
+        wait_for(lambda: not listens(before), what="the address to be left")
+        served.wait_to_log("has ended", 2)
+        client.ask("/")
+        with behind_mongrel2("moving:app", own, "--chdir", str(tmp_path)):
+            assert client.answer() == (200, b"new")
+        assert get(after) == b"new"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -799,6 +883,34 @@ def test_what_came_as_a_worker_died_is_dealt_to_others(served: Served) -> None:
         served.wait_for_workers(2, but=[dying])
 
 
+def test_what_no_worker_is_left_to_answer_is_502_when_the_parent_ends(
+    own: Mongrel2, program: Callable[[str], dict[str, Any]]
+) -> None:
+    with serving("changing:app", mongrel2s=[own], **program(HELLO.format("old"))) as served:
+        program("this is no program")
+        for pid in served.workers():
+            os.kill(pid, signal.SIGKILL)
+        served.wait_to_log("before it was ready")
+        with Client(own.port) as client:
+            client.ask("/", "/")
+            wait_for(lambda: all_are_read(own.port), what="Mongrel2 to read it")
+            served.child.terminate()
+            assert client.answer()[0] == 502
+        assert served.child.wait(60) == 0
+
+
+def test_what_is_asked_before_any_worker_was_ready_waits_in_mongrel2_for_the_next_handler(
+    own: Mongrel2, program: Callable[[str], dict[str, Any]]
+) -> None:
+    broken = HELLO.format("new") + "@app.on_start\ndef start():\n    raise OSError('no database')\n"
+    with Client(own.port) as client:
+        with serving("changing:app", mongrel2s=[own], ready=0, **program(broken)) as served:
+            client.ask("/")
+            served.wait_to_log("before it was ready", 2)
+        with serving("changing:app", mongrel2s=[own], **program(HELLO.format("new"))):
+            assert client.answer() == (200, b"new")
+
+
 def talk(port: int, path: str) -> ClientConnection:
     return connect(f"ws://127.0.0.1:{port}{path}", compression=None, open_timeout=60)
 
@@ -955,6 +1067,18 @@ def test_figures_of_all_are_told_together_and_do_not_fall_when_one_dies(served: 
     wait_for(lambda: figures(served)["brubeck_lite_workers"] == 2, what="both to tell")
 
 
+def test_figures_have_what_a_worker_answered_just_before_it_ended(served: Served) -> None:
+    before, workers = answered(served, "text"), served.workers()
+    for _ in range(40):
+        get(served.ports["http"], "/text/a")
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    for pid in workers:
+        served.wait_to_log(f"worker {pid} has ended")
+    assert answered(served, "text") == before + 40
+    served.wait_for_workers(2)
+
+
 # What a parent bears
 
 
@@ -1059,6 +1183,36 @@ def test_reload_serves_what_was_saved_and_shows_what_is_wrong_with_it(
         wait_for(is_answered(b"second three"), what="the third")
 
 
+def test_reload_watches_a_new_module_that_on_start_fails_in(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    text = HELLO + "@app.on_start\ndef start():\n    pass\n"
+    with serving("changing:app", "--reload", workers="1", ready=1, **program(text.format("one"))) as served:
+        (folder / "new.py").write_text("def begin():\n    raise OSError('not now')\n")
+        program("import package.new\n" + text.format("two").replace("pass", "package.new.begin()"))
+        served.wait_to_log("waiting for the program to change")
+        (folder / "new.py").write_text("def begin():\n    pass\n")
+        wait_for(answers(served.ports["http"], b"two"), what="the second")
+
+
+def test_reload_of_a_script_waits_for_the_module_that_it_cannot_import(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    port = free_port()
+    text = HELLO + f"if __name__ == '__main__':\n    app.run(port={port}, reload=True)\n"
+    with process([sys.executable, "changing.py"], **program(text.format("one"))) as child:
+        served = Served(child, {"http": port})
+        served.wait_for_workers(1)
+        program("import new\n" + text.format("two"))
+        served.wait_to_log("waiting for the program to change")  # and the module is not there yet
+        (tmp_path / "new.py").write_text("def broken(:")
+        served.wait_to_log("waiting for the program to change", 2)
+        (tmp_path / "new.py").write_text("")
+        wait_for(answers(port, b"two"), what="the second")
+
+
 def test_what_is_saved_while_the_program_is_imported_is_served(
     program: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -1123,6 +1277,12 @@ def test_a_worker_that_is_killed_in_a_debugger_is_told_with_what_a_debugger_need
     ):  # fmt: skip
         client.ask("/")
         served.wait_to_log(r"gave no sign of life for \d+ seconds: killed \(for a debugger: --debug")
+
+
+def test_a_timeout_that_is_shorter_than_a_beat_kills_no_worker_that_is_well() -> None:
+    with serving("hello:app", "--worker-timeout", "0.01") as served:
+        time.sleep(2)  # in which one beat would come too late
+        assert "killed" not in served.log()
 
 
 def test_run_reloads_and_has_breakpoints_too(program: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
