@@ -9216,7 +9216,7 @@ class _Dealer:
     TURN = 200  # messages until other sockets have their turn
 
     def __init__(self, context: zmq.Context[Any], watch: Watch, pull: str, pub: str, identity: str | None) -> None:
-        self._watch = watch
+        self._watch, self.address = watch, (pull, pub, identity)
         self.mongrel2 = _Mongrel2(context, pull, pub, identity)
         self.clients: dict[bytes, _DealtClient] = {}  # by connection id, while requests of them are outstanding
         self.held: deque[bytes] = deque()  # replies, while Mongrel2 is behind
@@ -9315,6 +9315,10 @@ class _Dealer:
     def has_links(self) -> bool:
         """Whether a worker that has not ended has messages from here."""
         return bool(self._links)
+
+    def is_former(self) -> bool:
+        """Whether it leaves its Mongrel2, or has left it: a program that comes back there gets another dealer."""
+        return self._leaving_since is not None
 
     def close(self) -> None:
         """Leave Mongrel2. Requests that no worker is left to take get 502."""
@@ -9491,7 +9495,7 @@ class Parent:
         self._workers: list[_Worker] = []
         self._outdated: list[_Worker] = []  # to be replaced
         self._listening: dict[str, tuple[Listener, _Board]] = {}
-        self._dealers: dict[tuple[Any, ...], _Dealer] = {}
+        self._dealers: list[_Dealer] = []
         self._context: zmq.Context[Any] = zmq.Context()
         self._readers: dict[Any, Callable[[], Any]] = {}  # by descriptor, or socket of ZeroMQ
         self._poller = zmq.Poller()
@@ -9503,7 +9507,7 @@ class Parent:
 
     def stats(self, but: _Worker | None = None) -> Stats:
         """The figures of all workers, those that have ended too, and of the parent; without those of one worker."""
-        dealers = [*self._dealers.values()]
+        dealers = [*self._dealers]
         own = {"dropped": sum(dealer.mongrel2.dropped for dealer in dealers),
                "queues": {"replies": sum(len(dealer.held) for dealer in dealers),
                           "dealt": sum(len(dealer.clients) for dealer in dealers)}} if dealers else {}
@@ -9552,7 +9556,7 @@ class Parent:
     def _remove_paths(self) -> None:
         for listening, _ in [*self._listening.values()]:
             listening.remove_path()
-        for dealer in [*self._dealers.values()]:
+        for dealer in [*self._dealers]:
             dealer.remove_folders()
 
     def _close(self) -> None:
@@ -9562,7 +9566,7 @@ class Parent:
         for listening, board in self._listening.values():
             listening.close()
             board.close()
-        for dealer in self._dealers.values():
+        for dealer in self._dealers:
             dealer.close()
         self._context.term()
 
@@ -9576,7 +9580,7 @@ class Parent:
 
     def _tick(self, now: float) -> None:
         """Ten times a second: look after Mongrel2 and the workers."""
-        for dealer in self._dealers.values():
+        for dealer in self._dealers:
             self._survive(dealer.look)
             self._survive(dealer.release)
         for worker in [*self._workers]:
@@ -9687,13 +9691,19 @@ class Parent:
                 listening, board = self._listen(*each)
                 descriptors += [listening.socket.fileno(), board.descriptor]
             else:
-                if tuple(each) not in self._dealers:
-                    self._dealers[tuple(each)] = _Dealer(self._context, self._watch, *each)
-                dealer = self._dealers[tuple(each)]
+                dealer = self._find_dealer(*each)
                 lives.append([len(lives), dealer.link(worker, len(lives))])
         taken = {other.slot for other in self._workers}
         worker.slot = next((slot for slot in range(self._slots()) if slot not in taken), 0)
         worker.line.say(descriptors, lives=lives, slot=worker.slot, watched=self._reload, workers=self._count)
+
+    def _find_dealer(self, *address: Any) -> _Dealer:
+        """What deals the messages of the Mongrel2 at this address."""
+        for dealer in self._dealers:
+            if dealer.address == address and not dealer.is_former():
+                return dealer
+        self._dealers.append(_Dealer(self._context, self._watch, *address))
+        return self._dealers[-1]
 
     def _slots(self) -> int:
         """How many slots a board has: for all workers, those that retire, and some more. Then workers share one."""
@@ -9718,7 +9728,7 @@ class Parent:
             return
         self._watch(worker.line.fileno(), None)
         worker.line.close()
-        for dealer in self._dealers.values():
+        for dealer in self._dealers:
             dealer.unlink(worker)
         if worker.slot is not None:
             for _, board in self._listening.values():
@@ -9758,16 +9768,13 @@ class Parent:
             listening, board = self._listening.pop(address)
             listening.close()
             board.close()
-        for key in self._dealers.keys() - used:
-            dealer = self._dealers[key]
-            dealer.leave(now)
-            del self._dealers[key]
-            if dealer.has_links():
-                own_key = *key[:3], id(dealer)  # where the program comes back to this address, that gets a new one
-                self._dealers[own_key] = dealer
-            else:
-                dealer.close()
-                self._former = merge_stats([self._former, {"dropped": dealer.mongrel2.dropped}])
+        for dealer in [*self._dealers]:
+            if dealer.is_former() or dealer.address not in used:
+                dealer.leave(now)
+                if not dealer.has_links():
+                    dealer.close()
+                    self._dealers.remove(dealer)
+                    self._former = merge_stats([self._former, {"dropped": dealer.mongrel2.dropped}])
 
     def _stop(self, now: float) -> None:
         """Have the workers finish their requests, and leave every Mongrel2."""
@@ -9775,7 +9782,7 @@ class Parent:
             listening.close()  # no new connection begins: the workers accept those that have begun
         for worker in self._workers:
             worker.retire()
-        for dealer in self._dealers.values():
+        for dealer in self._dealers:
             dealer.leave(now)
 
 
