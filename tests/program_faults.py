@@ -129,7 +129,8 @@ def begin() -> None:
     """Each channel says its name, all the time."""
 
     def publish_on() -> None:
-        Channel().subscribe().close()  # a process has one mailbox for its threads, from the first subscription on
+        with Channel().subscribe() as subscription:  # a process listens to its threads from the first wait on
+            subscription.get(0)
         idle: Counter[str] = Counter()
         for number in range(1 << 40):
             publish(number, idle)
