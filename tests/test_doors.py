@@ -607,7 +607,12 @@ def behind(server: str, program: str) -> Iterator[int]:
 def status_of(port: int, host: str, target: str = "/", fields: str = "") -> tuple[int, bytes]:
     host = host.replace("PORT", str(port))
     sent = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields or CLOSE}\r\n"
-    answer = raw(("", port), sent.encode())
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(sent.encode())
+        # What opens a WebSocket is not waited for: its server waits seconds for a client that does not say goodbye.
+        while answer[9:12] != b"101" and (piece := client.recv(1 << 16)):
+            answer += piece
     return int(answer[9:12]), answer
 
 
