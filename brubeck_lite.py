@@ -8407,7 +8407,7 @@ class HTTPServer:
         if self._board is None:
             self._take_in(64)
         elif not self._lead():
-            self._take_in(self._tolerance() // 4 or 1)  # not all that wait: another worker may be idle while we compute
+            self._take_in(self._tolerance() // 4 or 1)  # the rest is for workers that are idle meanwhile
         else:
             self._patience = call_soon(self._end_patience, self.PATIENCE)
             self._listen()

@@ -50,12 +50,13 @@ def post(door: Door, target: str, body: bytes, content_type: str = "application/
 
 
 def raw(door: Door, sent: bytes, seconds: float = 60.0) -> bytes:
-    """Everything that comes back for these bytes until the server closes."""
+    """Everything that comes back for these bytes until the server closes. Of a WebSocket only the beginning: its server
+    waits seconds for a client that does not close it."""
     with socket.create_connection(("127.0.0.1", door[1]), timeout=seconds) as connection:
         connection.sendall(sent)
         received = b""
         try:
-            while piece := connection.recv(65536):
+            while received[9:12] != b"101" and (piece := connection.recv(65536)):
                 received += piece
         except ConnectionResetError:
             pass
@@ -607,12 +608,7 @@ def behind(server: str, program: str) -> Iterator[int]:
 def status_of(port: int, host: str, target: str = "/", fields: str = "") -> tuple[int, bytes]:
     host = host.replace("PORT", str(port))
     sent = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields or CLOSE}\r\n"
-    answer = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        client.sendall(sent.encode())
-        # What opens a WebSocket is not waited for: its server waits seconds for a client that does not say goodbye.
-        while answer[9:12] != b"101" and (piece := client.recv(1 << 16)):
-            answer += piece
+    answer = raw(("", port), sent.encode())
     return int(answer[9:12]), answer
 
 
