@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def test_hostile_messages_do_no_harm_to_the_handler_in_c(programs: Path) -> None
         bad.append(bytes(changed))
     with zmq.Context() as context, context.socket(zmq.PUSH) as push, context.socket(zmq.SUB) as sub:
         push.linger = 0
-        push.sndtimeo = sub.rcvtimeo = 10_000
+        push.sndtimeo = sub.rcvtimeo = 60_000
         specs = [f"tcp://127.0.0.1:{end.bind_to_random_port('tcp://127.0.0.1')}" for end in (push, sub)]
         sub.subscribe(b"")
         with process([str(programs / "checked"), *specs], env=environment(False)) as child:
@@ -156,3 +157,23 @@ def test_hostile_messages_do_no_harm_to_the_handler_in_c(programs: Path) -> None
                 pass
             assert answer.endswith(b'\r\n\r\n{"language":"C","below":5,"count":2}')
             assert child.poll() is None, output(child)
+
+
+def test_the_handler_in_c_drops_no_answer(programs: Path) -> None:
+    """While Mongrel2 does not read, more answers wait than the queue of a socket takes."""
+    headers = b'{"PATH":"/c/primes/5","METHOD":"GET","VERSION":"HTTP/1.1"}'
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push, context.socket(zmq.SUB) as sub:
+        push.linger = push.sndhwm = 0
+        push.sndtimeo = sub.rcvtimeo = 60_000
+        sub.rcvhwm, sub.rcvbuf = 1, 4096
+        specs = [f"tcp://127.0.0.1:{end.bind_to_random_port('tcp://127.0.0.1')}" for end in (push, sub)]
+        sub.subscribe(b"")
+        with process([str(programs / "checked"), *specs], env=environment(False)):
+            while not push.poll(50, zmq.POLLOUT):
+                sub.poll(0)  # a SUB subscribes while somebody looks at it
+            for number in range(1000, 9000):
+                push.send(b"sender %d /c/primes/5 %d:%b,0:," % (number, len(headers), headers))
+            time.sleep(1)
+            for number in range(1000, 9000):
+                answer, end = sub.recv(), sub.recv()
+                assert answer.startswith(b"sender 4:%d, HTTP/1.1 200 " % number) and end == b"sender 4:%d, " % number

@@ -130,6 +130,7 @@ static void serve(void *context, const char *requests, const char *answers)
     }
     zmq_setsockopt(pub, ZMQ_IMMEDIATE, &yes, sizeof yes); /* so that it is told when Mongrel2 goes, too */
     zmq_setsockopt(pub, ZMQ_XPUB_VERBOSER, &yes, sizeof yes);
+    zmq_setsockopt(pub, ZMQ_XPUB_NODROP, &yes, sizeof yes); /* behind 1,000 answers the next one waits */
     if (zmq_connect(pub, answers) != 0) {
         fprintf(stderr, "handler: %s: %s\n", answers, zmq_strerror(zmq_errno()));
         exit(2);
