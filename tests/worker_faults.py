@@ -79,19 +79,22 @@ class Askers:
 
 
 class Workers:
-    """The program with workers, at a port of its own and behind a Mongrel2 at once."""
+    """The program with two workers, at a port of its own and behind a Mongrel2 at once; as often as there are to be
+    parents, which share that Mongrel2."""
 
-    def __init__(self, count: int, *options: str, **settings: object) -> None:
-        self.count, self._options, self._settings = count, options, settings
+    def __init__(self, parents: int, *options: str, **settings: object) -> None:
+        self.count, self.parents = 2 * parents, list[subprocess.Popen[str]]()
+        self._options, self._settings = options, settings
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Workers:
         self.mongrel2 = self._stack.enter_context(Mongrel2())
-        self.port = free_port()
-        command = [sys.executable, "-m", "brubeck_lite", PROGRAM, "--workers", str(self.count),
-                   "--bind", f"127.0.0.1:{self.port}", "--mongrel2", self.mongrel2.pull, self.mongrel2.pub]  # fmt: skip
         settings = {"env": {**environment(), "UPLOAD_STORE": str(self.mongrel2.folder / "tmp")}, **self._settings}
-        self.parent = self._stack.enter_context(process([*command, *self._options], **settings))
+        while 2 * len(self.parents) < self.count:
+            self.port = free_port()
+            command = [sys.executable, "-m", "brubeck_lite", PROGRAM, "--workers", "2", "--bind",
+                       f"127.0.0.1:{self.port}", "--mongrel2", self.mongrel2.pull, self.mongrel2.pub]  # fmt: skip
+            self.parents.append(self._stack.enter_context(process([*command, *self._options], **settings)))
         wait_for(self._are_ready, what=lambda: f"workers: {self.log()}")
         return self
 
@@ -99,13 +102,14 @@ class Workers:
         self._stack.close()
 
     def _are_ready(self) -> bool:
-        return len(self.pids()) == self.count and "connected to Mongrel2" in self.log()
+        connected = ["connected to Mongrel2" in output(parent) for parent in self.parents]
+        return len(self.pids()) == self.count and all(connected)
 
     def log(self) -> str:
-        return output(self.parent)
+        return "".join(map(output, self.parents))
 
     def pids(self) -> list[int]:
-        """Those of the workers that are ready, the oldest first."""
+        """Those of the workers that are ready, of each parent the oldest first."""
         return [pid for pid in map(int, re.findall(r"worker (\d+) is ready", self.log())) if is_running(pid)]
 
     def are_replaced(self, before: set[int]) -> bool:
@@ -137,7 +141,8 @@ class Workers:
     def hang_up(self) -> None:
         """SIGHUP, until all workers are new ones and the old are gone."""
         old = set(self.pids())
-        self.parent.send_signal(signal.SIGHUP)
+        for parent in self.parents:
+            parent.send_signal(signal.SIGHUP)
         wait_for(lambda: not old & set(self.pids()) and len(self.pids()) == self.count, what="new workers")
 
     def kill_one(self) -> None:
@@ -147,22 +152,27 @@ class Workers:
         wait_for(lambda: killed not in self.pids() and len(self.pids()) == self.count, what="another worker")
 
 
-def hang_up(times: int) -> Lines:
+def beside(parents: int) -> str:
+    """How a line says it where there are two."""
+    return "" if parents == 1 else f", {parents} parents at one Mongrel2"
+
+
+def hang_up(times: int, parents: int = 1) -> Lines:
     """SIGHUP under load, at both doors."""
     lines: Lines = []
-    with Workers(2) as workers:
+    with Workers(parents) as workers:
         for door in workers.doors():
             with workers.load(door) as askers:
                 for _ in range(times):
                     workers.hang_up()
-            lines.append((f"{times} times SIGHUP, {door}: {askers.told()}", askers.is_whole()))
+            lines.append((f"{times} times SIGHUP, {door}{beside(parents)}: {askers.told()}", askers.is_whole()))
     return lines
 
 
-def kill(times: int) -> Lines:
+def kill(times: int, parents: int = 1) -> Lines:
     """kill -9 of a worker under load: its own requests fail at once, all others are answered."""
     lines: Lines = []
-    with Workers(2) as workers:
+    with Workers(parents) as workers:
         for door in workers.doors():
             with workers.load(door, 16, 0.1) as askers:
                 for _ in range(times):
@@ -174,14 +184,14 @@ def kill(times: int) -> Lines:
             is_right = not askers.wrong and not others and sum(lost.values()) <= 16 * times
             is_right = is_right and TimeoutError.__name__ not in askers.ended
             told = f"{askers.told()}; the longest wait for any of them {askers.slowest:.2f} s"
-            lines.append((f"{times} times kill -9, {door}: {told}", is_right))
+            lines.append((f"{times} times kill -9, {door}{beside(parents)}: {told}", is_right))
     return lines
 
 
-def hang() -> Lines:
+def hang(parents: int = 1) -> Lines:
     """A handler that never returns: its worker is replaced, and others are served meanwhile."""
     lines: Lines = []
-    with Workers(2, "--worker-timeout", "3") as workers:
+    with Workers(parents, "--worker-timeout", "3") as workers:
         for door, port in workers.doors().items():
             before = set(workers.pids())
             with Client(port) as client, workers.load(door, 8) as askers:
@@ -200,14 +210,14 @@ def hang() -> Lines:
             told = f"its client had {answer} after {seconds:.1f} s, {served:,} other answers meanwhile"
             is_right = answer == ("a closed connection" if door == "HTTP" else "['502']") and served > 8
             is_right = is_right and not askers.wrong and len(before - set(workers.pids())) == 1
-            lines.append((f"a worker that hangs, {door}: {told}", is_right))
+            lines.append((f"a worker that hangs, {door}{beside(parents)}: {told}", is_right))
     return lines
 
 
-def restart(times: int, resumes_within: float = SECONDS) -> Lines:
+def restart(times: int, resumes_within: float = SECONDS, parents: int = 1) -> Lines:
     """Mongrel2 is killed and started again while workers serve it."""
     resumed = []
-    with Workers(2) as workers, workers.load("Mongrel2") as askers:
+    with Workers(parents) as workers, workers.load("Mongrel2") as askers:
         for _ in range(times):
             time.sleep(0.5)
             workers.mongrel2.kill()
@@ -222,29 +232,31 @@ def restart(times: int, resumes_within: float = SECONDS) -> Lines:
             resumed.append(time.monotonic() - began)
     told = f"{askers.right:,} right answers, {sum(askers.wrong.values())} wrong; resumed after {max(resumed):.2f} s"
     is_right = not askers.wrong and max(resumed) < resumes_within
-    return [(f"{times} restarts of Mongrel2 with workers: {told} at most", is_right)]
+    return [(f"{times} restarts of Mongrel2 with workers{beside(parents)}: {told} at most", is_right)]
 
 
-def orphan() -> Lines:
+def orphan(parents: int = 1) -> Lines:
     """The parent is killed, and one of its workers hangs."""
-    with Workers(2) as workers:
+    with Workers(parents) as workers:
         pids = workers.pids()
         with Client(workers.port) as client:
             client.ask("/compute", "seconds=600")
-            os.kill(workers.parent.pid, signal.SIGKILL)
+            for parent in workers.parents:
+                os.kill(parent.pid, signal.SIGKILL)
             wait_for(lambda: not any(map(is_running, pids)), what="the end of the workers")
-        workers.parent.wait()
+        for parent in workers.parents:
+            parent.wait()
         ended = not any(map(is_running, pids))
-    return [("the parent is killed: its workers end, also one that hangs", ended)]
+    return [(f"the parent is killed{beside(parents)}: its workers end, also one that hangs", ended)]
 
 
-def run_out_of_descriptors() -> Lines:
+def run_out_of_descriptors(parents: int = 1) -> Lines:
     """More clients than a worker may have descriptors."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
 
-    with Workers(2, preexec_fn=limit) as workers:
+    with Workers(parents, preexec_fn=limit) as workers:
         clients = [socket.create_connection(("127.0.0.1", workers.port), SECONDS) for _ in range(200)]
         wait_for(lambda: "cannot accept connections for now" in workers.log(), what="a line in the log")
         with Client(workers.mongrel2.port) as client:
@@ -254,10 +266,10 @@ def run_out_of_descriptors() -> Lines:
         with Client(workers.port) as client:
             poll(client, 0)
         traces = workers.log().count("Traceback")
-    return [("no descriptors are left: a line in the log, and service resumes", traces == 0)]
+    return [(f"no descriptors are left{beside(parents)}: a line in the log, and service resumes", traces == 0)]
 
 
-def fill_disk() -> Lines:
+def fill_disk(parents: int = 1) -> Lines:
     """No space for an upload. A file system of 1 MB where we may mount one, else a limit on the size of files."""
     folder = Path("/dev/shm") / f"full-{os.getpid()}"
     folder.mkdir()
@@ -274,7 +286,7 @@ def fill_disk() -> Lines:
     head = b"POST /form/x HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: "
     statuses = []
     try:
-        with Workers(2, "--max-body", str(64 << 20), **settings) as workers:
+        with Workers(parents, "--max-body", str(64 << 20), **settings) as workers:
             for _ in range(3):
                 with socket.create_connection(("127.0.0.1", workers.port), SECONDS) as client:
                     with contextlib.suppress(OSError):
@@ -288,17 +300,17 @@ def fill_disk() -> Lines:
         shutil.rmtree(folder, ignore_errors=True)
     # While the first is there, a worker that asks the system for a folder is given another one.
     is_right = statuses[0] == "507" and set(statuses) <= {"507", "200"}
-    return [(f"no space for an upload: {statuses}, and service goes on", is_right)]
+    return [(f"no space for an upload{beside(parents)}: {statuses}, and service goes on", is_right)]
 
 
 def resident_kib(pid: int) -> int:
     return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
 
 
-def endure(seconds: float) -> Lines:
+def endure(seconds: float, parents: int = 1) -> Lines:
     """Mixed load at both doors, looking for what grows: memory in all processes, descriptors and coroutines."""
-    with Workers(2) as workers:
-        pids = [workers.parent.pid, *workers.pids()]
+    with Workers(parents) as workers:
+        pids = [*(parent.pid for parent in workers.parents), *workers.pids()]
 
         def figures(most_descriptors: int = 0) -> tuple[int, int]:
             """The memory, and the descriptors once they are no more than these, or some time later."""
@@ -316,10 +328,10 @@ def endure(seconds: float) -> Lines:
                     crowds += [stack.enter_context(workers.load(door, 8, wait)) for wait in (0, 0.1)]
                 time.sleep(seconds / 5)
             if part == 0:
-                first, begun = figures(), state(workers.port, workers.parent)["coroutines"]
-        last, coroutines = figures(first[1] + 4), state(workers.port, workers.parent)["coroutines"] - begun
+                first, begun = figures(), state(workers.port, workers.parents[-1])["coroutines"]
+        last, coroutines = figures(first[1] + 4), state(workers.port, workers.parents[-1])["coroutines"] - begun
     told = f"memory {last[0] - first[0]:+,} KiB, descriptors {last[1] - first[1]:+}, coroutines {coroutines:+}"
     is_right = all(each.is_whole() for each in crowds) and last[0] - first[0] < 8192
     is_right = is_right and last[1] <= first[1] + 4 and coroutines <= 4
-    share = f"{seconds:.0f} s of mixed load, {sum(each.right for each in crowds):,} answers"
+    share = f"{seconds:.0f} s of mixed load{beside(parents)}, {sum(each.right for each in crowds):,} answers"
     return [(f"{share}: {told} after the first fifth", is_right)]
