@@ -18,10 +18,10 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from support import Mongrel2, behind_http, behind_mongrel2, output, wait_for
+from support import Mongrel2, behind_http, behind_mongrel2, is_running, output, wait_for
 
 Lines = list[tuple[str, bool]]
 HEAD = re.compile(rb"HTTP/1\.1 (200 OK|101 Switching Protocols)\r\n(?:[A-Za-z-]+: [^\r\n]*\r\n)+\r\n")
@@ -216,27 +216,31 @@ def follow(client: Client, seconds: float) -> None:
         client.take(frame(b"%b:%d" % (client.token, number)))
 
 
-KINDS = [poll, be_held, read_stream, read_quiet, wait_unbegun, read_pipelined, read_events, talk, follow]
+Kind = Callable[[Client, float], None]
+KINDS: list[Kind] = [poll, be_held, read_stream, read_quiet, wait_unbegun, read_pipelined, read_events, talk, follow]
 FOLLOWERS = (read_events, follow)
+# What two processes at one Mongrel2 can serve. It deals the messages of each connection in turn, also those of a
+# WebSocket and pipelined requests; and a channel is in one process.
+ALONE = [kind for kind in KINDS if kind not in (*FOLLOWERS, talk, read_pipelined)]
 
 
 class Crowd:
     """Threads, so many of each kind, that connect again and again, each time with a new token (followers share it by
     threes), for at most `longest` seconds and what is late."""
 
-    def __init__(self, port: int, count: int, longest: float = 2.5) -> None:
+    def __init__(self, port: int, count: int, longest: float = 2.5, kinds: Sequence[Kind] = KINDS) -> None:
         self.right, self.ended, self.wrong = 0, list[str](), list[str]()
         self.life = 0  # of Mongrel2, which the clients tell
         self._port, self._longest, self._running = port, longest, True
         self._threads = [
             threading.Thread(target=self._live, args=(kind, number), daemon=True)
-            for kind in KINDS
+            for kind in kinds
             for number in range(count)
         ]
         for thread in self._threads:
             thread.start()
 
-    def _live(self, kind: Callable[[Client, float], None], number: int) -> None:
+    def _live(self, kind: Kind, number: int) -> None:
         chance = random.Random(f"{kind.__name__} {number}")
         while self._running:
             life = self.life
@@ -270,67 +274,119 @@ class Crowd:
 # Experiments
 
 
-def state(port: int, child: subprocess.Popen[str]) -> collections.Counter[str]:
-    """What is in the process."""
-    with Client(port) as client:
-        client.ask("/state")
-        text = client.take_json()
-        counts = collections.Counter(json.loads(text))
-        counts["descriptors"] = len([*Path(f"/proc/{child.pid}/fd").iterdir()])
-    return counts
+class Handlers:
+    """The processes that answer at a port: those with these parents, or our one process without a parent."""
+
+    def __init__(self, port: int, children: Sequence[subprocess.Popen[str]], has_parents: bool = False) -> None:
+        self.port, self._children, self._has_parents = port, children, has_parents
+        self._before = self._warm_up()
+
+    def log(self) -> str:
+        return "".join(map(output, self._children))
+
+    def pids(self) -> set[int]:
+        """Those of the processes that answer."""
+        if not self._has_parents:
+            return {child.pid for child in self._children}
+        return {pid for pid in map(int, re.findall(r"worker (\d+) is ready", self.log())) if is_running(pid)}
+
+    def everyone(self) -> set[int]:
+        """Those with their parents."""
+        return self.pids() | {child.pid for child in self._children}
+
+    def state(self) -> collections.Counter[str]:
+        """What is in all that answer. Mongrel2 asks one after the other."""
+        found: dict[int, collections.Counter[str]] = {}
+        while not self.pids() <= found.keys():
+            with Client(self.port) as client:
+                client.ask("/state")
+                counts = collections.Counter(json.loads(client.take_json()))
+                found[counts.pop("process")] = counts
+        counts = sum(found.values(), collections.Counter[str]())
+        counts["descriptors"] = sum(len([*Path(f"/proc/{pid}/fd").iterdir()]) for pid in self.everyone())
+        return counts
+
+    def _warm_up(self) -> collections.Counter[str]:
+        """What there is when they were used a little, and that has ended."""
+        for kind in (poll, read_stream, poll if len(self._children) > 1 else talk) * len(self._children):
+            with Client(self.port) as client:
+                kind(client, 0.2)
+        before = self.state()
+
+        def is_quiet() -> bool:
+            nonlocal before
+            time.sleep(0.3)
+            former, before = before, self.state()
+            return former == before and not any(re.fullmatch(BUSY, key) for key in before)
+
+        wait_for(is_quiet, what=lambda: f"the end of what began: {before}")
+        return before
+
+    def beyond(self) -> collections.Counter[str]:
+        """What there is now beyond what there was at first."""
+        return self.state() - self._before
+
+    def left_behind(self) -> tuple[str, bool]:
+        """The same in words, and whether it is nothing, some seconds later at the latest."""
+        deadline = time.monotonic() + SECONDS
+        while (left := self.beyond()) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        return told(left), not left
+
+    def idle_share(self) -> float:
+        """The share of a second in which they do something though nobody asks for it."""
+
+        def ticks(pid: int) -> int:
+            return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+        before = sum(map(ticks, self.everyone()))
+        time.sleep(1)
+        return (sum(map(ticks, self.everyone())) - before) / os.sysconf("SC_CLK_TCK")
+
+    def log_line(self, name: str) -> tuple[str, bool]:
+        traces = self.log().count("Traceback")
+        return f"{name}: tracebacks in the log: {traces}", traces == 0
+
+    def former_life(self, life: int) -> collections.Counter[str]:
+        """What still runs for clients of another life of Mongrel2."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            counts, lives = self.state(), len(self.pids())
+            # "poll 3": of the third life; that of clients which gave none is the first's.
+            former = {key: count for key, count in counts.items() if re.fullmatch(BUSY, key)}
+            former = {key: count for key, count in former.items() if int(key.split()[1]) != life}
+            if counts["lives"] != lives:
+                former["lives"] = counts["lives"] - lives
+            if not former or time.monotonic() > deadline:
+                return collections.Counter(former)
+            time.sleep(0.2)
 
 
-def left_behind(port: int, child: subprocess.Popen[str], before: collections.Counter[str]) -> dict[str, int]:
-    """What is in the process beyond what there was before: nothing, some seconds later at the latest."""
-    deadline = time.monotonic() + SECONDS
-    while (left := state(port, child) - before) and time.monotonic() < deadline:
-        time.sleep(0.3)
-    return dict(left)
+@contextlib.contextmanager
+def two_parents(mongrel2: Mongrel2) -> Iterator[Handlers]:
+    """Two parents at this Mongrel2, with a worker each."""
+    with contextlib.ExitStack() as stack:
+        program = "program_faults:app", mongrel2, "--workers", "1"
+        parents = [stack.enter_context(behind_mongrel2(*program)) for _ in range(2)]
+        yield Handlers(mongrel2.port, parents, has_parents=True)
 
 
-def idle_share(child: subprocess.Popen[str]) -> float:
-    """The share of a second in which the process does something though nobody asks for it."""
-
-    def ticks() -> int:
-        return sum(map(int, Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
-
-    before = ticks()
-    time.sleep(1)
-    return (ticks() - before) / os.sysconf("SC_CLK_TCK")
-
-
-def told(left: dict[str, int]) -> str:
+def told(left: Mapping[str, int]) -> str:
     return f"left behind: {json.dumps(left) if left else 'nothing'}"
 
 
-def log_line(child: subprocess.Popen[str], name: str) -> tuple[str, bool]:
-    traces = output(child).count("Traceback")
-    return f"{name}: tracebacks in the log: {traces}", traces == 0
+@contextlib.contextmanager
+def one_handler(mongrel2: Mongrel2) -> Iterator[Handlers]:
+    """Our one process at this Mongrel2."""
+    with behind_mongrel2("program_faults:app", mongrel2) as child:
+        yield Handlers(mongrel2.port, [child])
 
 
-def warm_up(port: int, child: subprocess.Popen[str]) -> collections.Counter[str]:
-    """What there is when it was used a little, and that has ended."""
-    for kind in (poll, read_stream, talk):
-        with Client(port) as client:
-            kind(client, 0.2)
-    before = state(port, child)
-
-    def is_quiet() -> bool:
-        nonlocal before
-        time.sleep(0.3)
-        former, before = before, state(port, child)
-        return former == before and not any(re.fullmatch(BUSY, key) for key in before)
-
-    wait_for(is_quiet, what=lambda: f"the end of what began: {before}")
-    return before
-
-
-def restart(times: int, each: int, resumes_within: float = SECONDS) -> Lines:
+def restart(times: int, each: int, resumes_within: float = SECONDS, parents: bool = False) -> Lines:
     """Mongrel2 is killed and started again with everything open."""
     resumed, former = [], collections.Counter[str]()
-    with Mongrel2() as mongrel2, behind_mongrel2("program_faults:app", mongrel2) as child:
-        before = warm_up(mongrel2.port, child)
-        crowd = Crowd(mongrel2.port, each)
+    with Mongrel2() as mongrel2, (two_parents if parents else one_handler)(mongrel2) as handlers:
+        crowd = Crowd(mongrel2.port, each, kinds=ALONE if parents else KINDS)
         try:
             for _ in range(times):
                 time.sleep(random.uniform(0.8, 1.5))
@@ -345,36 +401,22 @@ def restart(times: int, each: int, resumes_within: float = SECONDS) -> Lines:
                         poll(client, 0)
                         break
                 resumed.append(time.monotonic() - began)
-                former += former_life(mongrel2.port, child, crowd.life)
+                former += handlers.former_life(crowd.life)
             time.sleep(1)
         finally:
             crowd.stop()
-        left = left_behind(mongrel2.port, child, before)
-        logged = log_line(child, "mongrel2")
-    share = f"{times} restarts of Mongrel2 with streams, polls and WebSockets open"
+        left, is_clean = handlers.left_behind()
+        logged = handlers.log_line("two parents" if parents else "mongrel2")
+    kinds = "streams and polls open, two parents" if parents else "streams, polls and WebSockets open"
+    share = f"{times} restarts of Mongrel2 with {kinds}"
     return [
         (f"{share}: {crowd.right:,} clients had theirs, {len(crowd.ended):,} were cut off", crowd.right > times),
         (f"clients with a byte of another's: {len(crowd.wrong)} {' '.join(crowd.wrong[:2])}", not crowd.wrong),
         (f"of the former lives, seconds later: {told(dict(former))}", not former),
-        (f"at the end: {told(left)}", not left),
+        (f"at the end: {left}", is_clean),
         (f"service resumed after at most {max(resumed):.2f} s", max(resumed) < resumes_within),
         logged,
     ]
-
-
-def former_life(port: int, child: subprocess.Popen[str], life: int) -> collections.Counter[str]:
-    """What still runs for clients of another life of Mongrel2."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        counts = state(port, child)
-        # "poll 3": of the third life; that of clients which gave none is the first's.
-        former = {key: count for key, count in counts.items() if re.fullmatch(BUSY, key)}
-        former = {key: count for key, count in former.items() if int(key.split()[1]) != life}
-        if counts["lives"] != 1:
-            former["lives"] = counts["lives"] - 1
-        if not former or time.monotonic() > deadline:
-            return collections.Counter(former)
-        time.sleep(0.2)
 
 
 PATHS = ["/poll", "/held", "/stream", "/quiet", "/unbegun", "/events", "/endless", "/large",
@@ -386,8 +428,8 @@ WEBSOCKETS = ("/echo", "/follow", "/elsewhere", "/pour", "/brief")
 
 
 class Door:
-    """The program behind "http" or "mongrel2", for experiments one after the other. Each begins and ends with nothing
-    but what there was at the start."""
+    """The program behind "http" or "mongrel2", or with "two parents" at one Mongrel2, for experiments one after the
+    other. Each begins and ends with nothing but what there was at the start."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -395,12 +437,13 @@ class Door:
 
     def __enter__(self) -> Door:
         if self.name == "http":
-            self.child, self.port = self._stack.enter_context(behind_http("program_faults:app"))
+            child, port = self._stack.enter_context(behind_http("program_faults:app"))
+            self._handlers = Handlers(port, [child])
         else:
-            mongrel2 = self._stack.enter_context(Mongrel2())
-            self.child = self._stack.enter_context(behind_mongrel2("program_faults:app", mongrel2))
-            self.port = mongrel2.port
-        self._before = warm_up(self.port, self.child)
+            start = two_parents if self.name == "two parents" else one_handler
+            self._handlers = self._stack.enter_context(start(self._stack.enter_context(Mongrel2())))
+        self.port = self._handlers.port
+        self._kinds = ALONE if self.name == "two parents" else KINDS
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -409,7 +452,8 @@ class Door:
     def vanish(self, count: int) -> Lines:
         """Clients that connect, ask and are gone: before the end of their request, at once, or soon."""
         chance, window = random.Random(count), list[Client]()
-        paths = PATHS if self.name == "http" else [path for path in PATHS if path not in PLENTY]
+        avoided = {"http": (), "mongrel2": PLENTY}.get(self.name, (*PLENTY, *WEBSOCKETS))
+        paths = [path for path in PATHS if path not in avoided]
         for number in range(count + 40):
             if len(window) == 40 or number >= count:
                 client = window.pop(chance.randrange(len(window)))
@@ -427,8 +471,8 @@ class Door:
                     request = client.request(chance.choice(paths[:6])) + request
                 client.socket.sendall(request)
                 window.append(client)
-        told, is_right = self._left_behind()
-        share = idle_share(self.child)
+        told, is_right = self._handlers.left_behind()
+        share = self._handlers.idle_share()
         return [
             (f"{self.name}: {count:,} clients asked and vanished: {told}", is_right),
             (f"{self.name}: then the process was busy for {share:.0%} of a second", share < 0.5),
@@ -438,7 +482,7 @@ class Door:
         """Clients that are slow in all ways, while others ask."""
         with contextlib.ExitStack() as stack:
             plenty = list(PLENTY) if self.name == "http" else []
-            names = ["", *plenty, "/poll", "/stream", "/quiet", "/echo"]
+            names = ["", *plenty, "/poll", "/stream", "/quiet", *["/echo"] * (talk in self._kinds)]
             slow = [stack.enter_context(Client(self.port)) for _ in range(len(names) * each)]
             kinds = iter(names)
             by_path = {next(kinds): slow[at : at + each] for at in range(0, len(slow), each)}
@@ -450,7 +494,7 @@ class Door:
                         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                     else:
                         client.socket.shutdown(socket.SHUT_WR)
-            crowd = Crowd(self.port, 2, longest)
+            crowd = Crowd(self.port, 2, longest, self._kinds)
             served = 0
             for at in range(asks):
                 for client in dribbling:
@@ -464,7 +508,7 @@ class Door:
             for client in by_path["/poll"] if self.name == "http" else ():
                 client.take_answer()
                 answered += 1
-        told, is_right = self._left_behind()
+        told, is_right = self._handlers.left_behind()
         lines = [
             (f"{self.name}: beside {len(slow)} clients that dribble, read nothing or half-close {served} of {asks} "
              f"were served; {crowd.told()}", served == asks and crowd.is_right()),
@@ -476,7 +520,7 @@ class Door:
 
     def compute(self, seconds: float, each: int, longest: float, asks: int = 50) -> Lines:
         """A handler keeps the process to itself, with everything open."""
-        crowd = Crowd(self.port, each, longest)
+        crowd = Crowd(self.port, each, longest, self._kinds)
         time.sleep(0.5)
         with Client(self.port) as busy:
             busy.ask("/compute", f"seconds={seconds}")
@@ -503,18 +547,14 @@ class Door:
             with Client(self.port, token="left") as client:
                 client.ask("/leave")
                 client.take_answer()
-            seen.append({*(state(self.port, self.child) - self._before)})
-        told, is_right = self._left_behind()
+            seen.append({*self._handlers.beyond()})
+        told, is_right = self._handlers.left_behind()
         return [
             (f"{self.name}: of what was left behind on purpose, seen: {', '.join(sorted(seen[0]))}",
              seen[0] >= {"objects Channel", "held by Brubeck.left", "coroutines"}),
             (f"{self.name}: when it was taken away: {told}", is_right),
         ]  # fmt: skip
 
-    def _left_behind(self) -> tuple[str, bool]:
-        left = left_behind(self.port, self.child, self._before)
-        return told(left), not left
-
     def log(self) -> tuple[str, bool]:
         """Whether the log is free of tracebacks."""
-        return log_line(self.child, self.name)
+        return self._handlers.log_line(self.name)

@@ -83,6 +83,7 @@ def state(request: Request, token: str) -> Response:
     gc.collect()
     counts: Counter[str] = Counter({key: count for key, count in alive.items() if count})
     counts["handling"] = app.stats()["handling"]
+    counts["process"] = os.getpid()
     life = getattr(request.peer, "life", None)  # of Mongrel2
     for thing in gc.get_objects():
         kind = type(thing)

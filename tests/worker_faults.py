@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from live_clients import SECONDS, Client, Lines, Wrong, poll, state
+from live_clients import SECONDS, Client, Lines, Wrong, poll
 from support import Mongrel2, environment, free_port, is_running, output, process, wait_for
 
 PROGRAM = "program_faults:app"
@@ -307,6 +307,13 @@ def resident_kib(pid: int) -> int:
     return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
 
 
+def coroutines_of_one(port: int) -> int:
+    """How many there are in one of the workers at this port."""
+    with Client(port) as client:
+        client.ask("/state")
+        return int(json.loads(client.take_json())["coroutines"])
+
+
 def endure(seconds: float, parents: int = 1) -> Lines:
     """Mixed load at both doors, looking for what grows: memory in all processes, descriptors and coroutines."""
     with Workers(parents) as workers:
@@ -328,8 +335,8 @@ def endure(seconds: float, parents: int = 1) -> Lines:
                     crowds += [stack.enter_context(workers.load(door, 8, wait)) for wait in (0, 0.1)]
                 time.sleep(seconds / 5)
             if part == 0:
-                first, begun = figures(), state(workers.port, workers.parents[-1])["coroutines"]
-        last, coroutines = figures(first[1] + 4), state(workers.port, workers.parents[-1])["coroutines"] - begun
+                first, begun = figures(), coroutines_of_one(workers.port)
+        last, coroutines = figures(first[1] + 4), coroutines_of_one(workers.port) - begun
     told = f"memory {last[0] - first[0]:+,} KiB, descriptors {last[1] - first[1]:+}, coroutines {coroutines:+}"
     is_right = all(each.is_whole() for each in crowds) and last[0] - first[0] < 8192
     is_right = is_right and last[1] <= first[1] + 4 and coroutines <= 4
