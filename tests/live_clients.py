@@ -221,7 +221,7 @@ KINDS: list[Kind] = [poll, be_held, read_stream, read_quiet, wait_unbegun, read_
 FOLLOWERS = (read_events, follow)
 # What two processes at one Mongrel2 can serve. It deals the messages of each connection in turn, also those of a
 # WebSocket and pipelined requests; and a channel is in one process.
-ALONE = [kind for kind in KINDS if kind not in (*FOLLOWERS, talk, read_pipelined)]
+SHAREABLE = [kind for kind in KINDS if kind not in (*FOLLOWERS, talk, read_pipelined)]
 
 
 class Crowd:
@@ -386,7 +386,7 @@ def restart(times: int, each: int, resumes_within: float = SECONDS, parents: boo
     """Mongrel2 is killed and started again with everything open."""
     resumed, former = [], collections.Counter[str]()
     with Mongrel2() as mongrel2, (two_parents if parents else one_handler)(mongrel2) as handlers:
-        crowd = Crowd(mongrel2.port, each, kinds=ALONE if parents else KINDS)
+        crowd = Crowd(mongrel2.port, each, kinds=SHAREABLE if parents else KINDS)
         try:
             for _ in range(times):
                 time.sleep(random.uniform(0.8, 1.5))
@@ -443,7 +443,7 @@ class Door:
             start = two_parents if self.name == "two parents" else one_handler
             self._handlers = self._stack.enter_context(start(self._stack.enter_context(Mongrel2())))
         self.port = self._handlers.port
-        self._kinds = ALONE if self.name == "two parents" else KINDS
+        self._kinds = SHAREABLE if self.name == "two parents" else KINDS
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -173,7 +173,7 @@ def test_the_handler_in_c_drops_no_answer(programs: Path) -> None:
                 sub.poll(0)  # a SUB subscribes while somebody looks at it
             for number in range(1000, 9000):
                 push.send(b"sender %d /c/primes/5 %d:%b,0:," % (number, len(headers), headers))
-            time.sleep(1)
+            time.sleep(1)  # now it has met the end of its queue, if it is ever to do so
             for number in range(1000, 9000):
                 answer, end = sub.recv(), sub.recv()
                 assert answer.startswith(b"sender 4:%d, HTTP/1.1 200 " % number) and end == b"sender 4:%d, " % number

@@ -153,7 +153,7 @@ class Workers:
 
 
 def beside(parents: int) -> str:
-    """How a line says it where there are two."""
+    """What a line says of the number of parents: nothing where there is one."""
     return "" if parents == 1 else f", {parents} parents at one Mongrel2"
 
 
