@@ -274,6 +274,11 @@ class Crowd:
 # Experiments
 
 
+def ready_workers(log: str) -> list[int]:
+    """The processes of the workers that are ready by this log, and still run."""
+    return [pid for pid in map(int, re.findall(r"worker (\d+) is ready", log)) if is_running(pid)]
+
+
 class Handlers:
     """The processes that answer at a port: those with these parents, or our one process without a parent."""
 
@@ -288,7 +293,7 @@ class Handlers:
         """Those of the processes that answer."""
         if not self._has_parents:
             return {child.pid for child in self._children}
-        return {pid for pid in map(int, re.findall(r"worker (\d+) is ready", self.log())) if is_running(pid)}
+        return set(ready_workers(self.log()))
 
     def everyone(self) -> set[int]:
         """Those with their parents."""

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from live_clients import SECONDS, Client, Lines, Wrong, poll
+from live_clients import SECONDS, Client, Lines, Wrong, poll, ready_workers
 from support import Mongrel2, environment, free_port, is_running, output, process, wait_for
 
 PROGRAM = "program_faults:app"
@@ -110,7 +110,7 @@ class Workers:
 
     def pids(self) -> list[int]:
         """Those of the workers that are ready, of each parent the oldest first."""
-        return [pid for pid in map(int, re.findall(r"worker (\d+) is ready", self.log())) if is_running(pid)]
+        return ready_workers(self.log())
 
     def are_replaced(self, before: set[int]) -> bool:
         """Whether all workers are ready, others than before, and answer behind Mongrel2: one that was killed is there
