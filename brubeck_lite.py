@@ -9229,7 +9229,8 @@ class _Dealer:
     # -- lives and links
 
     def look(self) -> None:
-        """See whether Mongrel2 and the workers are there."""
+        """See whether Mongrel2 and the workers are there; send the replies that are held."""
+        self.flush()  # for no other reply may come, with which they would be sent
         life = self.mongrel2.life
         if life is not None and life.has_ended():
             self._end_life(life)

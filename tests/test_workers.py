@@ -1140,6 +1140,25 @@ def test_what_mongrel2_has_no_room_for_is_held_and_sent_later() -> None:
         assert served.child.poll() is None
 
 
+def test_the_last_reply_of_all_is_sent_later_too_though_no_other_comes_behind_it() -> None:
+    stats, count = free_port(), 1900  # fewer than ZeroMQ holds on the way
+    with Peer() as peer, serving("program_workers:app", "--stats", f"127.0.0.1:{stats}", mongrel2s=[peer]) as served:
+        served.ports["stats"] = stats
+        for number in range(count):
+            peer.ask(number, "/large/20000", '{"METHOD":"GET"}')
+        wait_for(lambda: figures(served)['brubeck_lite_queue_length{queue="dealt"}'] == 0, what="the replies")
+        while not figures(served)['brubeck_lite_queue_length{queue="replies"}']:  # one after the other, until it is held
+            peer.ask(count, "/large/20000", '{"METHOD":"GET"}')
+            count += 1
+            time.sleep(0.02)
+        received = set[bytes]()
+        while len(received) < count:
+            assert peer.replies.poll(60_000), f"{count - len(received)} of {count} are missing"
+            head, _, answer = peer.replies.recv().partition(b", ")
+            if answer.startswith(b"HTTP/1.1 200"):
+                received.add(head)
+
+
 def test_without_descriptors_starting_a_worker_fails_and_the_parent_goes_on() -> None:
     with Mongrel2() as mongrel2, serving("program_workers:app", mongrel2s=[mongrel2]) as served:
         before = resource.prlimit(served.child.pid, resource.RLIMIT_NOFILE)
