@@ -2079,7 +2079,8 @@ def choose_coding(header: str, codings: Iterable[str], only_if_needed: bool = Fa
     weights: dict[str, float] = {}
     for part in header.lower().split(",", 50)[:50]:
         name, _, parameters = part.partition(";")
-        weights.setdefault(name.strip().removeprefix("x-"), find_weight(parameters))  # x-gzip: 8.4.1.3
+        name = "gzip" if name.strip() == "x-gzip" else name.strip()  # 8.4.1.3
+        weights.setdefault(name, find_weight(parameters))
     others = weights.get("*", 0.0)
     best = max(codings, key=lambda coding: weights.get(coding, others), default="")
     weight_of_best, plain = weights.get(best, others), weights.get("identity", weights.get("*"))
@@ -4040,7 +4041,7 @@ def compress(level: int = 6, minimum: int = 500, types: Iterable[str] = COMPRESS
     can find out the secret (BREACH, CVE-2013-3587): do not compress such pages."""
     if not (isinstance(level, int) and 1 <= level <= 9 and isinstance(minimum, int)):
         raise ValueError(f"a level is 1 to 9, a minimum a number of bytes, not {level!r} and {minimum!r}")
-    types = [types] if isinstance(types, str) else [*types]
+    types = [each.lower() for each in ([types] if isinstance(types, str) else types)]
     if wrong := [each for each in types if not re.fullmatch(r"[^\s/;]+/[^\s/;]+", each)]:
         raise ValueError(f'a type is like "text/css" or "text/*", not {wrong[0]!r}')
     patterns = "|".join(re.escape(each).replace(r"\*", "[^;]*") for each in types)
@@ -5569,6 +5570,7 @@ class WebSocket:
         self._inbox, self._unread = Mailbox(self._reader), 0  # messages for the handler, and their bytes
         self._outbox = bytearray()  # what is to be sent
         self._pinged = 0.0
+        self._pong = b""  # the answer to a ping that is still to be sent
         self._coroutine: greenlet.greenlet | None = None  # the handler's, until it knows of the end
         self._followed: list[Channel] = []
 
@@ -5638,7 +5640,8 @@ class WebSocket:
             self._unread += max(len(message), self._LEAST)
             self._pace()
         elif answer:
-            self.push(answer)
+            self._pong = answer
+            self._send_pong()
         elif opcode == CLOSE:
             if self._inbox.messages:  # which the handler may still want to answer
                 call_soon(self._answer_close, 1.0)
@@ -5658,6 +5661,7 @@ class WebSocket:
         if self._outbox:
             self.heard = time.monotonic()
         self.flush()
+        self._send_pong()
 
     def check(self, now: float) -> None:
         """Ask for a sign of life, or note that there was none: called once a second."""
@@ -5748,6 +5752,12 @@ class WebSocket:
     def let_go(self) -> None:
         """Neither send nor receive any more."""
         self._outbox.clear()
+
+    def _send_pong(self) -> None:
+        """Answer a ping, unless too much waits for the client: of several, then only the latest (RFC 6455, 5.5.3)."""
+        if self._pong and len(self._outbox) <= self.MAX_UNSENT and self.closed is None:
+            pong, self._pong = self._pong, b""
+            self._write(pong)
 
     def _write(self, frame: bytes) -> None:
         is_first = not self._outbox
@@ -5852,7 +5862,7 @@ class _LocalWebSocket(WebSocket):
 
     def _pace(self) -> None:
         if self.other._outbox:
-            call_soon(self.other.flush)
+            call_soon(self.other.resume)
 
 
 class WebSocketClient(_Closing):
@@ -8275,8 +8285,11 @@ def load_tls(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -
             open(name, "rb").close()  # whose error names the file
         context.load_cert_chain(certificate, key, password="")  # else OpenSSL would ask the terminal for one
     except ssl.SSLError as error:
-        is_other = str(error.reason).endswith(("MISMATCH", "NO_CERTIFICATE_ASSIGNED"))  # the latter for a key's kind
-        reason = "the key is of another one" if is_other else "they must be PEM files, the key without a passphrase"
+        reason = "they must be PEM files, the key without a passphrase"
+        if str(error.reason).endswith(("MISMATCH", "NO_CERTIFICATE_ASSIGNED")):  # the latter for a key's kind
+            reason = "the key is of another one"
+        elif "_TOO_" in str(error.reason):
+            reason = "they are too weak for this OpenSSL"
         fail(f"cannot use the certificate {certificate} with the key {key}: {reason} ({error})")
     except (OSError, ValueError) as error:
         fail(f"cannot read the certificate {certificate} and the key {key}: {error}")

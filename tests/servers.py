@@ -75,11 +75,14 @@ def redis(port: int | None = None) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-def make_certificate(folder: Path, name: str = "localhost", passphrase: str = "") -> tuple[str, str]:
+def make_certificate(
+    folder: Path, name: str = "localhost", passphrase: str = "", algorithm: str = "ec"
+) -> tuple[str, str]:
     """The files of a new certificate for the loopback, which vouches for itself, and of its key."""
     certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
     secret = ["-passout", f"pass:{passphrase}"] if passphrase else ["-noenc"]
-    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "2", "-subj", f"/CN={name}"]
+    curve = ["-pkeyopt", "ec_paramgen_curve:P-256"] if algorithm == "ec" else []
+    options = ["-newkey", algorithm, *curve, "-days", "2", "-subj", f"/CN={name}"]
     subprocess.run(["openssl", "req", "-x509", *options, *secret, "-keyout", key, "-out", certificate, "-addext",
                     "subjectAltName=DNS:localhost,IP:127.0.0.1"], check=True, capture_output=True)  # fmt: skip
     return certificate, key

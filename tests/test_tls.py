@@ -459,6 +459,7 @@ def test_a_certificate_that_cannot_be_used_is_one_line(
     certificate, key = files
     (tmp_path / "other").mkdir()
     (tmp_path / "locked").mkdir()
+    (tmp_path / "weak").mkdir()
     (tmp_path / "text.pem").write_text("no certificate")
     _, other = make_certificate(tmp_path / "other")
     locked = make_certificate(tmp_path / "locked", passphrase="a secret")
@@ -471,6 +472,7 @@ def test_a_certificate_that_cannot_be_used_is_one_line(
         (certificate, str(tmp_path / "rsa.pem")): "of another",
         (str(tmp_path / "text.pem"), key): "PEM",
         locked: "passphrase",
+        make_certificate(tmp_path / "weak", algorithm="rsa:512"): "too weak",
     }.items():
         said = [line for line in refused("--bind", f"127.0.0.1:{free_port()}", "--tls", *pair, *workers).splitlines()
                 if "INFO" not in line]  # fmt: skip

@@ -1052,6 +1052,21 @@ def test_a_sender_waits_for_its_slow_client(live: Door) -> None:
     assert notes(live, f"pours-{live[0]}")[1] == [1000, ""]
 
 
+def test_pings_while_much_is_sent_do_not_end_the_websocket_and_the_latest_is_answered(live: Door) -> None:
+    with Raw(live, f"/pours/200?key=pinged-{live[0]}", receive_buffer=65536) as client:
+        settled(lambda: notes(live, f"pinged-{live[0]}")[0])
+        for number in range(50):
+            client.send(frame(PING, b"%d" % number))
+        time.sleep(0.5)
+        received = list[tuple[int, bytes]]()
+        while not received or received[-1][0] != 0x80 | CLOSE:
+            received.append(client.receive())
+        pongs = [payload for first, payload in received if first == 0x80 | PONG]
+        assert sum(len(payload) == 65536 for _, payload in received) == 200
+        assert pongs == sorted(pongs, key=int) and pongs[-1] == b"49"
+        assert received[-1][1] == b"\x03\xe8"
+
+
 def test_empty_messages_that_no_handler_receives_are_not_taken_without_end(live: Door) -> None:
     """The embedded server reads no more of them; Mongrel2 cannot be told to wait, so there the WebSocket is closed."""
     empty, limit = frame(TEXT, b"") * 1000, 12_000_000  # bytes, which is more than the system holds of a connection

@@ -1147,7 +1147,7 @@ def test_the_last_reply_of_all_is_sent_later_too_though_no_other_comes_behind_it
         for number in range(count):
             peer.ask(number, "/large/20000", '{"METHOD":"GET"}')
         wait_for(lambda: figures(served)['brubeck_lite_queue_length{queue="dealt"}'] == 0, what="the replies")
-        while not figures(served)['brubeck_lite_queue_length{queue="replies"}']:  # one after the other, until it is held
+        while not figures(served)['brubeck_lite_queue_length{queue="replies"}']:  # one by one, until it is held
             peer.ask(count, "/large/20000", '{"METHOD":"GET"}')
             count += 1
             time.sleep(0.02)
