@@ -5556,6 +5556,7 @@ class WebSocket:
     PATIENCE = 30.0  # seconds that `send` waits for a slow client to read something
     MAX_UNSENT = 256 << 10  # bytes that wait for a client
     MAX_UNREAD = 64 << 10  # bytes of messages that wait for the handler, before no more are received
+    MAX_TOLD = 100  # times that `receive` says that the WebSocket is closed, before it raises an error
     _LEAST = 64  # bytes that each message counts for at least: else a client could send empty ones without end
     FAREWELL = 2.0  # seconds that the client has to answer a close
 
@@ -5571,13 +5572,15 @@ class WebSocket:
         self._outbox = bytearray()  # what is to be sent
         self._pinged = 0.0
         self._pong = b""  # the answer to a ping that is still to be sent
+        self._told = 0  # times that `receive` said that the WebSocket is closed
         self._coroutine: greenlet.greenlet | None = None  # the handler's, until it knows of the end
         self._followed: list[Channel] = []
 
     # -- for handlers
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
-        """The next message: str for a text, bytes for binary; None after `timeout` seconds, and once it is closed."""
+        """The next message: str for a text, bytes for binary; None after `timeout` seconds, and once it is closed.
+        RuntimeError for a loop that asks again and again then: it would hold up all other clients for ever."""
         if not self._inbox.messages and self._conversation.state is _CLOSE_RECEIVED:
             self._answer_close()
         message: str | bytes | None = self._inbox.get(timeout)
@@ -5585,6 +5588,10 @@ class WebSocket:
             self._unread -= max(len(message), self._LEAST)
             self._pace()
         elif self._inbox.is_over:
+            self._told += 1
+            if self._told > self.MAX_TOLD:
+                raise RuntimeError("the WebSocket is closed: leave the loop when receive() returns None and `closed` is "
+                                   "set, or write `for message in websocket`")  # fmt: skip
             self._learn_of_end()
         return message
 

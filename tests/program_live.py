@@ -338,6 +338,17 @@ def asleep(ws: WebSocket, seconds: float) -> None:
     ws.send(list(iter(lambda: ws.receive(0.2), None)))
 
 
+@app.websocket("/forgets-the-end")
+def forgets_the_end(ws: WebSocket) -> None:
+    """Receives without a look at what it gets."""
+    try:
+        while True:
+            ws.receive(1)
+    except RuntimeError as error:
+        note(ws.request, str(error))
+        raise
+
+
 taken = [0]  # messages, by /counts
 
 

@@ -783,6 +783,15 @@ def test_a_handler_can_wait_for_a_message_for_some_time(live: Door) -> None:
         assert all(answer["closed"] is None for answer in answers)
 
 
+def test_a_handler_that_does_not_look_for_the_end_is_ended_and_holds_up_nobody(live: Door) -> None:
+    with Raw(live, f"/forgets-the-end?key=forgets-{live[0]}") as client:
+        client.send(frame(CLOSE, b"\x03\xe8"))
+        client.receive_close()
+    wait_for(lambda: notes(live, f"forgets-{live[0]}"), what="the handler")
+    assert notes(live, f"forgets-{live[0]}")[0].startswith("the WebSocket is closed: leave the loop when receive()")
+    assert "failed" in output(live[2]) and "leave the loop" in output(live[2])
+
+
 def test_a_handler_can_ping(live: Door) -> None:
     with Raw(live, "/pings") as client:
         assert client.receive() == (0x80 | PING, b"are you there?")
