@@ -50,6 +50,7 @@ What is above Peers opens no socket. zmq and eventlet are imported when a server
 from __future__ import annotations
 
 import array
+import ast
 import atexit
 import base64
 import binascii
@@ -87,6 +88,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -102,7 +104,7 @@ from encodings import normalize_encoding
 from encodings.aliases import aliases
 from enum import Enum
 from http import HTTPStatus
-from types import BuiltinFunctionType, FunctionType, SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar, Union, cast, overload
 from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urlencode, urljoin, urlsplit
 
@@ -347,11 +349,16 @@ class HTTPError(Exception):
                  members: Mapping[str, Any] | None = None) -> None:  # fmt: skip
         if not (isinstance(status, int) and 200 <= status <= 599):
             raise TypeError(f"write abort(404), with a status, not {status!r}")
+        if isinstance(message, Mapping):
+            raise TypeError('the message of an error is a sentence; write abort(400, "...", members={"errors": ...})')
         super().__init__(status, message)
         sentence = str(message) if isinstance(message, Exception) else message  # as in `except ValueError as error`
         self.status, self.message = status, sentence or status_line(status)[4:]
         self.headers: Mapping[str, str] = headers or {}
         self.members = members or {}
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.message}"
 
 
 class ProtocolError(HTTPError, ValueError):
@@ -1526,9 +1533,9 @@ def _mounted_class(kind: type[Request]) -> type[Request]:
 
 HeaderFields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
 # By name, path and domain: the text of a Set-Cookie, or the function that makes that text for a request.
-Cookies = dict[tuple[str, str, Union[str, None]], Union[str, Callable[[Request], str]]]
+Cookies = Mapping[tuple[str, str, Union[str, None]], Union[str, Callable[[Request], str]]]
 _COOKIE_OCTETS = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
-_NO_COOKIES: Cookies = {}  # never changed: setting a cookie makes another dict
+_NO_COOKIES: Cookies = MappingProxyType({})  # of all answers without cookies: nobody may write into it
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, PROBLEM, EVENT_STREAM = "application/json", "application/problem+json", "text/event-stream"
 _BODILESS = frozenset([204, 205, 304])  # RFC 9110, 15.3.5, 15.3.6 and 15.4.5
@@ -1838,7 +1845,7 @@ class Response:
             is_secure = request.scheme == "https" if secure is None else secure
             return f"{name}={sent}{attributes}{'; Secure' if is_secure else ''}"
 
-        self.cookies = {**self.cookies, (name, path, domain): make_text}
+        self.cookies = MappingProxyType({**self.cookies, (name, path, domain): make_text})
 
     def delete_cookie(self, name: str, path: str = "/", domain: str | None = None) -> None:
         """Have the client forget a cookie that was set with this path and domain."""
@@ -3420,6 +3427,19 @@ def _callable(handler: Handler, timeout: float | None, cancel: bool) -> Handler:
     return limited
 
 
+def check_syntax(rule: str) -> None:
+    """ValueError for what other frameworks write in a rule, or where it could match nothing."""
+    if rule[:1] not in ("/", "@", "<"):
+        raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
+    if other := re.search(r"(?<=/):\w+|\{[^\W\d]\w*(?::\w+)?\}", rule):
+        raise ValueError(f"the rule {rule!r} has {other[0]} in it: an argument is like <n> or <int:n>")
+    if other := re.search(r"\\[dDwWsS]|/\*$", rule):
+        raise ValueError(f"the rule {rule!r} has {other[0]} in it: a regular expression is re.compile({rule!r}), and "
+                         "<path:name> takes all that follows")  # fmt: skip
+    if re.search(r"\?\w+=", rule):
+        raise ValueError(f"the rule {rule!r} has a query in it: that is for request.query")
+
+
 class Route:
     """One route: `rule` (a str, or a compiled expression), `handler`, `methods` (None: all), `name`, `max_body`.
     ValueError for what cannot be."""
@@ -3433,12 +3453,8 @@ class Route:
             raise ValueError(f"the handler of {rule!r} cannot be called: {handler!r} (a class is a MessageHandler, or "
                              "has __call__)")  # fmt: skip
         refuse_async(handler)
-        if isinstance(rule, str) and rule[:1] not in ("/", "@", "<"):
-            raise ValueError(f'the rule {rule!r} must begin with "/", or "@" or "<" for a message socket')
-        if isinstance(rule, str) and (other := re.search(r"(?<=/):\w+|\{[^\W\d]\w*(?::\w+)?\}", rule)):
-            raise ValueError(f"the rule {rule!r} has {other[0]} in it: an argument is like <n> or <int:n>")
-        if isinstance(rule, str) and re.search(r"\?\w+=", rule):
-            raise ValueError(f"the rule {rule!r} has a query in it: that is for request.query")
+        if isinstance(rule, str):
+            check_syntax(rule)
         if not isinstance(handler, type):
             check_request(handler, rule)
         for option, number in (("max_body", max_body), ("timeout", timeout)):
@@ -3446,8 +3462,8 @@ class Route:
                 raise ValueError(f"{option} is a number of at least 0, not {number!r}")
         if not (name is None or isinstance(name, str)):
             raise ValueError(f"the name of a route is a str, not {name!r}")
-        if methods is not None:
-            methods = list_methods(methods)
+        if methods is not None and not (methods := list_methods(methods)):
+            raise ValueError(f"the route {rule!r} takes no method at all: methods is a list such as ['GET', 'POST']")
         self.rule, self.handler, self.max_body = rule, handler, max_body
         self.is_socket = isinstance(rule, str) and rule[:1] != "/"
         if methods is None:
@@ -3815,6 +3831,8 @@ def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> str | None:
 def hash_password(password: str) -> str:
     """A password -> the text to keep of it: `scrypt$n$r$p$salt$hash`. Other coroutines go on meanwhile. As many hashes
     are computed at once as there are cores; HTTPError 503, with Retry-After, where too many wait for their turn."""
+    if not isinstance(password, str):
+        raise TypeError(f"a password is a str, not {type(password).__name__}: is the field in the form?")
     salt = secrets.token_bytes(16)
     derived = _scrypt(password, salt, *_SCRYPT)
     if derived is None:
@@ -3822,11 +3840,12 @@ def hash_password(password: str) -> str:
     return "$".join(["scrypt", *map(str, _SCRYPT), _encode64(salt), derived])
 
 
-def check_password(password: str, hashed: str | None) -> bool:
+def check_password(password: str | None, hashed: str | None) -> bool:
     """Whether this is the password of which `hash_password` made `hashed`. For None, which stands for a name that does
     not exist, and for anything that is no such hash, the answer is False and takes as long to find: the time does not
-    tell which names exist. HTTPError 503 as for `hash_password`."""
-    match, derived = _HASHED.fullmatch(hashed or ""), None
+    tell which names exist. Neither has anybody the password None. HTTPError 503 as for `hash_password`."""
+    match, derived = _HASHED.fullmatch(hashed or "") if password is not None else None, None
+    password = password or ""
     if match:
         with contextlib.suppress(ValueError):
             salt = base64.urlsafe_b64decode(match[4] + "==")
@@ -4296,6 +4315,8 @@ class Brubeck:
                  hosts: Iterable[str] | None = None) -> None:  # fmt: skip
         if pool_size < 1 or min(max_waiting, max_body, proxies, timeout or 0) < 0:
             raise ValueError("pool_size is at least 1; max_waiting, max_body, proxies and timeout are at least 0")
+        if not isinstance(debug, bool):  # "false" would show tracebacks to everybody
+            raise TypeError(f"debug is True or False, not {debug!r}")
         if isinstance(msg_conn, (str, bytes)):
             raise TypeError(f"Brubeck(...) is given a connection, or nothing: {msg_conn!r} is not needed")
         if isinstance(msg_conn, (list, tuple)) and any(isinstance(each, tuple) for each in msg_conn):
@@ -4303,7 +4324,7 @@ class Brubeck:
         self.msg_conn, self.pool_size, self.max_waiting, self.max_body = msg_conn, pool_size, max_waiting, max_body
         self.timeout, self.secret, self.proxies, self.upload_store = timeout, secret, proxies, upload_store
         self.debug, self.session_cookie = debug, SessionCookie()
-        self.hosts = None if hosts is None else compile_hosts(hosts)
+        self.hosts = hosts
         self.templates: Callable[..., str] | None = None
         self.json_dumps: Callable[[Any], str | bytes] = dump_json
         self.converters: dict[str, type[BaseConverter]] = {**DEFAULT_CONVERTERS}
@@ -4339,6 +4360,15 @@ class Brubeck:
         if secret is not None:
             _keys(secret)
         self.own_secret = secret
+
+    @property
+    def hosts(self) -> re.Pattern[str] | None:
+        """The pattern of the hosts that are served, made of their names when these are set; None for all hosts."""
+        return self._hosts
+
+    @hosts.setter
+    def hosts(self, hosts: Iterable[str] | None) -> None:
+        self._hosts = None if hosts is None else compile_hosts(hosts)
 
     def route(self, rule: str | re.Pattern[str], methods: Iterable[str] | None = None, name: str | None = None, *,
               max_body: int | None = None, timeout: float | None = None, cancel: bool = False) -> Callable[[R], R]:
@@ -4654,10 +4684,11 @@ class Brubeck:
         except Exception as error:  # what JSON cannot hold, or a cookie that cannot be signed
             return self.answer_error(request, error)
 
-    def answer_error(self, request: Request, error: BaseException, *, is_last: bool = False) -> Response:
+    def answer_error(self, request: Request, error: BaseException, *, failed: Any = None) -> Response:
         """The answer to an exception: by the error handler for its nearest class (a status stands before HTTPError),
         else by the handler for 500, else a plain one. An exception that is no HTTPError, and has no handler for its
-        class, is logged. `is_last`: an error handler itself has raised it, and the plain 500 is the answer."""
+        class, is logged. `failed`: the error handler that has raised it; then the plain 500 is the answer."""
+        is_last = failed is not None
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             logger.error("too many files are open for %s %r: %s", request.method, request.path, error)
             forget_frames(error)
@@ -4673,7 +4704,7 @@ class Brubeck:
         try:
             if handler is None and told is not error:
                 handler = handlers.get(500)
-                self._log_error(request, error, is_last)
+                self._log_error(request, error, failed)
             if handler is None:
                 if self._is_debugged() and told is not error:
                     lines = [str(error)] if isinstance(error, AnswerError) else traceback.format_exception(error)
@@ -4689,7 +4720,8 @@ class Brubeck:
         except BaseException as failure:
             if handler is not None and told is error:  # a 404, say: where it was raised has nothing to do with it
                 failure.__suppress_context__ = True
-            return plain_answer(HTTPError(500)) if is_last else self.answer_error(request, failure, is_last=True)
+            failed = handler or error_answer
+            return plain_answer(HTTPError(500)) if is_last else self.answer_error(request, failure, failed=failed)
         finally:
             if not request.peer.keeps_error:
                 forget_frames(error)
@@ -4699,14 +4731,14 @@ class Brubeck:
         return self.debug or (self._outer is not None and self._outer._is_debugged())
 
     @staticmethod
-    def _log_error(request: Request, error: BaseException, is_last: bool) -> None:
+    def _log_error(request: Request, error: BaseException, failed: Any) -> None:
         if not request.peer.is_cancelled:
             request.peer.note_error(error)
             if isinstance(error, AnswerError):
                 logger.error("%s %r: %s", request.method, request.path, error)
                 return
             name = name_handler(request.route.handler) if request.route else "middleware"
-            name = f"the error handler for {name}" if is_last else name
+            name = name if failed is None else f"the error handler {locate(failed)}"
             logger.error("%s failed on %s %r", name, request.method, request.path, exc_info=error)
 
     # -- what lives longer than a request; WSGI and tests, which need no server of ours; and the server
@@ -4829,23 +4861,24 @@ class Brubeck:
         refuse_windows()
         return serve_in_thread(self, bind)
 
-    def run(self, connection: Connection | Address | Sequence[Connection | Address] | None = None, *,
-            bind: str = "127.0.0.1:6767", workers: int | str = 1, patch: bool = True, host: str | None = None,
-            port: int | None = None, debug: bool | None = None, reload: bool = False,
+    def run(self, connection: Connection | Address | Sequence[Connection | Address] | None = None,
+            port: int | None = None, *, bind: str = "127.0.0.1:6767", workers: int | str = 1, patch: bool = True,
+            host: str | None = None, debug: bool | None = None, reload: bool = False,
             tls: TLSFiles | None = None) -> None:  # fmt: skip
         """Serve until SIGINT or SIGTERM arrives; then requests may take up to 9 seconds more, or until a second signal.
 
         `connection`: one connection or several, or the address of an HTTPConnection ("127.0.0.1:8000", or a port of
         127.0.0.1); by default `msg_conn`, else an HTTPConnection at `bind`, or for the sockets that systemd passes
-        where `bind` is not given (sd_listen_fds(3)). `host` and `port` may stand in its place. `tls`, the names of the
-        PEM files of a certificate and its key: by HTTPS there. `debug` replaces that of the application. `reload`: the
-        program is started again when one of its files changes. `workers`: the number of worker processes ("auto": one
-        for each core that this process may use); each starts this program anew, and their parent replaces a worker that
-        dies, and all of them on SIGHUP. `patch=True` lets eventlet replace the blocking functions of the standard
-        library, so that a handler that waits does not stop the others. What the program imported, created or started
-        before `run` (`from socket import socket`, an SSLContext for clients, a thread) is not replaced: it blocks or
-        fails, and a warning names it. The command line patches first and has no such problem, nor has a program that
-        calls `eventlet.monkey_patch()` above all other imports.
+        where `bind` is not given (sd_listen_fds(3)). `host` and `port` may stand in its place, also as in
+        `run("0.0.0.0", 8000)`. `tls`, the names of the PEM files of a certificate and its key: by HTTPS there. `debug`
+        replaces that of the application. `reload`: the program is started again when one of its files changes.
+        `workers`: the number of worker processes ("auto": one for each core that this process may use); each starts
+        this program anew, and their parent replaces a worker that dies, and all of them on SIGHUP. `patch=True` lets
+        eventlet replace the blocking functions of the standard library, so that a handler that waits does not stop the
+        others. What the program imported, created or started before `run` (`from socket import socket`, an SSLContext
+        for clients, a thread) is not replaced: it blocks or fails, and a warning names it. The command line patches
+        first and has no such problem, nor has a program that calls `eventlet.monkey_patch()` above all other imports.
+        Another warning says what is surely wrong with the program, as `brubeck_lite check` does.
 
         ValueError where something is no address, and for `tls` beside a connection. SystemExit 2 where the server
         cannot start, 0 where a signal ends the start. RuntimeError outside of the main thread. In a worker `run` does
@@ -4854,6 +4887,8 @@ class Brubeck:
         if threading.main_thread().ident != _unpatched("_thread").get_ident():
             raise RuntimeError("run() needs the main thread, which alone gets signals: in other threads, serve by "
                                "`with app.running(bind=...) as server:`")  # fmt: skip
+        if isinstance(connection, str) and not (":" in connection or connection.isdigit()) and host is None:
+            host, connection = connection, None
         if host is not None or port is not None:
             if connection is not None:
                 raise ValueError('either app.run("127.0.0.1:8000"), or app.run(host="127.0.0.1", port=8000)')
@@ -5349,12 +5384,15 @@ class Mailbox(_Closing):
     it first waits. Their number is bounded where they come from: a channel drops a slow subscriber, `read_ahead` waits,
     a WebSocket receives no more."""
 
-    __slots__ = ("_sleeper", "is_over", "messages")
+    MAX_VAIN = 100  # times that it is asked for more where no more come, before that is an error
+
+    __slots__ = ("_in_vain", "_sleeper", "is_over", "messages")
 
     def __init__(self, sleeper: _Sleeper | _SleepingThread | None = None) -> None:
         self._sleeper = sleeper
         self.messages: deque[Any] = deque()
         self.is_over = False  # no more messages come
+        self._in_vain = 0
 
     def put(self, message: Any) -> None:
         """Have a message wait."""
@@ -5363,11 +5401,17 @@ class Mailbox(_Closing):
             self._sleeper.wake_soon()
 
     def get(self, timeout: float | None = None) -> Any:
-        """The next message; None when there is none in time, or no more."""
+        """The next message; None when there is none in time, or no more. RuntimeError for whoever asks on and on."""
         while not self.messages:
             if self._sleeper is None:
                 self._sleeper = make_sleeper()
-            elif self.is_over or not self._sleeper.wait(timeout):
+            elif self.is_over:
+                self._in_vain += 1
+                if self._in_vain > self.MAX_VAIN:  # a loop that never ends, and in which nothing is waited for
+                    raise RuntimeError("no more messages come: leave the loop when this is None and the WebSocket is "
+                                       "`closed`, or the subscription `is_over`; or write `for message in ...`")
+                return None
+            elif not self._sleeper.wait(timeout):
                 return None
         return self.messages.popleft()
 
@@ -5484,6 +5528,8 @@ class Channel:
     follows the channel. `size`: how many messages may wait for a subscriber; one that leaves more unread is dropped."""
 
     def __init__(self, size: int = 100) -> None:
+        if not isinstance(size, int):
+            raise TypeError(f"a Channel has a size, a number of messages, and no name: {size!r}")
         self.size = size
         self.subscriptions: set[Subscription] = set()
         self.followers: set[WebSocket] = set()
@@ -5556,7 +5602,6 @@ class WebSocket:
     PATIENCE = 30.0  # seconds that `send` waits for a slow client to read something
     MAX_UNSENT = 256 << 10  # bytes that wait for a client
     MAX_UNREAD = 64 << 10  # bytes of messages that wait for the handler, before no more are received
-    MAX_TOLD = 100  # times that `receive` says that the WebSocket is closed, before it raises an error
     _LEAST = 64  # bytes that each message counts for at least: else a client could send empty ones without end
     FAREWELL = 2.0  # seconds that the client has to answer a close
 
@@ -5572,7 +5617,6 @@ class WebSocket:
         self._outbox = bytearray()  # what is to be sent
         self._pinged = 0.0
         self._pong = b""  # the answer to a ping that is still to be sent
-        self._told = 0  # times that `receive` said that the WebSocket is closed
         self._coroutine: greenlet.greenlet | None = None  # the handler's, until it knows of the end
         self._followed: list[Channel] = []
 
@@ -5580,7 +5624,7 @@ class WebSocket:
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         """The next message: str for a text, bytes for binary; None after `timeout` seconds, and once it is closed.
-        RuntimeError for a loop that asks again and again then: it would hold up all other clients for ever."""
+        RuntimeError for a loop that asks on and on then, and would hold up all other clients for ever."""
         if not self._inbox.messages and self._conversation.state is _CLOSE_RECEIVED:
             self._answer_close()
         message: str | bytes | None = self._inbox.get(timeout)
@@ -5588,10 +5632,6 @@ class WebSocket:
             self._unread -= max(len(message), self._LEAST)
             self._pace()
         elif self._inbox.is_over:
-            self._told += 1
-            if self._told > self.MAX_TOLD:
-                raise RuntimeError("the WebSocket is closed: leave the loop when receive() returns None and `closed` is "
-                                   "set, or write `for message in websocket`")  # fmt: skip
             self._learn_of_end()
         return message
 
@@ -5601,7 +5641,7 @@ class WebSocket:
 
     def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
         """Send text, binary, or JSON as text. Waits where the client is slow; ConnectionError once it is closed."""
-        frame = format_message(message)
+        frame = format_message(message) if self.closed is None else b""
         while len(self._outbox) > self.MAX_UNSENT and self.closed is None:
             if not self._writer.wait(self.PATIENCE):
                 self.close(1013, "too slow")
@@ -8886,6 +8926,7 @@ class _Parent(_Lines):
         os.set_inheritable(descriptor, False)
         super().__init__(_unpatched("socket").socket(fileno=descriptor))
         self._next_beat, self._is_watched, self.is_gone = 0.0, False, False
+        self.is_first = True  # of its workers this one says what concerns the program
         self._mongrel2s: list[Mongrel2Server] = []
 
     def share(self, connections: Sequence[Connection], servers: Sequence[Any]) -> None:
@@ -8900,6 +8941,7 @@ class _Parent(_Lines):
             raise SystemExit(2)  # the parent has said why
         answer = json.loads(data)
         self._is_watched, _cores.workers = answer["watched"], answer.get("workers", 1)
+        self.is_first = answer["slot"] == 0
         self._mongrel2s = [each for each in servers if isinstance(each, Mongrel2Server)]
         for server in servers:
             if isinstance(server, HTTPServer):
@@ -8969,6 +9011,9 @@ class Server:
             for connection in self._servers:
                 connection.open()
             eventlet.hubs.get_hub()  # which tells `spawn` that this thread has coroutines
+            if self._parent is None or self._parent.is_first:
+                for problem in find_problems(self._app):
+                    logger.warning("%s", problem)
             self._app.call_on_start(self)
             self._ending.is_starting = False
             for connection in self._servers:
@@ -10040,10 +10085,26 @@ def find_unused_guard(app: Brubeck, handler: Any) -> str | None:
     return f"{name_handler(handler)} is not guarded: a check such as @authenticated stands below the route's decorator"
 
 
+def find_lost_answer(handler: Any) -> str | None:
+    """That a function makes an answer and does not return it, so that its client gets an empty page: in Bottle and
+    others `redirect` raises an exception."""
+    own = undecorated(handler)
+    known = {name for name in getattr(getattr(own, "__code__", None), "co_names", ())
+             if own.__globals__.get(name) in (redirect, render, static_file)}  # fmt: skip
+    with contextlib.suppress(OSError, SyntaxError, TypeError):  # without the source nothing is known
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(own)))) if known else ():
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                name = getattr(node.value.func, "id", None)
+                if name in known:
+                    return f"{name_handler(handler)} does not return what it makes: write return {name}(...)"
+    return None
+
+
 def find_problems(app: Brubeck) -> Iterator[str]:
     """What is surely wrong with a program that could be imported: a line for each mistake."""
     for prefix, inner, route in all_routes(app):
-        problem = find_misfit(inner, route) or find_unused_guard(app, route.handler)
+        handler = route.handler
+        problem = find_misfit(inner, route) or find_unused_guard(app, handler) or find_lost_answer(handler)
         if prefix and route.is_socket:
             problem = "never called, for message sockets of a mounted application are not served"
         if problem is not None:

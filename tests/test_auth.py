@@ -494,6 +494,13 @@ def test_a_password_is_known_by_its_hash(password: str, other: str) -> None:
     assert check_password(password, hashed) and not check_password(other, hashed)
 
 
+def test_a_password_that_is_missing_in_the_form_is_nobodys(scrypt: Scrypt) -> None:
+    assert check_password(None, HASHED) is False and check_password(None, hash_password("")) is False
+    assert len(scrypt.calls) == 3  # it takes as long
+    with pytest.raises(TypeError, match="a password is a str, not NoneType: is the field in the form"):
+        hash_password(None)  # type: ignore[arg-type]
+
+
 def test_a_hash_tells_its_parameters_and_never_the_password_and_no_two_are_alike() -> None:
     other = hash_password("secret")
     assert other != HASHED and "secret" not in HASHED and HASHED.isascii()

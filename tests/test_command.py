@@ -498,6 +498,49 @@ def test_check_finds_guards_that_stand_above_the_route(tmp_path: Path) -> None:
     assert re.match(r"guarded.py:\d+: /inner/two: two is not guarded", told[1])
 
 
+LOST = """\
+from brubeck_lite import Brubeck, redirect, render as page
+
+app = Brubeck()
+
+@app.post("/lost")
+def lost(request):
+    if request.body:
+        redirect("/thanks")
+    return "try again"
+
+@app.get("/page")
+def shown(request):
+    page(request, "index.html")
+
+@app.get("/fine")
+def fine(request):
+    answer = redirect("/elsewhere")
+    return answer
+
+if __name__ == "__main__":
+    app.run(port=int(__import__("sys").argv[1]), workers=int(__import__("sys").argv[2]))
+"""
+
+
+def test_check_finds_answers_that_are_not_returned(tmp_path: Path) -> None:
+    (tmp_path / "losing.py").write_text(LOST)
+    ended = command("check", "losing:app", folder=tmp_path)
+    told = ended.stdout.splitlines()
+    assert (ended.returncode, ended.stderr, len(told)) == (1, "", 2)
+    assert told[0] == "losing.py:5: /lost: lost does not return what it makes: write return redirect(...)"
+    assert told[1].endswith("/page: shown does not return what it makes: write return page(...)")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_starts_warns_once_of_what_check_finds(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "losing.py").write_text(LOST)
+    with process([sys.executable, "losing.py", str(free_port()), workers], cwd=tmp_path) as child:
+        wait_for(lambda: "serving" in output(child) if workers == "1" else output(child).count("is ready") == 2)
+        found = re.findall(r"WARNING losing.py:\d+: /(\w+): .* does not return what it makes", output(child))
+        assert found == ["lost", "page"]
+
+
 def test_check_finds_an_upload_store_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "none.py").write_text("from brubeck_lite import Brubeck\napp = Brubeck(upload_store='nowhere')\n")
     ended = command("check", "none:app", folder=tmp_path)
@@ -727,7 +770,8 @@ def test_a_program_serves_by_itself_at_the_address_it_names(tmp_path: Path) -> N
     "arguments",
     ["'127.0.0.1:{port}'", "{port}", "['127.0.0.1:{port}']", "port={port}", "host='127.0.0.1', port={port}",
      "HTTPConnection('127.0.0.1:{port}')", "host='localhost', port={port}, debug=True",
-     "'127.0.0.1:{port}', workers=2, debug=True", "port={port}, reload=True"],
+     "'127.0.0.1:{port}', workers=2, debug=True", "port={port}, reload=True", "'127.0.0.1', {port}",
+     "'localhost', port={port}", "{port}, debug=True"],
 )  # fmt: skip
 def test_run_takes_an_address_or_a_host_and_a_port(arguments: str, tmp_path: Path) -> None:
     port = free_port()
@@ -743,8 +787,9 @@ def test_run_takes_an_address_or_a_host_and_a_port(arguments: str, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [("'localhost'", "not an address: 'localhost'"), ("70000", "not an address: '127.0.0.1:70000'"),
-     ("'0.0.0.0', port=80", r"either app.run"), ("HTTPConnection(':80'), host='::1'", "either app.run"),
+    [("'a b'", "not an address: 'a b:6767'"), ("70000", "not an address: '127.0.0.1:70000'"),
+     ("'0.0.0.0:80', port=80", r"either app.run"), ("HTTPConnection(':80'), host='::1'", "either app.run"),
+     ("'localhost', 80, host='::1'", r"either app.run"),
      ("host='a b'", "not an address: 'a b:6767'"), ("host='::1', port=70000", r"not an address: '\[::1\]:70000'")],
 )  # fmt: skip
 def test_an_address_that_cannot_be_is_a_value_error_of_run(arguments: str, expected: str) -> None:

@@ -56,6 +56,16 @@ def setting(*arguments: Any, **options: Any) -> Any:
     return app.test(raise_errors=True).get("/")
 
 
+def test_nobody_writes_a_cookie_into_the_answers_of_others() -> None:
+    response = Response()
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        response.cookies["sid"] = "sid=ALICE"  # type: ignore[index]
+    response.set_cookie("sid", "ALICE")
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        response.cookies["sid"] = "sid=BOB"  # type: ignore[index]
+    assert not Response().cookies
+
+
 def by_wsgi(app: Brubeck, path: str = "/", **environ: Any) -> tuple[str, list[tuple[str, str]]]:
     """Status and header fields, as a WSGI server gets them, where `__` in a name stands for a dot."""
     asked = {"PATH_INFO": path, "SCRIPT_NAME": "", **{n.replace("__", "."): v for n, v in environ.items()}}

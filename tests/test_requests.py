@@ -459,6 +459,21 @@ def test_of_no_hosts_at_all_none_is_served() -> None:
     assert served(Brubeck(hosts=[]), "a.example") == [400]
 
 
+def test_hosts_may_be_set_later_and_are_checked_there() -> None:
+    app, other = Brubeck(), Brubeck(hosts=["a.example"])
+    app.hosts, other.hosts = ["a.example"], None
+    assert served(app, "a.example", "b.example") == [200, 400]
+    assert served(other, "b.example") == [200]
+    with pytest.raises(ValueError, match="a host is"):
+        app.hosts = ["http://a.example"]
+
+
+@pytest.mark.parametrize("debug", ["false", "0", 1, None])
+def test_debug_is_true_or_false_and_no_text_of_the_environment(debug: Any) -> None:
+    with pytest.raises(TypeError, match="debug is True or False, not"):
+        Brubeck(debug=debug)
+
+
 @pytest.mark.parametrize(
     "host",
     ["", "http://a.example", "a.example/", ".a.example", "*a.example", "a.*", "a b", "a:b", "::1",

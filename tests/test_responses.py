@@ -639,6 +639,24 @@ def test_a_page_with_a_status_that_is_none_is_a_500_and_told_where_it_is_set(sta
     assert "lambda self: self.set_status(status)" in caplog.text
 
 
+def test_an_error_says_its_status_and_its_message() -> None:
+    assert [str(HTTPError(404)), str(HTTPError(400, "no"))] == ["404 Not Found", "400 no"]
+    with pytest.raises(TypeError, match="the message of an error is a sentence; write abort"):
+        abort(404, {"error": "no"})  # type: ignore[arg-type]
+
+
+def test_an_error_handler_that_fails_is_named_in_the_log(caplog: Any) -> None:
+    app = Brubeck()
+
+    @app.error(404)
+    def not_found(request: Request, error: HTTPError) -> str:
+        raise LookupError("of the error handler")
+
+    assert app.test().get("/nowhere").status == 500
+    named = r"the error handler \S*not_found \(tests/test_responses.py:\d+\) failed on GET '/nowhere'"
+    assert re.search(named, caplog.text)
+
+
 @pytest.mark.parametrize("status", ["404", None, Response("no", 403), 404.0, 42, 600])
 @pytest.mark.parametrize("make", [abort, HTTPError])
 def test_what_is_no_status_is_told_where_it_is_written(make: Any, status: Any, caplog: Any) -> None:

@@ -418,6 +418,8 @@ class Uncallable:
      ("/<x>/<x>", says("a"), "/<x>/<x>"), ("/<int(y=1):x>", says("a"), "y"), ("/<any(:x>", says("a"), "any"),
      ("/{x}", says("a"), "{x} in it: an argument is like <n>"), ("/a/{x:int}/b", says("a"), "like <n> or <int:n>"),
      ("/a/:x", says("a"), ":x in it: an argument is like <n> or <int:n>"),
+     (r"/a/(\d+)", says("a"), r"a regular expression is re.compile('/a/(\\d+)')"),
+     ("/a/*", says("a"), "<path:name> takes all that follows"),
      ("/search?q=<x>", says("a"), "a query in it: that is for request.query"),
      ("/a", None, "cannot be called: None"), ("/a", "a function", "'a function'"), ("/a", Uncallable, "/a")],
 )  # fmt: skip

@@ -788,7 +788,7 @@ def test_a_handler_that_does_not_look_for_the_end_is_ended_and_holds_up_nobody(l
         client.send(frame(CLOSE, b"\x03\xe8"))
         client.receive_close()
     wait_for(lambda: notes(live, f"forgets-{live[0]}"), what="the handler")
-    assert notes(live, f"forgets-{live[0]}")[0].startswith("the WebSocket is closed: leave the loop when receive()")
+    assert notes(live, f"forgets-{live[0]}")[0].startswith("no more messages come: leave the loop")
     assert "failed" in output(live[2]) and "leave the loop" in output(live[2])
 
 
