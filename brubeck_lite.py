@@ -375,6 +375,8 @@ class ProtocolError(HTTPError, ValueError):
 class MissingName(HTTPError, KeyError):
     """A name that a request does not have, as `without` says: 400 for the client, and a KeyError for the program."""
 
+    __str__ = KeyError.__str__
+
     def __init__(self, name: object, without: str) -> None:
         super().__init__(400, f"the {without} {name!r}")
         self.args = (name,)  # as those of a KeyError
@@ -4881,12 +4883,13 @@ class Brubeck:
         Another warning says what is surely wrong with the program, as `brubeck_lite check` does.
 
         ValueError where something is no address, and for `tls` beside a connection. SystemExit 2 where the server
-        cannot start, 0 where a signal ends the start. RuntimeError outside of the main thread. In a worker `run` does
-        not return."""
+        cannot start, 0 where a signal ends the start. RuntimeError outside of the main thread, and where a loop of
+        asyncio runs. In a worker `run` does not return."""
         refuse_windows()
-        if threading.main_thread().ident != _unpatched("_thread").get_ident():
-            raise RuntimeError("run() needs the main thread, which alone gets signals: in other threads, serve by "
-                               "`with app.running(bind=...) as server:`")  # fmt: skip
+        is_main = threading.main_thread().ident == _unpatched("_thread").get_ident()
+        if not is_main or getattr(sys.modules.get("asyncio"), "_get_running_loop", lambda: None)() is not None:
+            raise RuntimeError("run() needs the main thread, which alone gets signals, and no loop of asyncio there, "
+                               "as in notebooks: serve by `with app.running(bind=...) as server:`")  # fmt: skip
         if isinstance(connection, str) and not (":" in connection or connection.isdigit()) and host is None:
             host, connection = connection, None
         if host is not None or port is not None:
@@ -10011,7 +10014,8 @@ def load_program(name: str) -> Brubeck:
     app = import_program(module_name, attribute)
     if not isinstance(app, Brubeck):
         what = "is no Brubeck" if app is not None else "is not there"
-        fail(f"{attribute!r} {what} in the module {module_name!r}: name the application, like hello:app, or "
+        file = getattr(sys.modules.get(module_name), "__file__", None)  # perhaps not the program's: email.py, queue.py
+        fail(f"{attribute!r} {what} in the module {module_name!r} ({file}): name the application, like hello:app, or "
              "a function without arguments that makes it")  # fmt: skip
     return app
 
