@@ -1945,7 +1945,7 @@ def plain_answer(error: HTTPError) -> Response:
     """An error or a refusal as plain text: the status, and a sentence for the client where there is one."""
     line = status_line(error.status)
     text = line if error.message == line[4:] else f"{line}\n{error.message}"
-    return Response(f"{text}\n", error.status, error.headers, TEXT)
+    return Response(f"{text}\n".encode(errors="replace"), error.status, error.headers, TEXT)
 
 
 def error_answer(request: Request, error: HTTPError) -> Response:
@@ -2187,10 +2187,11 @@ def static_file(request: Request, name: str, root: str | os.PathLike[str], *, do
     9110 has them, and `.br` or `.gz` beside it where the client takes that. `download`: to be saved, under its own name
     or this one. `dotfiles`: also names that begin with a dot, of files and folders; without it only `.well-known`.
     HTTPError 404 where there is no such file, whatever the name; 416 for a range outside."""
-    if not dotfiles and any(segment[:1] == "." and segment != ".well-known" for segment in name.split("/")):
+    is_hidden = not dotfiles and any(each[:1] == "." and each != ".well-known" for each in name.split("/"))
+    if is_hidden or not is_file_name(name):
         abort(404)
     headers = ResponseHeaders([("Accept-Ranges", "bytes"), ("X-Content-Type-Options", "nosniff")])
-    guessed, compression = mimetypes.guess_type(name)
+    guessed, compression = mimetypes.guess_type(f"./{name}")  # which takes what is like `data:` for a URL
     extension = os.path.splitext(name)[1].lower()
     kind = _TYPES.get(extension) or (not compression and guessed) or "application/octet-stream"
     if extension == ".svgz" and not download:  # without both, browsers do not show it (SVG 1.1, appendix I)
@@ -2231,7 +2232,7 @@ def _look(path: str) -> tuple[int, ...]:
     """What a file, a folder or a link is, and what is another after each change of it; nothing where there is none."""
     try:
         found = os.lstat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: the file system has no such characters
         return ()
     return found.st_mode, found.st_ino, found.st_dev, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
@@ -3239,8 +3240,6 @@ class WSGIRequest(Request):
                 self.content_length = parse_content_length(str(length))  # an int of requests-wsgi-adapter
         except HTTPError as error:
             self.refused = error
-        except ProtocolError as error:
-            self.refused = HTTPError(error.status, str(error))
 
     @lazy
     def headers(self) -> Headers:
@@ -4566,6 +4565,7 @@ class Brubeck:
         returned. Whatever is raised becomes a Response too, except for KeyboardInterrupt, which is the operator's."""
         request.app = self
         if (self.debug or self.hosts is not None) and not self._serves_host(request):
+            request.refused = None  # the frames of its traceback hold the request
             return self.answer_error(request, HTTPError(400, "this Host is not served here (see hosts=...)"))
         path = request.path[len(request.prefix) :] if request.prefix else request.path
         is_plain = request.refused is None and not request.is_message
@@ -4583,7 +4583,7 @@ class Brubeck:
         except BaseException as error:  # raised by middleware
             response = self.answer_error(request, error)
         if request.refused is not None:
-            request.refused = None  # the frames of its traceback hold the request
+            request.refused = None
         if request.private_by is not None or request.has_credentials or response.cookies or response.code == 401:
             return self._complete(request, response)
         return response
@@ -4600,7 +4600,7 @@ class Brubeck:
             return False
         if self.hosts is not None:
             hosts, request.has_known_host = self.hosts, True
-        elif request.peer.loopback and request.proxies is None and host:  # without a host it is no browser
+        elif request.peer.loopback and host:  # without a host it is no browser
             if re.sub(r"\.?(?::[0-9]+)?$", "", host) == request.peer.loopback.lower():
                 return True
             hosts = _LOOPBACK_NAMES
@@ -5741,7 +5741,7 @@ class WebSocket:
                 handler(self, **arguments)
         except BaseException as error:
             if isinstance(error, HTTPError) and error.status < 500:  # what the client said, or left out
-                code, reason = 1008, error.message.encode()[:123].decode(errors="ignore")
+                code, reason = 1008, str(error.message).encode(errors="replace")[:123].decode(errors="ignore")
             elif self.closed is None or not isinstance(error, (ConnectionError, greenlet.GreenletExit)):
                 code = 1011
                 self.request.peer.note_error(error)
@@ -8715,13 +8715,13 @@ def _escape_for_log(text: str) -> str:
 def format_access_line(when: float, request: Request, status: int, size: int, taken: float = 0.0) -> bytes:
     """`address - - [date] "METHOD target VERSION" status bytes "referer" "agent" seconds` and a line's end."""
     _, day, month, year, clock, _ = http_date(int(when)).split()
-    query, headers = "", Headers({})
+    query, headers, address = "", Headers({}), ""
     with contextlib.suppress(HTTPError):  # the fields of a message of Mongrel2 may be unreadable
-        query, headers = request.query_string, request.headers
+        query, headers, address = request.query_string, request.headers, request.remote_addr
     target = quote(request.path, safe=_IN_PATH) + (f"?{query}" if query else "")
     asked = " ".join([_escape_for_log(part) for part in (request.method, target, request.version)])
     referer, agent = (_escape_for_log(headers.get(name, "-")) for name in ("referer", "user-agent"))
-    address = _escape_for_log(request.remote_addr).replace(" ", "") or "-"
+    address = _escape_for_log(address).replace(" ", "") or "-"
     date = f"{day}/{month}/{year}:{clock} +0000"
     return f'{address} - - [{date}] "{asked}" {status} {size} "{referer}" "{agent}" {taken:.6f}\n'.encode()
 

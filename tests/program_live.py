@@ -18,7 +18,7 @@ if "eventlet" in sys.modules:  # not under a WSGI server
     import eventlet
     import eventlet.tpool
 
-from brubeck_lite import Brubeck, Channel, Event, Request, Response, WebSocket, event_stream
+from brubeck_lite import Brubeck, Channel, Event, Request, Response, WebSocket, abort, event_stream
 
 app = Brubeck()
 notes: defaultdict[str, list[Any]] = defaultdict(list)
@@ -308,6 +308,12 @@ def hello(ws: WebSocket, name: str) -> None:
 @app.websocket("/raises")
 def raises(ws: WebSocket) -> None:
     raise LookupError("a secret")
+
+
+@app.websocket("/refuses-half-a-character")
+@noted
+def refuses_half_a_character(ws: WebSocket) -> None:
+    abort(400, "no such command: \ud800")
 
 
 @app.websocket("/needs-a-room")

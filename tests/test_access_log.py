@@ -20,7 +20,7 @@ from typing import IO
 import pytest
 from support import environment, free_port, listens, output, process, wait_for
 
-from brubeck_lite import AccessLog, Mongrel2Request, Request, WSGIRequest, format_access_line
+from brubeck_lite import AccessLog, Brubeck, Mongrel2Request, Request, WSGIRequest, format_access_line, read_mongrel2
 
 LINE = re.compile(
     r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /[!-~]* HTTP/1\.1" \d{3} \d+ "[^"]*" "[^"]*"'
@@ -190,6 +190,14 @@ def test_a_line_is_short_enough_to_be_written_in_one_piece(text: str) -> None:
 def test_an_address_that_a_proxy_noted_cannot_pass_for_more_than_one_field() -> None:
     request = WSGIRequest({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": '1.2.3.4 - eve [now] "GET'})
     assert format_access_line(0, request, 200, 5).split(b" ", 3)[1:3] == [b"-", b"-"]
+
+
+def test_a_message_of_mongrel2_whose_fields_cannot_be_read_has_its_line_behind_a_proxy_too() -> None:
+    fields = (b'{"x-forwarded-for":5,"METHOD":"GET","VERSION":"HTTP/1.1","URI":"/a","PATH":"/a","URL_SCHEME":"http",'
+              b'"REMOTE_ADDR":"1.2.3.4"}')  # fmt: skip
+    request = read_mongrel2(b"sender 1 /a %d:%b,0:," % (len(fields), fields))
+    assert Brubeck(proxies=1).handle(request).code == 404
+    assert format_access_line(0, request, 404, 5).startswith(b"- - - [")
 
 
 def test_a_websocket_has_its_line_when_it_ends(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from brubeck_lite import (
     Request,
     Response,
     WebMessageHandler,
+    WSGIRequest,
     authenticated,
     basic_auth,
     bearer_auth,
@@ -696,6 +697,26 @@ def test_the_requests_of_both_applications_are_gone_after_the_answer_without_the
         assert status[:3] == ("500" if "fails" in path else "404" if "missing" in path else "200")
         assert len(seen) == (1 if path == "/none/missing" else 2) and [ref() for ref in seen] == [None] * len(seen)
         assert path != "/stream" or body == b"/inner/stream"
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("wrong", [{"PATH_INFO": "/\xff"}, {"PATH_INFO": "/a\x01"}, {"CONTENT_LENGTH": "abc"}])
+def test_a_request_with_a_wrong_host_and_another_fault_is_gone_after_the_answer_too(
+    wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = list[weakref.ref[Request]]()
+    begin = WSGIRequest.__init__
+
+    def note(self: WSGIRequest, *arguments: Any) -> None:
+        made.append(weakref.ref(self))
+        begin(self, *arguments)
+
+    monkeypatch.setattr(WSGIRequest, "__init__", note)
+    gc.disable()
+    try:
+        assert by_wsgi(Brubeck(hosts=["a.example"]), HTTP_HOST="evil.example", **wrong)[0][:3] == "400"
+        assert [ref() for ref in made] == [None]
     finally:
         gc.enable()
 

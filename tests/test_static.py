@@ -107,6 +107,38 @@ def test_a_file_has_the_type_of_its_name(root: Path, name: str, content_type: st
     assert get(root, name).headers["Content-Type"].partition(";")[0] == content_type
 
 
+@pytest.mark.parametrize("name", ["data:x/\N{SNOWMAN},y", "data:text/html,y", "http:/[x/y", "ab:a.html?x.png"])
+def test_a_name_is_no_url_though_it_may_look_like_one(root: Path, name: str) -> None:
+    assert get(root, quote(name)).status == 404
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    write(root / name, CONTENT)
+    kind = "image/png" if name.endswith(".png") else "application/octet-stream"
+    assert get(root, quote(name)).headers["Content-Type"] == kind
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0b", "..", "", "a/../b", "http://[x/y"])
+def test_what_can_be_no_name_is_404_as_a_download_too(root: Path, name: str) -> None:
+    app = Brubeck()
+    app.route("/")(lambda request: static_file(request, name, root, download=True))
+    assert app.test().get("/").status == 404
+
+
+POSIX = """
+from brubeck_lite import Brubeck
+app = Brubeck()
+app.static("/static", ".")
+answers = [ask("/static/%E2%98%83") for ask in (app.test().get, app.test().head)]
+print(*(answer.status for answer in answers))
+"""
+
+
+def test_a_name_that_the_file_system_cannot_have_is_404(tmp_path: Path) -> None:
+    settings = {**environment(), "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run([sys.executable, "-c", POSIX], cwd=tmp_path, env=settings, capture_output=True, text=True,
+                           check=True, timeout=60)  # fmt: skip
+    assert (ended.stdout, ended.stderr) == ("404 404\n", "")
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.html", "a.css", "a.js"])
 def test_a_text_is_utf_8(root: Path, name: str) -> None:
     write(root / name, "é".encode())

@@ -805,6 +805,7 @@ def test_a_handler_can_ping(live: Door) -> None:
         ("/closes/4321", 4321, "as you wished"),
         ("/closes/1006", 1011, ""),
         ("/needs-a-room", 1008, "the query has no argument 'room'"),
+        ("/refuses-half-a-character", 1008, "no such command: ?"),
     ],
 )
 def test_how_a_handler_ends(live: Door, target: str, code: int, reason: str) -> None:
