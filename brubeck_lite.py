@@ -4883,13 +4883,12 @@ class Brubeck:
         Another warning says what is surely wrong with the program, as `brubeck_lite check` does.
 
         ValueError where something is no address, and for `tls` beside a connection. SystemExit 2 where the server
-        cannot start, 0 where a signal ends the start. RuntimeError outside of the main thread, and where a loop of
-        asyncio runs. In a worker `run` does not return."""
+        cannot start, 0 where a signal ends the start. RuntimeError outside of the main thread. In a worker `run` does
+        not return."""
         refuse_windows()
-        is_main = threading.main_thread().ident == _unpatched("_thread").get_ident()
-        if not is_main or getattr(sys.modules.get("asyncio"), "_get_running_loop", lambda: None)() is not None:
-            raise RuntimeError("run() needs the main thread, which alone gets signals, and no loop of asyncio there, "
-                               "as in notebooks: serve by `with app.running(bind=...) as server:`")  # fmt: skip
+        if threading.main_thread().ident != _unpatched("_thread").get_ident():
+            raise RuntimeError("run() needs the main thread, which alone gets signals: in other threads, serve by "
+                               "`with app.running(bind=...) as server:`")  # fmt: skip
         if isinstance(connection, str) and not (":" in connection or connection.isdigit()) and host is None:
             host, connection = connection, None
         if host is not None or port is not None:

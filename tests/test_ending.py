@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -272,13 +271,3 @@ def test_run_in_another_thread_says_why_it_cannot() -> None:
     thread.start()
     thread.join(10)
     assert "main thread" in str(errors)
-
-
-def test_run_where_a_loop_of_asyncio_runs_as_in_notebooks_says_what_to_do() -> None:
-    from brubeck_lite import Brubeck
-
-    async def cell() -> None:
-        Brubeck().run(bind="127.0.0.1:0")
-
-    with pytest.raises(RuntimeError, match=r"no loop of asyncio there, as in notebooks: serve by"):
-        asyncio.run(cell())
