@@ -4932,8 +4932,8 @@ class ServedPeer(Peer):
     answer is not whole. `open_websocket(request, response)` sends the answer 101, and has the handler talk.
     `next_request()` returns the request that comes after the present one, which is over; None where none has come."""
 
-    __slots__ = ("began", "coroutine", "is_cancelled", "is_chunked", "is_endless", "is_gone", "is_outside",
-                 "is_within_piece", "load", "request", "sent")  # fmt: skip
+    __slots__ = ("began", "coroutine", "is_cancelled", "is_chunked", "is_endless", "is_gone", "is_handled",
+                 "is_outside", "is_within_piece", "load", "request", "sent")  # fmt: skip
 
     def __init__(self, load: Load, address: str = "", scheme: str = "http", loopback: str = "") -> None:
         self.address, self.scheme, self.loopback = address, scheme, loopback
@@ -4944,6 +4944,7 @@ class ServedPeer(Peer):
         self.coroutine: greenlet.greenlet | None = None  # what is ended when the client leaves
         self.is_gone = False  # the client has left, or its connection is of no more use
         self.is_cancelled = False
+        self.is_handled = False  # the pool handles the request
         self.is_outside = True  # the request takes no place in the pool
         self.is_endless = False  # its answer is a stream of events, which has no end of its own
         self.is_chunked = False  # its answer goes in chunks, and the last one has not gone yet
@@ -5008,7 +5009,8 @@ class ServedPeer(Peer):
         try:
             yield
         finally:
-            if had_place and self.request is request:  # else it is over: another coroutine of its handler waited here
+            # Else the request is over: another coroutine of its handler has waited here.
+            if had_place and self.is_handled and self.request is request:
                 self.is_outside = False
                 self.load.outside -= 1
 
@@ -5232,7 +5234,7 @@ class Load:
     def take(self, peer: ServedPeer, request: Request) -> None:
         """Handle a request in this coroutine."""
         self.busy += 1
-        peer.is_outside = False
+        peer.is_outside, peer.is_handled = False, True
         try:
             route_message(self, peer, request)
         except Exception:
@@ -5246,7 +5248,7 @@ class Load:
             self.busy -= 1
             if peer.is_outside:
                 self.outside -= 1
-            peer.is_outside, peer.is_cancelled = True, False
+            peer.is_outside, peer.is_handled, peer.is_cancelled = True, False, False
             greenlet.getcurrent().gr_context = None  # the next request of this coroutine finds no context variable set
 
 
@@ -5693,7 +5695,7 @@ class WebSocket:
             self._send_pong()
         elif opcode == CLOSE:
             if self._inbox.messages:  # which the handler may still want to answer
-                call_soon(self._answer_close, 1.0)
+                call_soon(functools.partial(eventlet.spawn_n, self._answer_close), 1.0)  # it may wait for Mongrel2
             else:
                 self._answer_close()
             self._writer.wake_soon()
@@ -6866,7 +6868,9 @@ class _Mongrel2Peer(ServedPeer):
             self.close()
             return None
         if not self.is_marked:
-            self.life.mark(self.sender, self.conn_id)
+            self.life.mark(self.sender, self.conn_id)  # which waits where the parent is behind
+            if self.is_gone:
+                return None
         self.is_marked, self._spent = False, 0
         requests = self.requests
         requests.popleft()
@@ -7018,7 +7022,7 @@ class _Mongrel2WebSocket(WebSocket):
 
     def __init__(self, peer: _Mongrel2Peer, request: Mongrel2Request, limit: int) -> None:
         super().__init__(request, limit)
-        self.peer = peer
+        self.peer, self._is_flushing = peer, False
         self.push_to_many = _push_by_mongrel2
 
     def can_spend(self, size: int) -> bool:
@@ -7029,11 +7033,15 @@ class _Mongrel2WebSocket(WebSocket):
         return True
 
     def flush(self) -> None:
-        outbox = self._outbox
-        size = self.peer.send_some(len(outbox), lambda size: bytes(outbox[:size]))
-        del outbox[:size]
-        if size:
-            self._writer.wake_soon()
+        if self._is_flushing:  # another coroutine waits until Mongrel2 takes it, and goes on with the rest
+            return
+        outbox, self._is_flushing = self._outbox, True
+        try:
+            while outbox and (size := self.peer.send_some(len(outbox), lambda size: bytes(outbox[:size]))):
+                del outbox[:size]
+                self._writer.wake_soon()
+        finally:
+            self._is_flushing = False
 
     def _pace(self) -> None:
         if self._unread > self.MAX_LEFT + self._limit:
@@ -7907,7 +7915,8 @@ class _HTTPPeer(ServedPeer):
         if self._held:
             data, self._held = self._held + data, b""
         if not self._has_begun:
-            data, self._has_begun, self._is_probed = data[self._is_probed :], True, False
+            data, self._has_begun = data[self._is_probed :], True
+        self._is_probed = False
         try:
             sent = self.socket.send(data)
         except BlockingIOError:
@@ -8352,6 +8361,7 @@ class HTTPServer:
     BRIEF_LEAD = 16  # connections that a worker may have more than another while they are for one request each
     BRIEF = 0.1  # seconds since the last of those ended
     SWEEP = 0.5  # seconds between looks at the deadlines
+    LATE = 1.0  # seconds without a look after which a handler has computed, or the process stood still
     SILENCE = 60.0  # seconds between lines in the log about open files
     GRACE = 0.5  # seconds for a request that is on its way when the server stops
     QUIET = 0.1  # seconds in which the handshake of a connection that began before that ends
@@ -8375,6 +8385,7 @@ class HTTPServer:
         self._is_over = self._is_short = False
         self.handshakes = 0  # steps that may be taken now
         self._next_sweep = self._next_complaint = self._accepted_at = self._brief_until = 0.0
+        self._checked = math.inf  # when `check` was called last
         self._board: _Board | None = None
         self._patience: Any = None  # the timer, while workers with fewer connections may accept
         self._events: list[tuple[int, int]] = []  # that were told of and not yet looked at
@@ -8512,6 +8523,10 @@ class HTTPServer:
     def check(self) -> None:
         """End the connections whose deadline is over, and accept again where that failed before."""
         now = time.monotonic()
+        if (late := now - self._checked) > self.LATE:  # what came meanwhile in time was not read
+            for peer in self.peers.values():
+                peer.deadline += late
+        self._checked = now
         if now < self._next_sweep and not self.is_stopping:
             return
         self._next_sweep = now + self.SWEEP
@@ -9802,7 +9817,8 @@ class Parent:
             for _, board in self._listening.values():
                 board.release(worker.slot)
         self._workers.remove(worker)
-        counted = {name: value for name, value in worker.stats.items() if FIGURES[name][1] == "counter"}
+        counters = {name for name, (_, kind, *_) in FIGURES.items() if kind == "counter"}  # it may have newer ones
+        counted = {name: value for name, value in worker.stats.items() if name in counters}
         self._former = merge_stats([self._former, counted])
         status = worker.process.returncode
         if worker.is_retiring or self._ending.is_asked:

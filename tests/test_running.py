@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -9,13 +10,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import environment
+from support import environment, free_port, output, process, wait_for
 
 from brubeck_lite import Brubeck, Channel, Request, WebSocket, event_stream
 
@@ -263,3 +266,86 @@ def test_what_was_spawned_is_finished_before_the_process_ends(tmp_path: Path, se
         child.kill()
     assert out.split()[-2:] == ["spawned", "on_stop"] and child.returncode == 0
     assert "ZeroDivisionError" in errors
+
+
+# What other coroutines of a handler do, and what a computing handler holds up
+
+
+def test_a_body_that_is_read_beside_its_answer_costs_no_place_in_the_pool_for_good() -> None:
+    import eventlet
+
+    app = Brubeck(pool_size=1)
+
+    @app.post("/")
+    def index(request: Request) -> str:
+        app.spawn(request.stream.read)
+        eventlet.sleep(0.05)  # the other one begins
+        return "answered"
+
+    app.get("/")(lambda request: "there")
+    with app.running() as server:
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345")
+                assert client.recv(1 << 16).endswith(b"answered")
+                time.sleep(0.2)
+                client.sendall(b"67890")
+                time.sleep(0.2)
+                assert get(server.url) == "there"
+
+
+COMPUTING = """
+import sys, time
+from brubeck_lite import Brubeck, HTTPConnection
+
+app = Brubeck()
+app.get("/")(lambda request: "there")
+
+@app.get("/compute")
+def compute(request):
+    end = time.perf_counter() + 3
+    while time.perf_counter() < end:
+        pass
+    return "computed"
+
+app.run(HTTPConnection("127.0.0.1:" + sys.argv[1], head_timeout=1, keep_alive=1))
+"""
+
+
+def test_what_came_in_time_while_a_handler_computed_is_answered(tmp_path: Path) -> None:
+    (tmp_path / "computing.py").write_text(COMPUTING)
+    port, ask = free_port(), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with process([sys.executable, "computing.py", str(port)], cwd=tmp_path) as child, contextlib.ExitStack() as stack:
+        wait_for(lambda: "serving" in output(child), what="the server")
+        kept, new, other = (stack.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(3))
+        kept.sendall(ask)
+        assert kept.recv(1 << 16).endswith(b"there")
+        other.sendall(ask.replace(b"/ ", b"/compute "))
+        time.sleep(0.3)
+        kept.sendall(ask)
+        new.sendall(ask)
+        assert [each.recv(1 << 16)[-5:] for each in (kept, new, other)] == [b"there", b"there", b"puted"]
+
+
+def test_a_half_closed_client_that_leaves_between_two_pieces_is_seen_each_time() -> None:
+    import eventlet
+
+    app, ended = Brubeck(), threading.Event()
+
+    @app.get("/")
+    def index(request: Request) -> Iterator[str]:
+        try:
+            for piece in ("one", "two"):
+                yield piece
+                eventlet.sleep(2 if piece == "one" else 600)
+        finally:
+            ended.set()
+
+    with app.running() as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        received = b""
+        while b"two" not in received:
+            received += client.recv(1 << 16)
+        client.close()
+        assert ended.wait(20)

@@ -1081,7 +1081,7 @@ def test_empty_messages_that_no_handler_receives_are_not_taken_without_end(live:
     """The embedded server reads no more of them; Mongrel2 cannot be told to wait, so there the WebSocket is closed."""
     empty, limit = frame(TEXT, b"") * 1000, 12_000_000  # bytes, which is more than the system holds of a connection
     size = len(empty) // 1000
-    with Raw(live, "/asleep/60.0?key=empty") as client:
+    with Raw(live, "/asleep/600.0?key=empty") as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         client.socket.settimeout(2)
         sent = 0
