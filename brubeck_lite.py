@@ -3844,7 +3844,7 @@ def hash_password(password: str) -> str:
 def check_password(password: str | None, hashed: str | None) -> bool:
     """Whether this is the password of which `hash_password` made `hashed`. For None, which stands for a name that does
     not exist, and for anything that is no such hash, the answer is False and takes as long to find: the time does not
-    tell which names exist. Neither has anybody the password None. HTTPError 503 as for `hash_password`."""
+    tell which names exist. The password None is nobody's. HTTPError 503 as for `hash_password`."""
     match, derived = _HASHED.fullmatch(hashed or "") if password is not None else None, None
     password = password or ""
     if match:
@@ -4303,10 +4303,10 @@ class Brubeck:
     and addresses that requests may be for, such as `["example.org", "*.example.org"]`, with any port unless one is
     named; requests for other hosts are answered with 400. Without `hosts` every host is served (with `debug` at a
     loopback address: the names of this machine). ValueError for an invalid route or host, and for a secret that anybody
-    can guess.
+    can guess; TypeError for a `debug` that is no bool.
 
     Attributes that a program may set: before the routes `converters` of rules by name (werkzeug.routing.BaseConverter);
-    at any time `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
+    at any time `hosts`, `templates`, which `render` calls, `json_dumps`, which makes JSON of what handlers return, and
     `session_cookie`, a SessionCookie."""
 
     def __init__(self, msg_conn: Connection | Sequence[Connection] | None = None,
@@ -9817,8 +9817,8 @@ class Parent:
             for _, board in self._listening.values():
                 board.release(worker.slot)
         self._workers.remove(worker)
-        counters = {name for name, (_, kind, *_) in FIGURES.items() if kind == "counter"}  # it may have newer ones
-        counted = {name: value for name, value in worker.stats.items() if name in counters}
+        known = worker.stats.keys() & FIGURES.keys()  # the worker may be of a newer version
+        counted = {name: worker.stats[name] for name in known if FIGURES[name][1] == "counter"}
         self._former = merge_stats([self._former, counted])
         status = worker.process.returncode
         if worker.is_retiring or self._ending.is_asked:
@@ -10110,13 +10110,14 @@ def find_lost_answer(handler: Any) -> str | None:
     own = undecorated(handler)
     known = {name for name in getattr(getattr(own, "__code__", None), "co_names", ())
              if own.__globals__.get(name) in (redirect, render, static_file)}  # fmt: skip
-    with contextlib.suppress(OSError, SyntaxError, TypeError):  # without the source nothing is known
-        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(own)))) if known else ():
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-                name = getattr(node.value.func, "id", None)
-                if name in known:
-                    return f"{name_handler(handler)} does not return what it makes: write return {name}(...)"
-    return None
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(own)) if known else "")
+    except (OSError, SyntaxError, TypeError):  # without the source nothing is known
+        return None
+    statements = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    names = (getattr(each.func, "id", None) for each in statements if isinstance(each, ast.Call))
+    name = next((name for name in names if name in known), None)
+    return name and f"{name_handler(handler)} does not return what it makes: write return {name}(...)"
 
 
 def find_problems(app: Brubeck) -> Iterator[str]:
